@@ -1,0 +1,201 @@
+//! `repoguard exec`: run a command while holding the lock.
+
+use std::{ffi::OsString, fs::File, io::Write as _, path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
+use repoguard::{Config, Ending, Error, Mode, Outcome, Repo, Request, Scope, Task, holder};
+use serde_json::json;
+
+use super::{
+    Context,
+    exit::{self, Exit, Usage},
+    options::{self, Resources},
+};
+
+/// Run a command while holding the lock of this checkout
+///
+/// CMD runs as if repoguard were not there: its input, output, terminal, signals, environment and exit status are its
+/// own. It never runs without the lock, also when repoguard is killed, and the lock is free the moment it has ended.
+/// Inside of it, repoguard knows that the lock is held and goes on.
+///
+/// Exit status: CMD's own; 75 busy (see -E), 69 locks do not work on this file system, 76 the lock was lost while CMD
+/// ran, 124 stopped by --max-hold, 125 repoguard failed, 126 CMD cannot be run, 127 no such command, 128+n died of signal
+/// n or interrupted by it while waiting, 2 wrong use.
+///
+/// CMD finds REPOGUARD_FENCE (a number larger than that of every hold before), REPOGUARD_TOKEN (who is given it is inside
+/// this hold), REPOGUARD_LOCK_PATH and REPOGUARD_LOCK_SCOPE in its environment.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Wait at most this long: `30s`, `5m`, `1.5`; `0` tries once [default: repoguard.timeout, else without limit]
+    #[arg(short = 'w', long, value_name = "DUR", value_parser = options::duration, allow_negative_numbers = true)]
+    timeout: Option<Duration>,
+    /// Do not wait
+    #[arg(short, long, conflicts_with = "timeout")]
+    no_wait: bool,
+    /// Hold it together with other shared holders
+    #[arg(short, long, conflicts_with = "exclusive")]
+    shared: bool,
+    /// Hold it alone (the default)
+    #[arg(short = 'x', long)]
+    exclusive: bool,
+    #[command(flatten)]
+    resources: Resources,
+    /// What to do when it is busy: wait, fail (exit 75), or skip (exit 0 without running CMD) [default: wait]
+    #[arg(long, value_name = "WHAT", hide_possible_values = true)]
+    on_busy: Option<OnBusy>,
+    /// Why, told to those who wait [default: the CI job's address]
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Hold it at most this long: then SIGTERM to CMD and its descendants
+    #[arg(long, value_name = "DUR", value_parser = options::duration)]
+    max_hold: Option<Duration>,
+    /// How long after that SIGTERM to send SIGKILL
+    #[arg(long, value_name = "DUR", value_parser = options::duration, default_value = "10s")]
+    kill_after: Duration,
+    /// Exit with this status when busy
+    #[arg(short = 'E', long, value_name = "N", default_value_t = exit::BUSY)]
+    busy_exit_code: u8,
+    /// Write how it went to a file, as JSON, so that it is never mistaken for CMD's own status
+    #[arg(long, value_name = "PATH")]
+    result_file: Option<PathBuf>,
+    /// A command line for the shell (`$SHELL -c STRING`), instead of CMD
+    #[arg(short, long = "command", value_name = "STRING", conflicts_with = "cmd")]
+    command_line: Option<OsString>,
+    /// The command, and its arguments
+    #[arg(value_name = "CMD", trailing_var_arg = true, required_unless_present = "command_line")]
+    cmd: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnBusy {
+    Wait,
+    Fail,
+    Skip,
+}
+
+pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let arguments = Arguments::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
+    if context.json {
+        return Err(Usage("`exec` has no --json: its output is the command's; see --result-file".to_owned()).into());
+    }
+    let result_file = arguments.result_file.as_ref().map(|path| {
+        File::create(path).with_context(|| format!("cannot create the result file `{}`", path.display()))
+    });
+    let mut result_file = result_file.transpose()?;
+    let result = execute(context, &arguments);
+    context.ui.waiting_over();
+    if let Some(file) = &mut result_file {
+        let report = format!("{}\n", report(&arguments, &result));
+        file.write_all(report.as_bytes()).context("cannot write the result file")?;
+    }
+    match result {
+        Ok(outcome) => Ok(outcome.die_of.map_or(Exit::Status(exit::status(outcome.ending.status())), Exit::Signal)),
+        Err(error) => busy(context, &arguments, error),
+    }
+}
+
+fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let directory = std::env::current_dir().context("cannot find the current directory")?;
+    let repo = Repo::discover(&directory)?;
+    let config = Config::load(&repo)?;
+    let task = arguments.task();
+    let request = arguments.request(&config, &task)?;
+    let outcome = repoguard::exec(&repo, &config, &request, &task, &mut |notice| context.ui.notice(&notice))?;
+    if let Ending::NotFound | Ending::NotExecutable | Ending::Failed | Ending::Overtime = outcome.ending {
+        context.ui.not_run(outcome.ending, &task);
+    }
+    Ok(outcome)
+}
+
+impl Arguments {
+    fn task(&self) -> Task {
+        let command = match &self.command_line {
+            Some(line) => vec![repoguard::shell(), "-c".into(), line.clone()],
+            None => self.cmd.clone(),
+        };
+        Task { max_hold: self.max_hold, kill_after: self.kill_after, ..Task::new(command) }
+    }
+
+    fn request(&self, config: &Config, task: &Task) -> anyhow::Result<Request> {
+        let request = self.resources.request(config)?;
+        if self.shared && request.scope == Some(Scope::Repo) {
+            return Err(Usage("the whole repository cannot be held shared: --shared with --scope repo".to_owned()).into());
+        }
+        Ok(Request {
+            mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
+            timeout: self.timeout(config)?,
+            reason: self.reason.clone().or_else(repoguard::ci_job),
+            command: holder::readable_command(&task.command),
+            ..request
+        })
+    }
+
+    fn timeout(&self, config: &Config) -> repoguard::Result<Option<Duration>> {
+        if self.timeout.is_some() {
+            return Ok(self.timeout);
+        }
+        if self.no_wait || matches!(self.on_busy, Some(OnBusy::Fail | OnBusy::Skip)) {
+            return Ok(Some(Duration::ZERO));
+        }
+        let Some(setting) = config.setting("timeout").filter(|_| self.on_busy.is_none()) else { return Ok(None) };
+        options::duration(&setting.value).map(Some).map_err(|_| setting.bad(options::DURATION))
+    }
+}
+
+/// Ends with what is to be done when the lock is busy; other errors go on.
+fn busy(context: &Context, arguments: &Arguments, error: anyhow::Error) -> anyhow::Result<Exit> {
+    match error.downcast_ref::<Error>() {
+        Some(Error::Busy { .. }) if arguments.on_busy == Some(OnBusy::Skip) => {
+            context.ui.skipped(&error);
+            Ok(Exit::OK)
+        }
+        Some(Error::Busy { .. } | Error::Deadlock { .. }) => {
+            context.ui.error(&error);
+            Ok(Exit::Status(arguments.busy_exit_code))
+        }
+        _ => Err(error),
+    }
+}
+
+/// The result file: one JSON object, `schema` 1.
+fn report(arguments: &Arguments, result: &anyhow::Result<Outcome>) -> serde_json::Value {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    match result {
+        Ok(outcome) => {
+            let (name, status, signal) = match outcome.ending {
+                Ending::Exited(status) => ("exited", Some(status), None),
+                Ending::Signaled(signal) => ("signaled", None, Some(signal)),
+                Ending::Overtime => ("overtime", None, None),
+                Ending::NotFound => ("not-found", None, None),
+                Ending::NotExecutable => ("not-executable", None, None),
+                Ending::Lost => ("lost", None, None),
+                Ending::Failed => ("failed", None, None),
+            };
+            json!({
+                "schema": 1, "outcome": name, "acquired": true, "inside": outcome.fence.is_none(),
+                "fence": outcome.fence, "waited_ms": ms(outcome.waited), "held_ms": ms(outcome.held),
+                "status": status, "signal": signal, "exit_status": outcome.ending.status(), "error": null,
+            })
+        }
+        Err(error) => {
+            let waited = match error.downcast_ref() {
+                Some(Error::Busy { waited, .. }) => *waited,
+                _ => Duration::ZERO,
+            };
+            let (name, status) = match error.downcast_ref() {
+                Some(Error::Busy { .. }) if arguments.on_busy == Some(OnBusy::Skip) => ("skipped", 0),
+                Some(Error::Busy { .. }) => ("busy", arguments.busy_exit_code),
+                Some(Error::Deadlock { .. }) => ("deadlock", arguments.busy_exit_code),
+                Some(Error::Interrupted { .. }) => ("interrupted", exit::of(error)),
+                _ => ("failed", exit::of(error)),
+            };
+            json!({
+                "schema": 1, "outcome": name, "acquired": false, "inside": false, "fence": null,
+                "waited_ms": ms(waited), "held_ms": 0, "status": null, "signal": null, "exit_status": status,
+                "error": format!("{error:#}"),
+            })
+        }
+    }
+}
+

@@ -1,0 +1,71 @@
+//! Which exit status does an outcome have? The table of the manual, in one place.
+
+use std::process::ExitCode;
+
+use repoguard::Error;
+
+/// The honest "no" of a command that asks a question.
+pub(super) const NO: u8 = 1;
+/// Wrong use.
+pub(super) const USAGE: u8 = 2;
+/// `status` cannot tell.
+pub(super) const CANNOT_TELL: u8 = 3;
+/// Locks do not work on this file system.
+pub(super) const UNAVAILABLE: u8 = 69;
+/// Not acquired in time.
+pub(super) const BUSY: u8 = 75;
+/// repoguard itself failed.
+pub(super) const FAILED: u8 = 125;
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// With this status.
+    Status(u8),
+    /// Of this signal, as the command did.
+    Signal(i32),
+}
+
+impl Exit {
+    pub(super) const OK: Self = Self::Status(0);
+
+    pub(super) fn end(self) -> ExitCode {
+        match self {
+            Self::Status(status) => ExitCode::from(status),
+            Self::Signal(signal) => {
+                repoguard::die_of(signal);
+                ExitCode::from(status(128 + signal))
+            }
+        }
+    }
+}
+
+/// Wrong use that only shows after parsing.
+#[derive(Debug)]
+pub(super) struct Usage(pub(super) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// A status as the system takes it.
+pub(super) fn status(status: i32) -> u8 {
+    u8::try_from(status & 0xff).unwrap_or(FAILED)
+}
+
+/// The status of an error.
+pub(super) fn of(error: &anyhow::Error) -> u8 {
+    if error.is::<Usage>() {
+        return USAGE;
+    }
+    match error.downcast_ref::<Error>() {
+        Some(Error::Busy { .. } | Error::Deadlock { .. }) => BUSY,
+        Some(Error::NoLocks { .. }) => UNAVAILABLE,
+        Some(Error::Interrupted { signal, .. }) => status(128 + signal),
+        _ => FAILED,
+    }
+}

@@ -1,0 +1,140 @@
+//! Which verb is called? Picks it first and builds only its parser: a parser of all verbs costs more than the lock.
+//!
+//! One verb is one file: its arguments (whose doc comments are its help) and `run`.
+
+mod exec;
+mod exit;
+mod log;
+mod manual;
+mod options;
+mod render;
+mod status;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
+
+use self::{exit::Exit, render::Ui};
+
+/// One lock for everybody who changes a Git checkout
+///
+/// When several agents, CI jobs, cron jobs, editors and people work on one checkout, repoguard is what keeps them from
+/// destroying each other's work: whoever runs their command under `repoguard exec` waits for their turn, is told who is
+/// in the way, and has the repository for themselves until the command has ended.
+#[derive(Debug, Args)]
+struct Globals {
+    /// Run as if started in DIR; can be given several times, each relative to the one before
+    #[arg(short = 'C', value_name = "DIR", global = true)]
+    directory: Vec<PathBuf>,
+    /// Print one JSON document (JSON lines for `log` and `status --watch`)
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// When to use colours
+    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
+    color: Color,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// What every verb gets.
+struct Context {
+    ui: Ui,
+    json: bool,
+}
+
+/// A verb: its parser, and what it does.
+struct Verb {
+    name: &'static str,
+    parser: fn(Command) -> Command,
+    run: fn(&Context, &ArgMatches) -> anyhow::Result<Exit>,
+}
+
+const VERBS: &[Verb] = &[
+    Verb { name: "exec", parser: exec::Arguments::augment_args, run: exec::run },
+    Verb { name: "status", parser: status::Arguments::augment_args, run: status::run },
+    Verb { name: "log", parser: log::Arguments::augment_args, run: log::run },
+    Verb { name: "completions", parser: manual::Completions::augment_args, run: manual::completions },
+    Verb { name: "man", parser: manual::Man::augment_args, run: manual::man },
+];
+
+/// Runs the program.
+pub(crate) fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let parser = match picked(&arguments) {
+        Some(verb) => command([verb]),
+        None => command(VERBS),
+    };
+    let matches = match parser.try_get_matches_from(&arguments) {
+        Ok(matches) => matches,
+        Err(error) => return render::usage(&error),
+    };
+    let globals = Globals::from_arg_matches(&matches).expect("the parser has these arguments");
+    let ui = Ui::new(globals.color, globals.quiet, globals.verbose);
+    let result = run(globals, &ui, &matches);
+    render::finish(&ui, result)
+}
+
+fn run(globals: Globals, ui: &Ui, matches: &ArgMatches) -> anyhow::Result<Exit> {
+    for directory in &globals.directory {
+        std::env::set_current_dir(directory).with_context(|| format!("cannot change to `{}`", directory.display()))?;
+    }
+    let (name, matches) = matches.subcommand().expect("the parser requires a verb");
+    let verb = VERBS.iter().find(|verb| verb.name == name).expect("the parser knows no other verbs");
+    (verb.run)(&Context { ui: ui.clone(), json: globals.json }, matches)
+}
+
+/// The parser for some verbs.
+fn command<'a>(verbs: impl IntoIterator<Item = &'a Verb>) -> Command {
+    let root = Command::new("repoguard").version(env!("CARGO_PKG_VERSION")).subcommand_required(true);
+    let root = Globals::augment_args(root.arg_required_else_help(true).after_help(AFTER_HELP));
+    verbs.into_iter().fold(root, |root, verb| root.subcommand((verb.parser)(Command::new(verb.name))))
+}
+
+const AFTER_HELP: &str = "`repoguard VERB --help` tells all about a verb; `repoguard man` prints the manual page.";
+
+/// The verb among the arguments, if all before it is understood.
+fn picked(arguments: &[OsString]) -> Option<&'static Verb> {
+    let mut arguments = arguments.iter().skip(1);
+    loop {
+        match arguments.next()?.to_str()? {
+            "-C" | "--color" => drop(arguments.next()?),
+            "-q" | "--quiet" | "-v" | "--verbose" | "--json" => {}
+            option if option.starts_with("--color=") || (option.starts_with("-C") && option.len() > 2) => {}
+            name => return VERBS.iter().find(|verb| verb.name == name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parsers_are_consistent() {
+        command(VERBS).debug_assert();
+    }
+
+    #[test]
+    fn verb_is_found_behind_the_global_options() {
+        let picked = |line: &str| {
+            let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            picked(&arguments).map(|verb| verb.name)
+        };
+        assert_eq!(picked("repoguard -C status exec -- log"), Some("exec"));
+        assert_eq!(picked("repoguard -Cstatus --color=never -q status"), Some("status"));
+        assert_eq!(picked("repoguard --help exec"), None);
+        assert_eq!(picked("repoguard"), None);
+    }
+}

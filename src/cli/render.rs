@@ -1,0 +1,308 @@
+//! How is it said? The only printer: messages to stderr, data to stdout.
+//!
+//! Lower case, what then where, `caused by:` lines, `hint:` with a command to paste. The meaning survives without colour.
+
+use std::{
+    cell::RefCell,
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+    rc::Rc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use clap::builder::styling::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressStyle};
+use repoguard::{Ending, Error, Holder, Notice, Task, Waiting};
+
+use super::{
+    Color,
+    exit::{self, Exit},
+};
+
+/// How often a waiter that is not on a terminal says that it still waits.
+const REPEAT: Duration = Duration::from_secs(30);
+
+/// Where and how to talk to the user.
+#[derive(Clone)]
+pub(super) struct Ui {
+    color: bool,
+    quiet: bool,
+    verbose: bool,
+    waiting: Rc<RefCell<Line>>,
+}
+
+/// The line that says that we wait.
+#[derive(Default)]
+struct Line {
+    /// On a terminal: redrawn in place.
+    live: Option<ProgressBar>,
+    /// Elsewhere: how long we had waited when it was last said.
+    said: Option<Duration>,
+}
+
+impl Ui {
+    pub(super) fn new(color: Color, quiet: bool, verbose: bool) -> Self {
+        let color = match color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => !repoguard::no_color() && io::stderr().is_terminal(),
+        };
+        Self { color, quiet, verbose, waiting: Rc::default() }
+    }
+
+    /// Prints what a command learns while it runs.
+    pub(super) fn notice(&self, notice: &Notice<'_>) {
+        match notice {
+            Notice::Waiting(waiting) => self.waiting(waiting),
+            Notice::Acquired(waited) => {
+                self.waiting_over();
+                if self.verbose {
+                    self.say(&format!("acquired after {}", duration(*waited)));
+                }
+            }
+            Notice::Died(holder, moved) => {
+                let moved = moved.map_or_else(String::new, |(from, to)| format!("; HEAD moved from {from} to {to}"));
+                self.warn(&format!("the last holder was killed before it could release: {}{moved}", who(holder)));
+                self.hint("`git status` shows what it left behind");
+            }
+            Notice::Violated(from, to) => {
+                self.warn(&format!("changed outside the guard since the last release: HEAD was {from}, is {to}"));
+            }
+            Notice::Lost(path) => {
+                let path = path.display();
+                self.warn(&format!("the lock was lost: `{path}` was removed while the command ran"));
+            }
+            Notice::Trouble(error) => self.trouble(error),
+            _ => {}
+        }
+    }
+
+    fn waiting(&self, waiting: &Waiting<'_>) {
+        if self.quiet {
+            return;
+        }
+        let mut line = self.waiting.borrow_mut();
+        if io::stderr().is_terminal() {
+            let live = line.live.get_or_insert_with(|| {
+                let style = ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+                ProgressBar::new_spinner().with_style(style)
+            });
+            live.set_message(format!("{} waiting {}", self.styled(YELLOW, "repoguard:"), waiting_text(waiting)));
+            live.tick();
+        } else if line.said.is_none_or(|said| waiting.waited >= said + REPEAT) {
+            line.said = Some(waiting.waited);
+            self.say(&format!("waiting {}", waiting_text(waiting)));
+        }
+    }
+
+    /// Takes the live line off the screen.
+    pub(super) fn waiting_over(&self) {
+        if let Some(live) = self.waiting.borrow_mut().live.take() {
+            live.finish_and_clear();
+        }
+    }
+
+    /// Prints an error with its causes, and a hint.
+    pub(super) fn error(&self, error: &anyhow::Error) {
+        self.line(RED, &error.to_string());
+        for cause in error.chain().skip(1) {
+            self.more("caused by:", &cause.to_string());
+        }
+        if let Some(error) = error.downcast_ref::<Error>() {
+            self.details(error);
+        }
+    }
+
+    fn details(&self, error: &Error) {
+        match error {
+            Error::Busy { holders, ahead, .. } => {
+                for holder in holders {
+                    self.more("held by", &who(holder));
+                }
+                for waiter in ahead {
+                    self.more("waits before us:", &who(waiter));
+                }
+            }
+            Error::Deadlock { cycle, .. } => {
+                for other in cycle {
+                    self.more("which waits for us:", &who(other));
+                }
+            }
+            _ => {}
+        }
+        if let Some(hint) = error.hint() {
+            self.hint(&hint);
+        }
+    }
+
+    fn trouble(&self, error: &Error) {
+        self.warn(&error.to_string());
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            self.more("caused by:", &error.to_string());
+            cause = error.source();
+        }
+    }
+
+    /// Says that the command was not run because the lock is busy.
+    pub(super) fn skipped(&self, error: &anyhow::Error) {
+        self.say(&format!("skipped: {error}"));
+    }
+
+    /// Says why a command did not run, or not to its end.
+    pub(super) fn not_run(&self, ending: Ending, task: &Task) {
+        let program = task.command.first().map_or_else(String::new, |program| program.to_string_lossy().into_owned());
+        self.line(RED, &match ending {
+            Ending::NotFound => format!("`{program}`: no such command"),
+            Ending::NotExecutable => format!("`{program}`: cannot be run"),
+            Ending::Overtime => {
+                let max = task.max_hold.unwrap_or_default();
+                format!("`{program}` was stopped: it held the lock for more than {}", duration(max))
+            }
+            _ => format!("`{program}` could not be started"),
+        });
+    }
+
+    fn say(&self, text: &str) {
+        if !self.quiet {
+            self.line(Style::new().bold(), text);
+        }
+    }
+
+    fn warn(&self, text: &str) {
+        if !self.quiet {
+            self.line(YELLOW, text);
+        }
+    }
+
+    fn hint(&self, text: &str) {
+        if !self.quiet {
+            self.more("hint:", text);
+        }
+    }
+
+    fn line(&self, style: Style, text: &str) {
+        // Nobody can be told when stderr is closed.
+        let _ = writeln!(io::stderr(), "{} {text}", self.styled(style, "repoguard:"));
+    }
+
+    fn more(&self, label: &str, text: &str) {
+        let _ = writeln!(io::stderr(), "  {} {text}", self.styled(CYAN, label));
+    }
+
+    fn styled(&self, style: Style, text: &str) -> String {
+        if self.color { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+}
+
+const RED: Style = AnsiColor::Red.on_default().bold();
+const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
+const CYAN: Style = AnsiColor::Cyan.on_default();
+
+/// Prints what the parser says: help and version to stdout, wrong use to stderr.
+pub(super) fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 })
+}
+
+/// Prints an error, if there is one, and ends.
+pub(super) fn finish(ui: &Ui, result: anyhow::Result<Exit>) -> ExitCode {
+    match result {
+        Ok(exit) => exit.end(),
+        Err(error) => {
+            // Who closed our output has seen enough.
+            if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+                return ExitCode::SUCCESS;
+            }
+            ui.error(&error);
+            ExitCode::from(exit::of(&error))
+        }
+    }
+}
+
+/// Prints data to stdout.
+pub(super) fn data(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()?;
+    Ok(())
+}
+
+/// Clears the terminal before `text` is printed again.
+pub(super) fn redraw(text: &str) -> anyhow::Result<()> {
+    if io::stdout().is_terminal() { data(&format!("\x1b[H\x1b[2J{text}")) } else { data(text) }
+}
+
+fn waiting_text(waiting: &Waiting<'_>) -> String {
+    let (holders, ahead) = waiting.holders_and_ahead();
+    let held_by = match holders.split_first() {
+        Some((first, [])) => format!("held by {}", who(first)),
+        Some((first, rest)) => format!("held by {} and {} more", who(first), rest.len()),
+        None => "about to be free".to_owned(),
+    };
+    let place = match ahead.len() {
+        0 => "we are next".to_owned(),
+        1 => "1 before us".to_owned(),
+        count => format!("{count} before us"),
+    };
+    format!("{} for {}: {held_by}; {place}", duration(waiting.waited), waiting.what)
+}
+
+/// A holder or waiter in one line.
+pub(super) fn who(holder: &Holder) -> String {
+    let mut text = match holder.pid {
+        0 => "an unknown process".to_owned(),
+        pid => format!("pid {pid}"),
+    };
+    let agent = holder.agent.as_ref().map_or_else(String::new, |agent| format!(", {agent}"));
+    if !holder.user.is_empty() {
+        text += &format!(" ({}@{}{agent})", holder.user, holder.host);
+    }
+    if !holder.command.is_empty() {
+        text += &format!(" `{}`", holder.command);
+    }
+    if holder.requested_ms > 0 {
+        let since = holder.acquired_ms.unwrap_or(holder.requested_ms);
+        text += &format!(" since {} ({})", clock(since), duration(holder.age()));
+    }
+    if let Some(reason) = &holder.reason {
+        text += &format!(": {reason}");
+    }
+    if !holder.inherited_by.is_empty() {
+        let pids: Vec<String> = holder.inherited_by.iter().map(u32::to_string).collect();
+        text += &format!("; its processes were killed, the lock lives on in pid {}", pids.join(", "));
+    }
+    text
+}
+
+/// A time of day, with the date where it is not today's.
+pub(super) fn clock(ms: u64) -> String {
+    let time = jiff::Timestamp::try_from(UNIX_EPOCH + Duration::from_millis(ms)).unwrap_or_default();
+    let zone = jiff::tz::TimeZone::system();
+    let (time, now) = (time.to_zoned(zone.clone()), jiff::Timestamp::now().to_zoned(zone));
+    if time.date() == now.date() { time.strftime("%H:%M:%S").to_string() } else { time.strftime("%F %T").to_string() }
+}
+
+/// A duration as people say it.
+pub(super) fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..10 => format!("{:.1} s", time.as_secs_f64()),
+        10..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86400, seconds / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        for (ms, text) in [(300, "0.3 s"), (42_000, "42 s"), (125_000, "2 min 5 s"), (7_260_000, "2 h 1 min")] {
+            assert_eq!(duration(Duration::from_millis(ms)), text);
+        }
+    }
+}

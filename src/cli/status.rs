@@ -1,0 +1,145 @@
+//! `repoguard status`: who holds, who waits, what happened behind the guard's back.
+
+use std::{fmt::Write as _, time::Duration};
+
+use anyhow::Context as _;
+use clap::{ArgMatches, Args, FromArgMatches};
+use repoguard::{Config, Head, Holder, Inspection, Repo, State};
+use serde_json::{Value, json};
+
+use super::{
+    Context,
+    exit::{self, Exit, Usage},
+    options::Resources,
+    render,
+};
+
+/// How often `--watch` looks.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Show who holds the lock, and who waits
+///
+/// Takes no lock, never blocks, never makes anybody's attempt fail, and writes nothing. Works in any repository that can
+/// be read, whoever owns it. Users of flock(1) are shown where the system tells who they are.
+///
+/// Exit status: 0; with --exit-code 1 when it is held and 3 when that cannot be told.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Show it again every second, until interrupted
+    #[arg(long)]
+    watch: bool,
+    /// Exit with 1 when it is held, and with 3 when that cannot be told
+    #[arg(long)]
+    exit_code: bool,
+    #[command(flatten)]
+    resources: Resources,
+}
+
+pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let arguments = Arguments::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
+    let directory = std::env::current_dir().context("cannot find the current directory")?;
+    let repo = Repo::discover_of_any_owner(&directory)?;
+    let mut before = None;
+    loop {
+        let status = Status::look(&repo, &arguments)?;
+        if context.json {
+            // A watcher's line says something new, or nothing.
+            let document = status.to_json(&repo);
+            if before.as_ref() != Some(&document) {
+                render::data(&format!("{document}\n"))?;
+                before = Some(document);
+            }
+        } else if arguments.watch {
+            render::redraw(&status.to_text(&repo))?;
+        } else {
+            render::data(&status.to_text(&repo))?;
+        }
+        if !arguments.watch {
+            return Ok(if arguments.exit_code { status.exit() } else { Exit::OK });
+        }
+        std::thread::sleep(EVERY);
+    }
+}
+
+struct Status {
+    lock: Inspection,
+    changed: Option<(Head, Head)>,
+}
+
+impl Status {
+    fn look(repo: &Repo, arguments: &Arguments) -> anyhow::Result<Self> {
+        let lock = repo.inspect(&arguments.resources.request(&Config::default())?)?;
+        // Under a live hold, HEAD moves by right.
+        let changed = if lock.holders.is_empty() && lock.died.is_empty() { repoguard::changed_outside(repo) } else { None };
+        Ok(Self { lock, changed })
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Status(match self.lock.state {
+            State::Free => 0,
+            State::Held => exit::NO,
+            State::CannotTell => exit::CANNOT_TELL,
+        })
+    }
+
+    fn to_json(&self, repo: &Repo) -> Value {
+        json!({
+            "schema": 1,
+            "root": repo.root().to_string_lossy(),
+            "lock": repo.lock_path().to_string_lossy(),
+            "scope": self.lock.scope,
+            "state": self.state(),
+            "holders": self.lock.holders.iter().map(party).collect::<Vec<_>>(),
+            "waiters": self.lock.waiters.iter().map(party).collect::<Vec<_>>(),
+            "died": self.lock.died.iter().map(party).collect::<Vec<_>>(),
+            "changed_outside": self.changed.as_ref().map(|(from, to)| json!({"from": from, "to": to})),
+        })
+    }
+
+    fn state(&self) -> &'static str {
+        match self.lock.state {
+            State::Free => "free",
+            State::Held => "held",
+            State::CannotTell => "cannot-tell",
+        }
+    }
+
+    fn to_text(&self, repo: &Repo) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = match self.lock.state {
+            State::CannotTell => writeln!(
+                text,
+                "{}: cannot tell whether it is held: this is a pid namespace of its own, which shows no outside holders",
+                self.lock.scope
+            ),
+            _ => writeln!(text, "{}: {} (`{}`)", self.lock.scope, self.state(), repo.lock_path().display()),
+        };
+        for holder in &self.lock.holders {
+            let mode = holder.mode.map_or("", |mode| if mode == repoguard::Mode::Shared { ", shared" } else { "" });
+            let foreign = if holder.foreign { ", not by repoguard" } else { "" };
+            let _ = writeln!(text, "  held: {}{mode}{foreign}: {}", holder.scope, render::who(holder));
+        }
+        for (place, waiter) in self.lock.waiters.iter().enumerate() {
+            let _ = writeln!(text, "  waits, {}.: {}: {}", place + 1, waiter.scope, render::who(waiter));
+        }
+        for holder in &self.lock.died {
+            let _ = writeln!(text, "  was killed before it could release: {}: {}", holder.scope, render::who(holder));
+        }
+        if let Some((from, to)) = &self.changed {
+            let _ = writeln!(text, "  changed outside the guard since the last release: HEAD was {from}, is {to}");
+        }
+        text
+    }
+}
+
+/// A holder or waiter as documented: its record without what only repoguard itself needs.
+fn party(holder: &Holder) -> Value {
+    let mut value = serde_json::to_value(holder).unwrap_or_default();
+    if let Some(fields) = value.as_object_mut() {
+        for internal in ["schema", "token_sha256", "boot_ms", "resources"] {
+            fields.remove(internal);
+        }
+    }
+    value
+}

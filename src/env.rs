@@ -1,0 +1,79 @@
+//! Which environment variables matter? Every name in one place; the only room that reads the environment.
+
+use std::ffi::OsString;
+
+/// Secret of the hold that a command runs inside of; set for the command.
+pub const TOKEN: &str = "REPOGUARD_TOKEN";
+/// Fencing number of the hold; set for the command.
+pub const FENCE: &str = "REPOGUARD_FENCE";
+/// Path of the lock file; set for the command.
+pub const LOCK_PATH: &str = "REPOGUARD_LOCK_PATH";
+/// What is held: `worktree`, `repo`, or `name NAME`, separated by commas; set for the command.
+pub const LOCK_SCOPE: &str = "REPOGUARD_LOCK_SCOPE";
+/// What stands before each setting's name, as in `REPOGUARD_TIMEOUT`: the variable wins over git's configuration.
+pub const SETTING_PREFIX: &str = "REPOGUARD_";
+
+/// Reads a variable; empty counts as not set.
+#[must_use]
+pub fn get(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Reads a variable as text; empty or not UTF-8 counts as not set.
+#[must_use]
+pub fn text(name: &str) -> Option<String> {
+    get(name).and_then(|value| value.into_string().ok())
+}
+
+/// Name of the user who runs this process, as the environment tells it.
+#[must_use]
+pub fn user() -> Option<String> {
+    text("USER").or_else(|| text("LOGNAME"))
+}
+
+/// The coding agent or CI system that this process was started by, recognised by the variables they document.
+#[must_use]
+pub fn agent() -> Option<&'static str> {
+    const KNOWN: &[(&str, &str)] = &[
+        ("CLAUDECODE", "claude-code"),
+        ("CODEX_SANDBOX", "codex"),
+        ("CURSOR_AGENT", "cursor"),
+        ("GEMINI_CLI", "gemini-cli"),
+        ("OPENCODE", "opencode"),
+        ("GITHUB_ACTIONS", "github-actions"),
+        ("GITLAB_CI", "gitlab-ci"),
+        ("BUILDKITE", "buildkite"),
+        ("JENKINS_URL", "jenkins"),
+        ("CI", "ci"),
+    ];
+    KNOWN.iter().find(|(variable, _)| get(variable).is_some()).map(|(_, name)| *name)
+}
+
+/// The running CI job's address, the default reason of a hold taken by one.
+#[must_use]
+pub fn ci_job() -> Option<String> {
+    if get("GITHUB_ACTIONS").is_some() {
+        let (server, repository, run) =
+            (text("GITHUB_SERVER_URL")?, text("GITHUB_REPOSITORY")?, text("GITHUB_RUN_ID")?);
+        return Some(format!("{server}/{repository}/actions/runs/{run}"));
+    }
+    if let Some(build) = text("BUILDKITE_BUILD_URL") {
+        return Some(text("BUILDKITE_JOB_ID").map_or(build.clone(), |job| format!("{build}#{job}")));
+    }
+    ["CI_JOB_URL", "BUILD_URL", "CI_BUILD_URL", "CIRCLE_BUILD_URL", "DRONE_BUILD_LINK", "CI_PIPELINE_URL"]
+        .into_iter()
+        .find_map(text)
+        .or_else(|| text("CI").filter(|ci| ci != "false" && ci != "0").map(|_| "CI job".to_owned()))
+}
+
+/// The user's shell, for a command given as one line.
+#[must_use]
+pub fn shell() -> OsString {
+    get("SHELL").unwrap_or_else(|| "/bin/sh".into())
+}
+
+/// Tells whether the user wants no colours anywhere. See <https://no-color.org>.
+#[must_use]
+pub fn no_color() -> bool {
+    get("NO_COLOR").is_some()
+}

@@ -1,0 +1,178 @@
+//! What can go wrong? One enum; a variant is an outcome that a caller can act on.
+//!
+//! Texts are lower case, say what, then where. I/O errors name the action and the path. [`Error::hint`] gives a
+//! command to paste. No text ever advises to delete a lock file.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use crate::holder::Holder;
+
+/// Result of the library's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can keep a caller from getting, holding or reading a lock.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Somebody else holds the lock, or stands before us in the queue, and the time to wait is over.
+    #[error("busy: {what} is held{}", waited_text(*.waited))]
+    Busy {
+        /// What was asked for.
+        what: String,
+        /// Who holds it, as far as known.
+        holders: Vec<Holder>,
+        /// Who waits before us.
+        ahead: Vec<Holder>,
+        /// How long it was waited.
+        waited: Duration,
+    },
+    /// Waiting would have closed a cycle of processes that wait for each other.
+    #[error("busy: waiting for {what} would be a deadlock")]
+    Deadlock {
+        /// What was asked for.
+        what: String,
+        /// Those who wait, directly or through others, for a lock that this process is inside of.
+        cycle: Vec<Holder>,
+    },
+    /// The request can never be granted while the hold around it lives: an upgrade, or a wider scope.
+    #[error("{what} cannot be acquired inside a hold of {held}: {why}")]
+    NeverGranted {
+        /// What was asked for.
+        what: String,
+        /// What is held around it.
+        held: String,
+        /// Why the two can never go together.
+        why: &'static str,
+    },
+    /// A signal arrived while waiting.
+    #[error("interrupted by signal {signal} while waiting for {what}")]
+    Interrupted {
+        /// What was asked for.
+        what: String,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// The file system has no locks that work.
+    #[error("locks do not work on the file system of `{}`", .path.display())]
+    NoLocks {
+        /// The lock file.
+        path: PathBuf,
+        /// What the system said; `None` where it claimed success but excluded nobody.
+        source: Option<io::Error>,
+    },
+    /// The lock's path is taken by something that is not a regular file.
+    #[error("`{}` is {kind}, not {expected}", .path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// There is something like a repository, but git could not use it either.
+    #[error("broken repository at `{}`: {reason}", .path.display())]
+    BrokenRepository {
+        /// The `.git` file or directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Git refuses the repository, because somebody else owns it.
+    #[error("`{}` belongs to another user", .path.display())]
+    Untrusted {
+        /// The repository's directory.
+        path: PathBuf,
+    },
+    /// The request needs a repository, and there is none.
+    #[error("no git repository at `{}` or above it, but {needed_by} needs one", .path.display())]
+    NoRepository {
+        /// Where the search began.
+        path: PathBuf,
+        /// What needs it.
+        needed_by: &'static str,
+    },
+    /// A configuration value cannot be used.
+    #[error("bad value `{value}` for `{key}` in {origin}: expected {expected}")]
+    Config {
+        /// The configuration key or environment variable.
+        key: String,
+        /// The value found.
+        value: String,
+        /// The file or place it stands in.
+        origin: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// A system call failed.
+    #[error("cannot {action} `{}`", .path.display())]
+    Io {
+        /// What was tried, as an infinitive.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// This system lacks something that repoguard is built on.
+    #[error("{what} is not supported on this system")]
+    Unsupported {
+        /// What is missing.
+        what: &'static str,
+    },
+}
+
+impl Error {
+    /// Wraps an I/O error with the action, an infinitive like `open`, and the path.
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// A command to paste, or a way out in a few words.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Busy { .. } => "`repoguard status` shows who holds it and who waits".to_owned(),
+            Self::Deadlock { .. } => {
+                "take all locks at once, `repoguard exec --name A --name B -- …`, or always in the same order".to_owned()
+            }
+            Self::NeverGranted { .. } => "ask for the wider lock in the outer `repoguard exec`".to_owned(),
+            Self::NoLocks { .. } => "`flock --verbose FILE true` tells more; use a local file system".to_owned(),
+            Self::NotAFile { path, .. } => format!("`ls -ld {}` shows what it is; move it away", quoted(path)),
+            Self::BrokenRepository { path, .. } => {
+                let directory = path.parent().unwrap_or(path);
+                format!("`git -C {} status` tells what git makes of it", quoted(directory))
+            }
+            Self::Untrusted { path } => {
+                format!("`git config --global --add safe.directory {}`", quoted(path))
+            }
+            Self::NoRepository { .. } => "run it in a git checkout, or give one with `-C DIR`".to_owned(),
+            Self::Config { key, .. } if key.starts_with("repoguard.") => {
+                format!("`git config --show-origin --get-all {key}`")
+            }
+            Self::Io { path, source, .. } => match source.kind() {
+                io::ErrorKind::PermissionDenied => format!("`ls -ld {}` shows who may", quoted(path)),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    format!("`df -h {}` shows how full it is", quoted(path.parent().unwrap_or(path)))
+                }
+                _ => return None,
+            },
+            _ => return None,
+        })
+    }
+}
+
+fn waited_text(waited: Duration) -> String {
+    if waited.is_zero() { String::new() } else { format!(", waited {:.1} s", waited.as_secs_f64()) }
+}
+
+/// A path as a word that a shell takes.
+fn quoted(path: &std::path::Path) -> String {
+    let text = path.to_string_lossy();
+    if text.chars().all(|c| c.is_alphanumeric() || "/._-+=:@%,".contains(c)) {
+        text.into_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}

@@ -1,0 +1,152 @@
+//! How does the wrapped command run? As if repoguard were not there, and never without the lock.
+//!
+//! Three processes in one process group: the *wrapper* (who was called), the *keeper* (its child, the parent of the
+//! command), and the command. Wrapper and keeper share the lock's open files, and the command inherits them:
+//!
+//! - the command ends: the keeper lets the lock go and tells the wrapper the status;
+//! - the wrapper is killed: the keeper goes on until the command has ended;
+//! - the keeper is killed: the command becomes the wrapper's child, who does the keeper's work;
+//! - both are killed: the lock lives in the command's descriptors.
+//!
+//! A daemon that the command leaves behind has the descriptors, too, but the keeper's unlock counts for all of them.
+
+mod keeper;
+mod signals;
+mod tree;
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io,
+    process::{Child, Command},
+    time::Duration,
+};
+
+use crate::{
+    error::{Error, Result},
+    sys::{self, Signals},
+};
+
+/// A command, and how long it may run.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// Program and arguments; never empty.
+    pub command: Vec<OsString>,
+    /// After this long it is told to end: SIGTERM to it and all its descendants.
+    pub max_hold: Option<Duration>,
+    /// After this long more, it is killed.
+    pub kill_after: Duration,
+}
+
+impl Task {
+    /// A command that may run as long as it likes.
+    pub fn new<S: Into<OsString>>(command: impl IntoIterator<Item = S>) -> Self {
+        let command = command.into_iter().map(Into::into).collect();
+        Self { command, max_hold: None, kill_after: Duration::from_secs(10) }
+    }
+}
+
+/// How a command ended, or why it never ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It ended with this status.
+    Exited(i32),
+    /// It died of this signal.
+    Signaled(i32),
+    /// It was told to end, because it held the lock for too long.
+    Overtime,
+    /// There is no such program.
+    NotFound,
+    /// There is one, but it cannot be run.
+    NotExecutable,
+    /// It could not be started for another reason.
+    Failed,
+    /// It ended, but the lock was not held exclusively to the end.
+    Lost,
+}
+
+impl Ending {
+    /// The exit status that stands for it.
+    #[must_use]
+    pub fn status(self) -> i32 {
+        match self {
+            Self::Exited(status) => status,
+            Self::Signaled(signal) => 128 + signal,
+            Self::Lost => 76,
+            Self::Overtime => 124,
+            Self::Failed => 125,
+            Self::NotExecutable => 126,
+            Self::NotFound => 127,
+        }
+    }
+}
+
+/// Ends this process by a signal, as the command did; returns only where the signal is blocked.
+pub fn die_of(signal: i32) {
+    sys::die_of(signal);
+}
+
+/// What the command's keeper does at its two ends; called in whichever process does the keeper's work.
+pub(crate) trait Duty {
+    /// The command is about to run; `keeper` is the process that looks after it.
+    fn begin(&mut self, keeper: u32);
+    /// The command has ended, or never ran: let the lock go, and say how it ended in the end.
+    fn end(&mut self, ending: Ending) -> Ending;
+}
+
+/// How a run ended, and which signal this process got itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    pub(crate) ending: Ending,
+    /// The command died of a signal that was sent to this process, too: it should die of it as well.
+    pub(crate) die_of: Option<i32>,
+}
+
+/// Runs the task, blocking until its command has ended, with `inherited` handed down and `environment` added.
+///
+/// # Errors
+/// [`Error::Io`] when no keeper can be started; then `duty` was not called.
+pub(crate) fn run(
+    task: &Task,
+    environment: &[(&str, OsString)],
+    inherited: &[&File],
+    signals: Signals,
+    duty: &mut dyn Duty,
+) -> Result<Run> {
+    let program = task.command.first().map_or(OsStr::new(""), OsString::as_os_str);
+    keeper::run(task, environment, inherited, signals, duty).map_err(Error::io("start a keeper for", program))
+}
+
+/// Starts the command itself; it inherits the lock's open files.
+fn spawn(task: &Task, environment: &[(&str, OsString)], inherited: &[&File]) -> Result<Child, Ending> {
+    let (program, arguments) = task.command.split_first().ok_or(Ending::NotFound)?;
+    // Kept open until the command is running; after that its own copies count.
+    let handed: io::Result<Vec<_>> = inherited.iter().map(|file| sys::inheritable_copy(file)).collect();
+    let _handed = handed.map_err(|_| Ending::Failed)?;
+    let start = |program: &OsStr, arguments: &[OsString]| {
+        Command::new(program).args(arguments).envs(environment.iter().map(|(name, value)| (name, value))).spawn()
+    };
+    start(program, arguments)
+        .or_else(|error| {
+            if !sys::is_format_error(&error) {
+                return Err(error);
+            }
+            // As execvp(3) does: a script without `#!` is one for the shell.
+            let script = which(program).ok_or(error)?;
+            start(OsStr::new("/bin/sh"), &[&[script], arguments].concat())
+        })
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ending::NotFound,
+            _ => Ending::NotExecutable,
+        })
+}
+
+/// The file that a program's name stands for.
+fn which(program: &OsStr) -> Option<OsString> {
+    if sys::bytes(program).contains(&b'/') {
+        return Some(program.to_owned());
+    }
+    let path = crate::env::get("PATH")?;
+    let mut files = std::env::split_paths(&path).map(|directory| directory.join(program));
+    files.find(|file| file.is_file()).map(std::path::PathBuf::into_os_string)
+}

@@ -1,0 +1,83 @@
+//! How is a command made to end? First asked, then killed, with everything below it; never the caller's group.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use super::Task;
+use crate::sys;
+
+/// How often to look whether the last descendant has gone.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A limit on how long a command may hold the lock.
+#[derive(Debug)]
+pub(super) struct Limit {
+    state: State,
+    kill_after: Duration,
+}
+
+#[derive(Debug)]
+enum State {
+    Unlimited,
+    Until(Instant),
+    /// Asked to end; killed at this time.
+    Ending(Instant),
+    /// Asked to end, never killed.
+    Asked,
+    Killing,
+}
+
+impl Limit {
+    pub(super) fn new(task: &Task, begun: Instant) -> Self {
+        // A time beyond what the clock can tell is none.
+        let until = task.max_hold.and_then(|max| begun.checked_add(max));
+        let state = until.map_or(State::Unlimited, State::Until);
+        Self { state, kill_after: task.kill_after }
+    }
+
+    /// Tells whether the command was told to end.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, State::Ending(_) | State::Asked | State::Killing)
+    }
+
+    /// When to look again.
+    pub(super) fn next(&self) -> Option<Instant> {
+        match self.state {
+            State::Unlimited => None,
+            State::Until(time) => Some(time),
+            State::Ending(_) | State::Asked | State::Killing => Some(Instant::now() + LOOK),
+        }
+    }
+
+    /// Does what is due: asks, then kills, all processes below this one. Tells whether none is left of those.
+    pub(super) fn enforce(&mut self, now: Instant) -> bool {
+        let below = |signal| {
+            let descendants = sys::descendants(std::process::id());
+            for &pid in &descendants {
+                // What has ended meanwhile needs no signal.
+                let _ = sys::send(pid, signal);
+            }
+            descendants
+        };
+        match self.state {
+            State::Until(time) if now >= time => {
+                let told: HashSet<u32> = below(sys::TERMINATE).into_iter().collect();
+                for pid in told {
+                    // A stopped process sees the signal only when it goes on.
+                    let _ = sys::send(pid, sys::CONTINUE);
+                }
+                self.state = now.checked_add(self.kill_after).map_or(State::Asked, State::Ending);
+                false
+            }
+            State::Ending(time) if now >= time => {
+                self.state = State::Killing;
+                below(sys::KILL).is_empty()
+            }
+            State::Ending(_) | State::Asked => sys::descendants(std::process::id()).is_empty(),
+            State::Killing => below(sys::KILL).is_empty(),
+            State::Unlimited | State::Until(_) => true,
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! How are files written? The only writer: create with the right owner and mode, overwrite in place, append, remove.
+//!
+//! Our directory may hold anything: nothing here follows a link in the last component, blocks on a FIFO, or reads more
+//! than it was told to.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write as _},
+    path::Path,
+};
+
+use crate::{
+    error::{Error, Result},
+    sys,
+};
+
+/// Who may use the files that we create: as `core.sharedRepository` says, and never locked away by root.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sharing {
+    /// Permission bits to add, or, with `exact`, to set.
+    bits: u32,
+    exact: bool,
+    /// Owner to give new files to: the git directory's, where root creates them.
+    owner: Option<(u32, u32)>,
+}
+
+impl Sharing {
+    /// Reads git's setting (`group`, `all`, `0660`, …) and the owner of the git directory.
+    pub(crate) fn new(setting: Option<&str>, git_dir: Option<&Path>) -> Self {
+        let mut sharing = match setting.map(str::to_ascii_lowercase).as_deref() {
+            Some("group" | "true" | "yes" | "on" | "1") => Self { bits: 0o660, ..Self::default() },
+            Some("all" | "world" | "everybody" | "2") => Self { bits: 0o664, ..Self::default() },
+            Some(octal) if octal.starts_with('0') && octal.len() > 1 => {
+                let bits = u32::from_str_radix(octal, 8).unwrap_or(0) & 0o666;
+                // A mode that would lock out the owner is a mistake; git refuses it as well.
+                if bits & 0o600 == 0o600 { Self { bits, exact: true, owner: None } } else { Self::default() }
+            }
+            _ => Self::default(),
+        };
+        if sys::effective_user() == 0 {
+            let owner = git_dir.and_then(|dir| std::fs::metadata(dir).ok()).map(|metadata| sys::owner(&metadata));
+            sharing.owner = owner.filter(|&(user, _)| user != 0);
+        }
+        sharing
+    }
+
+    fn apply(self, path: &Path) -> io::Result<()> {
+        if self.bits != 0 {
+            let metadata = std::fs::symlink_metadata(path)?;
+            let old = sys::mode(&metadata);
+            let mut bits = self.bits;
+            if metadata.is_dir() {
+                // Who may read a directory may search it, and what is made in it belongs to its group.
+                bits |= (bits & 0o444) >> 2 | 0o2000;
+            }
+            let new = if self.exact { (old & !0o777) | bits } else { old | bits };
+            if new != old {
+                sys::set_mode(path, new)?;
+            }
+        }
+        match self.owner {
+            Some(owner) => sys::give_to(path, owner),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Opens a regular file for reading and writing, creating it (and our directories above it) when it is missing.
+///
+/// # Errors
+/// [`Error::NotAFile`] for anything but a regular file, else [`Error::Io`].
+pub(crate) fn open_or_create(path: &Path, sharing: Sharing) -> Result<File> {
+    match open(path, true) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        result => return result,
+    }
+    if let Some(directory) = path.parent() {
+        create_directory(directory, sharing)?;
+        let new = tempfile::Builder::new()
+            .prefix(".new-")
+            .permissions(sys::permissions(0o666))
+            .tempfile_in(directory)
+            .map_err(Error::io("create", path))?;
+        sharing.apply(new.path()).map_err(Error::io("create", path))?;
+        // Somebody else may have been faster: then theirs is as good.
+        match new.persist_noclobber(path) {
+            Ok(file) => return Ok(file),
+            Err(error) => match open(path, true) {
+                Ok(file) => return Ok(file),
+                Err(_) if error.error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(Error::io("create", path)(error.error));
+                }
+                Err(error) => return Err(error),
+            },
+        }
+    }
+    open(path, true)
+}
+
+/// Opens an existing regular file for reading, and for writing if `write`.
+///
+/// # Errors
+/// As [`open_or_create`].
+pub(crate) fn open(path: &Path, write: bool) -> Result<File> {
+    let opened = sys::open_warily(OpenOptions::new().read(true).write(write)).open(path);
+    let kind = match &opened {
+        Ok(file) => file.metadata().ok(),
+        Err(_) => std::fs::symlink_metadata(path).ok(),
+    };
+    match kind {
+        Some(metadata) if !metadata.is_file() => {
+            Err(Error::NotAFile { path: path.to_owned(), kind: sys::kind(&metadata), expected: "a regular file" })
+        }
+        _ => opened.map_err(Error::io("open", path)),
+    }
+}
+
+/// Creates one directory of ours, its parent included where that is ours too.
+///
+/// # Errors
+/// [`Error::NotAFile`] when something else is there, else [`Error::Io`].
+pub(crate) fn create_directory(path: &Path, sharing: Sharing) -> Result<()> {
+    match std::fs::create_dir(path) {
+        Ok(()) => sharing.apply(path).map_err(Error::io("create", path)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match std::fs::symlink_metadata(path) {
+            Ok(metadata) if !metadata.is_dir() && path.file_name().is_none_or(|name| name != ".git") => {
+                Err(Error::NotAFile { path: path.to_owned(), kind: sys::kind(&metadata), expected: "a directory" })
+            }
+            _ => Ok(()),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            match path.parent().filter(|parent| parent.ends_with("repoguard")) {
+                Some(parent) => {
+                    create_directory(parent, sharing)?;
+                    create_directory(path, sharing)
+                }
+                None => Err(Error::io("create", path)(error)),
+            }
+        }
+        Err(error) => Err(Error::io("create", path)(error)),
+    }
+}
+
+/// Creates a FIFO in a directory of ours, with the right owner and mode.
+pub(crate) fn create_fifo(path: &Path, sharing: Sharing) -> Result<()> {
+    sys::make_fifo(path, 0o600 | sharing.bits).and_then(|()| sharing.apply(path)).map_err(Error::io("create", path))
+}
+
+/// Gives a file that nobody sees yet its name, replacing what has it.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).map_err(Error::io("rename to", to))
+}
+
+/// Removes a file; a missing one is as good as removed.
+pub(crate) fn remove(path: &Path) {
+    let _ = std::fs::remove_file(path);
+}
+
+/// Overwrites the start of an open file with one write, in place: never truncated, never synced.
+pub(crate) fn overwrite(file: &File, path: &Path, bytes: &[u8]) -> Result<()> {
+    sys::write_start(file, bytes).map_err(Error::io("write", path))
+}
+
+/// Writes a small new file that nobody else writes or reads yet.
+pub(crate) fn write_new(path: &Path, bytes: &[u8], sharing: Sharing) -> Result<()> {
+    remove(path);
+    let file = sys::open_warily(OpenOptions::new().write(true).create_new(true)).open(path);
+    let file = file.map_err(Error::io("create", path))?;
+    sharing.apply(path).map_err(Error::io("create", path))?;
+    overwrite(&file, path, bytes)
+}
+
+/// Appends one line with one write; a line that a crash left torn is ended first.
+pub(crate) fn append_line(file: &File, path: &Path, mut line: Vec<u8>) -> Result<()> {
+    let size = file.metadata().map_err(Error::io("read", path))?.len();
+    line.push(b'\n');
+    if size > 0 && sys::byte_at(file, size - 1).map_err(Error::io("read", path))? != Some(b'\n') {
+        line.insert(0, b'\n');
+    }
+    (&*file).write_all(&line).map_err(Error::io("write", path))
+}
+
+/// Opens a regular file for appending, creating it when it is missing.
+pub(crate) fn open_for_append(path: &Path, sharing: Sharing) -> Result<File> {
+    let open = || sys::open_warily(OpenOptions::new().read(true).append(true)).open(path);
+    let file = match open() {
+        Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => return Ok(file),
+        // Creates what is missing, and names what is in the way.
+        _ => open_or_create(path, sharing).and_then(|_| open().map_err(Error::io("open", path)))?,
+    };
+    Ok(file)
+}
+
+/// Reads at most `limit` bytes of a regular file.
+pub(crate) fn read_start(file: &File, limit: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; limit];
+    let read = sys::read_start(file, &mut buffer)?;
+    buffer.truncate(read);
+    Ok(buffer)
+}
+
+/// Reads at most `limit` bytes of a regular file; nothing of anything else.
+pub(crate) fn read_small(path: &Path, limit: usize) -> Option<Vec<u8>> {
+    read_start(&open(path, false).ok()?, limit).ok()
+}

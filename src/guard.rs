@@ -1,0 +1,248 @@
+//! What does repoguard promise? This room keeps it, readable from top to bottom: acquire → compare → record → run →
+//! log → release.
+
+use std::{
+    ffi::OsString,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    env,
+    error::{Error, Result},
+    exec::{self, Duty, Ending, Task},
+    fs::Sharing,
+    lock::{self, Acquired, Held, Holder, Request, Wait, Waiting},
+    repo::{Config, Head, Repo, Worktree},
+    store::{
+        audit::{self, Entry, Event},
+        last::Last,
+    },
+    sys::Signals,
+};
+
+/// Something worth telling the user, beside the command's own output.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Notice<'a> {
+    /// The lock is busy; told after 300 ms and then every second.
+    Waiting(&'a Waiting<'a>),
+    /// The lock is held, after this wait; not told where the command runs inside a hold.
+    Acquired(Duration),
+    /// An earlier holder was killed with all its processes. HEAD as it was before and is now, if it moved.
+    Died(&'a Holder, Option<&'a (Head, Head)>),
+    /// HEAD was changed outside the guard since the last release, from the first to the second.
+    Violated(&'a Head, &'a Head),
+    /// The lock's file was removed while the command ran, so it was not exclusive to the end.
+    Lost(&'a std::path::Path),
+    /// Something beside the lock failed, and did not stop it.
+    Trouble(&'a Error),
+}
+
+/// How an [`exec`] ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome {
+    /// How the command ended, or why it never ran.
+    pub ending: Ending,
+    /// A signal that both the command and this process got and that the command died of: whoever called this process
+    /// should see it die of the same.
+    pub die_of: Option<i32>,
+    /// Fencing number of the hold; `None` where the command ran inside another one.
+    pub fence: Option<u64>,
+    /// How long it waited for the lock.
+    pub waited: Duration,
+    /// How long it was held.
+    pub held: Duration,
+}
+
+/// Runs a command while holding a lock; blocks until the command has ended.
+///
+/// The command never runs without the lock, whatever of this process, its keeper and the lock's files is killed or
+/// removed. Must be called while this process has only one thread, because it forks.
+///
+/// # Errors
+/// [`Error::Busy`], [`Error::Deadlock`] or [`Error::Interrupted`] when the lock was not acquired,
+/// [`Error::NeverGranted`], [`Error::NoLocks`], [`Error::NotAFile`] or [`Error::Io`] when it could not be. Then the
+/// command did not run.
+pub fn exec(
+    repo: &Repo,
+    config: &Config,
+    request: &Request,
+    task: &Task,
+    tell: &mut dyn FnMut(Notice<'_>),
+) -> Result<Outcome> {
+    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
+    let begun = Instant::now();
+    let wait = &mut Wait { signals: Some(&signals), tell: &mut |waiting| tell(Notice::Waiting(waiting)) };
+    let held = match lock::acquire(repo, request, sharing, wait)? {
+        Acquired::Held(held) => held,
+        Acquired::Inside => {
+            let run = exec::run(task, &[], &[], signals, &mut Guest)?;
+            return Ok(Outcome {
+                ending: run.ending,
+                die_of: run.die_of,
+                fence: None,
+                waited: Duration::ZERO,
+                held: Duration::ZERO,
+            });
+        }
+    };
+    let acquired = Instant::now();
+    tell(Notice::Acquired(acquired - begun));
+    for trouble in &held.troubles {
+        tell(Notice::Trouble(trouble));
+    }
+    let (fence, before) = (held.record().id, compare(repo, &held, sharing, tell));
+    let environment = environment(repo, &held);
+    // The keeper lets its own copy of the hold go; ours keeps the files open until then.
+    let files: Vec<_> = held.files().into_iter().filter_map(|file| file.try_clone().ok()).collect();
+    let files: Vec<_> = files.iter().collect();
+    let mut duty = Release { repo, sharing, held: Some(held), before, tell };
+    let run = exec::run(task, &environment, &files, signals, &mut duty)?;
+    Ok(Outcome {
+        ending: run.ending,
+        die_of: run.die_of,
+        fence: Some(fence),
+        waited: acquired - begun,
+        held: acquired.elapsed(),
+    })
+}
+
+/// What a command can know about the hold that it runs in.
+fn environment(repo: &Repo, held: &Held) -> [(&'static str, OsString); 4] {
+    [
+        (env::TOKEN, held.token.as_str().into()),
+        (env::FENCE, held.record().id.to_string().into()),
+        (env::LOCK_PATH, repo.lock_path().into()),
+        (env::LOCK_SCOPE, held.record().scope.clone().into()),
+    ]
+}
+
+/// A worktree as it is when the lock is acquired, and as it was when the lock was last released.
+struct Before {
+    worktree: Worktree,
+    last: Option<Last>,
+    now: Option<Last>,
+}
+
+impl Before {
+    fn head_moved(&self) -> Option<(Head, Head)> {
+        let (last, now) = (self.last.as_ref()?, self.now.as_ref()?);
+        (last.head != now.head).then(|| (last.head.clone(), now.head.clone()))
+    }
+
+    fn index_rewritten(&self) -> bool {
+        matches!((&self.last, &self.now), (Some(last), Some(now)) if last.index != now.index)
+    }
+}
+
+/// Finds out what happened since the last release, tells it and logs it.
+fn compare(repo: &Repo, held: &Held, sharing: Sharing, tell: &mut dyn FnMut(Notice<'_>)) -> Vec<Before> {
+    let look = |worktree: &Worktree| Before {
+        last: Last::read(repo, worktree),
+        now: Last::look(repo, worktree, held.record().id),
+        worktree: worktree.clone(),
+    };
+    let before: Vec<Before> = held.worktrees.iter().map(look).collect();
+    let covers = |hold: &Holder, worktree: &Worktree| {
+        hold.resources.iter().any(|(key, mode)| *key == worktree.key || (key == "repo" && *mode == lock::Mode::Exclusive))
+    };
+    for died in &held.died {
+        let moved = before.iter().filter(|before| covers(died, &before.worktree)).find_map(Before::head_moved);
+        tell(Notice::Died(died, moved.as_ref()));
+        let mut entry = Entry::new(Event::Died, died);
+        (entry.head_before, entry.head_after) = moved.unzip();
+        note(repo, &entry, sharing, tell);
+    }
+    for before in &before {
+        let others = held.others.iter().chain(&held.died).any(|hold| covers(hold, &before.worktree));
+        if let Some((last, now)) = before.head_moved().filter(|_| !others) {
+            tell(Notice::Violated(&last, &now));
+            let mut entry = Entry::new(Event::Violated, held.record());
+            (entry.head_before, entry.head_after) = (Some(last), Some(now));
+            note(repo, &entry, sharing, tell);
+        }
+    }
+    before
+}
+
+fn note(repo: &Repo, entry: &Entry, sharing: Sharing, tell: &mut dyn FnMut(Notice<'_>)) {
+    if let Err(trouble) = audit::append(repo, entry, sharing) {
+        tell(Notice::Trouble(&trouble));
+    }
+}
+
+/// What is done around a command that runs inside somebody else's hold: nothing.
+struct Guest;
+
+impl Duty for Guest {
+    fn begin(&mut self, _keeper: u32) {}
+
+    fn end(&mut self, ending: Ending) -> Ending {
+        ending
+    }
+}
+
+/// What is done around a command that runs in a hold of its own.
+struct Release<'a> {
+    repo: &'a Repo,
+    sharing: Sharing,
+    held: Option<Box<Held>>,
+    before: Vec<Before>,
+    tell: &'a mut dyn FnMut(Notice<'_>),
+}
+
+impl Duty for Release<'_> {
+    fn begin(&mut self, keeper: u32) {
+        if let Some(Err(trouble)) = self.held.as_mut().map(|held| held.announce(keeper)) {
+            (self.tell)(Notice::Trouble(&trouble));
+        }
+    }
+
+    fn end(&mut self, ending: Ending) -> Ending {
+        let Some(held) = self.held.take() else { return ending };
+        let lost = held.lost();
+        for path in &lost {
+            (self.tell)(Notice::Lost(path));
+        }
+        let mut entry = Entry::new(if lost.is_empty() { Event::Hold } else { Event::Lost }, &held.ended());
+        entry.status = Some(ending.status());
+        for (index, before) in self.before.iter().enumerate() {
+            let after = Last::look(self.repo, &before.worktree, held.record().id);
+            if index == 0 {
+                entry.index_rewritten = before.index_rewritten();
+                entry.head_before = before.now.as_ref().map(|now| now.head.clone());
+                entry.head_after = after.as_ref().map(|after| after.head.clone());
+            }
+            if let Some(after) = after.filter(|after| !same(before.last.as_ref(), after))
+                && let Err(trouble) = after.write(self.repo, &before.worktree, self.sharing)
+            {
+                (self.tell)(Notice::Trouble(&trouble));
+            }
+        }
+        note(self.repo, &entry, self.sharing, self.tell);
+        if let Err(trouble) = held.release() {
+            (self.tell)(Notice::Trouble(&trouble));
+        }
+        if lost.is_empty() { ending } else { Ending::Lost }
+    }
+}
+
+/// Tells whether there is nothing new to record.
+fn same(last: Option<&Last>, now: &Last) -> bool {
+    last.is_some_and(|last| last.head == now.head && last.index == now.index)
+}
+
+/// HEAD as it was left by the last holder, and as it is, where nobody holds the worktree and they differ.
+#[must_use]
+pub fn changed_outside(repo: &Repo) -> Option<(Head, Head)> {
+    let worktree = repo.worktree()?;
+    let before = Before { last: Last::read(repo, &worktree), now: Last::look(repo, &worktree, 0), worktree };
+    before.head_moved()
+}
+
+/// The newest `count` lines of the log (all with `None`), oldest first. Does not block.
+#[must_use]
+pub fn log(repo: &Repo, count: Option<usize>) -> Vec<Entry> {
+    audit::read(repo, count)
+}

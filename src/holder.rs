@@ -1,0 +1,205 @@
+//! Who holds the lock, or waits for it? Plain data, for messages and for the question "is it already ours?".
+//!
+//! # Format
+//! One JSON object, padded with spaces to [`RECORD_BYTES`] and ended by a newline, so that it can be overwritten in
+//! place by one write. `schema` is [`SCHEMA`]; a record of another schema is shown raw, never interpreted.
+//! The kernel's lock is the truth; a record only tells who it is.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the record's format.
+pub const SCHEMA: u32 = 1;
+
+/// Size of a record on disk, in bytes.
+pub const RECORD_BYTES: usize = 4096;
+
+/// Longest text kept of a command line, in bytes; what is cut off is marked by `…`.
+const COMMAND_BYTES: usize = 1000;
+
+/// Longest text kept of a reason, directory or list of names, in bytes.
+const TEXT_BYTES: usize = 400;
+
+/// How a resource is held: together with others, or alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Together with other shared holders.
+    Shared,
+    /// Alone.
+    Exclusive,
+}
+
+impl Mode {
+    /// Tells whether two requests for the same resource exclude each other.
+    #[must_use]
+    pub fn conflicts_with(self, other: Self) -> bool {
+        self == Self::Exclusive || other == Self::Exclusive
+    }
+
+    /// Tells whether holding in this mode is enough for somebody who asks for `wanted`.
+    #[must_use]
+    pub fn covers(self, wanted: Self) -> bool {
+        self >= wanted
+    }
+}
+
+/// A process that holds the lock or stands in the queue for it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Holder {
+    /// Version of the record's format.
+    pub schema: u32,
+    /// Fencing number of a hold, ticket number of a waiter.
+    pub id: u64,
+    /// Process that asked for the lock.
+    pub pid: u32,
+    /// Process that keeps the lock for the command, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeper: Option<u32>,
+    /// Processes that keep the lock by an inherited descriptor, found where those that took it were killed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inherited_by: Vec<u32>,
+    /// Holds by flock(1) or another program's flock(2): there is no record, only what the system shows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foreign: bool,
+    /// Pid namespace that `pid` and `keeper` belong to; 0 where the system has none.
+    #[serde(default)]
+    pub pid_namespace: u64,
+    /// Milliseconds since the machine's boot when the record was written: a process that started later is another.
+    #[serde(default)]
+    pub boot_ms: u64,
+    /// Name of the machine.
+    pub host: String,
+    /// Name of the user, or the number where there is no name.
+    pub user: String,
+    /// The agent or CI system that asked, recognised by its environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// The command, for reading: arguments joined by spaces, cut where it is long.
+    pub command: String,
+    /// The directory that the command runs in.
+    pub directory: String,
+    /// What is held or asked for, for reading: `worktree`, `repo`, `name deploy`.
+    pub scope: String,
+    /// Shared or exclusive.
+    pub mode: Option<Mode>,
+    /// Why, as told with `--reason`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Milliseconds since 1970 when the lock was asked for.
+    pub requested_ms: u64,
+    /// Milliseconds since 1970 when it was acquired; `None` for a waiter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acquired_ms: Option<u64>,
+    /// Milliseconds since 1970 when it was released; `None` while held. A record without it under a lock that the
+    /// kernel says is free is that of a holder that died.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_ms: Option<u64>,
+    /// Fencing numbers of the holds that the asking process was inside of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inside: Vec<u64>,
+    /// Keys of the resources with their modes, as the queue compares them.
+    #[serde(default)]
+    pub resources: Vec<(String, Mode)>,
+    /// SHA-256 of the hold's token, in hex; the token itself is only in the command's environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_sha256: Option<String>,
+}
+
+impl Holder {
+    /// Serialises the record to exactly [`RECORD_BYTES`] bytes.
+    #[must_use]
+    pub fn to_record(&self) -> Vec<u8> {
+        let mut record = serde_json::to_vec(self).unwrap_or_default();
+        if record.len() >= RECORD_BYTES {
+            // Only a very long list of names gets here: who it is matters more than what it is called.
+            let brief = Self { command: String::new(), directory: String::new(), scope: String::new(), ..self.clone() };
+            record = serde_json::to_vec(&brief).unwrap_or_default();
+        }
+        record.resize(RECORD_BYTES - 1, b' ');
+        record.push(b'\n');
+        record
+    }
+
+    /// Reads a record; `None` when it is empty, damaged or of an unknown schema.
+    #[must_use]
+    pub fn from_record(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice::<Self>(bytes).ok().filter(|holder| holder.schema == SCHEMA)
+    }
+
+    /// How long ago the lock was acquired, or asked for by a waiter.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        let since = UNIX_EPOCH + Duration::from_millis(self.acquired_ms.unwrap_or(self.requested_ms));
+        SystemTime::now().duration_since(since).unwrap_or_default()
+    }
+}
+
+/// Milliseconds since 1970, the unit of every time on disk.
+#[must_use]
+pub fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Makes one readable line of a command: arguments joined by spaces, control characters replaced, cut where long.
+#[must_use]
+pub fn readable_command<S: AsRef<std::ffi::OsStr>>(command: &[S]) -> String {
+    let mut line = String::new();
+    for argument in command {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(&argument.as_ref().to_string_lossy());
+        if line.len() > COMMAND_BYTES {
+            break;
+        }
+    }
+    cut(&line, COMMAND_BYTES)
+}
+
+/// Makes one readable line of any text of the user's: control characters replaced, cut where long.
+#[must_use]
+pub fn readable(text: &str) -> String {
+    cut(text, TEXT_BYTES)
+}
+
+fn cut(text: &str, bytes: usize) -> String {
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if clean.len() <= bytes {
+        return clean;
+    }
+    let end = (0..=bytes).rev().find(|&end| clean.is_char_boundary(end)).unwrap_or(0);
+    format!("{}…", &clean[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn record_survives_the_round_trip_and_has_its_size() {
+        let holder = Holder {
+            schema: SCHEMA,
+            id: 7,
+            command: readable_command(&["sh".to_owned(), "x\n".repeat(5000)]),
+            mode: Some(Mode::Shared),
+            ..Holder::default()
+        };
+        let record = holder.to_record();
+        assert_eq!(record.len(), RECORD_BYTES);
+        assert_eq!(Holder::from_record(&record), Some(holder));
+    }
+
+    #[test]
+    fn record_of_another_schema_or_garbage_is_not_read() {
+        let newer = Holder { schema: SCHEMA + 1, ..Holder::default() };
+        assert_eq!(Holder::from_record(&newer.to_record()), None);
+        assert_eq!(Holder::from_record(b"{"), None);
+    }
+
+    #[test]
+    fn readable_text_has_no_control_characters() {
+        assert_eq!(readable("a\x1b[31m\nb"), "a [31m b");
+    }
+}

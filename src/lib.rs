@@ -1,0 +1,65 @@
+//! One lock for everybody who changes a Git checkout.
+//!
+//! `repoguard` makes a whole mutation of a repository (read, validate, write, commit) one step that nobody else
+//! interleaves with, tells who is in the way, and queues fairly. This crate is what the program of the same name is made
+//! of: the program's `cli` room uses only what is public here.
+//!
+//! # The rooms
+//! | room | the question it answers |
+//! | --- | --- |
+//! | [`guard`] | What does repoguard promise? acquire → compare → record → run → log → release |
+//! | [`exec`] | How does the wrapped command run, and what if any of its processes is killed? |
+//! | [`store`] | What is kept on disk beside the lock? |
+//! | [`lock`] | How is a lock acquired, and what does holding it mean? |
+//! | [`repo`] | Which repository is this, where is everything, where is HEAD, what did the user configure? |
+//! | `fs` | How are files written? |
+//! | `sys` | What must the operating system give? |
+//! | [`error`], [`holder`], `env` | What can go wrong, who holds, which environment variables matter? |
+//!
+//! # Who may import whom
+//! `cli` > `guard` > `exec` > `store` > `lock` > `repo` > `fs` > `sys` > `error` > `holder`, `env`: imports go down only,
+//! and a test holds this table against the sources.
+//!
+//! # Invariants
+//! - Exclusion rests on flock(2) alone; queue and records can be lost without letting two holders in ([`lock`]).
+//! - Only `repo` knows gix and starts git; only `lock/file.rs` knows fd-lock; only `fs` writes; only `sys` has code for
+//!   one system or `unsafe` code; only `cli/render.rs` prints; only `env` reads the environment.
+//! - Readers never take a lock that could make anybody's attempt fail.
+//! - "Busy", "free" and "cannot tell" are three answers.
+//!
+//! # Files on disk
+//! The table stands at the head of `repo/layout.rs`; each format at the head of the file that owns it:
+//! `holder.rs` (a holder's record), `lock/queue.rs` (tickets), `lock/record.rs` (holders), `store/last.rs` (HEAD at the last
+//! release), `store/audit.rs` (the log).
+//!
+//! # Example
+//! ```no_run
+//! use repoguard::{Config, Repo, Request, Task};
+//!
+//! let repo = Repo::discover(std::path::Path::new("."))?;
+//! let config = Config::load(&repo)?;
+//! let task = Task::new(["git", "commit", "-am", "a change"]);
+//! let outcome = repoguard::exec(&repo, &config, &Request::default(), &task, &mut |notice| eprintln!("{notice:?}"))?;
+//! std::process::exit(outcome.ending.status());
+//! # Ok::<(), repoguard::Error>(())
+//! ```
+
+mod env;
+pub mod error;
+mod exec;
+mod fs;
+mod guard;
+pub mod holder;
+mod lock;
+mod repo;
+mod store;
+mod sys;
+
+pub use env::{ci_job, no_color, shell};
+pub use error::{Error, Result};
+pub use exec::{Ending, Task, die_of};
+pub use guard::{Notice, Outcome, changed_outside, exec, log};
+pub use holder::{Holder, Mode};
+pub use lock::{Inspection, Request, Scope, State, Waiting};
+pub use repo::{Config, Head, Repo, Setting};
+pub use store::audit::{Entry, Event};

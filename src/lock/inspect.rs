@@ -1,0 +1,149 @@
+//! How does it stand? Who holds and who waits, read without taking a lock that could be in anybody's way.
+
+use std::path::PathBuf;
+
+use super::{
+    Holder, Mode, Request, cycle,
+    queue::Queue,
+    record::Table,
+    request::{PartPlan, Plan},
+};
+use crate::{
+    error::Result,
+    fs::Sharing,
+    holder,
+    repo::{REPO_KEY, Repo},
+    sys::{self, FileId},
+};
+
+/// Whether something is held. "Cannot tell" is never taken for "free".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Nobody holds it.
+    Free,
+    /// Somebody holds it, so that an exclusive request would have to wait.
+    Held,
+    /// The system does not show enough: holders may live in another pid namespace.
+    CannotTell,
+}
+
+/// How a lock stands, at one instant.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    /// What was asked about, in words.
+    pub scope: String,
+    /// Whether an exclusive request for it would have to wait for a holder.
+    pub state: State,
+    /// Everybody who holds anything in this repository, users of flock(1) included.
+    pub holders: Vec<Holder>,
+    /// Everybody who waits for anything in this repository, in order.
+    pub waiters: Vec<Holder>,
+    /// Holders that died without releasing; the next acquire cleans up after them.
+    pub died: Vec<Holder>,
+}
+
+impl Repo {
+    /// Looks who holds and who waits. Takes no lock, never blocks, writes nothing.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoRepository`] when `request` names something that needs a repository.
+    pub fn inspect(&self, request: &Request) -> Result<Inspection> {
+        let plan = Plan::new(self, &Request { mode: Mode::Exclusive, ..request.clone() }, Sharing::default())?;
+        let table = self.holders_dir().map(|directory| Table::new(directory, Sharing::default()));
+        let queue = self.queue_dir().map(|directory| Queue::new(directory, Sharing::default()));
+        let slots = table.as_ref().map(Table::live_slots).unwrap_or_default();
+        let mut holders: Vec<Holder> = slots.into_iter().map(|(slot, hold)| with_heirs(hold, slot)).collect();
+        let mut held = holders.iter().any(|hold| cycle::resources_conflict(&hold.resources, &plan.resources));
+        let files: Vec<Lockable> = plan.parts.iter().filter(|part| !part.anchor).filter_map(Lockable::new).collect();
+        let known = pids(&holders);
+        for file in &files {
+            for foreign in foreign_holders(file.id, &file.key, &known) {
+                held |= foreign.mode.is_none_or(|mode| mode.conflicts_with(file.mode));
+                holders.push(foreign);
+            }
+        }
+        if !held {
+            // The kernel shows a lock under the process that took it. When that has ended, only the descriptors of
+            // those who inherited it tell.
+            for file in files.iter().filter(|file| file.mode == Mode::Exclusive) {
+                for pid in sys::descriptor_holders(file.id) {
+                    held = true;
+                    holders.push(foreign_holder(pid, &file.key, None));
+                }
+            }
+        }
+        let hidden = || files.iter().any(|file| sys::hidden_processes_may_use(&file.path));
+        let state = match held {
+            true => State::Held,
+            false if hidden() => State::CannotTell,
+            false => State::Free,
+        };
+        Ok(Inspection {
+            scope: plan.scope,
+            state,
+            holders,
+            waiters: queue.as_ref().map(Queue::requests).unwrap_or_default(),
+            died: table.as_ref().map(Table::died).unwrap_or_default(),
+        })
+    }
+}
+
+/// An existing lock file of a plan.
+struct Lockable {
+    key: String,
+    path: PathBuf,
+    id: FileId,
+    mode: Mode,
+}
+
+impl Lockable {
+    fn new(part: &PartPlan) -> Option<Self> {
+        let id = sys::identity(&std::fs::symlink_metadata(&part.path).ok()?);
+        Some(Self { key: part.resource.clone(), path: part.path.clone(), id, mode: part.mode })
+    }
+}
+
+/// Holders of a file's flock that left no record, as the kernel shows them.
+pub(super) fn foreign_holders(file: FileId, key: &str, known: &[u32]) -> Vec<Holder> {
+    let locks = sys::kernel_locks(file).unwrap_or_default().into_iter();
+    let mode = |exclusive| if exclusive { Mode::Exclusive } else { Mode::Shared };
+    locks
+        .filter(|lock| !known.contains(&lock.pid))
+        .map(|lock| foreign_holder(lock.pid, key, Some(mode(lock.exclusive))))
+        .collect()
+}
+
+/// The processes that are told of already.
+pub(super) fn pids(holders: &[Holder]) -> Vec<u32> {
+    holders.iter().flat_map(|hold| [Some(hold.pid), hold.keeper]).flatten().collect()
+}
+
+/// What the system tells of a process.
+fn foreign_holder(pid: u32, key: &str, mode: Option<Mode>) -> Holder {
+    let uid = sys::process_owner(pid);
+    let started = sys::process_state(pid).map_or(0, |state| state.started_ms);
+    let now = holder::unix_ms(std::time::SystemTime::now());
+    Holder {
+        foreign: true,
+        pid,
+        pid_namespace: sys::pid_namespace(),
+        host: sys::host(),
+        user: uid.map_or_else(String::new, |uid| sys::user_name(uid).unwrap_or_else(|| uid.to_string())),
+        command: sys::command_line(pid).map_or_else(String::new, |words| holder::readable_command(&words)),
+        directory: sys::working_directory(pid).map_or_else(String::new, |dir| holder::readable(&dir.to_string_lossy())),
+        scope: if key == REPO_KEY { "repo".to_owned() } else { "worktree".to_owned() },
+        mode,
+        requested_ms: now.saturating_sub(sys::boot_ms().saturating_sub(started)),
+        resources: mode.map(|mode| (key.to_owned(), mode)).into_iter().collect(),
+        ..Holder::default()
+    }
+}
+
+/// Adds who keeps the lock where those that took it were killed.
+fn with_heirs(mut hold: Holder, slot: FileId) -> Holder {
+    let dead = |pid| sys::still_runs(pid, hold.boot_ms) == Some(false);
+    if hold.pid_namespace == sys::pid_namespace() && [Some(hold.pid), hold.keeper].into_iter().flatten().all(dead) {
+        hold.inherited_by = sys::descriptor_holders(slot);
+    }
+    hold
+}

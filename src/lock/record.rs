@@ -1,0 +1,172 @@
+//! Who holds? A small table of records, one slot a hold, each alive as long as its file is locked.
+//!
+//! # Format
+//! `<n>`: a [`Holder`] record, overwritten in place. The slot's lock is inherited by keeper and command like the hold's
+//! own locks, so a slot that is locked is a live hold, whoever of them still lives, and one that is not locked without a
+//! `released_ms` is that of a holder that died. Readers test with a shared lock: at worst a new holder takes the next
+//! slot instead.
+
+use std::path::PathBuf;
+
+use super::{Holder, Mode, file::LockFile};
+use crate::{
+    error::Result,
+    fs::{self, Sharing},
+    holder::{self, RECORD_BYTES},
+    sys,
+};
+
+/// Slots from here on are removed when they are released, so that the table stays short.
+const KEEP_SLOTS: usize = 8;
+/// Most slots looked at: more can only be garbage.
+const MOST_SLOTS: usize = 100_000;
+
+/// The table of a repository.
+#[derive(Debug)]
+pub(crate) struct Table {
+    directory: PathBuf,
+    sharing: Sharing,
+}
+
+/// A slot that is ours.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) lock: LockFile,
+    path: PathBuf,
+    number: usize,
+}
+
+/// What claiming a slot brought to light.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Other live holds.
+    pub(crate) live: Vec<Holder>,
+    /// Holders that died without releasing, not told to anybody yet.
+    pub(crate) died: Vec<Holder>,
+}
+
+impl Table {
+    pub(crate) fn new(directory: PathBuf, sharing: Sharing) -> Self {
+        Self { directory, sharing }
+    }
+
+    /// Takes the first free slot, and looks at all others.
+    pub(crate) fn claim(&self) -> Result<(Slot, Seen)> {
+        let mut seen = Seen::default();
+        let mut ours = None;
+        for number in self.numbers() {
+            let path = self.path(number);
+            let Ok(Some(slot)) = LockFile::open(&path, self.sharing) else { continue };
+            let free = slot.try_lock(Mode::Exclusive).unwrap_or(false) && slot.is_at(&path);
+            let record = read(&slot).filter(|record| record.released_ms.is_none());
+            if !free {
+                seen.live.extend(record);
+                continue;
+            }
+            if let Some(record) = record {
+                // Told once: from now on the slot says that it was released when it was found.
+                let found = Holder { released_ms: Some(holder::unix_ms(std::time::SystemTime::now())), ..record.clone() };
+                fs::overwrite(slot.file(), &path, &found.to_record())?;
+                seen.died.push(record);
+            }
+            if ours.is_none() {
+                ours = Some(Slot { lock: slot, path, number });
+            } else {
+                slot.unlock();
+            }
+        }
+        match ours {
+            Some(slot) => Ok((slot, seen)),
+            None => self.add().map(|slot| (slot, seen)),
+        }
+    }
+
+    /// All live holds.
+    pub(crate) fn live(&self) -> Vec<Holder> {
+        self.live_slots().into_iter().map(|(_, record)| record).collect()
+    }
+
+    /// All live holds, with the identity of their slots' files.
+    pub(crate) fn live_slots(&self) -> Vec<(sys::FileId, Holder)> {
+        self.records()
+            .into_iter()
+            .filter(|(_, record, locked)| *locked && record.released_ms.is_none())
+            .map(|(id, record, _)| (id, record))
+            .collect()
+    }
+
+    /// Holders that died without releasing and were not found by anybody yet.
+    pub(crate) fn died(&self) -> Vec<Holder> {
+        self.records()
+            .into_iter()
+            .filter(|(_, record, locked)| !*locked && record.released_ms.is_none())
+            .map(|(_, record, _)| record)
+            .collect()
+    }
+
+    /// All readable records, and whether their slot is locked.
+    fn records(&self) -> Vec<(sys::FileId, Holder, bool)> {
+        let slot = |number| {
+            let path = self.path(number);
+            let slot = LockFile::new(fs::open(&path, false).ok()?, &path).ok()?;
+            // Before the test: a record is written by who holds the slot.
+            let locked = !slot.try_lock(Mode::Shared).unwrap_or(false);
+            let record = read(&slot);
+            slot.unlock();
+            Some((slot.id(), record?, locked))
+        };
+        self.numbers().into_iter().filter_map(slot).collect()
+    }
+
+    /// The first number that nobody has taken.
+    fn add(&self) -> Result<Slot> {
+        let mut number = 0;
+        loop {
+            let path = self.path(number);
+            let file = fs::open_or_create(&path, self.sharing);
+            if let Ok(file) = file {
+                let lock = LockFile::new(file, &path)?;
+                let free = lock.try_lock(Mode::Exclusive).map_err(crate::Error::io("lock", &path))?;
+                if free && lock.is_at(&path) {
+                    return Ok(Slot { lock, path, number });
+                }
+            } else if number >= KEEP_SLOTS {
+                file?;
+            }
+            number += 1;
+        }
+    }
+
+    fn numbers(&self) -> Vec<usize> {
+        let Ok(directory) = std::fs::read_dir(&self.directory) else { return Vec::new() };
+        let numbers = directory.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let mut numbers: Vec<usize> = numbers.filter(|&number| number < MOST_SLOTS).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    fn path(&self, number: usize) -> PathBuf {
+        self.directory.join(number.to_string())
+    }
+}
+
+impl Slot {
+    /// Overwrites the slot's record.
+    pub(crate) fn write(&self, record: &Holder) -> Result<()> {
+        fs::overwrite(self.lock.file(), &self.path, &record.to_record())
+    }
+
+    /// Gives the slot up, its record saying when.
+    pub(crate) fn release(&self, record: &Holder) -> Result<()> {
+        let result = self.write(record);
+        if self.number >= KEEP_SLOTS && self.lock.is_at(&self.path) {
+            fs::remove(&self.path);
+        }
+        self.lock.unlock();
+        result
+    }
+}
+
+fn read(slot: &LockFile) -> Option<Holder> {
+    Holder::from_record(&fs::read_start(slot.file(), RECORD_BYTES).ok()?)
+}

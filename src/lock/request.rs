@@ -1,0 +1,182 @@
+//! What is asked for: which resources, shared or alone, and how long to wait.
+
+use std::time::Duration;
+
+use super::{Holder, Mode};
+use crate::{
+    error::{Error, Result},
+    fs::Sharing,
+    holder,
+    repo::{REPO_KEY, Repo, Worktree},
+    sys::Signals,
+};
+
+/// How much is locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// One checkout: HEAD, index and files.
+    Worktree,
+    /// Everything: all worktrees, and the refs, configuration and stash that they share.
+    Repo,
+}
+
+/// A request for a lock.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// How much; `None` means the worktree, or with `names` nothing but these.
+    pub scope: Option<Scope>,
+    /// Names of further resources of this repository, taken together or not at all.
+    pub names: Vec<String>,
+    /// Shared or exclusive. A shared request for the whole repository is refused.
+    pub mode: Mode,
+    /// How long to wait: `None` without limit, zero to try once.
+    pub timeout: Option<Duration>,
+    /// Why, told to those who wait.
+    pub reason: Option<String>,
+    /// The command, told to those who wait.
+    pub command: String,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self {
+            scope: None,
+            names: Vec::new(),
+            mode: Mode::Exclusive,
+            timeout: None,
+            reason: None,
+            command: String::new(),
+        }
+    }
+}
+
+/// What a waiter can tell while it waits; holders and queue are looked up only when asked for.
+pub struct Waiting<'a> {
+    /// How long it has waited.
+    pub waited: Duration,
+    /// What it waits for, in words.
+    pub what: &'a str,
+    pub(super) look: &'a dyn Fn() -> (Vec<Holder>, Vec<Holder>),
+}
+
+impl Waiting<'_> {
+    /// Looks up who holds the lock, and who waits before us, nearest to the lock first.
+    #[must_use]
+    pub fn holders_and_ahead(&self) -> (Vec<Holder>, Vec<Holder>) {
+        (self.look)()
+    }
+}
+
+impl std::fmt::Debug for Waiting<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Waiting").field("waited", &self.waited).field("what", &self.what).finish_non_exhaustive()
+    }
+}
+
+/// How a wait can be ended and watched.
+pub(crate) struct Wait<'a> {
+    /// Signals that end it; nobody's in a library.
+    pub(crate) signals: Option<&'a Signals>,
+    /// Called after [`Wait::GRACE`] and then every [`Wait::TICK`].
+    pub(crate) tell: &'a mut dyn FnMut(&Waiting<'_>),
+}
+
+impl Wait<'_> {
+    /// A wait shorter than this is not worth a word.
+    pub(crate) const GRACE: Duration = Duration::from_millis(300);
+    /// How often a waiter looks whether the one before it is stopped, and tells how it stands.
+    pub(crate) const TICK: Duration = Duration::from_secs(1);
+}
+
+/// Most names in one request: their keys must fit into a record.
+const MOST_NAMES: usize = 64;
+
+/// What a request means in a repository.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Keys of all resources with modes: two plans conflict where they share a key and one of the modes is exclusive.
+    pub(super) resources: Vec<(String, Mode)>,
+    /// The files to lock, in the one order that is the same for everybody.
+    pub(super) parts: Vec<PartPlan>,
+    /// The scope in words, as records show it.
+    pub(super) scope: String,
+    /// What is asked for in words.
+    pub(super) what: String,
+    /// The worktrees that are covered.
+    pub(super) worktrees: Vec<Worktree>,
+    pub(super) sharing: Sharing,
+}
+
+/// One file to lock.
+#[derive(Debug, Clone)]
+pub(super) struct PartPlan {
+    pub(super) resource: String,
+    pub(super) path: std::path::PathBuf,
+    pub(super) mode: Mode,
+    /// A directory, locked beside the file so that deleting the file lets nobody in.
+    pub(super) anchor: bool,
+}
+
+impl Plan {
+    pub(super) fn new(repo: &Repo, request: &Request, sharing: Sharing) -> Result<Self> {
+        let scope = request.scope.or(request.names.is_empty().then_some(Scope::Worktree));
+        let needs = |needed_by| Error::NoRepository { path: repo.root().to_owned(), needed_by };
+        let mut plan = Self {
+            resources: Vec::new(),
+            parts: Vec::new(),
+            scope: scope_text(scope, &request.names),
+            what: String::new(),
+            worktrees: Vec::new(),
+            sharing,
+        };
+        plan.what = plan.scope_in(repo);
+        let Some(repo_lock) = repo.repo_lock() else {
+            if !request.names.is_empty() {
+                return Err(needs("a named lock"));
+            }
+            plan.add("root", repo.lock_path(), request.mode, false);
+            return Ok(plan);
+        };
+        let repo_mode = if scope == Some(Scope::Repo) { Mode::Exclusive } else { Mode::Shared };
+        plan.add(REPO_KEY, repo_lock, repo_mode, false);
+        plan.worktrees = match scope {
+            Some(Scope::Repo) => repo.worktrees()?,
+            Some(Scope::Worktree) => repo.worktree().into_iter().collect(),
+            None => Vec::new(),
+        };
+        for worktree in plan.worktrees.clone() {
+            plan.add(&worktree.key, worktree.lock_path(), request.mode, false);
+            plan.add(&worktree.key, worktree.git_dir, request.mode, true);
+        }
+        let mut names: Vec<_> = request.names.iter().filter_map(|name| repo.name_lock(name)).collect();
+        names.sort();
+        names.dedup();
+        if names.len() > MOST_NAMES {
+            return Err(Error::Unsupported { what: "a request for more than 64 names" });
+        }
+        for (key, path) in names {
+            plan.add(&key, path, request.mode, false);
+        }
+        Ok(plan)
+    }
+
+    fn add(&mut self, resource: &str, path: std::path::PathBuf, mode: Mode, anchor: bool) {
+        if !anchor {
+            self.resources.push((resource.to_owned(), mode));
+        }
+        self.parts.push(PartPlan { resource: resource.to_owned(), path, mode, anchor });
+    }
+
+    fn scope_in(&self, repo: &Repo) -> String {
+        format!("the lock of {} in `{}`", self.scope, repo.root().display())
+    }
+}
+
+fn scope_text(scope: Option<Scope>, names: &[String]) -> String {
+    let scope = scope.map(|scope| match scope {
+        Scope::Worktree => "worktree".to_owned(),
+        Scope::Repo => "repo".to_owned(),
+    });
+    let names = names.iter().map(|name| format!("name {}", holder::readable(name)));
+    holder::readable(&scope.into_iter().chain(names).collect::<Vec<_>>().join(", "))
+}

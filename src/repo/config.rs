@@ -1,0 +1,124 @@
+//! What did the user configure? git's own configuration, read without opening the repository.
+//!
+//! Nearly nobody configures us, so the files are only looked through for our name (or an include) first; git itself is
+//! asked when there is anything, because it alone knows all levels, includes and conditions.
+
+use std::path::{Path, PathBuf};
+
+use super::{Repo, git};
+use crate::{
+    env,
+    error::{Error, Result},
+};
+
+/// Values of git's configuration that matter here, each with the place it stands in.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// `repoguard.*` without the prefix, in lower case, with value and origin; later entries win.
+    entries: Vec<(String, String, String)>,
+    shared_repository: Option<String>,
+}
+
+/// A value that the user configured.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// The configuration key or environment variable.
+    pub key: String,
+    /// The value, not checked yet.
+    pub value: String,
+    /// The file or place it stands in.
+    pub origin: String,
+}
+
+impl Setting {
+    /// The error to return when the value is not what was `expected`.
+    #[must_use]
+    pub fn bad(self, expected: &'static str) -> Error {
+        Error::Config { key: self.key, value: self.value, origin: self.origin, expected }
+    }
+}
+
+impl Config {
+    /// Reads the configuration of a repository at all of git's levels. Does not block.
+    ///
+    /// # Errors
+    /// [`Error::BrokenRepository`] when a configuration file is damaged.
+    pub fn load(repo: &Repo) -> Result<Self> {
+        let local = repo.common_dir().map(|common| common.join("config"));
+        let mut config = Self::default();
+        let mut ask_git = ["GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"].into_iter().any(|name| env::get(name).is_some());
+        for path in global_files().into_iter().chain(repo.git_dir().map(|dir| dir.join("config.worktree"))) {
+            ask_git |= std::fs::read(path).is_ok_and(|text| mentions_us(&text));
+        }
+        if let Some(path) = local {
+            let text = match std::fs::read(&path) {
+                Ok(text) => text,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+                Err(error) => return Err(Error::io("read", path)(error)),
+            };
+            ask_git |= mentions_us(&text);
+            config.shared_repository = parse(&path, &text)?;
+        }
+        if ask_git {
+            let directory = repo.git_dir().unwrap_or(repo.root());
+            for (key, value, origin) in git::configuration(directory)? {
+                match key.strip_prefix("repoguard.") {
+                    Some(key) => config.entries.push((key.to_owned(), value, origin)),
+                    None => config.shared_repository = Some(value),
+                }
+            }
+        }
+        Ok(config)
+    }
+
+    /// The setting `repoguard.KEY` (`key` in lower case), or the environment variable that wins over it.
+    #[must_use]
+    pub fn setting(&self, key: &str) -> Option<Setting> {
+        let variable = format!("{}{}", env::SETTING_PREFIX, key.to_ascii_uppercase());
+        if let Some(value) = env::get(&variable) {
+            let value = value.to_string_lossy().into_owned();
+            return Some(Setting { key: variable, value, origin: "the environment".to_owned() });
+        }
+        let (_, value, origin) = self.entries.iter().rev().find(|(name, ..)| name == key)?;
+        let origin = origin.strip_prefix("file:").map_or_else(|| origin.clone(), |file| format!("`{file}`"));
+        Some(Setting { key: format!("repoguard.{key}"), value: value.clone(), origin })
+    }
+
+    /// The value of `core.sharedRepository`.
+    pub(crate) fn shared_repository(&self) -> Option<&str> {
+        self.shared_repository.as_deref()
+    }
+}
+
+/// Checks that git could read the repository's own file, and takes `core.sharedRepository` from it.
+fn parse(path: &Path, text: &[u8]) -> Result<Option<String>> {
+    let options = gix::config::file::init::Options::default();
+    let file = gix::config::File::from_bytes_no_includes(text, gix::config::file::Metadata::from(gix::config::Source::Local), options)
+        .map_err(|error| Error::BrokenRepository { path: path.to_owned(), reason: format!("{error}") })?;
+    Ok(file.string("core.sharedRepository").map(|value| value.to_string()))
+}
+
+fn mentions_us(text: &[u8]) -> bool {
+    let contains = |word: &[u8]| text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word));
+    contains(b"repoguard") || contains(b"[include")
+}
+
+/// The system's and the user's configuration files, wherever a git may look for them.
+fn global_files() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    if env::get("GIT_CONFIG_NOSYSTEM").is_none() {
+        match env::get("GIT_CONFIG_SYSTEM") {
+            Some(path) => files.push(path.into()),
+            None => files.extend(["/etc", "/usr/local/etc", "/opt/homebrew/etc"].map(|dir| Path::new(dir).join("gitconfig"))),
+        }
+    }
+    if let Some(path) = env::get("GIT_CONFIG_GLOBAL") {
+        files.push(path.into());
+        return files;
+    }
+    let home = env::get("HOME").map(PathBuf::from);
+    let xdg = env::get("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join(".config")));
+    files.extend(xdg.map(|xdg| xdg.join("git/config")));
+    files.extend(home.map(|home| home.join(".gitconfig")));
+    files
+}

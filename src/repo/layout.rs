@@ -1,0 +1,147 @@
+//! Where is everything? Every path that repoguard owns; pure, touches no disk but to list worktrees.
+//!
+//! | path | what |
+//! | --- | --- |
+//! | `<git dir>/repoguard.lock` | lock of a worktree |
+//! | `<common dir>/repoguard/repo.lock` | lock of everything |
+//! | `<common dir>/repoguard/names/<hash>.lock` | lock of a name |
+//! | `<common dir>/repoguard/queue/` | the last number, and who waits |
+//! | `<common dir>/repoguard/holders/` | who holds |
+//! | `<common dir>/repoguard/heads/` | HEAD of each worktree at the last release |
+//! | `<common dir>/repoguard/log.jsonl`, `log.1.jsonl` | one line a hold, and the lines before the last rotation |
+//! | `<root>/.repoguard.lock` | the lock where there is no git directory |
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+use super::Repo;
+use crate::{
+    error::{Error, Result},
+    sys,
+};
+
+/// One checkout: its key in the queue, and its git directory.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Worktree {
+    pub(crate) git_dir: PathBuf,
+    pub(crate) key: String,
+}
+
+impl Worktree {
+    pub(crate) fn lock_path(&self) -> PathBuf {
+        self.git_dir.join("repoguard.lock")
+    }
+}
+
+/// Key of the resource "everything".
+pub(crate) const REPO_KEY: &str = "repo";
+
+impl Repo {
+    /// The lock file of this worktree. It need not exist yet.
+    #[must_use]
+    pub fn lock_path(&self) -> PathBuf {
+        match &self.git {
+            Some(dirs) => dirs.own.join("repoguard.lock"),
+            None => self.root.join(".repoguard.lock"),
+        }
+    }
+
+    /// The git directory of this worktree, if there is one.
+    #[must_use]
+    pub fn git_dir(&self) -> Option<&Path> {
+        self.git.as_ref().map(|dirs| dirs.own.as_path())
+    }
+
+    /// The git directory that all worktrees share, if there is one.
+    #[must_use]
+    pub fn common_dir(&self) -> Option<&Path> {
+        self.git.as_ref().map(|dirs| dirs.common.as_path())
+    }
+
+    /// Where records are kept; nowhere without a git directory.
+    pub(crate) fn records(&self) -> Option<PathBuf> {
+        self.git.as_ref().map(|dirs| dirs.common.join("repoguard"))
+    }
+
+    pub(crate) fn repo_lock(&self) -> Option<PathBuf> {
+        Some(self.records()?.join("repo.lock"))
+    }
+
+    pub(crate) fn queue_dir(&self) -> Option<PathBuf> {
+        Some(self.records()?.join("queue"))
+    }
+
+    pub(crate) fn holders_dir(&self) -> Option<PathBuf> {
+        Some(self.records()?.join("holders"))
+    }
+
+    pub(crate) fn head_record(&self, worktree: &Worktree) -> Option<PathBuf> {
+        Some(self.records()?.join("heads").join(&worktree.key))
+    }
+
+    pub(crate) fn log_file(&self) -> Option<PathBuf> {
+        Some(self.records()?.join("log.jsonl"))
+    }
+
+    /// The lock of a name: its key in the queue, and its file.
+    pub(crate) fn name_lock(&self, name: &str) -> Option<(String, PathBuf)> {
+        let key = format!("n-{}", hash(name.as_bytes()));
+        let path = self.records()?.join("names").join(format!("{}.lock", &key[2..]));
+        Some((key, path))
+    }
+
+    /// This worktree, if there is a git directory.
+    pub(crate) fn worktree(&self) -> Option<Worktree> {
+        let dirs = self.git.as_ref()?;
+        let linked = (dirs.own != dirs.common).then(|| dirs.own.file_name()).flatten();
+        Some(Worktree { git_dir: dirs.own.clone(), key: worktree_key(linked) })
+    }
+
+    /// All worktrees, the main one (or the bare repository itself) first, the linked ones sorted by name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the list of linked worktrees cannot be read: who locks everything must know it.
+    pub(crate) fn worktrees(&self) -> Result<Vec<Worktree>> {
+        let Some(dirs) = &self.git else { return Ok(Vec::new()) };
+        let mut all = vec![Worktree { git_dir: dirs.common.clone(), key: worktree_key(None) }];
+        let list = dirs.common.join("worktrees");
+        let entries = match std::fs::read_dir(&list) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(all),
+            Err(error) => return Err(Error::io("list", list)(error)),
+        };
+        let mut linked = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(Error::io("list", &list))?;
+            if entry.path().join("commondir").exists() {
+                linked.push(Worktree { key: worktree_key(Some(&entry.file_name())), git_dir: entry.path() });
+            }
+        }
+        linked.sort();
+        all.extend(linked);
+        Ok(all)
+    }
+}
+
+fn worktree_key(linked: Option<&OsStr>) -> String {
+    linked.map_or_else(|| "w".to_owned(), |id| format!("w-{}", hash(&sys::bytes(id))))
+}
+
+/// Sixteen hex digits of a SHA-256: a file name for any text.
+fn hash(text: &[u8]) -> String {
+    hex(&Sha256::digest(text))[..16].to_owned()
+}
+
+/// Bytes as lower-case hex digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        use std::fmt::Write as _;
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

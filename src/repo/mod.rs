@@ -1,0 +1,170 @@
+//! Which repository is this? Discovery as git does it; the only room that knows gix and starts git.
+//!
+//! Nothing is opened here beyond what discovery needs: the cost does not grow with the repository.
+
+mod config;
+mod git;
+mod layout;
+mod state;
+
+use std::path::{Path, PathBuf};
+
+use gix::{
+    discover::{self, repository::Kind, upwards},
+    sec::Trust,
+};
+
+pub use config::{Config, Setting};
+pub(crate) use layout::{REPO_KEY, Worktree, hex};
+pub use state::Head;
+pub(crate) use state::index_stamp;
+
+use crate::{
+    env,
+    error::{Error, Result},
+};
+
+/// The place whose changes are guarded: a checkout of a repository, a bare one, or a directory without any.
+#[derive(Debug, Clone)]
+pub struct Repo {
+    root: PathBuf,
+    git: Option<GitDirs>,
+}
+
+#[derive(Debug, Clone)]
+struct GitDirs {
+    /// What belongs to this worktree alone: `.git`, or `.git/worktrees/<id>`.
+    own: PathBuf,
+    /// What all worktrees share.
+    common: PathBuf,
+}
+
+impl Repo {
+    /// Finds the repository that `directory` belongs to, from `GIT_DIR` or upwards, as git does.
+    ///
+    /// Where there is none, the place is `directory` itself. Does not block.
+    ///
+    /// # Errors
+    /// [`Error::Untrusted`] when somebody else owns it and git's `safe.directory` does not list it,
+    /// [`Error::BrokenRepository`] when there is a `.git` that leads nowhere, [`Error::Io`] when `directory` cannot
+    /// be read.
+    ///
+    /// # Example
+    /// ```
+    /// let directory = tempfile::tempdir()?;
+    /// let repo = repoguard::Repo::discover(directory.path())?;
+    /// assert!(repo.lock_path().ends_with(".repoguard.lock"), "not a git repository: the lock is beside the files");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn discover(directory: &Path) -> Result<Self> {
+        let (repo, trust) = Self::find(directory)?;
+        if trust != Trust::Full {
+            git::check_trust(directory, &repo.root)?;
+        }
+        Ok(repo)
+    }
+
+    /// As [`Repo::discover`], but whoever owns it: for reading only.
+    ///
+    /// # Errors
+    /// As [`Repo::discover`], without [`Error::Untrusted`].
+    pub fn discover_of_any_owner(directory: &Path) -> Result<Self> {
+        Self::find(directory).map(|(repo, _)| repo)
+    }
+
+    /// The top of the worktree; of a bare repository its directory; else the directory that was asked about.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn find(directory: &Path) -> Result<(Self, Trust)> {
+        let directory = std::path::absolute(directory).map_err(Error::io("find", directory))?;
+        if let Some(git_dir) = env::get("GIT_DIR") {
+            // As git: whoever names the directory trusts it.
+            return Self::at_git_dir(&directory.join(git_dir), &directory).map(|repo| (repo, Trust::Full));
+        }
+        let options = upwards::Options {
+            current_dir: Some(&directory),
+            match_ceiling_dir_or_error: false,
+            cross_fs: env::text("GIT_DISCOVERY_ACROSS_FILESYSTEM").is_some_and(|text| is_true(&text)),
+            ..upwards::Options::default()
+        }
+        .apply_environment();
+        let (path, trust) = match discover::upwards_opts(&directory, options) {
+            Ok(found) => found,
+            Err(error) if error.downcast_any_ref::<upwards::Error>().is_some() => {
+                refuse_broken(&directory, None)?;
+                return Ok((Self { root: directory, git: None }, Trust::Full));
+            }
+            Err(error) => {
+                return Err(Error::BrokenRepository { path: directory, reason: error.to_string() });
+            }
+        };
+        let (own, work_dir) = path.into_repository_and_work_tree_directories();
+        refuse_broken(&directory, Some(work_dir.as_deref().unwrap_or(&own)))?;
+        Ok((Self::from_dirs(own, work_dir, &directory)?, trust))
+    }
+
+    fn at_git_dir(git_dir: &Path, directory: &Path) -> Result<Self> {
+        let broken = |reason: String| Error::BrokenRepository { path: git_dir.to_owned(), reason };
+        let kind = discover::is_git(git_dir).map_err(|error| broken(format!("`GIT_DIR` names it, but {error}")))?;
+        let own = match kind {
+            Kind::Submodule { git_dir } | Kind::WorkTree { linked_git_dir: Some(git_dir) } => git_dir,
+            _ => git_dir.to_owned(),
+        };
+        Self::from_dirs(own, Some(directory.to_owned()), directory)
+    }
+
+    fn from_dirs(own: PathBuf, work_dir: Option<PathBuf>, directory: &Path) -> Result<Self> {
+        let common = match env::get("GIT_COMMON_DIR") {
+            Some(common) => directory.join(common),
+            None => match discover::path::from_plain_file(&own.join("commondir")) {
+                Some(common) => own.join(common.map_err(Error::io("read", own.join("commondir")))?),
+                None => own.clone(),
+            },
+        };
+        let work_dir = env::get("GIT_WORK_TREE").map(|tree| directory.join(tree)).or(work_dir);
+        let root = work_dir.unwrap_or_else(|| own.clone());
+        Ok(Self { root, git: Some(GitDirs { own, common }) })
+    }
+}
+
+/// A boolean as git writes it.
+fn is_true(text: &str) -> bool {
+    matches!(text.to_ascii_lowercase().as_str(), "true" | "yes" | "on") || text.parse::<i64>().is_ok_and(|n| n != 0)
+}
+
+/// Refuses a `.git` between `directory` and the repository found above it that git would stumble over: locking
+/// something else, because the nearest repository is broken, would guard nothing.
+fn refuse_broken(directory: &Path, found: Option<&Path>) -> Result<()> {
+    for level in directory.ancestors() {
+        if found.is_some_and(|found| found.starts_with(level) || found == level) {
+            return Ok(());
+        }
+        let candidate = level.join(".git");
+        let Ok(metadata) = std::fs::metadata(&candidate) else {
+            if candidate.is_symlink() {
+                let reason = "it is a symbolic link that points nowhere".to_owned();
+                return Err(Error::BrokenRepository { path: candidate, reason });
+            }
+            continue;
+        };
+        let empty = metadata.is_dir() && std::fs::read_dir(&candidate).is_ok_and(|mut dir| dir.next().is_none());
+        if !empty {
+            let reason = match discover::path::from_gitdir_file(&candidate) {
+                Ok(target) if metadata.is_file() => {
+                    format!("it points to `{}`, which is not a git directory", level.join(target).display())
+                }
+                Err(error) if metadata.is_file() => error.to_string(),
+                _ => match discover::is_git(&candidate) {
+                    Err(error) => error.to_string(),
+                    // A repository beyond git's own limits (`GIT_CEILING_DIRECTORIES`, another file system).
+                    Ok(_) => continue,
+                },
+            };
+            return Err(Error::BrokenRepository { path: candidate, reason });
+        }
+    }
+    Ok(())
+}

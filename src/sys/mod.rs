@@ -1,0 +1,70 @@
+//! What must the operating system give? The contract once; `unix` fulfils it, `windows` says what it lacks.
+//!
+//! Only this room has `cfg` for systems, and only this room has `unsafe` code.
+//!
+//! | part | what |
+//! | --- | --- |
+//! | `file` | identity, owner and mode of files, opening without following links, FIFOs |
+//! | `process` | fork, reaping, process trees, stopped and dead processes, the machine's clock since boot |
+//! | `signal` | catching signals into a descriptor that can be polled, sending them, dying of them |
+//! | `wait` | polling descriptors, a blocking flock(2) that can be given up |
+//! | `locks` | who holds a flock(2), as the kernel tells it without trying the lock |
+//!
+//! # Limitations
+//! `locks`, stopped processes and process trees come from `/proc`; where there is none (macOS), they answer "unknown".
+
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+pub(crate) use unix::*;
+
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+pub(crate) use windows::*;
+
+/// What makes two paths the same file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct FileId {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+/// What to wait for on a descriptor.
+#[derive(Clone, Copy)]
+pub(crate) enum Event<'a> {
+    /// There is something to read, or the other end is closed.
+    Readable(FdRef<'a>),
+    /// The reader of this writing end is gone.
+    ReaderGone(FdRef<'a>),
+}
+
+/// A signal that arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Received {
+    pub(crate) signal: i32,
+    /// Sent by the terminal, and so to the whole foreground process group.
+    pub(crate) from_terminal: bool,
+}
+
+/// What happened to a child process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChildEvent {
+    Exited(i32),
+    Signaled(i32),
+    Stopped,
+    Continued,
+}
+
+/// Which process we are after a fork.
+pub(crate) enum Forked {
+    Parent(u32),
+    Child,
+}
+
+/// A flock(2) that the kernel shows: by whom, and whether alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KernelLock {
+    pub(crate) pid: u32,
+    pub(crate) exclusive: bool,
+}

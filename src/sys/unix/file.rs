@@ -1,0 +1,185 @@
+//! Files: identity, owner and mode, opening what may be hostile, FIFOs.
+
+use std::{
+    borrow::Cow,
+    ffi::{CString, OsStr},
+    fs::{File, Metadata, OpenOptions},
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+        },
+    },
+    path::Path,
+};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::sys::{FdRef, FileId};
+
+/// Descriptors handed to a command start here, out of the way of the numbers that shell scripts use.
+const HIGH_DESCRIPTOR: i32 = 100;
+
+/// Makes an open neither follow a link in the last component nor block on a FIFO.
+pub(crate) fn open_warily(options: &mut OpenOptions) -> &mut OpenOptions {
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+}
+
+/// Opens a directory for locking it; reading permission is enough.
+pub(crate) fn open_directory(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)
+}
+
+/// Says that the descriptor is of a kind that this file system cannot lock (a read-only one on NFS).
+pub(crate) fn cannot_lock_descriptor(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EBADF)
+}
+
+/// Says that the file may be read but not written here.
+pub(crate) fn is_read_only_error(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EROFS | libc::EPERM))
+}
+
+/// Says that the kernel could not run a file because it is neither a binary nor starts with `#!`.
+pub(crate) fn is_format_error(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOEXEC)
+}
+
+/// Identity of a file from its metadata.
+pub(crate) fn identity(metadata: &Metadata) -> FileId {
+    FileId { device: metadata.dev(), inode: metadata.ino() }
+}
+
+/// What a file is, in words.
+pub(crate) fn kind(metadata: &Metadata) -> &'static str {
+    let kind = metadata.file_type();
+    match () {
+        () if kind.is_file() => "a regular file",
+        () if kind.is_dir() => "a directory",
+        () if kind.is_symlink() => "a symbolic link",
+        () if kind.is_fifo() => "a FIFO",
+        () if kind.is_socket() => "a socket",
+        () if kind.is_block_device() || kind.is_char_device() => "a device",
+        () => "something unknown",
+    }
+}
+
+/// Modification time in nanoseconds since 1970, size and inode: what changes when a file is rewritten.
+pub(crate) fn stamp(metadata: &Metadata) -> (i128, u64, u64) {
+    (i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec()), metadata.len(), metadata.ino())
+}
+
+/// Permission bits.
+pub(crate) fn mode(metadata: &Metadata) -> u32 {
+    metadata.mode() & 0o7777
+}
+
+/// Owner and group.
+pub(crate) fn owner(metadata: &Metadata) -> (u32, u32) {
+    (metadata.uid(), metadata.gid())
+}
+
+/// The user that files are created as.
+pub(crate) fn effective_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Name of the user that files are created as, or the number where there is none.
+pub(crate) fn effective_user_name() -> String {
+    let user = effective_user();
+    user_name(user).unwrap_or_else(|| user.to_string())
+}
+
+/// Name of a user from the system's own list; `None` for users that only a directory service knows.
+pub(crate) fn user_name(uid: u32) -> Option<String> {
+    let list = std::fs::read_to_string("/etc/passwd").ok()?;
+    list.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
+/// Sets permission bits of a file or directory.
+pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+/// Permissions with the given bits, to create a file with.
+pub(crate) fn permissions(mode: u32) -> std::fs::Permissions {
+    std::fs::Permissions::from_mode(mode)
+}
+
+/// Gives a file to another user.
+pub(crate) fn give_to(path: &Path, (user, group): (u32, u32)) -> io::Result<()> {
+    std::os::unix::fs::lchown(path, Some(user), Some(group))
+}
+
+/// Reads at the start of a file, without moving its position.
+pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], filled as u64)? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
+}
+
+/// Reads the byte at an offset, if the file reaches so far.
+pub(crate) fn byte_at(file: &File, offset: u64) -> io::Result<Option<u8>> {
+    let mut byte = [0];
+    Ok((file.read_at(&mut byte, offset)? == 1).then_some(byte[0]))
+}
+
+/// Overwrites the start of a file with one write.
+pub(crate) fn write_start(file: &File, bytes: &[u8]) -> io::Result<()> {
+    file.write_all_at(bytes, 0)
+}
+
+/// Creates a FIFO.
+#[expect(unsafe_code, reason = "rustix has no mkfifo for every Unix")]
+pub(crate) fn make_fifo(path: &Path, mode: u32) -> io::Result<()> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: `name` is a valid C string for the whole call.
+    let result = unsafe { libc::mkfifo(name.as_ptr(), mode as libc::mode_t) };
+    if result == 0 { set_mode(path, mode) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Opens the reading end of a FIFO: as long as it is open, writers can open the other end.
+pub(crate) fn open_fifo_reader(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?)
+}
+
+/// Opens the writing end of a FIFO; `None` when nobody holds the reading end, or when it is no FIFO.
+pub(crate) fn open_fifo_writer(path: &Path) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(writer) => {
+            let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&writer)?.st_mode);
+            Ok((kind == rustix::fs::FileType::Fifo).then_some(writer))
+        }
+        Err(rustix::io::Errno::NXIO | rustix::io::Errno::LOOP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a copy of a descriptor that commands inherit, at a high number, where no shell script steps on it.
+pub(crate) fn inheritable_copy(file: &File) -> io::Result<OwnedFd> {
+    let copy = rustix::io::fcntl_dupfd_cloexec(file, HIGH_DESCRIPTOR).or_else(|_| rustix::io::dup(file))?;
+    rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty())?;
+    Ok(copy)
+}
+
+/// Borrows a file's descriptor.
+pub(crate) fn fd(file: &impl AsFd) -> FdRef<'_> {
+    file.as_fd()
+}
+
+/// A path's bytes, as the system knows them.
+pub(crate) fn bytes(text: &OsStr) -> Cow<'_, [u8]> {
+    Cow::Borrowed(text.as_bytes())
+}

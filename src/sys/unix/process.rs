@@ -1,0 +1,233 @@
+//! Processes: fork, reaping, who is above and below whom, who is stopped or dead.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use rustix::{
+    process::{Pid, WaitOptions},
+    time::ClockId,
+};
+
+use crate::sys::{ChildEvent, Forked};
+
+/// Milliseconds of a clock tick in `/proc/PID/stat`: Linux shows 100 a second on every platform.
+const TICK_MS: u64 = 10;
+
+/// Splits this process in two.
+///
+/// In a process with several threads the child may only make async-signal-safe calls.
+#[expect(unsafe_code, reason = "fork has no safe form; callers keep the rule above")]
+pub(crate) fn fork() -> io::Result<Forked> {
+    // SAFETY: the child either belongs to a single-threaded program or keeps to async-signal-safe calls.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Forked::Child),
+        pid => Ok(Forked::Parent(pid.unsigned_abs())),
+    }
+}
+
+/// Ends this process at once, without destructors: the end of a forked child.
+#[expect(unsafe_code, reason = "the child of a fork must not run its parent's exit handlers")]
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit never returns and touches no memory.
+    unsafe { libc::_exit(status) }
+}
+
+/// Makes this process the parent of all orphans below it, so that it can tell who they are and reap them.
+#[cfg(target_os = "linux")]
+pub(crate) fn adopt_orphans() {
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn adopt_orphans() {}
+
+/// Takes one change of any child, if there is one; never blocks.
+pub(crate) fn next_child_event() -> Option<(u32, ChildEvent)> {
+    let options = WaitOptions::UNTRACED | WaitOptions::CONTINUED | WaitOptions::NOHANG;
+    loop {
+        match rustix::process::wait(options) {
+            Ok(Some((pid, status))) => return Some((pid.as_raw_nonzero().get().unsigned_abs(), event(status)?)),
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(None) | Err(_) => return None,
+        }
+    }
+}
+
+/// Waits until one child has ended, and reaps it.
+pub(crate) fn reap(pid: u32) -> Option<ChildEvent> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    loop {
+        match rustix::process::waitpid(pid, WaitOptions::empty()) {
+            Ok(Some((_, status))) => return event(status),
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(None) | Err(_) => return None,
+        }
+    }
+}
+
+fn event(status: rustix::process::WaitStatus) -> Option<ChildEvent> {
+    status
+        .exit_status()
+        .map(ChildEvent::Exited)
+        .or_else(|| status.terminating_signal().map(ChildEvent::Signaled))
+        .or_else(|| status.stopped().then_some(ChildEvent::Stopped))
+        .or_else(|| status.continued().then_some(ChildEvent::Continued))
+}
+
+/// The process that started us, or that inherited us.
+pub(crate) fn parent() -> u32 {
+    std::os::unix::process::parent_id()
+}
+
+/// Name of this machine.
+pub(crate) fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Number of the pid namespace that this process lives in; 0 where the system has none.
+pub(crate) fn pid_namespace() -> u64 {
+    static NUMBER: OnceLock<u64> = OnceLock::new();
+    *NUMBER.get_or_init(|| {
+        let link = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        let text = link.to_string_lossy();
+        text.strip_prefix("pid:[").and_then(|rest| rest.strip_suffix(']')?.parse().ok()).unwrap_or(0)
+    })
+}
+
+/// Tells whether processes that this one cannot see may use a file: this is a pid namespace of its own, and the file is
+/// not on the private root of a container.
+pub(crate) fn hidden_processes_may_use(file: &Path) -> bool {
+    /// The inode of the first pid namespace, fixed in the kernel (`PROC_PID_INIT_INO`).
+    const FIRST: u64 = 0xEFFF_FFFC;
+    if matches!(pid_namespace(), 0 | FIRST) {
+        return false;
+    }
+    let device = |path: &Path| fs::metadata(path).ok().map(|metadata| super::identity(&metadata).device);
+    let same_device = device(file).is_some() && device(file) == device(Path::new("/"));
+    !(same_device && is_overlay(Path::new("/")))
+}
+
+#[cfg(target_os = "linux")]
+fn is_overlay(path: &Path) -> bool {
+    /// `OVERLAYFS_SUPER_MAGIC` of statfs(2).
+    const OVERLAY: i64 = 0x794c_7630;
+    rustix::fs::statfs(path).is_ok_and(|fs| i64::from(fs.f_type) == OVERLAY)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_overlay(_path: &Path) -> bool {
+    false
+}
+
+/// Milliseconds since the machine's boot, suspended time included.
+pub(crate) fn boot_ms() -> u64 {
+    #[cfg(target_os = "linux")]
+    let clock = ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = ClockId::Monotonic;
+    let now = rustix::time::clock_gettime(clock);
+    now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
+}
+
+/// What `/proc/PID/stat` tells of a process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProcessState {
+    pub(crate) parent: u32,
+    pub(crate) started_ms: u64,
+    /// Stopped by a signal (Ctrl-Z) or a debugger.
+    pub(crate) stopped: bool,
+    /// Ended, but not yet reaped.
+    pub(crate) zombie: bool,
+}
+
+/// Reads the state of a process; `None` when there is none (or no `/proc`).
+pub(crate) fn process_state(pid: u32) -> Option<ProcessState> {
+    // The command's name stands in parentheses and may hold anything, parentheses included.
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(end + 2..)?).ok()?;
+    let mut fields = rest.split(' ');
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    let started: u64 = fields.nth(17)?.parse().ok()?;
+    Some(ProcessState {
+        parent,
+        started_ms: started * TICK_MS,
+        stopped: matches!(state, "T" | "t"),
+        zombie: matches!(state, "Z" | "X"),
+    })
+}
+
+/// Tells whether a process of which a record was written at `boot_ms` still runs. `None`: cannot tell.
+pub(crate) fn still_runs(pid: u32, boot_ms: u64) -> Option<bool> {
+    match process_state(pid) {
+        Some(state) => Some(!state.zombie && state.started_ms <= boot_ms + TICK_MS),
+        None if Path::new("/proc/self/stat").exists() => Some(false),
+        None => {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+            Some(rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+        }
+    }
+}
+
+/// The processes above this one, nearest first.
+pub(crate) fn ancestors() -> Vec<u32> {
+    let mut chain = Vec::new();
+    let mut pid = parent();
+    while pid > 0 && !chain.contains(&pid) {
+        chain.push(pid);
+        pid = process_state(pid).map_or(0, |state| state.parent);
+    }
+    chain
+}
+
+/// The processes whose parent is `pid`.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let is_child = |child: &u32| process_state(*child).is_some_and(|state| state.parent == pid);
+    all_processes().into_iter().filter(is_child).collect()
+}
+
+/// All processes below `root`, children before grandchildren.
+pub(crate) fn descendants(root: u32) -> Vec<u32> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for pid in all_processes() {
+        if let Some(state) = process_state(pid).filter(|state| !state.zombie) {
+            children.entry(state.parent).or_default().push(pid);
+        }
+    }
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        found.extend(children.remove(&pid).unwrap_or_default());
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// All processes that this one can see.
+pub(crate) fn all_processes() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The command line of another process, if it may be read.
+pub(crate) fn command_line(pid: u32) -> Option<Vec<String>> {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words = raw.strip_suffix(&[0]).unwrap_or(&raw);
+    (!words.is_empty()).then(|| words.split(|&b| b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect())
+}
+
+/// The user that another process runs as.
+pub(crate) fn process_owner(pid: u32) -> Option<u32> {
+    fs::metadata(format!("/proc/{pid}")).ok().map(|metadata| super::owner(&metadata).0)
+}
+
+/// The directory of another process, if it may be read.
+pub(crate) fn working_directory(pid: u32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/cwd")).ok()
+}

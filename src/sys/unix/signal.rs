@@ -1,0 +1,191 @@
+//! Signals: caught into a pipe that can be polled, sent, and died of.
+
+use std::{
+    io::{self, Read, pipe},
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, IntoRawFd, OwnedFd},
+    sync::atomic::{AtomicI32, Ordering},
+};
+
+use crate::sys::{FdRef, Received};
+
+/// Signals that end a wait.
+pub(crate) const INTERRUPTS: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+
+/// Signals that are passed on to a command, and those that tell about it. Those that stop a process are caught as
+/// well: whether anything stops is for the command to decide.
+pub(crate) const FORWARDED: &[i32] = &[
+    libc::SIGINT,
+    libc::SIGTERM,
+    libc::SIGHUP,
+    libc::SIGQUIT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGWINCH,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGCONT,
+];
+/// Signals that a terminal's user sends to end what runs: who started us must see that we died of them.
+pub(crate) const DIE_OF: &[i32] = &[libc::SIGINT, libc::SIGQUIT];
+pub(crate) const CHILD_CHANGED: i32 = libc::SIGCHLD;
+pub(crate) const TERMINATE: i32 = libc::SIGTERM;
+pub(crate) const KILL: i32 = libc::SIGKILL;
+pub(crate) const STOP: i32 = libc::SIGSTOP;
+pub(crate) const CONTINUE: i32 = libc::SIGCONT;
+
+/// Where the handler writes; -1 while nobody listens.
+static SINK: AtomicI32 = AtomicI32::new(-1);
+
+/// Signals of this process, to be read from a descriptor. There is one at a time.
+pub(crate) struct Signals {
+    reader: io::PipeReader,
+}
+
+impl Signals {
+    /// Opens the pipe; catches nothing yet.
+    pub(crate) fn open() -> io::Result<Self> {
+        let (reader, writer) = pipe()?;
+        rustix::io::ioctl_fionbio(&reader, true)?;
+        rustix::io::ioctl_fionbio(&writer, true)?;
+        let old = SINK.swap(OwnedFd::from(writer).into_raw_fd(), Ordering::SeqCst);
+        close_raw(old);
+        Ok(Self { reader })
+    }
+
+    /// Catches signals from now on, except those that were ignored by whoever started us: what is ignored stays so
+    /// for the command as well.
+    pub(crate) fn catch(&self, signals: &[i32]) {
+        for &signal in signals {
+            if signal == CHILD_CHANGED || !is_ignored(signal) {
+                set_handler(signal);
+            }
+        }
+    }
+
+    /// Gives the child of a fork a pipe of its own, so that it does not read its parent's signals.
+    pub(crate) fn renew(&mut self) -> io::Result<()> {
+        *self = Self::open()?;
+        Ok(())
+    }
+
+    /// The descriptor to poll.
+    pub(crate) fn fd(&self) -> FdRef<'_> {
+        crate::sys::fd(&self.reader)
+    }
+
+    /// Takes all that arrived.
+    pub(crate) fn take(&self) -> Vec<Received> {
+        let mut buffer = [0; 256];
+        let read = (&self.reader).read(&mut buffer).unwrap_or(0);
+        buffer[..read]
+            .chunks_exact(2)
+            .map(|pair| Received { signal: i32::from(pair[0]), from_terminal: pair[1] == 1 })
+            .collect()
+    }
+}
+
+/// Sends a signal to one process.
+pub(crate) fn send(pid: u32, signal: i32) -> io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    let signal = rustix::process::Signal::from_named_raw(signal).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::kill_process(pid, signal)?)
+}
+
+/// Ends this process by a signal, without a core dump of our own.
+pub(crate) fn die_of(signal: i32) {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    set_default(signal);
+    let _ = send(std::process::id(), signal);
+}
+
+/// Blocks all signals, runs `action`, and lets those that came meanwhile in.
+#[expect(unsafe_code, reason = "rustix has no signal masks")]
+pub(crate) fn with_signals_blocked<T>(action: impl FnOnce() -> T) -> T {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut old = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: both sets live on this stack for the whole call, and sigfillset initialises the first.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), old.as_mut_ptr());
+    }
+    let result = action();
+    // SAFETY: `old` was written by the call above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), std::ptr::null_mut()) };
+    result
+}
+
+#[expect(unsafe_code, reason = "sigaction takes raw pointers")]
+fn is_ignored(signal: i32) -> bool {
+    let mut old = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: a null new action only asks; `old` is large enough and zeroed in case of failure.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), old.as_mut_ptr());
+        old.assume_init().sa_sigaction == libc::SIG_IGN
+    }
+}
+
+#[expect(unsafe_code, reason = "sigaction takes raw pointers")]
+fn set_handler(signal: i32) {
+    // SAFETY: the action is fully initialised, and `on_signal` only does what is async-signal-safe.
+    unsafe {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
+        action.sa_sigaction = on_signal as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+        libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+    }
+}
+
+#[expect(unsafe_code, reason = "sigaction takes raw pointers")]
+fn set_default(signal: i32) {
+    // SAFETY: the action is fully initialised.
+    unsafe {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
+        action.sa_sigaction = libc::SIG_DFL;
+        libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+    }
+}
+
+#[expect(unsafe_code, reason = "a signal handler gets a raw pointer and writes to a raw descriptor")]
+extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    // SAFETY: the kernel gives a valid siginfo to a SA_SIGINFO handler; write(2) is async-signal-safe, and errno, the
+    // only other state touched, is put back for the code that was interrupted.
+    unsafe {
+        let errno = errno_location();
+        let saved = *errno;
+        let from_terminal = (*info).si_code == SI_KERNEL;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "signal numbers are below 128")]
+        let pair = [signal as u8, u8::from(from_terminal)];
+        libc::write(SINK.load(Ordering::SeqCst), pair.as_ptr().cast(), pair.len());
+        *errno = saved;
+    }
+}
+
+#[cfg(target_os = "linux")]
+const SI_KERNEL: i32 = 0x80;
+/// Elsewhere the origin is not told: the keeper is the only witness.
+#[cfg(not(target_os = "linux"))]
+const SI_KERNEL: i32 = i32::MIN;
+
+#[cfg(target_os = "linux")]
+use libc::__errno_location as errno_location;
+#[cfg(not(target_os = "linux"))]
+use libc::__error as errno_location;
+
+#[expect(unsafe_code, reason = "the handler's descriptor is kept as a number")]
+fn close_raw(descriptor: i32) {
+    if descriptor >= 0 {
+        // SAFETY: the number was taken out of `SINK`, so nobody else uses it.
+        drop(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(descriptor) });
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // The writing end stays: handlers may still run. A later `open` closes it.
+        let _ = self.reader.as_raw_fd();
+    }
+}

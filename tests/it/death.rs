@@ -1,0 +1,248 @@
+//! Deaths: whoever is killed, the command never runs unguarded, and the lock is free once the command has ended.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::{Running, Sandbox, alive, all_in, eventually, has_program, kill, lines, long, parent_of, skip};
+
+/// The keeper of a holder: the parent of its command.
+fn keeper_of(holder: &Running) -> u32 {
+    let keeper = parent_of(holder.command_pid());
+    assert_ne!(keeper, holder.pid(), "the command's parent is a process of its own");
+    keeper
+}
+
+/// A command that ends with 7 when its standard input does.
+const HOLD_7: &str = "echo $$; read _; exit 7";
+
+#[test]
+fn lock_outlives_a_killed_wrapper_until_the_command_ends() {
+    let sandbox = Sandbox::new();
+    let mut holder = sandbox.hold(&[]);
+    holder.signal(Signal::KILL);
+    holder.ended();
+    assert_eq!(sandbox.try_once(&[]), 75, "the command still runs");
+    assert!(alive(holder.command_pid()));
+    holder.release();
+    eventually("free when the command has ended", || sandbox.try_once(&[]) == 0);
+}
+
+#[test]
+fn killed_keeper_changes_nothing() {
+    let sandbox = Sandbox::new();
+    let mut holder = sandbox.hold_with(&[], HOLD_7);
+    kill(keeper_of(&holder), Signal::KILL);
+    eventually("the keeper is gone", || parent_of(holder.command_pid()) == holder.pid());
+    assert_eq!(sandbox.try_once(&[]), 75);
+    assert!(holder.runs());
+    holder.release();
+    assert_eq!(holder.ended().code(), Some(7), "{}", holder.stderr());
+    assert_eq!(sandbox.try_once(&[]), 0);
+}
+
+#[test]
+fn lock_outlives_wrapper_and_keeper_until_the_command_ends() {
+    for wrapper_first in [true, false] {
+        let sandbox = Sandbox::new();
+        let mut holder = sandbox.hold(&[]);
+        let (wrapper, keeper) = (holder.pid(), keeper_of(&holder));
+        let order = if wrapper_first { [wrapper, keeper] } else { [keeper, wrapper] };
+        for pid in order {
+            kill(pid, Signal::KILL);
+        }
+        holder.ended();
+        eventually("both are gone", || !alive(wrapper) && !alive(keeper));
+        assert_eq!(sandbox.try_once(&[]), 75, "wrapper first: {wrapper_first}");
+        assert_eq!(sandbox.try_once(&["-s"]), 75);
+        holder.release();
+        eventually("free when the command has ended", || sandbox.try_once(&[]) == 0);
+    }
+}
+
+#[test]
+fn names_and_repo_outlive_killed_wrapper_and_keeper_as_well() {
+    let sandbox = Sandbox::new();
+    let options = ["--scope", "repo", "--name", "x"];
+    let mut holder = sandbox.hold(&options);
+    kill(keeper_of(&holder), Signal::KILL);
+    holder.signal(Signal::KILL);
+    holder.ended();
+    for asked in [&["--name", "x"][..], &["--name", "y"], &[], &["--scope", "repo"]] {
+        assert_eq!(sandbox.try_once(asked), 75, "{asked:?}");
+    }
+    holder.release();
+    eventually("free when the command has ended", || sandbox.try_once(&options) == 0);
+}
+
+#[test]
+fn killing_all_of_them_frees_at_once() {
+    let sandbox = Sandbox::new();
+    let mut holder = sandbox.hold(&[]);
+    let mut waiter = sandbox.queue(&[], "echo next");
+    holder.signal_group(Signal::KILL);
+    holder.ended();
+    assert!(waiter.ended().success());
+    assert_eq!(waiter.stdout(), "next\n");
+}
+
+#[test]
+fn killed_command_passes_its_death_on_and_frees() {
+    let sandbox = Sandbox::new();
+    let mut holder = sandbox.hold(&[]);
+    kill(holder.command_pid(), Signal::KILL);
+    assert_eq!(holder.ended().code(), Some(137));
+    assert_eq!(sandbox.try_once(&[]), 0);
+}
+
+/// A script that leaves a daemon behind, which keeps every descriptor above stderr, and prints its pid.
+const LEAVES_DAEMON: &str = "setsid sh -c 'echo $$ >daemon; exec sleep 120' </dev/null >/dev/null 2>&1 & \
+     while ! [ -s daemon ]; do sleep 0.02; done; echo $$;";
+
+fn daemon_of(sandbox: &Sandbox) -> u32 {
+    let pid = fs::read_to_string(sandbox.path("daemon")).unwrap();
+    pid.trim().parse().expect("a pid")
+}
+
+#[test]
+fn daemon_left_behind_does_not_pin_the_lock() {
+    if !has_program("setsid") {
+        return skip("daemon left behind", "no setsid(1)");
+    }
+    let sandbox = Sandbox::new();
+    sandbox.repoguard(["exec", "--", "sh", "-c", LEAVES_DAEMON]).assert().success();
+    assert!(alive(daemon_of(&sandbox)));
+    assert_eq!(sandbox.try_once(&["--scope", "repo"]), 0);
+}
+
+#[test]
+fn daemon_does_not_pin_the_lock_of_a_killed_wrapper_or_keeper() {
+    if !has_program("setsid") {
+        return skip("daemon and killed wrapper", "no setsid(1)");
+    }
+    for kill_wrapper in [true, false] {
+        let sandbox = Sandbox::new();
+        let mut holder = sandbox.hold_with(&[], &format!("{LEAVES_DAEMON} read _"));
+        let victim = if kill_wrapper { holder.pid() } else { keeper_of(&holder) };
+        kill(victim, Signal::KILL);
+        eventually("the victim is gone", || !alive(victim));
+        assert_eq!(sandbox.try_once(&[]), 75);
+        holder.finish();
+        eventually("free when the command has ended", || sandbox.try_once(&[]) == 0);
+        assert!(alive(daemon_of(&sandbox)), "although the daemon lives");
+    }
+}
+
+#[test]
+fn daemon_holds_on_when_everybody_of_ours_was_killed_and_status_names_it() {
+    if !has_program("setsid") {
+        return skip("daemon and nobody else", "no setsid(1)");
+    }
+    let sandbox = Sandbox::new();
+    let mut holder = sandbox.hold_with(&[], &format!("{LEAVES_DAEMON} read _"));
+    let daemon = daemon_of(&sandbox);
+    kill(keeper_of(&holder), Signal::KILL);
+    holder.signal(Signal::KILL);
+    kill(holder.command_pid(), Signal::KILL);
+    holder.ended();
+    eventually("the command is gone", || !alive(holder.command_pid()));
+    assert_eq!(sandbox.try_once(&[]), 75);
+    let status = sandbox.status().to_string();
+    assert!(status.contains(&daemon.to_string()), "{daemon} is not in {status}");
+    sandbox.repoguard(["status", "--exit-code"]).assert().code(1);
+    kill(daemon, Signal::KILL);
+    eventually("free when the daemon has ended", || sandbox.try_once(&[]) == 0);
+}
+
+#[test]
+fn crash_of_the_previous_holder_is_told() {
+    let sandbox = Sandbox::new();
+    let mut holder = sandbox.hold(&["--reason", "doomed"]);
+    let pids = [holder.pid(), holder.command_pid()].map(|pid| pid.to_string());
+    holder.signal_group(Signal::KILL);
+    holder.ended();
+    let output = sandbox.repoguard(["exec", "--", "true"]).assert().success().get_output().clone();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(pids.iter().any(|pid| told.contains(pid)), "{pids:?}: {told}");
+    sandbox.repoguard(["exec", "--", "true"]).assert().success().stderr("");
+}
+
+/// Under the lock: takes an independent kernel lock, tells when somebody else has it, and dies with it in one process.
+const ORACLE: &str = r#"
+use Fcntl qw(:flock);
+sub tell { open(my $file, ">>", "$ARGV[0]/$_[0]") or die; syswrite($file, "$$\n") }
+open(my $lock, ">>", "$ARGV[0]/oracle") or die;
+flock($lock, ($ARGV[1] eq "shared" ? LOCK_SH : LOCK_EX) | LOCK_NB) or tell("violations");
+tell("runs");
+select(undef, undef, undef, rand 0.01);
+"#;
+
+const MODES: [(&str, &[&str]); 3] = [("exclusive", &[]), ("shared", &["-s"]), ("exclusive", &["--scope", "repo"])];
+
+/// Asks for the lock again and again, until told to stop.
+fn storm_worker(sandbox: &Sandbox, records: &Path, number: usize, stop: &AtomicBool) {
+    let (mode, options) = MODES[number % MODES.len()];
+    while !stop.load(Ordering::Relaxed) {
+        let mut command = sandbox.repoguard_command(["exec"]);
+        command.args(options).args(["--", "perl", "-e", ORACLE]).arg(records).arg(mode);
+        let mut running = sandbox.start(command);
+        running.ended();
+        let told = running.stderr();
+        assert!(!told.contains("panicked"), "{told}");
+        // A command whose wrapper was killed goes on, and nobody may come in meanwhile.
+        running.leave();
+    }
+}
+
+/// Kills random processes of the storm: wrappers, keepers, commands and waiters alike.
+fn killer(sandbox: &Sandbox, kills: usize) {
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64 ^ u64::from(std::process::id());
+    let mut done = 0;
+    while done < kills {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        thread::sleep(Duration::from_millis(5 + random % 16));
+        let victims = all_in(sandbox.here());
+        if !victims.is_empty() {
+            let index = usize::try_from(random % victims.len() as u64).expect("an index");
+            kill(victims[index], Signal::KILL);
+            done += 1;
+        }
+    }
+}
+
+#[test]
+fn random_kills_never_let_two_in_and_leave_nothing_behind() {
+    if !has_program("perl") {
+        return skip("storm of kills", "no perl");
+    }
+    let sandbox = Sandbox::new();
+    let records = sandbox.outside("records");
+    fs::create_dir(&records).unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..6)
+            .map(|number| {
+                let (sandbox, records, stop) = (&sandbox, &records, &stop);
+                scope.spawn(move || storm_worker(sandbox, records, number, stop))
+            })
+            .collect();
+        killer(&sandbox, if long() { 1000 } else { 150 });
+        stop.store(true, Ordering::Relaxed);
+        for worker in workers {
+            worker.join().expect("a worker that found nothing wrong");
+        }
+    });
+    assert_eq!(lines(&records.join("violations")), [""; 0], "two holders at once");
+    assert!(lines(&records.join("runs")).len() >= 30, "the storm went on");
+    eventually("nobody is left", || all_in(sandbox.here()).is_empty());
+    assert_eq!(sandbox.try_once(&["--scope", "repo"]), 0);
+    sandbox.repoguard(["exec", "-w", "10", "--", "true"]).assert().success();
+    assert_eq!(sandbox.tickets(), [""; 0]);
+    sandbox.repoguard(["log", "--json"]).assert().success();
+}

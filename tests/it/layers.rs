@@ -1,0 +1,193 @@
+//! The shape of the code: who may import whom, which room has which door, and how each file opens.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The rooms, from the roof down: each may use itself and those below it. Rooms of one row are siblings and may not
+/// use each other.
+const ROOMS: [&[&str]; 10] = [
+    &["cli"],
+    &["guard"],
+    &["exec", "mutation", "hooks"],
+    &["store"],
+    &["lock"],
+    &["repo"],
+    &["fs"],
+    &["sys"],
+    &["error"],
+    &["holder", "env"],
+];
+
+fn level(room: &str) -> usize {
+    let place = ROOMS.iter().position(|row| row.contains(&room));
+    place.unwrap_or_else(|| panic!("`{room}` is in no row of the table"))
+}
+
+fn may_use(room: &str, other: &str) -> bool {
+    room == other || level(other) > level(room)
+}
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// A file of the source: its path below `src`, and its text.
+struct Source {
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// The room it stands in: the first part of its path.
+    fn room(&self) -> &str {
+        let first = self.path.split('/').next().expect("a first part");
+        first.trim_end_matches(".rs")
+    }
+
+    /// The lines that are code, with their numbers; comments and what follows `//` in a line are left out.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let numbered = self.text.lines().enumerate().map(|(index, line)| (index + 1, line));
+        numbered.map(|(number, line)| (number, line.split("//").next().unwrap_or_default()))
+    }
+
+    /// Where code holds one of these texts, as `path:line: text`.
+    fn places(&self, texts: &[&str]) -> Vec<String> {
+        let lines = self.code().filter(|(_, line)| texts.iter().any(|text| line.contains(text)));
+        lines.map(|(number, line)| format!("{}:{number}: {}", self.path, line.trim())).collect()
+    }
+
+    /// The rooms that its code names after `crate::`, with the line of each.
+    fn imports(&self) -> Vec<(usize, String)> {
+        let mut found = Vec::new();
+        let code: String = self.code().flat_map(|(_, line)| [line, "\n"]).collect();
+        for (start, prefix) in code.match_indices("crate::") {
+            let number = code[..start].lines().count();
+            let names = first_names(&code[start + prefix.len()..]);
+            found.extend(names.into_iter().map(|name| (number, name)));
+        }
+        found
+    }
+}
+
+/// The first names of a path or of a group of paths: `a::b` gives `a`, `{a, b::{c, d}}` gives `a` and `b`.
+fn first_names(path: &str) -> Vec<String> {
+    let name =
+        |text: &str| -> String { text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect() };
+    let Some(group) = path.strip_prefix('{') else { return vec![name(path)] };
+    let (mut depth, mut names, mut begin) = (0, Vec::new(), 0);
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                names.push(name(&group[begin..at]));
+                begin = at + 1;
+            }
+            _ => {}
+        }
+        if c == '}' && depth == 0 && begin == at + 1 {
+            break;
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+fn sources() -> Vec<Source> {
+    let root = source();
+    let files = crate::support::walk(&root).into_iter().filter(|path| path.extension().is_some_and(|end| end == "rs"));
+    let sources: Vec<Source> = files
+        .map(|path| Source {
+            text: fs::read_to_string(&path).expect("source"),
+            path: path.strip_prefix(&root).expect("below src").to_string_lossy().into_owned(),
+        })
+        .collect();
+    assert!(sources.len() > 10, "the scan found the source");
+    sources
+}
+
+/// Where any file outside of these places holds one of these texts.
+fn outside(doors: &[&str], texts: &[&str]) -> Vec<String> {
+    let others = sources().into_iter().filter(|file| !doors.iter().any(|door| file.path.starts_with(door)));
+    others.flat_map(|file| file.places(texts)).collect()
+}
+
+const NOWHERE: [&str; 0] = [];
+
+#[test]
+fn imports_go_down_only() {
+    let mut wrong = Vec::new();
+    for file in sources().iter().filter(|file| !["lib", "main"].contains(&file.room())) {
+        for (number, name) in file.imports() {
+            if ["Error", "Result"].contains(&name.as_str()) {
+                // The bottom of the house under its short name.
+                continue;
+            }
+            if name.starts_with(char::is_uppercase) {
+                wrong.push(format!("{}:{number}: `crate::{name}` hides its room", file.path));
+            } else if !name.is_empty() && !may_use(file.room(), &name) {
+                wrong.push(format!("{}:{number}: `{}` may not use `{name}`", file.path, file.room()));
+            }
+        }
+    }
+    assert_eq!(wrong, NOWHERE);
+}
+
+#[test]
+fn table_itself_forbids_and_allows() {
+    assert!(may_use("guard", "lock") && may_use("exec", "exec") && may_use("error", "holder"));
+    assert!(!may_use("lock", "guard") && !may_use("exec", "hooks") && !may_use("sys", "fs"));
+    assert_eq!(first_names("lock::Held;"), ["lock"]);
+    assert_eq!(first_names("{\n    lock::{self, Held},\n    repo::Repo,\n};\nuse x::{y, z};"), ["lock", "repo"]);
+}
+
+#[test]
+fn command_line_uses_the_public_library_only() {
+    let lines: Vec<String> = sources()
+        .iter()
+        .filter(|file| file.room() == "cli" || file.room() == "main")
+        .flat_map(|file| file.imports().into_iter().map(|(number, name)| format!("{}:{number}: {name}", file.path)))
+        .filter(|line| !line.ends_with(": cli"))
+        .collect();
+    assert_eq!(lines, NOWHERE);
+}
+
+#[test]
+fn each_door_is_in_its_room() {
+    let doors: [(&[&str], &[&str]); 6] = [
+        (&["sys/"], &["cfg(unix", "cfg(windows", "cfg(not(unix", "cfg(not(windows", "target_os", "target_family"]),
+        (&["repo/"], &["gix::", "gix_"]),
+        (&["lock/file.rs"], &["fd_lock"]),
+        (&["sys/"], &["unsafe {", "unsafe fn", "unsafe impl", "libc::", "rustix::"]),
+        (&["cli/", "main.rs"], &["clap::", "anyhow::", "println!", "eprintln!"]),
+        (&["cli/render.rs"], &["println!", "print!(", "eprintln!", "eprint!("]),
+    ];
+    for (rooms, texts) in doors {
+        assert_eq!(outside(rooms, texts), NOWHERE, "only {rooms:?} has {texts:?}");
+    }
+}
+
+#[test]
+fn every_file_opens_with_the_question_it_answers() {
+    let mut silent: Vec<String> =
+        sources().into_iter().filter(|file| !file.text.starts_with("//! ")).map(|file| file.path).collect();
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    for path in crate::support::walk(&tests) {
+        let rust = path.extension().is_some_and(|end| end == "rs");
+        if rust && !fs::read_to_string(&path).expect("a test file").starts_with("//! ") {
+            silent.push(path.display().to_string());
+        }
+    }
+    assert_eq!(silent, NOWHERE);
+}
+
+#[test]
+fn no_test_file_is_forgotten() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let main = fs::read_to_string(here.join("main.rs")).expect("main.rs");
+    for entry in fs::read_dir(&here).expect("tests/it") {
+        let name = entry.expect("an entry").file_name().to_string_lossy().into_owned();
+        let room = name.trim_end_matches(".rs");
+        assert!(room == "main" || main.contains(&format!("mod {room};")), "{name} is in no binary");
+    }
+}

@@ -1,0 +1,27 @@
+//! What can be seen from outside: the program as users, scripts and other programs meet it.
+//!
+//! One file a room of behaviour, everything they share in `support`. Each test has a repository of its own, waits for
+//! facts and not for time, and leaves no process behind. `REPOGUARD_LONG=1` runs the long variants.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(clippy::disallowed_methods, reason = "tests make and break files, and start whom they test")]
+
+mod config;
+mod death;
+mod exec_basics;
+mod exec_pass_through;
+mod fleet;
+mod flock_compat;
+mod help;
+mod hostile;
+mod hostile_places;
+mod layers;
+mod log;
+mod reentrancy;
+mod scopes;
+mod signals;
+mod status;
+mod support;
+mod terminal;
+mod users;
+mod waiting;

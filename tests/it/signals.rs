@@ -1,0 +1,190 @@
+//! Signals: each reaches the command exactly once, endings look as they would without us, and `--max-hold` ends a hold.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::{Running, Sandbox, alive, eventually, has_program, kill, lines, shell_status, skip};
+
+/// A command that counts a signal, line by line, until it is told to stop.
+fn counts(signal: &str) -> String {
+    format!(
+        "trap 'echo {signal} >>count' {signal}; echo $$; \
+         while ! [ -e stop ]; do sleep 0.02; done; exit 5"
+    )
+}
+
+/// Sends a signal five times, each after the one before was seen; exactly five must arrive.
+fn arrives_once(signal: Signal, name: &str, send: impl Fn(&Running, Signal)) {
+    let sandbox = Sandbox::new();
+    let mut holder = sandbox.hold_with(&[], &counts(name));
+    let count = sandbox.path("count");
+    for round in 1..=5 {
+        send(&holder, signal);
+        eventually("the signal arrives", || lines(&count).len() >= round);
+    }
+    fs::write(sandbox.path("stop"), "").unwrap();
+    assert_eq!(holder.ended().code(), Some(5), "{}", holder.stderr());
+    assert_eq!(lines(&count).len(), 5, "{name} arrived more than once each");
+}
+
+#[test]
+fn signal_to_us_alone_reaches_the_command_once() {
+    for (signal, name) in [(Signal::TERM, "TERM"), (Signal::INT, "INT"), (Signal::HUP, "HUP"), (Signal::USR1, "USR1")] {
+        arrives_once(signal, name, Running::signal);
+    }
+}
+
+#[test]
+fn signal_to_the_group_reaches_the_command_once() {
+    for (signal, name) in [(Signal::INT, "INT"), (Signal::TERM, "TERM"), (Signal::QUIT, "QUIT")] {
+        arrives_once(signal, name, Running::signal_group);
+    }
+}
+
+#[test]
+fn signal_to_us_alone_does_not_reach_the_callers_group() {
+    let sandbox = Sandbox::new();
+    let script = "trap 'echo shell >>count' TERM; repoguard exec -- sh -c 'echo $PPID $$; read _'; \
+                  echo \"rest $?\"";
+    let mut command = sandbox.command("sh");
+    command.args(["-c", script]);
+    let mut shell = sandbox.start_up(command);
+    let line = shell.first_line();
+    let mut pids = line.split(' ').map(|pid| pid.parse::<u32>().unwrap());
+    let keeper = pids.next().expect("the keeper's pid");
+    let wrapper = crate::support::parent_of(keeper);
+    assert_ne!(wrapper, shell.pid());
+    kill(wrapper, Signal::TERM);
+    eventually("the shell goes on", || shell.stdout().contains("rest"));
+    shell.ended();
+    assert!(shell.stdout().ends_with("rest 143\n"), "{}", shell.stdout());
+    assert!(!sandbox.path("count").exists());
+}
+
+#[test]
+fn we_die_of_the_interrupt_that_the_command_died_of() {
+    for signal in [Signal::INT, Signal::QUIT] {
+        let sandbox = Sandbox::new();
+        let mut holder = sandbox.hold_with(&[], "ulimit -c 0; echo $$; exec sleep 60");
+        holder.signal_group(signal);
+        let status = holder.ended();
+        assert_eq!(status.signal(), Some(signal.as_raw()), "{status}: {}", holder.stderr());
+        assert_eq!(sandbox.try_once(&[]), 0);
+    }
+}
+
+#[test]
+fn interrupt_that_the_command_survives_is_no_death_of_ours() {
+    let sandbox = Sandbox::new();
+    let script = "trap 'exit 4' INT; echo $$; while :; do sleep 0.02; done";
+    let mut holder = sandbox.hold_with(&[], script);
+    holder.signal_group(Signal::INT);
+    assert_eq!(holder.ended().code(), Some(4));
+}
+
+#[test]
+fn interrupt_sent_to_the_command_alone_is_130() {
+    let sandbox = Sandbox::new();
+    let mut holder = sandbox.hold_with(&[], "echo $$; exec sleep 60");
+    kill(holder.command_pid(), Signal::INT);
+    assert_eq!(holder.ended().code(), Some(130));
+}
+
+#[test]
+fn termination_is_143() {
+    let sandbox = Sandbox::new();
+    let mut holder = sandbox.hold_with(&[], "echo $$; exec sleep 60");
+    holder.signal(Signal::TERM);
+    assert_eq!(shell_status(holder.ended()), 143);
+}
+
+#[test]
+fn stop_and_continue_pass_through() {
+    let sandbox = Sandbox::new();
+    let mut holder = sandbox.hold(&[]);
+    let state = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
+    };
+    holder.signal_group(Signal::TSTP);
+    for pid in [holder.pid(), holder.command_pid()] {
+        eventually("stopped", || state(pid) == 'T');
+    }
+    assert_eq!(sandbox.try_once(&[]), 75, "a stopped holder holds");
+    holder.signal_group(Signal::CONT);
+    eventually("continued", || state(holder.command_pid()) != 'T');
+    assert!(holder.finish().success());
+}
+
+#[test]
+fn max_hold_ends_the_command_with_124() {
+    let sandbox = Sandbox::new();
+    let start = Instant::now();
+    sandbox.repoguard(["exec", "--max-hold", "0.3", "--", "sleep", "60"]).assert().code(124);
+    assert!(start.elapsed() < Duration::from_secs(50));
+    // Also where the command makes it look like success.
+    let polite = "trap 'exit 0' TERM; while :; do sleep 0.02; done";
+    sandbox.repoguard(["exec", "--max-hold", "0.3", "--", "sh", "-c", polite]).assert().code(124);
+    assert_eq!(sandbox.try_once(&[]), 0);
+}
+
+#[test]
+fn max_hold_that_is_not_reached_changes_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.repoguard(["exec", "--max-hold", "1h", "--", "sh", "-c", "exit 3"]).assert().code(3);
+}
+
+#[test]
+fn max_hold_counts_from_the_acquire() {
+    let sandbox = Sandbox::new();
+    let mut holder = sandbox.hold(&[]);
+    let mut waiter = sandbox.queue(&["--max-hold", "3s"], "echo ran");
+    std::thread::sleep(Duration::from_millis(3300));
+    holder.finish();
+    assert!(waiter.ended().success());
+    assert_eq!(waiter.stdout(), "ran\n");
+}
+
+#[test]
+fn command_that_ignores_the_end_of_its_hold_is_killed() {
+    let sandbox = Sandbox::new();
+    let deaf = "trap '' TERM; while :; do sleep 0.1; done";
+    let mut exec = sandbox.repoguard(["exec", "--max-hold", "0.3", "--kill-after", "0.3"]);
+    exec.args(["--", "sh", "-c", deaf]).assert().code(124);
+    assert_eq!(sandbox.try_once(&[]), 0);
+}
+
+#[test]
+fn max_hold_ends_descendants_in_other_sessions_but_not_the_caller() {
+    if !has_program("setsid") {
+        return skip("descendants in other sessions", "no setsid(1)");
+    }
+    let sandbox = Sandbox::new();
+    let deep = "setsid sh -c 'echo $$ >deep; exec sleep 120' & sleep 120 & wait";
+    let script = format!("repoguard exec --max-hold 3 -- sh -c \"{}\"; echo \"rest $?\"", deep.replace('$', "\\$"));
+    let mut command = sandbox.command("sh");
+    command.args(["-c", &script]);
+    let mut shell = sandbox.start(command);
+    shell.ended();
+    assert_eq!(shell.stdout(), "rest 124\n", "{}", shell.stderr());
+    let deep: u32 = lines(&sandbox.path("deep"))[0].parse().unwrap();
+    eventually("the grandchild is gone", || !alive(deep));
+}
+
+#[test]
+fn hang_up_that_was_ignored_stays_ignored() {
+    if !has_program("nohup") {
+        return skip("ignored hang-up", "no nohup(1)");
+    }
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command("nohup");
+    command.args(["repoguard", "exec", "--", "sh", "-c", crate::support::HOLD]);
+    let mut holder = sandbox.start_up(command);
+    holder.signal_group(Signal::HUP);
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(alive(holder.command_pid()) && holder.runs());
+    assert!(holder.finish().success());
+}

@@ -1,0 +1,46 @@
+//! Waiting for facts, and saying what could not be tried here.
+
+use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long a fact may take before the test calls it missing: far longer than any loaded machine needs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until the condition holds.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// Tells in one line, past the test harness's capture, what was not tried and why.
+pub(crate) fn skip(what: &str, why: &str) {
+    writeln!(std::io::stderr(), "skipped: {what}: {why}").ok();
+}
+
+/// Whether the long variants are wanted.
+pub(crate) fn long() -> bool {
+    std::env::var_os("REPOGUARD_LONG").is_some_and(|value| value == "1")
+}
+
+/// Whether the tests run as root.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Whether a program is on `PATH`.
+pub(crate) fn has_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
+}
+
+/// A status as a shell's `$?` shows it: death by a signal is 128 and its number.
+pub(crate) fn shell_status(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().expect("a code or a signal"))
+}

@@ -1,0 +1,157 @@
+//! Several users: whose repository it is, and whose the files are that each leaves behind. Only root can try this.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::support::{HOLD, Sandbox, is_root, own, skip, to_the_end, walk};
+
+const OWNER: u32 = 61_001;
+const OTHER: u32 = 61_002;
+const GROUP: u32 = 61_100;
+
+/// The numeric pair of a user: `None` is root, who runs the tests.
+type User = Option<u32>;
+
+/// `repoguard ARGS`, or any program, as a user of the group, who trusts this repository when told to.
+fn as_user(sandbox: &Sandbox, user: User, trusting: bool, program: &str, args: &[&str]) -> Command {
+    let mut command = sandbox.command(program);
+    command.args(args);
+    if let Some(user) = user {
+        command.uid(user).gid(GROUP);
+    }
+    if trusting {
+        let config = sandbox.outside("trusting");
+        fs::write(&config, format!("[safe]\n\tdirectory = {}\n", sandbox.here().display())).unwrap();
+        command.env("GIT_CONFIG_GLOBAL", config);
+    }
+    command
+}
+
+/// A sandbox whose repository belongs to `OWNER`; none without root, or where others cannot run the program.
+fn owned_repository(what: &str) -> Option<Sandbox> {
+    if !is_root() {
+        skip(what, "needs root");
+        return None;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.open_to_all();
+    let runs = as_user(&sandbox, Some(OWNER), false, "repoguard", &["--version"]).output();
+    if !runs.is_ok_and(|output| output.status.success()) {
+        skip(what, "other users cannot run the program");
+        return None;
+    }
+    own(sandbox.here(), OWNER, GROUP);
+    Some(sandbox)
+}
+
+fn tries(sandbox: &Sandbox, user: User) -> i32 {
+    let args = ["exec", "-n", "--", "true"];
+    let output = to_the_end(as_user(sandbox, user, true, "repoguard", &args)).output().unwrap();
+    output.status.code().expect("a status")
+}
+
+#[test]
+fn repository_of_another_user_is_refused_but_can_be_looked_at() {
+    let Some(sandbox) = owned_repository("another user's repository") else { return };
+    let told = sandbox.refused(&[], 125);
+    assert!(told.contains("git config --global --add safe.directory"), "{told}");
+    sandbox.repoguard(["status"]).assert().success();
+    sandbox.status();
+
+    let mut holder = sandbox.start_up(as_user(
+        &sandbox,
+        Some(OWNER),
+        false,
+        "repoguard",
+        &["exec", "--reason", "mine", "--", "sh", "-c", HOLD],
+    ));
+    assert!(sandbox.status().to_string().contains("mine"));
+    sandbox.repoguard(["status", "--exit-code"]).assert().code(1);
+    holder.finish();
+    assert_eq!(tries(&sandbox, None), 0, "with safe.directory set it works");
+}
+
+#[test]
+fn who_may_use_a_repository_is_what_git_says() {
+    let Some(sandbox) = owned_repository("git's word on owners") else { return };
+    let sudo: [(&str, String); 1] = [("SUDO_UID", OWNER.to_string())];
+    let sudo_other: [(&str, String); 1] = [("SUDO_UID", OTHER.to_string())];
+    for user in [None, Some(OWNER), Some(OTHER)] {
+        for trusting in [false, true] {
+            for extra in [&[][..], &sudo, &sudo_other] {
+                let run = |program: &str, args: &[&str]| {
+                    let mut command = as_user(&sandbox, user, trusting, program, args);
+                    command.envs(extra.iter().map(|(key, value)| (key, value)));
+                    to_the_end(command).output().unwrap().status.success()
+                };
+                let git = run("git", &["rev-parse", "--git-dir"]);
+                // Only whether it goes on counts here: what it may write is another question.
+                let ours = run("repoguard", &["exec", "--", "true"]);
+                assert_eq!(ours, git, "user {user:?}, trusting {trusting}, {extra:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn files_that_root_makes_belong_to_the_owner_of_the_git_directory() {
+    let Some(sandbox) = owned_repository("files made by root") else { return };
+    for options in [&[][..], &["--scope", "repo"], &["--name", "x"]] {
+        let args = [&["exec"], options, &["--", "true"]].concat();
+        to_the_end(as_user(&sandbox, None, true, "repoguard", &args)).assert().success();
+    }
+    let wrong: Vec<PathBuf> = walk(&sandbox.path(".git"))
+        .into_iter()
+        .filter(|path| fs::symlink_metadata(path).unwrap().uid() != OWNER)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    assert_eq!(tries(&sandbox, Some(OWNER)), 0, "the owner goes on as before");
+    to_the_end(as_user(&sandbox, Some(OWNER), false, "repoguard", &["log", "--json"])).assert().success();
+}
+
+#[test]
+fn two_users_share_lock_queue_and_log() {
+    let Some(sandbox) = owned_repository("two users of one repository") else { return };
+    sandbox.git(["-c", "safe.directory=*", "config", "-f", ".git/config", "core.sharedRepository", "group"]);
+    for path in walk(&sandbox.path(".git")) {
+        let mode = fs::metadata(&path).unwrap().mode();
+        let group = if path.is_dir() { 0o2070 } else { 0o060 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode | group)).unwrap();
+    }
+    let holds = |user: u32, umask: &str| {
+        let script = format!("umask {umask}; exec repoguard exec --reason 'user {user}' -- sh -c '{HOLD}'");
+        as_user(&sandbox, Some(user), true, "sh", &["-c", &script])
+    };
+    for (first, second) in [(OWNER, OTHER), (OTHER, OWNER)] {
+        let mut holder = sandbox.start_up(holds(first, "077"));
+        assert_eq!(tries(&sandbox, Some(second)), 75);
+        let mut waiter = sandbox.start(holds(second, "022"));
+        waiter.release();
+        crate::support::eventually("the second queues", || {
+            let status = to_the_end(as_user(&sandbox, Some(first), true, "repoguard", &["status", "--json"]));
+            let mut status = status;
+            let shown = status.output().unwrap().stdout;
+            String::from_utf8_lossy(&shown).contains(&format!("user {second}"))
+        });
+        holder.finish();
+        assert!(waiter.ended().success(), "{}", waiter.stderr());
+    }
+    let log = to_the_end(as_user(&sandbox, Some(OTHER), true, "repoguard", &["log", "--json"])).output().unwrap();
+    let log = String::from_utf8(log.stdout).unwrap();
+    for user in [OWNER, OTHER] {
+        assert_eq!(log.matches(&format!("user {user}")).count(), 2, "{log}");
+    }
+    let unshared: Vec<PathBuf> = walk(&sandbox.data())
+        .into_iter()
+        .filter(|path| {
+            let meta = fs::symlink_metadata(path).unwrap();
+            meta.mode() & 0o060 != 0o060 || meta.gid() != GROUP
+        })
+        .collect();
+    assert!(unshared.is_empty(), "all of it is the group\'s, whatever the umask: {unshared:?}");
+    let lock = fs::metadata(sandbox.lock_file()).unwrap();
+    assert_eq!((lock.mode() & 0o060, lock.gid()), (0o060, GROUP));
+}
