@@ -77,7 +77,7 @@ pub fn exec(
     let held = match lock::acquire(repo, request, sharing, wait)? {
         Acquired::Held(held) => held,
         Acquired::Inside => {
-            let run = exec::run(task, &[], &[], signals, &mut Guest)?;
+            let run = exec::run(task, &[], signals, &mut Guest)?;
             return Ok(Outcome {
                 ending: run.ending,
                 die_of: run.die_of,
@@ -94,11 +94,8 @@ pub fn exec(
     }
     let (fence, before) = (held.record().id, compare(repo, &held, sharing, tell));
     let environment = environment(repo, &held);
-    // The keeper lets its own copy of the hold go; ours keeps the files open until then.
-    let files: Vec<_> = held.files().into_iter().filter_map(|file| file.try_clone().ok()).collect();
-    let files: Vec<_> = files.iter().collect();
-    let mut duty = Release { repo, sharing, held: Some(held), before, tell };
-    let run = exec::run(task, &environment, &files, signals, &mut duty)?;
+    let mut duty = Release { repo, sharing, held, before, tell };
+    let run = exec::run(task, &environment, signals, &mut duty)?;
     Ok(Outcome {
         ending: run.ending,
         die_of: run.die_of,
@@ -176,55 +173,81 @@ fn note(repo: &Repo, entry: &Entry, sharing: Sharing, tell: &mut dyn FnMut(Notic
 struct Guest;
 
 impl Duty for Guest {
-    fn begin(&mut self, _keeper: u32) {}
-
-    fn end(&mut self, ending: Ending) -> Ending {
-        ending
+    fn files(&self) -> Vec<&std::fs::File> {
+        Vec::new()
     }
+
+    fn begin(&mut self) {}
+
+    fn replace(&mut self) {}
+
+    fn write_down(&mut self, ending: Option<Ending>) -> Ending {
+        ending.unwrap_or(Ending::Failed)
+    }
+
+    fn let_go(&mut self) {}
 }
 
 /// What is done around a command that runs in a hold of its own.
 struct Release<'a> {
     repo: &'a Repo,
     sharing: Sharing,
-    held: Option<Box<Held>>,
+    held: Box<Held>,
     before: Vec<Before>,
     tell: &'a mut dyn FnMut(Notice<'_>),
 }
 
-impl Duty for Release<'_> {
-    fn begin(&mut self, keeper: u32) {
-        if let Some(Err(trouble)) = self.held.as_mut().map(|held| held.announce(keeper)) {
+impl Release<'_> {
+    fn try_to(&mut self, result: Result<()>) {
+        if let Err(trouble) = result {
             (self.tell)(Notice::Trouble(&trouble));
         }
     }
+}
 
-    fn end(&mut self, ending: Ending) -> Ending {
-        let Some(held) = self.held.take() else { return ending };
-        let lost = held.lost();
+impl Duty for Release<'_> {
+    fn files(&self) -> Vec<&std::fs::File> {
+        self.held.files()
+    }
+
+    fn begin(&mut self) {
+        let announced = self.held.announce(None);
+        self.try_to(announced);
+    }
+
+    fn replace(&mut self) {
+        let announced = self.held.announce(Some(std::process::id()));
+        self.try_to(announced);
+    }
+
+    fn write_down(&mut self, ending: Option<Ending>) -> Ending {
+        let lost = self.held.lost();
         for path in &lost {
             (self.tell)(Notice::Lost(path));
         }
-        let mut entry = Entry::new(if lost.is_empty() { Event::Hold } else { Event::Lost }, &held.ended());
-        entry.status = Some(ending.status());
-        for (index, before) in self.before.iter().enumerate() {
-            let after = Last::look(self.repo, &before.worktree, held.record().id);
+        let mut entry = Entry::new(if lost.is_empty() { Event::Hold } else { Event::Lost }, &self.held.ended());
+        entry.status = ending.map(Ending::status);
+        for index in 0..self.before.len() {
+            let before = &self.before[index];
+            let after = Last::look(self.repo, &before.worktree, self.held.record().id);
             if index == 0 {
                 entry.index_rewritten = before.index_rewritten();
                 entry.head_before = before.now.as_ref().map(|now| now.head.clone());
                 entry.head_after = after.as_ref().map(|after| after.head.clone());
             }
-            if let Some(after) = after.filter(|after| !same(before.last.as_ref(), after))
-                && let Err(trouble) = after.write(self.repo, &before.worktree, self.sharing)
-            {
-                (self.tell)(Notice::Trouble(&trouble));
+            if let Some(after) = after.filter(|after| !same(before.last.as_ref(), after)) {
+                let written = after.write(self.repo, &before.worktree, self.sharing);
+                self.try_to(written);
             }
         }
         note(self.repo, &entry, self.sharing, self.tell);
-        if let Err(trouble) = held.release() {
-            (self.tell)(Notice::Trouble(&trouble));
-        }
-        if lost.is_empty() { ending } else { Ending::Lost }
+        let recorded = self.held.record_release();
+        self.try_to(recorded);
+        if lost.is_empty() { ending.unwrap_or(Ending::Failed) } else { Ending::Lost }
+    }
+
+    fn let_go(&mut self) {
+        self.held.unlock();
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
 ///
 /// CMD finds REPOGUARD_FENCE (a number larger than that of every hold before), REPOGUARD_TOKEN (who is given it is inside
 /// this hold), REPOGUARD_LOCK_PATH and REPOGUARD_LOCK_SCOPE in its environment.
-#[derive(Debug, Args)]
+#[derive(Debug, PartialEq, Args)]
 pub(super) struct Arguments {
     /// Wait at most this long: `30s`, `5m`, `1.5`; `0` tries once [default: repoguard.timeout, else without limit]
     #[arg(short = 'w', long, value_name = "DUR", value_parser = options::duration, allow_negative_numbers = true)]
@@ -67,6 +67,9 @@ pub(super) struct Arguments {
     cmd: Vec<OsString>,
 }
 
+/// The default of `--kill-after`.
+const KILL_AFTER: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum OnBusy {
     Wait,
@@ -74,24 +77,70 @@ enum OnBusy {
     Skip,
 }
 
-pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
+/// Reads the plainest and most frequent command lines, for which building the parser would cost more than the lock.
+/// `None` for all others, and for all that is wrong with them: the parser decides.
+pub(super) fn quick(arguments: &[OsString]) -> Option<Arguments> {
+    let mut read = Arguments {
+        timeout: None,
+        no_wait: false,
+        shared: false,
+        exclusive: false,
+        resources: Resources::default(),
+        on_busy: None,
+        reason: None,
+        max_hold: None,
+        kill_after: KILL_AFTER,
+        busy_exit_code: exit::BUSY,
+        result_file: None,
+        command_line: None,
+        cmd: Vec::new(),
+    };
+    let mut rest = arguments.get(1..).filter(|rest| rest.first().is_some_and(|verb| verb == "exec"))?;
+    loop {
+        rest = &rest[1..];
+        match rest.first()?.to_str()? {
+            "-n" | "--no-wait" if !read.no_wait => read.no_wait = true,
+            "-s" | "--shared" if !read.shared => read.shared = true,
+            "-x" | "--exclusive" if !read.exclusive => read.exclusive = true,
+            "-w" | "--timeout" if read.timeout.is_none() => {
+                rest = &rest[1..];
+                read.timeout = Some(options::duration(rest.first()?.to_str()?).ok()?);
+            }
+            "--" => {
+                rest = &rest[1..];
+                break;
+            }
+            option if option.starts_with('-') => return None,
+            _ => break,
+        }
+    }
+    read.cmd = rest.to_vec();
+    let contradiction = (read.no_wait && read.timeout.is_some()) || (read.shared && read.exclusive);
+    (!read.cmd.is_empty() && !contradiction).then_some(read)
+}
+
+pub(super) fn parsed(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
     let arguments = Arguments::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
     if context.json {
         return Err(Usage("`exec` has no --json: its output is the command's; see --result-file".to_owned()).into());
     }
+    run(context, &arguments)
+}
+
+pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Exit> {
     let result_file = arguments.result_file.as_ref().map(|path| {
         File::create(path).with_context(|| format!("cannot create the result file `{}`", path.display()))
     });
     let mut result_file = result_file.transpose()?;
-    let result = execute(context, &arguments);
+    let result = execute(context, arguments);
     context.ui.waiting_over();
     if let Some(file) = &mut result_file {
-        let report = format!("{}\n", report(&arguments, &result));
+        let report = format!("{}\n", report(arguments, &result));
         file.write_all(report.as_bytes()).context("cannot write the result file")?;
     }
     match result {
         Ok(outcome) => Ok(outcome.die_of.map_or(Exit::Status(exit::status(outcome.ending.status())), Exit::Signal)),
-        Err(error) => busy(context, &arguments, error),
+        Err(error) => busy(context, arguments, error),
     }
 }
 
@@ -199,3 +248,39 @@ fn report(arguments: &Arguments, result: &anyhow::Result<Outcome>) -> serde_json
     }
 }
 
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn both_ways_to_read_a_command_line_agree() {
+        let lines = [
+            "-- true", "true", "-n -- true", "--no-wait true -n", "-s -- git status", "-x -- -n", "-w 5 -- true",
+            "--timeout 1.5 -s -- sh -c x", "-w 0 true", "-- -- x", "-sx -- true", "-n -w 1 -- true", "-s -x -- true",
+            "-w -- true", "-w soon -- true", "-n -n -- true", "--bogus -- true", "--", "-q -- true", "-w -1 -- true",
+            "--timeout=3 -- true", "-E 3 -- true", "-c x",
+        ];
+        for line in lines {
+            let arguments = words(&format!("repoguard exec {line}"));
+            let parser = super::super::command(super::super::VERBS);
+            let parsed = parser.try_get_matches_from(&arguments).ok().map(|matches| {
+                Arguments::from_arg_matches(matches.subcommand().expect("a verb").1).expect("the same arguments")
+            });
+            if let Some(quick) = quick(&arguments) {
+                assert_eq!(Some(quick), parsed, "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn plain_command_lines_are_read_without_the_parser() {
+        for line in ["-- true", "true", "-n -- true", "-w 5 -- true", "--shared -- true"] {
+            assert!(quick(&words(&format!("repoguard exec {line}"))).is_some(), "{line}");
+        }
+    }
+}

@@ -62,7 +62,7 @@ struct Verb {
 }
 
 const VERBS: &[Verb] = &[
-    Verb { name: "exec", parser: exec::Arguments::augment_args, run: exec::run },
+    Verb { name: "exec", parser: exec::Arguments::augment_args, run: exec::parsed },
     Verb { name: "status", parser: status::Arguments::augment_args, run: status::run },
     Verb { name: "log", parser: log::Arguments::augment_args, run: log::run },
     Verb { name: "completions", parser: manual::Completions::augment_args, run: manual::completions },
@@ -72,6 +72,10 @@ const VERBS: &[Verb] = &[
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(arguments) = exec::quick(&arguments) {
+        let context = Context { ui: Ui::new(Color::Auto, false, false), json: false };
+        return render::finish(&context.ui, exec::run(&context, &arguments));
+    }
     let parser = match picked(&arguments) {
         Some(verb) => command([verb]),
         None => command(VERBS),

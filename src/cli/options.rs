@@ -9,7 +9,7 @@ use repoguard::{Config, Request, Scope};
 pub(super) const DURATION: &str = "a duration like `30s`, `5m` or `1.5` (seconds)";
 
 /// Which lock is meant.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, PartialEq, Args)]
 pub(super) struct Resources {
     /// How much: this checkout (the default), or everything, all worktrees and what they share
     #[arg(long, value_name = "SCOPE")]
@@ -20,7 +20,7 @@ pub(super) struct Resources {
     names: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
 enum ScopeName {
     Worktree,
     Repo,

@@ -1,12 +1,14 @@
-//! Who looks after the command? The keeper, its parent; and the wrapper, should the keeper be killed.
+//! Who looks after the command? The *wrapper*, who was called and is its parent; and the *keeper*, a child of the wrapper,
+//! should the wrapper be killed.
 //!
-//! Both do it by the same code, [`Watch::until_end`].
+//! The keeper is made before the command starts and needs to know nothing but its process. It waits for the wrapper's
+//! end of their channel to close. When that happens before the wrapper said that it lets go, the wrapper was killed: the
+//! keeper holds the lock until the command has ended, and then does what the wrapper would have done.
 
 use std::{
     ffi::OsString,
-    fs::File,
     io::{self, Read as _, Write as _},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -14,53 +16,48 @@ use super::{
     signals::{Pending, Witness},
     tree::Limit,
 };
-use crate::sys::{self, Channel, ChildEvent, Event, Forked, Received, Signals};
+use crate::sys::{self, Channel, ChildEvent, Event, Forked, Process, Received, Signals};
 
-/// What wrapper and keeper tell each other, six bytes each.
+/// What wrapper and keeper tell each other, five bytes each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Message {
-    /// Keeper: the command runs, as this process.
+    /// Wrapper: the command runs, as this process.
     Started(u32),
-    /// Keeper: the command has ended, and the lock is free.
-    Ended(Ending),
-    /// Wrapper: this signal arrived.
+    /// Wrapper: all is written down, the lock is being let go.
+    LetGo,
+    /// Wrapper: the command was stopped, and so am I.
+    Stopped,
+    /// Keeper: this signal arrived.
     Signal(i32),
 }
 
 impl Message {
-    const BYTES: usize = 6;
+    const BYTES: usize = 5;
 
     fn encode(self) -> [u8; Self::BYTES] {
-        let (kind, detail, value) = match self {
-            Self::Started(pid) => (0, 0, pid.cast_signed()),
-            Self::Signal(signal) => (1, 0, signal),
-            Self::Ended(Ending::Exited(status)) => (2, 0, status),
-            Self::Ended(Ending::Signaled(signal)) => (2, 1, signal),
-            Self::Ended(Ending::Overtime) => (2, 2, 0),
-            Self::Ended(Ending::NotFound) => (2, 3, 0),
-            Self::Ended(Ending::NotExecutable) => (2, 4, 0),
-            Self::Ended(Ending::Lost) => (2, 5, 0),
-            Self::Ended(Ending::Failed) => (2, 6, 0),
+        let (kind, value) = match self {
+            Self::Started(pid) => (0, pid),
+            Self::LetGo => (1, 0),
+            Self::Stopped => (2, 0),
+            Self::Signal(signal) => (3, signal.cast_unsigned()),
         };
         let value = value.to_le_bytes();
-        [kind, detail, value[0], value[1], value[2], value[3]]
+        [kind, value[0], value[1], value[2], value[3]]
     }
 
     fn decode(bytes: [u8; Self::BYTES]) -> Self {
-        let value = i32::from_le_bytes([bytes[2], bytes[3], bytes[4], bytes[5]]);
-        match (bytes[0], bytes[1]) {
-            (0, _) => Self::Started(value.cast_unsigned()),
-            (1, _) => Self::Signal(value),
-            (_, 0) => Self::Ended(Ending::Exited(value)),
-            (_, 1) => Self::Ended(Ending::Signaled(value)),
-            (_, 2) => Self::Ended(Ending::Overtime),
-            (_, 3) => Self::Ended(Ending::NotFound),
-            (_, 4) => Self::Ended(Ending::NotExecutable),
-            (_, 5) => Self::Ended(Ending::Lost),
-            _ => Self::Ended(Ending::Failed),
+        let value = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
+        match bytes[0] {
+            0 => Self::Started(value),
+            1 => Self::LetGo,
+            2 => Self::Stopped,
+            _ => Self::Signal(value.cast_signed()),
         }
     }
 }
+
+/// How often the keeper looks whether a stopped command goes on.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Sends a message; a partner that is gone does not need it.
 fn tell(channel: &mut Channel, message: Message) {
@@ -76,14 +73,13 @@ fn hear(channel: &mut Channel) -> Option<Message> {
 pub(super) fn run(
     task: &Task,
     environment: &[(&str, OsString)],
-    inherited: &[&File],
     mut signals: Signals,
     duty: &mut dyn Duty,
 ) -> io::Result<Run> {
     let (mut ours, theirs) = sys::channel()?;
-    sys::adopt_orphans();
     let wrapper = std::process::id();
-    // No signal may arrive in the keeper before it has a pipe of its own.
+    sys::adopt_orphans();
+    // No signal may reach the keeper before it has a pipe of its own.
     let keeper = sys::with_signals_blocked(|| {
         signals.catch(sys::FORWARDED);
         signals.catch(&[sys::CHILD_CHANGED]);
@@ -92,132 +88,134 @@ pub(super) fn run(
             Forked::Child => signals.renew().map(|()| None).or(Ok(None)),
         }
     })?;
-    if let Some(keeper) = keeper {
-        drop(theirs);
-        return Ok(Wrapper { task, keeper, signals }.until_end(&mut ours, duty));
-    }
-    drop(ours);
-    keep(task, environment, inherited, signals, duty, theirs, wrapper);
-    sys::exit_now(0)
-}
-
-/// The keeper's life.
-fn keep(
-    task: &Task,
-    environment: &[(&str, OsString)],
-    inherited: &[&File],
-    signals: Signals,
-    duty: &mut dyn Duty,
-    mut channel: Channel,
-    wrapper: u32,
-) {
-    sys::adopt_orphans();
-    duty.begin(std::process::id());
-    let ending = match spawn(task, environment, inherited) {
-        Ok(command) => {
-            tell(&mut channel, Message::Started(command.id()));
-            let limit = Limit::new(task, Instant::now());
-            let watch = Watch { command: command.id(), signals: &signals, limit, pending: Pending::default() };
-            watch.until_end(Some(Partner { channel: &mut channel, wrapper }))
-        }
-        Err(ending) => ending,
+    let Some(keeper) = keeper else {
+        drop(ours);
+        Keeper { task, signals, channel: theirs, wrapper, duty }.run();
+        sys::exit_now(0)
     };
-    let ending = duty.end(ending);
-    tell(&mut channel, Message::Ended(ending));
-}
-
-/// The wrapper's side while there is a keeper.
-struct Wrapper<'a> {
-    task: &'a Task,
-    keeper: u32,
-    signals: Signals,
-}
-
-impl Wrapper<'_> {
-    fn until_end(self, channel: &mut Channel, duty: &mut dyn Duty) -> Run {
-        let begun = Instant::now();
-        let mut got = Vec::new();
-        let mut command = None;
-        let ending = loop {
-            let Ok(happened) = sys::poll(&[Event::Readable(self.signals.fd()), Event::Readable(sys::fd(channel))], None)
-            else {
-                continue;
+    drop(theirs);
+    duty.begin();
+    let mut keeper = Some(keeper);
+    let (ending, got) = match spawn(task, environment, &duty.files()) {
+        Ok(command) => {
+            tell(&mut ours, Message::Started(command.id()));
+            let mut watch = Watch {
+                command: command.id(),
+                keeper: &mut keeper,
+                channel: Some(&mut ours),
+                signals: &signals,
+                limit: Limit::new(task, Instant::now()),
+                pending: Pending::default(),
+                got: Vec::new(),
             };
+            (watch.until_end(), watch.got)
+        }
+        Err(ending) => (ending, Vec::new()),
+    };
+    let ending = duty.write_down(Some(ending));
+    tell(&mut ours, Message::LetGo);
+    duty.let_go();
+    if let Some(keeper) = keeper {
+        // It has nothing left to do, and must not be left for somebody else to reap.
+        let _ = sys::send(keeper, sys::KILL);
+        sys::reap(keeper);
+    }
+    let die_of = match ending {
+        Ending::Signaled(signal) if sys::DIE_OF.contains(&signal) && got.contains(&signal) => Some(signal),
+        _ => None,
+    };
+    Ok(Run { ending, die_of })
+}
+
+/// The keeper's side.
+struct Keeper<'a> {
+    task: &'a Task,
+    signals: Signals,
+    channel: Channel,
+    wrapper: u32,
+    duty: &'a mut dyn Duty,
+}
+
+impl Keeper<'_> {
+    fn run(mut self) {
+        let mut command: Option<(Process, Instant)> = None;
+        let mut stopped = false;
+        loop {
+            let events = [Event::Readable(self.signals.fd()), Event::Readable(sys::fd(&self.channel))];
+            let Ok(happened) = sys::poll(&events, stopped.then_some(LOOK)) else { continue };
+            if stopped && command.as_ref().is_some_and(|(command, _)| !command.is_stopped()) {
+                // Continued or killed without the wrapper: it must go on, too, or the lock would never be let go.
+                stopped = false;
+                if sys::parent() == self.wrapper {
+                    let _ = sys::send(self.wrapper, sys::CONTINUE);
+                }
+            }
             if happened[0] {
                 for Received { signal, from_terminal } in self.signals.take() {
-                    if signal == sys::CHILD_CHANGED {
-                        continue;
-                    }
-                    got.push(signal);
-                    if !from_terminal {
-                        tell(channel, Message::Signal(signal));
+                    if !from_terminal && signal != sys::CHILD_CHANGED {
+                        tell(&mut self.channel, Message::Signal(signal));
                     }
                 }
             }
             if happened[1] {
-                match hear(channel) {
-                    Some(Message::Started(pid)) => command = Some(pid),
-                    Some(Message::Ended(ending)) => {
-                        sys::reap(self.keeper);
-                        break ending;
-                    }
+                match hear(&mut self.channel) {
+                    // The wrapper has not reaped it yet, so the number cannot mean another process.
+                    Some(Message::Started(pid)) => command = Some((Process::open(pid), Instant::now())),
+                    Some(Message::Stopped) => stopped = true,
+                    Some(Message::LetGo) => return self.duty.let_go(),
                     Some(Message::Signal(_)) => {}
-                    None => break self.replace_keeper(command, begun, duty),
+                    None => return self.replace_wrapper(command),
                 }
             }
-        };
-        got.extend(self.signals.take().iter().map(|received| received.signal));
-        let die_of = match ending {
-            Ending::Signaled(signal) if sys::DIE_OF.contains(&signal) && got.contains(&signal) => Some(signal),
-            _ => None,
-        };
-        Run { ending, die_of }
-    }
-
-    /// The keeper was killed: the command is our child now.
-    fn replace_keeper(&self, command: Option<u32>, begun: Instant, duty: &mut dyn Duty) -> Ending {
-        // Its children come to us while it dies; once it is reaped they are all here.
-        sys::reap(self.keeper);
-        // Killed before it could tell: a command that it had just started is then our only child.
-        let command = command.or_else(|| sys::children(std::process::id()).first().copied());
-        duty.begin(std::process::id());
-        let ending = match command {
-            Some(command) => {
-                let limit = Limit::new(self.task, begun);
-                let watch = Watch { command, signals: &self.signals, limit, pending: Pending::default() };
-                watch.until_end(None)
-            }
-            None => Ending::Failed,
-        };
-        duty.end(ending)
-    }
-}
-
-/// The wrapper, as the keeper sees it.
-struct Partner<'a> {
-    channel: &'a mut Channel,
-    wrapper: u32,
-}
-
-impl Partner<'_> {
-    /// Lets the wrapper stop or go on as the command does, so that a shell sees the job as if it were the command.
-    fn follow(&self, signal: i32) {
-        if sys::parent() == self.wrapper {
-            let _ = sys::send(self.wrapper, signal);
         }
     }
+
+    /// The wrapper was killed.
+    fn replace_wrapper(self, command: Option<(Process, Instant)>) {
+        let Some((command, begun)) = command else {
+            // Killed before it could tell whether the command runs: if it does, its own descriptors hold the lock.
+            return;
+        };
+        self.duty.replace();
+        let mut limit = Limit::new(self.task, begun);
+        loop {
+            let now = Instant::now();
+            let ended = command.has_ended();
+            let all_gone = (ended && !limit.is_over()) || limit.enforce(now, &|| command.tree());
+            if ended && all_gone {
+                break;
+            }
+            let timeout = limit.next().map(|next| next.saturating_duration_since(now));
+            // What the terminal or the group sends, the command gets itself; what is sent to us alone is for it.
+            if command.wait(&self.signals, timeout) {
+                for Received { signal, from_terminal } in self.signals.take() {
+                    if !from_terminal && signal != sys::CHILD_CHANGED {
+                        command.send(signal);
+                    }
+                }
+            }
+        }
+        self.duty.write_down(None);
+        self.duty.let_go();
+    }
 }
 
-/// Looking after a command that is our child.
+/// The wrapper's side: looking after its child.
 struct Watch<'a> {
     command: u32,
+    /// Until it was reaped.
+    keeper: &'a mut Option<u32>,
+    /// To the keeper, as long as it lives.
+    channel: Option<&'a mut Channel>,
     signals: &'a Signals,
     limit: Limit,
     pending: Pending,
+    /// All signals that this process got itself.
+    got: Vec<i32>,
 }
 
 impl Watch<'_> {
-    fn until_end(mut self, mut partner: Option<Partner<'_>>) -> Ending {
+    fn until_end(&mut self) -> Ending {
         let mut ended = None;
         loop {
             while let Some((pid, event)) = sys::next_child_event() {
@@ -225,50 +223,63 @@ impl Watch<'_> {
                 match event {
                     ChildEvent::Exited(status) if ours => ended = Some(Ending::Exited(status)),
                     ChildEvent::Signaled(signal) if ours => ended = Some(Ending::Signaled(signal)),
-                    ChildEvent::Stopped | ChildEvent::Continued if ours => {
-                        let signal = if event == ChildEvent::Stopped { sys::STOP } else { sys::CONTINUE };
-                        partner.iter().for_each(|partner| partner.follow(signal));
+                    // Whoever started us sees the job as if it were the command.
+                    ChildEvent::Stopped if ours => {
+                        if let Some(channel) = self.channel.as_deref_mut() {
+                            tell(channel, Message::Stopped);
+                            let _ = sys::send(std::process::id(), sys::STOP);
+                        }
                     }
+                    ChildEvent::Exited(_) | ChildEvent::Signaled(_) if *self.keeper == Some(pid) => *self.keeper = None,
                     // An orphan of the command's that became ours.
                     _ => {}
                 }
             }
             let now = Instant::now();
             let in_time = ended.is_some() && !self.limit.is_over();
-            let all_gone = in_time || self.limit.enforce(now);
-            if let Some(ending) = ended.filter(|_| all_gone) {
-                // Should the wrapper be stopped, it could not tell its caller that we are done.
-                partner.iter().for_each(|partner| partner.follow(sys::CONTINUE));
-                return if self.limit.is_over() { Ending::Overtime } else { ending };
+            let all_gone = in_time || {
+                let keeper = *self.keeper;
+                self.limit.enforce(now, &|| {
+                    sys::descendants(std::process::id()).into_iter().filter(|pid| Some(*pid) != keeper).collect()
+                })
+            };
+            match ended.filter(|_| all_gone) {
+                Some(_) if self.limit.is_over() => return Ending::Overtime,
+                Some(ending) => return ending,
+                None => {}
             }
             if ended.is_none() {
-                for signal in self.pending.due(now, partner.is_none()) {
+                for signal in self.pending.due(now, self.channel.is_none()) {
                     let _ = sys::send(self.command, signal);
                 }
             }
-            self.sleep(&mut partner, now);
+            self.sleep(now);
         }
     }
 
-    fn sleep(&mut self, partner: &mut Option<Partner<'_>>, now: Instant) {
+    fn sleep(&mut self, now: Instant) {
         let wake = [self.limit.next(), self.pending.next()].into_iter().flatten().min();
         let timeout = wake.map(|wake| wake.saturating_duration_since(now));
-        let channel = partner.as_ref().map(|partner| Event::Readable(sys::fd(partner.channel)));
+        let channel = self.channel.as_deref().map(|channel| Event::Readable(sys::fd(channel)));
         let events: Vec<Event<'_>> = [Event::Readable(self.signals.fd())].into_iter().chain(channel).collect();
         let Ok(happened) = sys::poll(&events, timeout) else { return };
         let now = Instant::now();
         if happened[0] {
             for Received { signal, from_terminal } in self.signals.take() {
-                if signal != sys::CHILD_CHANGED && !from_terminal {
-                    self.pending.note(signal, Witness::Keeper, now);
+                if signal == sys::CHILD_CHANGED {
+                    continue;
+                }
+                self.got.push(signal);
+                if !from_terminal {
+                    self.pending.note(signal, Witness::Wrapper, now);
                 }
             }
         }
         if happened.get(1) == Some(&true) {
-            match partner.as_mut().and_then(|partner| hear(partner.channel)) {
-                Some(Message::Signal(signal)) => self.pending.note(signal, Witness::Wrapper, now),
+            match self.channel.as_deref_mut().and_then(hear) {
+                Some(Message::Signal(signal)) => self.pending.note(signal, Witness::Keeper, now),
                 Some(_) => {}
-                None => *partner = None,
+                None => self.channel = None,
             }
         }
     }
@@ -280,9 +291,7 @@ mod tests {
 
     #[test]
     fn messages_survive_the_channel() {
-        let endings = [Ending::Exited(255), Ending::Signaled(9), Ending::Overtime, Ending::NotFound, Ending::NotExecutable, Ending::Lost, Ending::Failed];
-        let messages = endings.map(Message::Ended).into_iter().chain([Message::Started(4_000_000_000), Message::Signal(15)]);
-        for message in messages {
+        for message in [Message::Started(4_000_000_000), Message::LetGo, Message::Stopped, Message::Signal(15)] {
             assert_eq!(Message::decode(message.encode()), message);
         }
     }

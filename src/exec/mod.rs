@@ -1,14 +1,14 @@
 //! How does the wrapped command run? As if repoguard were not there, and never without the lock.
 //!
-//! Three processes in one process group: the *wrapper* (who was called), the *keeper* (its child, the parent of the
-//! command), and the command. Wrapper and keeper share the lock's open files, and the command inherits them:
+//! Three processes in one process group: the *wrapper* (who was called), the command (its child), and the *keeper* (its
+//! other child). Wrapper and keeper share the lock's open files, and the command inherits them:
 //!
-//! - the command ends: the keeper lets the lock go and tells the wrapper the status;
-//! - the wrapper is killed: the keeper goes on until the command has ended;
-//! - the keeper is killed: the command becomes the wrapper's child, who does the keeper's work;
+//! - the command ends: the wrapper writes it down, lets the lock go, and ends with the command's status;
+//! - the wrapper is killed: the keeper waits until the command has ended, writes it down and lets the lock go;
+//! - the keeper is killed: the wrapper does not need it;
 //! - both are killed: the lock lives in the command's descriptors.
 //!
-//! A daemon that the command leaves behind has the descriptors, too, but the keeper's unlock counts for all of them.
+//! A daemon that the command leaves behind has the descriptors, too, but an unlock counts for all of them.
 
 mod keeper;
 mod signals;
@@ -86,12 +86,19 @@ pub fn die_of(signal: i32) {
     sys::die_of(signal);
 }
 
-/// What the command's keeper does at its two ends; called in whichever process does the keeper's work.
+/// What is done around a command; in the wrapper, or in the keeper where the wrapper was killed.
 pub(crate) trait Duty {
-    /// The command is about to run; `keeper` is the process that looks after it.
-    fn begin(&mut self, keeper: u32);
-    /// The command has ended, or never ran: let the lock go, and say how it ended in the end.
-    fn end(&mut self, ending: Ending) -> Ending;
+    /// The files that the command inherits, so that the lock lives as long as it does.
+    fn files(&self) -> Vec<&File>;
+    /// The command is about to run.
+    fn begin(&mut self);
+    /// The wrapper was killed; this process keeps the lock from now on.
+    fn replace(&mut self);
+    /// The command has ended, or never ran: write it down, and say how it ended in the end. `None`: it ended, but only
+    /// its parent could know how.
+    fn write_down(&mut self, ending: Option<Ending>) -> Ending;
+    /// Unlock, for all processes that share the lock. Done by both, one after the other.
+    fn let_go(&mut self);
 }
 
 /// How a run ended, and which signal this process got itself.
@@ -102,19 +109,18 @@ pub(crate) struct Run {
     pub(crate) die_of: Option<i32>,
 }
 
-/// Runs the task, blocking until its command has ended, with `inherited` handed down and `environment` added.
+/// Runs the task, blocking until its command has ended, with `environment` added to it.
 ///
 /// # Errors
 /// [`Error::Io`] when no keeper can be started; then `duty` was not called.
 pub(crate) fn run(
     task: &Task,
     environment: &[(&str, OsString)],
-    inherited: &[&File],
     signals: Signals,
     duty: &mut dyn Duty,
 ) -> Result<Run> {
     let program = task.command.first().map_or(OsStr::new(""), OsString::as_os_str);
-    keeper::run(task, environment, inherited, signals, duty).map_err(Error::io("start a keeper for", program))
+    keeper::run(task, environment, signals, duty).map_err(Error::io("start a keeper for", program))
 }
 
 /// Starts the command itself; it inherits the lock's open files.

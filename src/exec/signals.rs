@@ -2,7 +2,7 @@
 //! process group it got itself.
 //!
 //! Wrapper and keeper are in the command's process group. What reaches both was sent to the group, and so to the
-//! command; what reaches only one of them was meant for repoguard, and is passed on. The keeper decides, because it is
+//! command; what reaches only one of them was meant for repoguard, and is passed on. The wrapper decides, because it is
 //! the command's parent and so knows for sure which process its number means.
 
 use std::time::{Duration, Instant};
@@ -58,14 +58,14 @@ mod tests {
         let (mut pending, now) = (Pending::default(), Instant::now());
         pending.note(15, Witness::Keeper, now);
         pending.note(15, Witness::Wrapper, now);
-        assert_eq!(pending.due(now + Duration::from_secs(1), false), []);
+        assert!(pending.due(now + Duration::from_secs(1), false).is_empty());
     }
 
     #[test]
     fn signal_that_one_got_is_passed_on_after_a_moment() {
         let (mut pending, now) = (Pending::default(), Instant::now());
         pending.note(15, Witness::Wrapper, now);
-        assert_eq!(pending.due(now, false), []);
+        assert!(pending.due(now, false).is_empty());
         assert_eq!(pending.next(), Some(now + SECOND_WITHIN));
         assert_eq!(pending.due(now + SECOND_WITHIN, false), [15]);
     }

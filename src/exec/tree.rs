@@ -1,9 +1,6 @@
 //! How is a command made to end? First asked, then killed, with everything below it; never the caller's group.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::Task;
 use crate::sys;
@@ -51,20 +48,19 @@ impl Limit {
         }
     }
 
-    /// Does what is due: asks, then kills, all processes below this one. Tells whether none is left of those.
-    pub(super) fn enforce(&mut self, now: Instant) -> bool {
-        let below = |signal| {
-            let descendants = sys::descendants(std::process::id());
-            for &pid in &descendants {
+    /// Does what is due: asks, then kills, all processes that `tree` lists. Tells whether none is left of those.
+    pub(super) fn enforce(&mut self, now: Instant, tree: &dyn Fn() -> Vec<u32>) -> bool {
+        let send_all = |signal| {
+            let processes = tree();
+            for &pid in &processes {
                 // What has ended meanwhile needs no signal.
                 let _ = sys::send(pid, signal);
             }
-            descendants
+            processes
         };
         match self.state {
             State::Until(time) if now >= time => {
-                let told: HashSet<u32> = below(sys::TERMINATE).into_iter().collect();
-                for pid in told {
+                for pid in send_all(sys::TERMINATE) {
                     // A stopped process sees the signal only when it goes on.
                     let _ = sys::send(pid, sys::CONTINUE);
                 }
@@ -73,10 +69,10 @@ impl Limit {
             }
             State::Ending(time) if now >= time => {
                 self.state = State::Killing;
-                below(sys::KILL).is_empty()
+                send_all(sys::KILL).is_empty()
             }
-            State::Ending(_) | State::Asked => sys::descendants(std::process::id()).is_empty(),
-            State::Killing => below(sys::KILL).is_empty(),
+            State::Ending(_) | State::Asked => tree().is_empty(),
+            State::Killing => send_all(sys::KILL).is_empty(),
             State::Unlimited | State::Until(_) => true,
         }
     }

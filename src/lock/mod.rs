@@ -482,14 +482,12 @@ impl Held {
         self.parts.iter().map(|part| part.file.file()).chain(slot).collect()
     }
 
-    /// Writes who holds; `keeper` is the process that keeps the lock for the command.
+    /// Writes who holds; `keeper` is the process that keeps the lock where the one that asked for it was killed.
     ///
     /// # Errors
     /// [`Error::Io`]: the lock is held all the same.
-    pub(crate) fn announce(&mut self, keeper: u32) -> Result<()> {
-        self.record.keeper = Some(keeper);
-        // Written later than the keeper started, so that it is not taken for a later process with the same number.
-        self.record.boot_ms = sys::boot_ms();
+    pub(crate) fn announce(&mut self, keeper: Option<u32>) -> Result<()> {
+        self.record.keeper = keeper;
         self.slot.as_ref().map_or(Ok(()), |slot| slot.write(&self.record))
     }
 
@@ -510,15 +508,21 @@ impl Held {
         Holder { released_ms: Some(holder::unix_ms(SystemTime::now())), ..self.record.clone() }
     }
 
-    /// Lets the lock go, for all processes that share it; the record says when.
+    /// Records the release that is about to come.
     ///
     /// # Errors
-    /// [`Error::Io`] when the record could not be written: the lock is free all the same.
-    pub(crate) fn release(self) -> Result<()> {
-        let result = self.slot.as_ref().map_or(Ok(()), |slot| slot.release(&self.ended()));
+    /// [`Error::Io`]: the lock can be let go all the same.
+    pub(crate) fn record_release(&self) -> Result<()> {
+        self.slot.as_ref().map_or(Ok(()), |slot| slot.write(&self.ended()))
+    }
+
+    /// Lets the lock go, for all processes that share it.
+    pub(crate) fn unlock(&self) {
+        if let Some(slot) = &self.slot {
+            slot.release();
+        }
         for part in self.parts.iter().rev() {
             part.file.unlock();
         }
-        result
     }
 }

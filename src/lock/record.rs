@@ -156,14 +156,12 @@ impl Slot {
         fs::overwrite(self.lock.file(), &self.path, &record.to_record())
     }
 
-    /// Gives the slot up, its record saying when.
-    pub(crate) fn release(&self, record: &Holder) -> Result<()> {
-        let result = self.write(record);
+    /// Gives the slot up.
+    pub(crate) fn release(&self) {
         if self.number >= KEEP_SLOTS && self.lock.is_at(&self.path) {
             fs::remove(&self.path);
         }
         self.lock.unlock();
-        result
     }
 }
 

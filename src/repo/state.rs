@@ -1,8 +1,10 @@
 //! Where is HEAD? Read from the files, as plain data; the cost does not grow with the number of refs.
 
-use std::path::Path;
+use std::{
+    io::ErrorKind::{IsADirectory, NotADirectory, NotFound},
+    path::Path,
+};
 
-use gix::refs::{Target, file::Store};
 use serde::{Deserialize, Serialize};
 
 use super::{Repo, git, layout::Worktree};
@@ -44,33 +46,57 @@ pub(crate) fn index_stamp(worktree: &Worktree) -> Option<String> {
 
 /// `None` where git itself must be asked: another ref storage than files, or nothing readable.
 fn read_head(git_dir: &Path, common: &Path) -> Option<Head> {
-    let store = if git_dir == common {
-        Store::at(git_dir.to_owned(), gix::hash::Kind::default())
-    } else {
-        Store::for_linked_worktree(git_dir.to_owned(), common.to_owned(), gix::hash::Kind::default())
-    };
-    let mut target = store.try_find_loose("HEAD").ok()??.target;
-    let mut branch = None;
+    let mut branch: Option<String> = None;
+    let mut target = read_ref(&git_dir.join("HEAD"))??;
     // Git follows at most five levels of symbolic references.
     for _ in 0..5 {
-        match target {
-            Target::Object(id) => return Some(Head { branch, commit: Some(id.to_string()) }),
-            Target::Symbolic(name) => {
-                if name.as_bstr() == "refs/heads/.invalid" {
-                    return None;
-                }
-                branch = Some(name.to_string());
-                let found = match store.try_find_loose(name.as_ref()).ok()? {
-                    Some(found) => Some(gix::refs::Reference::from(found)),
-                    None => match store.open_packed_buffer().ok()? {
-                        Some(packed) => store.try_find_packed(name.as_ref(), Some(&packed)).ok()?,
-                        None => None,
-                    },
-                };
-                let Some(found) = found else { return Some(Head { branch, commit: None }) };
-                target = found.target;
-            }
+        let Target::Symbolic(name) = target else {
+            let Target::Commit(id) = target else { return None };
+            return Some(Head { branch, commit: Some(id) });
+        };
+        if name == "refs/heads/.invalid" || !name.starts_with("refs/") || name.contains("..") {
+            return None;
+        }
+        let found = match read_ref(&common.join(&name))? {
+            Some(found) => Some(found),
+            None => read_packed(common, &name)?.map(Target::Commit),
+        };
+        branch = Some(name);
+        match found {
+            Some(found) => target = found,
+            None => return Some(Head { branch, commit: None }),
         }
     }
     None
+}
+
+/// What a reference's file says.
+enum Target {
+    Symbolic(String),
+    Commit(String),
+}
+
+/// Reads one loose reference: `Some(None)` when there is none, `None` when it is not what git writes.
+///
+/// By hand, because gix asks the processor what it can do before it decodes an id, which costs more than the rest.
+fn read_ref(path: &Path) -> Option<Option<Target>> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory | IsADirectory) => return Some(None),
+        Err(_) => return None,
+    };
+    let text = text.trim_end();
+    if let Some(name) = text.strip_prefix("ref:") {
+        return Some(Some(Target::Symbolic(name.trim_start().to_owned())));
+    }
+    let is_id = matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then(|| Some(Target::Commit(text.to_owned())))
+}
+
+/// Looks a reference up among the packed ones: by bisection, however many there are.
+fn read_packed(common: &Path, name: &str) -> Option<Option<String>> {
+    let store = gix::refs::file::Store::at(common.to_owned(), gix::hash::Kind::default());
+    let Some(packed) = store.open_packed_buffer().ok()? else { return Some(None) };
+    let reference = store.try_find_packed(name, Some(&packed)).ok()?;
+    Some(reference.and_then(|reference| reference.target.try_id().map(|id| id.to_owned().to_string())))
 }

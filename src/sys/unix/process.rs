@@ -5,6 +5,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::OnceLock,
+    time::Duration,
 };
 
 use rustix::{
@@ -12,7 +13,7 @@ use rustix::{
     time::ClockId,
 };
 
-use crate::sys::{ChildEvent, Forked};
+use crate::sys::{ChildEvent, Event, Forked};
 
 /// Milliseconds of a clock tick in `/proc/PID/stat`: Linux shows 100 a second on every platform.
 const TICK_MS: u64 = 10;
@@ -186,12 +187,6 @@ pub(crate) fn ancestors() -> Vec<u32> {
     chain
 }
 
-/// The processes whose parent is `pid`.
-pub(crate) fn children(pid: u32) -> Vec<u32> {
-    let is_child = |child: &u32| process_state(*child).is_some_and(|state| state.parent == pid);
-    all_processes().into_iter().filter(is_child).collect()
-}
-
 /// All processes below `root`, children before grandchildren.
 pub(crate) fn descendants(root: u32) -> Vec<u32> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
@@ -230,4 +225,74 @@ pub(crate) fn process_owner(pid: u32) -> Option<u32> {
 /// The directory of another process, if it may be read.
 pub(crate) fn working_directory(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/cwd")).ok()
+}
+
+/// A process that may not be our child, and that cannot be taken for a later one with the same number.
+pub(crate) struct Process {
+    pid: u32,
+    started_ms: Option<u64>,
+    #[cfg(target_os = "linux")]
+    handle: Option<std::os::fd::OwnedFd>,
+}
+
+impl Process {
+    /// Takes hold of a process that exists now.
+    pub(crate) fn open(pid: u32) -> Self {
+        Self {
+            pid,
+            started_ms: process_state(pid).map(|state| state.started_ms),
+            #[cfg(target_os = "linux")]
+            handle: i32::try_from(pid).ok().and_then(Pid::from_raw).and_then(|pid| {
+                rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+            }),
+        }
+    }
+
+    /// Tells whether it has ended; a process that nobody has reaped yet has.
+    pub(crate) fn has_ended(&self) -> bool {
+        match (process_state(self.pid), self.started_ms) {
+            (Some(state), started) => state.zombie || started.is_none_or(|started| state.started_ms != started),
+            (None, _) => still_runs(self.pid, boot_ms()) != Some(true),
+        }
+    }
+
+    /// Tells whether it is stopped.
+    pub(crate) fn is_stopped(&self) -> bool {
+        !self.has_ended() && process_state(self.pid).is_some_and(|state| state.stopped)
+    }
+
+    /// Waits until it has ended, a signal has come, or the time is over; tells whether a signal has come.
+    pub(crate) fn wait(&self, signals: &super::Signals, timeout: Option<Duration>) -> bool {
+        /// How often to look where the system has no handles for processes.
+        const LOOK: Duration = Duration::from_millis(20);
+        let mut events = vec![Event::Readable(signals.fd())];
+        #[cfg(target_os = "linux")]
+        let timeout = match &self.handle {
+            Some(handle) => {
+                events.push(Event::Readable(super::fd(handle)));
+                timeout
+            }
+            None => Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK))),
+        };
+        #[cfg(not(target_os = "linux"))]
+        let timeout = Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK)));
+        super::poll(&events, timeout).is_ok_and(|happened| happened[0])
+    }
+
+    /// Sends it a signal, if it still runs.
+    pub(crate) fn send(&self, signal: i32) {
+        if !self.has_ended() {
+            let _ = super::send(self.pid, signal);
+        }
+    }
+
+    /// It and all processes below it.
+    pub(crate) fn tree(&self) -> Vec<u32> {
+        if self.has_ended() {
+            return Vec::new();
+        }
+        let mut tree = descendants(self.pid);
+        tree.insert(0, self.pid);
+        tree
+    }
 }
