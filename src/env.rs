@@ -1,39 +1,37 @@
 //! Which environment variables matter? Every name in one place; the only room that reads the environment.
 
+#![expect(clippy::disallowed_methods, reason = "this is the room that reads the environment")]
+
 use std::ffi::OsString;
 
 /// Secret of the hold that a command runs inside of; set for the command.
-pub const TOKEN: &str = "REPOGUARD_TOKEN";
+pub(crate) const TOKEN: &str = "REPOGUARD_TOKEN";
 /// Fencing number of the hold; set for the command.
-pub const FENCE: &str = "REPOGUARD_FENCE";
+pub(crate) const FENCE: &str = "REPOGUARD_FENCE";
 /// Path of the lock file; set for the command.
-pub const LOCK_PATH: &str = "REPOGUARD_LOCK_PATH";
+pub(crate) const LOCK_PATH: &str = "REPOGUARD_LOCK_PATH";
 /// What is held: `worktree`, `repo`, or `name NAME`, separated by commas; set for the command.
-pub const LOCK_SCOPE: &str = "REPOGUARD_LOCK_SCOPE";
+pub(crate) const LOCK_SCOPE: &str = "REPOGUARD_LOCK_SCOPE";
 /// What stands before each setting's name, as in `REPOGUARD_TIMEOUT`: the variable wins over git's configuration.
-pub const SETTING_PREFIX: &str = "REPOGUARD_";
+pub(crate) const SETTING_PREFIX: &str = "REPOGUARD_";
 
 /// Reads a variable; empty counts as not set.
-#[must_use]
-pub fn get(name: &str) -> Option<OsString> {
+pub(crate) fn get(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// Reads a variable as text; empty or not UTF-8 counts as not set.
-#[must_use]
-pub fn text(name: &str) -> Option<String> {
+pub(crate) fn text(name: &str) -> Option<String> {
     get(name).and_then(|value| value.into_string().ok())
 }
 
 /// Name of the user who runs this process, as the environment tells it.
-#[must_use]
-pub fn user() -> Option<String> {
+pub(crate) fn user() -> Option<String> {
     text("USER").or_else(|| text("LOGNAME"))
 }
 
 /// The coding agent or CI system that this process was started by, recognised by the variables they document.
-#[must_use]
-pub fn agent() -> Option<&'static str> {
+pub(crate) fn agent() -> Option<&'static str> {
     const KNOWN: &[(&str, &str)] = &[
         ("CLAUDECODE", "claude-code"),
         ("CODEX_SANDBOX", "codex"),

@@ -135,7 +135,8 @@ impl Error {
         Some(match self {
             Self::Busy { .. } => "`repoguard status` shows who holds it and who waits".to_owned(),
             Self::Deadlock { .. } => {
-                "take all locks at once, `repoguard exec --name A --name B -- …`, or always in the same order".to_owned()
+                "take all locks at once, `repoguard exec --name A --name B -- …`, or always in the same order"
+                    .to_owned()
             }
             Self::NeverGranted { .. } => "ask for the wider lock in the outer `repoguard exec`".to_owned(),
             Self::NoLocks { .. } => "`flock --verbose FILE true` tells more; use a local file system".to_owned(),

@@ -142,7 +142,9 @@ fn compare(repo: &Repo, held: &Held, sharing: Sharing, tell: &mut dyn FnMut(Noti
     };
     let before: Vec<Before> = held.worktrees.iter().map(look).collect();
     let covers = |hold: &Holder, worktree: &Worktree| {
-        hold.resources.iter().any(|(key, mode)| *key == worktree.key || (key == "repo" && *mode == lock::Mode::Exclusive))
+        hold.resources
+            .iter()
+            .any(|(key, mode)| *key == worktree.key || (key == "repo" && *mode == lock::Mode::Exclusive))
     };
     for died in &held.died {
         let moved = before.iter().filter(|before| covers(died, &before.worktree)).find_map(Before::head_moved);

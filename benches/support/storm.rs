@@ -15,7 +15,7 @@ use std::{
 use super::{process, repo::Repo};
 
 /// After this long without an event the bench gives up: somebody hangs.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The lock that a storm is about, and how to run a command under it.
 pub struct Lock {

@@ -14,9 +14,9 @@ impl Target {
         Self { text: String::new(), met: None }
     }
 
-    /// The value must not be above the limit.
+    /// The value must not be above the limit, in hundredths, as the table shows both.
     pub fn at_most(limit: f64, value: f64) -> Self {
-        Self { text: format!("≤ {limit}"), met: Some(value <= limit) }
+        Self { text: format!("≤ {limit}"), met: Some((value * 100.0).round() <= (limit * 100.0).round()) }
     }
 
     /// A target in words.

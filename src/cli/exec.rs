@@ -23,8 +23,8 @@ use super::{
 /// ran, 124 stopped by --max-hold, 125 repoguard failed, 126 CMD cannot be run, 127 no such command, 128+n died of signal
 /// n or interrupted by it while waiting, 2 wrong use.
 ///
-/// CMD finds REPOGUARD_FENCE (a number larger than that of every hold before), REPOGUARD_TOKEN (who is given it is inside
-/// this hold), REPOGUARD_LOCK_PATH and REPOGUARD_LOCK_SCOPE in its environment.
+/// CMD finds `REPOGUARD_FENCE` (a number larger than that of every hold before), `REPOGUARD_TOKEN` (who is given it is
+/// inside this hold), `REPOGUARD_LOCK_PATH` and `REPOGUARD_LOCK_SCOPE` in its environment.
 #[derive(Debug, PartialEq, Args)]
 pub(super) struct Arguments {
     /// Wait at most this long: `30s`, `5m`, `1.5`; `0` tries once [default: repoguard.timeout, else without limit]
@@ -128,9 +128,12 @@ pub(super) fn parsed(context: &Context, matches: &ArgMatches) -> anyhow::Result<
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Exit> {
-    let result_file = arguments.result_file.as_ref().map(|path| {
-        File::create(path).with_context(|| format!("cannot create the result file `{}`", path.display()))
-    });
+    #[expect(clippy::disallowed_methods, reason = "the user's own file, wherever it leads")]
+    let create = |path| File::create(path);
+    let result_file = arguments
+        .result_file
+        .as_ref()
+        .map(|path| create(path).with_context(|| format!("cannot create the result file `{}`", path.display())));
     let mut result_file = result_file.transpose()?;
     let result = execute(context, arguments);
     context.ui.waiting_over();
@@ -169,7 +172,9 @@ impl Arguments {
     fn request(&self, config: &Config, task: &Task) -> anyhow::Result<Request> {
         let request = self.resources.request(config)?;
         if self.shared && request.scope == Some(Scope::Repo) {
-            return Err(Usage("the whole repository cannot be held shared: --shared with --scope repo".to_owned()).into());
+            return Err(
+                Usage("the whole repository cannot be held shared: --shared with --scope repo".to_owned()).into()
+            );
         }
         Ok(Request {
             mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
@@ -248,7 +253,6 @@ fn report(arguments: &Arguments, result: &anyhow::Result<Outcome>) -> serde_json
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,10 +264,29 @@ mod tests {
     #[test]
     fn both_ways_to_read_a_command_line_agree() {
         let lines = [
-            "-- true", "true", "-n -- true", "--no-wait true -n", "-s -- git status", "-x -- -n", "-w 5 -- true",
-            "--timeout 1.5 -s -- sh -c x", "-w 0 true", "-- -- x", "-sx -- true", "-n -w 1 -- true", "-s -x -- true",
-            "-w -- true", "-w soon -- true", "-n -n -- true", "--bogus -- true", "--", "-q -- true", "-w -1 -- true",
-            "--timeout=3 -- true", "-E 3 -- true", "-c x",
+            "-- true",
+            "true",
+            "-n -- true",
+            "--no-wait true -n",
+            "-s -- git status",
+            "-x -- -n",
+            "-w 5 -- true",
+            "--timeout 1.5 -s -- sh -c x",
+            "-w 0 true",
+            "-- -- x",
+            "-sx -- true",
+            "-n -w 1 -- true",
+            "-s -x -- true",
+            "-w -- true",
+            "-w soon -- true",
+            "-n -n -- true",
+            "--bogus -- true",
+            "--",
+            "-q -- true",
+            "-w -1 -- true",
+            "--timeout=3 -- true",
+            "-E 3 -- true",
+            "-c x",
         ];
         for line in lines {
             let arguments = words(&format!("repoguard exec {line}"));

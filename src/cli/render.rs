@@ -83,12 +83,12 @@ impl Ui {
         }
         let mut line = self.waiting.borrow_mut();
         if io::stderr().is_terminal() {
-            let live = line.live.get_or_insert_with(|| {
+            let bar = line.live.get_or_insert_with(|| {
                 let style = ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
                 ProgressBar::new_spinner().with_style(style)
             });
-            live.set_message(format!("{} waiting {}", self.styled(YELLOW, "repoguard:"), waiting_text(waiting)));
-            live.tick();
+            bar.set_message(format!("{} waiting {}", self.styled(YELLOW, "repoguard:"), waiting_text(waiting)));
+            bar.tick();
         } else if line.said.is_none_or(|said| waiting.waited >= said + REPEAT) {
             line.said = Some(waiting.waited);
             self.say(&format!("waiting {}", waiting_text(waiting)));
@@ -97,8 +97,8 @@ impl Ui {
 
     /// Takes the live line off the screen.
     pub(super) fn waiting_over(&self) {
-        if let Some(live) = self.waiting.borrow_mut().live.take() {
-            live.finish_and_clear();
+        if let Some(bar) = self.waiting.borrow_mut().live.take() {
+            bar.finish_and_clear();
         }
     }
 
@@ -152,15 +152,18 @@ impl Ui {
     /// Says why a command did not run, or not to its end.
     pub(super) fn not_run(&self, ending: Ending, task: &Task) {
         let program = task.command.first().map_or_else(String::new, |program| program.to_string_lossy().into_owned());
-        self.line(RED, &match ending {
-            Ending::NotFound => format!("`{program}`: no such command"),
-            Ending::NotExecutable => format!("`{program}`: cannot be run"),
-            Ending::Overtime => {
-                let max = task.max_hold.unwrap_or_default();
-                format!("`{program}` was stopped: it held the lock for more than {}", duration(max))
-            }
-            _ => format!("`{program}` could not be started"),
-        });
+        self.line(
+            RED,
+            &match ending {
+                Ending::NotFound => format!("`{program}`: no such command"),
+                Ending::NotExecutable => format!("`{program}`: cannot be run"),
+                Ending::Overtime => {
+                    let max = task.max_hold.unwrap_or_default();
+                    format!("`{program}` was stopped: it held the lock for more than {}", duration(max))
+                }
+                _ => format!("`{program}` could not be started"),
+            },
+        );
     }
 
     fn say(&self, text: &str) {
@@ -235,44 +238,44 @@ pub(super) fn redraw(text: &str) -> anyhow::Result<()> {
 
 fn waiting_text(waiting: &Waiting<'_>) -> String {
     let (holders, ahead) = waiting.holders_and_ahead();
-    let held_by = match holders.split_first() {
-        Some((first, [])) => format!("held by {}", who(first)),
-        Some((first, rest)) => format!("held by {} and {} more", who(first), rest.len()),
-        None => "about to be free".to_owned(),
+    // What matters most comes first: a narrow terminal shows only that.
+    let holder = match holders.split_first() {
+        Some((first, [])) => who(first),
+        Some((first, rest)) => format!("{} and {} more", who(first), rest.len()),
+        None => "whoever lets go just now".to_owned(),
     };
     let place = match ahead.len() {
         0 => "we are next".to_owned(),
-        1 => "1 before us".to_owned(),
         count => format!("{count} before us"),
     };
-    format!("{} for {}: {held_by}; {place}", duration(waiting.waited), waiting.what)
+    format!("{} for {holder}; {place}; for {}", duration(waiting.waited), waiting.what)
 }
 
 /// A holder or waiter in one line.
 pub(super) fn who(holder: &Holder) -> String {
-    let mut text = match holder.pid {
+    let mut parts = vec![match holder.pid {
         0 => "an unknown process".to_owned(),
         pid => format!("pid {pid}"),
-    };
-    let agent = holder.agent.as_ref().map_or_else(String::new, |agent| format!(", {agent}"));
+    }];
     if !holder.user.is_empty() {
-        text += &format!(" ({}@{}{agent})", holder.user, holder.host);
+        let agent = holder.agent.as_ref().map_or_else(String::new, |agent| format!(", {agent}"));
+        parts.push(format!("({}@{}{agent})", holder.user, holder.host));
     }
     if !holder.command.is_empty() {
-        text += &format!(" `{}`", holder.command);
+        parts.push(format!("`{}`", holder.command));
     }
     if holder.requested_ms > 0 {
         let since = holder.acquired_ms.unwrap_or(holder.requested_ms);
-        text += &format!(" since {} ({})", clock(since), duration(holder.age()));
+        parts.push(format!("since {} ({})", clock(since), duration(holder.age())));
     }
     if let Some(reason) = &holder.reason {
-        text += &format!(": {reason}");
+        parts.push(format!("for: {reason}"));
     }
     if !holder.inherited_by.is_empty() {
         let pids: Vec<String> = holder.inherited_by.iter().map(u32::to_string).collect();
-        text += &format!("; its processes were killed, the lock lives on in pid {}", pids.join(", "));
+        parts.push(format!("(its processes were killed, the lock lives on in pid {})", pids.join(", ")));
     }
-    text
+    parts.join(" ")
 }
 
 /// A time of day, with the date where it is not today's.

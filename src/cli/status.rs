@@ -70,7 +70,8 @@ impl Status {
     fn look(repo: &Repo, arguments: &Arguments) -> anyhow::Result<Self> {
         let lock = repo.inspect(&arguments.resources.request(&Config::default())?)?;
         // Under a live hold, HEAD moves by right.
-        let changed = if lock.holders.is_empty() && lock.died.is_empty() { repoguard::changed_outside(repo) } else { None };
+        let changed =
+            if lock.holders.is_empty() && lock.died.is_empty() { repoguard::changed_outside(repo) } else { None };
         Ok(Self { lock, changed })
     }
 

@@ -12,8 +12,9 @@ use std::{
 };
 
 use super::{
-    Duty, Ending, Run, Task, spawn,
+    Duty, Ending, Run, Task,
     signals::{Pending, Witness},
+    spawn,
     tree::Limit,
 };
 use crate::sys::{self, Channel, ChildEvent, Event, Forked, Process, Received, Signals};
@@ -27,6 +28,10 @@ enum Message {
     LetGo,
     /// Wrapper: the command was stopped, and so am I.
     Stopped,
+    /// Wrapper: which signals have arrived at yours?
+    Ask,
+    /// Keeper: all that I have told until now.
+    Answer,
     /// Keeper: this signal arrived.
     Signal(i32),
 }
@@ -39,7 +44,9 @@ impl Message {
             Self::Started(pid) => (0, pid),
             Self::LetGo => (1, 0),
             Self::Stopped => (2, 0),
-            Self::Signal(signal) => (3, signal.cast_unsigned()),
+            Self::Ask => (3, 0),
+            Self::Answer => (4, 0),
+            Self::Signal(signal) => (5, signal.cast_unsigned()),
         };
         let value = value.to_le_bytes();
         [kind, value[0], value[1], value[2], value[3]]
@@ -51,17 +58,31 @@ impl Message {
             0 => Self::Started(value),
             1 => Self::LetGo,
             2 => Self::Stopped,
+            3 => Self::Ask,
+            4 => Self::Answer,
             _ => Self::Signal(value.cast_signed()),
         }
     }
 }
 
+/// Tells whether a signal may have been sent to us alone; what comes from the terminal goes to the whole group. Whether
+/// a stopped command is to go on is decided by the wrapper alone, by the state of the command.
+fn is_for_the_command(received: &Received) -> bool {
+    !received.from_terminal && ![sys::CHILD_CHANGED, sys::CONTINUE].contains(&received.signal)
+}
+
 /// How often the keeper looks whether a stopped command goes on.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How long a command that goes on with us may take to be seen going on.
+const GO_ON_WITHIN: Duration = Duration::from_millis(50);
+
+/// How much later than the command we may get a signal that was sent to us all.
+const LATE: Duration = Duration::from_millis(5);
+
 /// Sends a message; a partner that is gone does not need it.
 fn tell(channel: &mut Channel, message: Message) {
-    let _ = channel.write_all(&message.encode());
+    drop(channel.write_all(&message.encode()));
 }
 
 /// Receives a message; `None` when the partner is gone.
@@ -96,7 +117,7 @@ pub(super) fn run(
     drop(theirs);
     duty.begin();
     let mut keeper = Some(keeper);
-    let (ending, got) = match spawn(task, environment, &duty.files()) {
+    let (ending, got) = match spawn(task, environment, &duty.files(), &signals) {
         Ok(command) => {
             tell(&mut ours, Message::Started(command.id()));
             let mut watch = Watch {
@@ -106,6 +127,7 @@ pub(super) fn run(
                 signals: &signals,
                 limit: Limit::new(task, Instant::now()),
                 pending: Pending::default(),
+                go_on_at: None,
                 got: Vec::new(),
             };
             (watch.until_end(), watch.got)
@@ -117,7 +139,7 @@ pub(super) fn run(
     duty.let_go();
     if let Some(keeper) = keeper {
         // It has nothing left to do, and must not be left for somebody else to reap.
-        let _ = sys::send(keeper, sys::KILL);
+        sys::send(keeper, sys::KILL);
         sys::reap(keeper);
     }
     let die_of = match ending {
@@ -147,26 +169,30 @@ impl Keeper<'_> {
                 // Continued or killed without the wrapper: it must go on, too, or the lock would never be let go.
                 stopped = false;
                 if sys::parent() == self.wrapper {
-                    let _ = sys::send(self.wrapper, sys::CONTINUE);
+                    sys::send(self.wrapper, sys::CONTINUE);
                 }
             }
-            if happened[0] {
-                for Received { signal, from_terminal } in self.signals.take() {
-                    if !from_terminal && signal != sys::CHILD_CHANGED {
-                        tell(&mut self.channel, Message::Signal(signal));
-                    }
-                }
-            }
+            self.report_signals();
             if happened[1] {
                 match hear(&mut self.channel) {
+                    Some(Message::Ask) => {
+                        self.report_signals();
+                        tell(&mut self.channel, Message::Answer);
+                    }
                     // The wrapper has not reaped it yet, so the number cannot mean another process.
                     Some(Message::Started(pid)) => command = Some((Process::open(pid), Instant::now())),
                     Some(Message::Stopped) => stopped = true,
                     Some(Message::LetGo) => return self.duty.let_go(),
-                    Some(Message::Signal(_)) => {}
+                    Some(Message::Signal(_) | Message::Answer) => {}
                     None => return self.replace_wrapper(command),
                 }
             }
+        }
+    }
+
+    fn report_signals(&mut self) {
+        for received in self.signals.take().into_iter().filter(is_for_the_command) {
+            tell(&mut self.channel, Message::Signal(received.signal));
         }
     }
 
@@ -188,10 +214,8 @@ impl Keeper<'_> {
             let timeout = limit.next().map(|next| next.saturating_duration_since(now));
             // What the terminal or the group sends, the command gets itself; what is sent to us alone is for it.
             if command.wait(&self.signals, timeout) {
-                for Received { signal, from_terminal } in self.signals.take() {
-                    if !from_terminal && signal != sys::CHILD_CHANGED {
-                        command.send(signal);
-                    }
+                for received in self.signals.take().iter().filter(|received| is_for_the_command(received)) {
+                    command.send(received.signal);
                 }
             }
         }
@@ -210,6 +234,8 @@ struct Watch<'a> {
     signals: &'a Signals,
     limit: Limit,
     pending: Pending,
+    /// When to look whether the command goes on as we do.
+    go_on_at: Option<Instant>,
     /// All signals that this process got itself.
     got: Vec<i32>,
 }
@@ -218,69 +244,142 @@ impl Watch<'_> {
     fn until_end(&mut self) -> Ending {
         let mut ended = None;
         loop {
+            let now = Instant::now();
+            // All that has arrived is read before anything is concluded from it.
+            self.read_signals(now);
+            self.read_keeper(now);
             while let Some((pid, event)) = sys::next_child_event() {
-                let ours = pid == self.command;
                 match event {
-                    ChildEvent::Exited(status) if ours => ended = Some(Ending::Exited(status)),
-                    ChildEvent::Signaled(signal) if ours => ended = Some(Ending::Signaled(signal)),
-                    // Whoever started us sees the job as if it were the command.
-                    ChildEvent::Stopped if ours => {
-                        if let Some(channel) = self.channel.as_deref_mut() {
-                            tell(channel, Message::Stopped);
-                            let _ = sys::send(std::process::id(), sys::STOP);
-                        }
-                    }
+                    ChildEvent::Exited(status) if pid == self.command => ended = Some(Ending::Exited(status)),
+                    ChildEvent::Signaled(signal) if pid == self.command => ended = Some(Ending::Signaled(signal)),
+                    ChildEvent::Stopped if pid == self.command => self.stop(),
                     ChildEvent::Exited(_) | ChildEvent::Signaled(_) if *self.keeper == Some(pid) => *self.keeper = None,
                     // An orphan of the command's that became ours.
                     _ => {}
                 }
             }
-            let now = Instant::now();
             let in_time = ended.is_some() && !self.limit.is_over();
-            let all_gone = in_time || {
-                let keeper = *self.keeper;
-                self.limit.enforce(now, &|| {
-                    sys::descendants(std::process::id()).into_iter().filter(|pid| Some(*pid) != keeper).collect()
-                })
-            };
-            match ended.filter(|_| all_gone) {
-                Some(_) if self.limit.is_over() => return Ending::Overtime,
-                Some(ending) => return ending,
-                None => {}
+            if let Some(ending) = ended.filter(|_| in_time || self.limit_enforced(now)) {
+                self.read_late_signals(ending);
+                return if self.limit.is_over() { Ending::Overtime } else { ending };
             }
             if ended.is_none() {
-                for signal in self.pending.due(now, self.channel.is_none()) {
-                    let _ = sys::send(self.command, signal);
-                }
+                self.limit_enforced(now);
+                self.pass_on(now);
             }
-            self.sleep(now);
+            let wake = [self.limit.next(), self.pending.next(), self.go_on_at].into_iter().flatten().min();
+            let timeout = wake.map(|wake| wake.saturating_duration_since(Instant::now()));
+            let channel = self.channel.as_deref().map(|channel| Event::Readable(sys::fd(channel)));
+            let events: Vec<Event<'_>> = [Event::Readable(self.signals.fd())].into_iter().chain(channel).collect();
+            // Whatever it says, everything is looked at again.
+            drop(sys::poll(&events, timeout));
         }
     }
 
-    fn sleep(&mut self, now: Instant) {
-        let wake = [self.limit.next(), self.pending.next()].into_iter().flatten().min();
-        let timeout = wake.map(|wake| wake.saturating_duration_since(now));
-        let channel = self.channel.as_deref().map(|channel| Event::Readable(sys::fd(channel)));
-        let events: Vec<Event<'_>> = [Event::Readable(self.signals.fd())].into_iter().chain(channel).collect();
-        let Ok(happened) = sys::poll(&events, timeout) else { return };
-        let now = Instant::now();
-        if happened[0] {
-            for Received { signal, from_terminal } in self.signals.take() {
-                if signal == sys::CHILD_CHANGED {
-                    continue;
-                }
-                self.got.push(signal);
-                if !from_terminal {
-                    self.pending.note(signal, Witness::Wrapper, now);
-                }
+    /// Takes what has arrived; tells whether somebody else than the keeper wants us to go on.
+    fn read_signals(&mut self, now: Instant) -> bool {
+        let mut go_on = false;
+        for received in self.signals.take() {
+            let signal = received.signal;
+            if is_for_the_command(&received) {
+                self.pending.note(signal, Witness::Wrapper, now);
             }
+            if sys::STOPS.contains(&signal) {
+                self.go_on_at = None;
+            } else if signal == sys::CONTINUE && *self.keeper != Some(received.sender) {
+                self.pending.forget(sys::STOPS);
+                self.go_on_at = Some(now + GO_ON_WITHIN);
+                go_on = true;
+            }
+            self.got.push(signal);
         }
-        if happened.get(1) == Some(&true) {
-            match self.channel.as_deref_mut().and_then(hear) {
+        go_on
+    }
+
+    fn read_keeper(&mut self, now: Instant) {
+        while let Some(channel) = self.channel.as_deref_mut() {
+            let readable = sys::poll(&[Event::Readable(sys::fd(channel))], Some(Duration::ZERO));
+            if !readable.is_ok_and(|readable| readable[0]) {
+                return;
+            }
+            match hear(channel) {
                 Some(Message::Signal(signal)) => self.pending.note(signal, Witness::Keeper, now),
+                Some(Message::Answer) => {
+                    let answered = self.pending.answered();
+                    self.send(&answered);
+                }
                 Some(_) => {}
                 None => self.channel = None,
             }
+        }
+    }
+
+    fn pass_on(&mut self, now: Instant) {
+        if self.go_on_at.is_some_and(|time| time <= now) {
+            self.go_on_at = None;
+            if self.command_is_stopped() {
+                // Only we were told to go on.
+                self.send(&[sys::CONTINUE]);
+            }
+        }
+        if self.pending.must_ask(now)
+            && let Some(channel) = self.channel.as_deref_mut()
+        {
+            tell(channel, Message::Ask);
+            // Should somebody have stopped it, it could not answer.
+            if let Some(keeper) = *self.keeper {
+                sys::send(keeper, sys::CONTINUE);
+            }
+        }
+        let mut due = self.pending.due(now, self.channel.is_some());
+        if self.channel.is_some() {
+            // What the keeper tells of a stop may be older than the SIGCONT that undid it here.
+            due.retain(|signal| !sys::STOPS.contains(signal));
+        }
+        self.send(&due);
+    }
+
+    fn send(&self, signals: &[i32]) {
+        for &signal in signals {
+            sys::send(self.command, signal);
+        }
+    }
+
+    /// Enforces the limit; tells whether no process that it concerns is left.
+    fn limit_enforced(&mut self, now: Instant) -> bool {
+        let keeper = *self.keeper;
+        let below = || sys::descendants(std::process::id()).into_iter().filter(|pid| Some(*pid) != keeper).collect();
+        self.limit.enforce(now, &below)
+    }
+
+    /// Stops as the command did, so that whoever started us sees the job as if it were the command. The keeper sees to
+    /// it that we go on when the command does.
+    fn stop(&mut self) {
+        while let Some(channel) = self.channel.as_deref_mut() {
+            tell(channel, Message::Stopped);
+            sys::send(std::process::id(), sys::STOP);
+            let go_on = self.read_signals(Instant::now());
+            // Woken late by the keeper, after the command was stopped once more?
+            if go_on || !self.command_is_stopped() {
+                return;
+            }
+        }
+    }
+
+    fn command_is_stopped(&self) -> bool {
+        sys::process_state(self.command).is_some_and(|state| state.stopped)
+    }
+
+    /// A signal to the group may kill the command before it reaches us.
+    fn read_late_signals(&mut self, ending: Ending) {
+        let now = Instant::now();
+        self.read_signals(now);
+        if let Ending::Signaled(signal) = ending
+            && sys::DIE_OF.contains(&signal)
+            && !self.got.contains(&signal)
+        {
+            drop(sys::poll(&[Event::Readable(self.signals.fd())], Some(LATE)));
+            self.read_signals(now);
         }
     }
 }
@@ -291,7 +390,14 @@ mod tests {
 
     #[test]
     fn messages_survive_the_channel() {
-        for message in [Message::Started(4_000_000_000), Message::LetGo, Message::Stopped, Message::Signal(15)] {
+        for message in [
+            Message::Started(4_000_000_000),
+            Message::LetGo,
+            Message::Stopped,
+            Message::Ask,
+            Message::Answer,
+            Message::Signal(15),
+        ] {
             assert_eq!(Message::decode(message.encode()), message);
         }
     }

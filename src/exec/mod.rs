@@ -10,6 +10,8 @@
 //!
 //! A daemon that the command leaves behind has the descriptors, too, but an unlock counts for all of them.
 
+#![expect(clippy::disallowed_methods, reason = "this is the room that starts the wrapped command")]
+
 mod keeper;
 mod signals;
 mod tree;
@@ -113,24 +115,29 @@ pub(crate) struct Run {
 ///
 /// # Errors
 /// [`Error::Io`] when no keeper can be started; then `duty` was not called.
-pub(crate) fn run(
-    task: &Task,
-    environment: &[(&str, OsString)],
-    signals: Signals,
-    duty: &mut dyn Duty,
-) -> Result<Run> {
+pub(crate) fn run(task: &Task, environment: &[(&str, OsString)], signals: Signals, duty: &mut dyn Duty) -> Result<Run> {
     let program = task.command.first().map_or(OsStr::new(""), OsString::as_os_str);
     keeper::run(task, environment, signals, duty).map_err(Error::io("start a keeper for", program))
 }
 
 /// Starts the command itself; it inherits the lock's open files.
-fn spawn(task: &Task, environment: &[(&str, OsString)], inherited: &[&File]) -> Result<Child, Ending> {
+fn spawn(
+    task: &Task,
+    environment: &[(&str, OsString)],
+    inherited: &[&File],
+    signals: &Signals,
+) -> Result<Child, Ending> {
     let (program, arguments) = task.command.split_first().ok_or(Ending::NotFound)?;
     // Kept open until the command is running; after that its own copies count.
     let handed: io::Result<Vec<_>> = inherited.iter().map(|file| sys::inheritable_copy(file)).collect();
     let _handed = handed.map_err(|_| Ending::Failed)?;
     let start = |program: &OsStr, arguments: &[OsString]| {
-        Command::new(program).args(arguments).envs(environment.iter().map(|(name, value)| (name, value))).spawn()
+        let mut command = Command::new(program);
+        command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
+        if !signals.inheritance.is_usual() {
+            signals.inheritance.hand_down(&mut command);
+        }
+        command.spawn()
     };
     start(program, arguments)
         .or_else(|error| {

@@ -54,7 +54,7 @@ impl Limit {
             let processes = tree();
             for &pid in &processes {
                 // What has ended meanwhile needs no signal.
-                let _ = sys::send(pid, signal);
+                sys::send(pid, signal);
             }
             processes
         };
@@ -62,7 +62,7 @@ impl Limit {
             State::Until(time) if now >= time => {
                 for pid in send_all(sys::TERMINATE) {
                     // A stopped process sees the signal only when it goes on.
-                    let _ = sys::send(pid, sys::CONTINUE);
+                    sys::send(pid, sys::CONTINUE);
                 }
                 self.state = now.checked_add(self.kill_after).map_or(State::Asked, State::Ending);
                 false

@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn two_that_want_each_others_lock_are_a_cycle() {
-        let graph = Graph { holds: vec![party(1, &["a"], &[]), party(2, &["b"], &[])], requests: vec![party(3, &["b"], &[1])] };
+        let graph =
+            Graph { holds: vec![party(1, &["a"], &[]), party(2, &["b"], &[])], requests: vec![party(3, &["b"], &[1])] };
         let cycle = graph.cycle(&party(4, &["a"], &[2]), &[2]).expect("a cycle");
         assert_eq!(cycle.iter().map(|other| other.id).collect::<Vec<_>>(), [3]);
     }
@@ -91,7 +92,8 @@ mod tests {
 
     #[test]
     fn waiting_for_a_hold_that_waits_for_nobody_is_none() {
-        let graph = Graph { holds: vec![party(1, &["a"], &[]), party(2, &["b"], &[])], requests: vec![party(3, &["a"], &[])] };
+        let graph =
+            Graph { holds: vec![party(1, &["a"], &[]), party(2, &["b"], &[])], requests: vec![party(3, &["a"], &[])] };
         assert!(graph.cycle(&party(4, &["a"], &[2]), &[2]).is_none());
     }
 

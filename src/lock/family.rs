@@ -75,9 +75,10 @@ impl Family {
         let ours = live.iter().filter(|(slot, hold)| {
             let pids = [Some(hold.pid), hold.keeper];
             let ancestor = same_pids(hold)
-                && pids.into_iter().flatten().any(|pid| {
-                    ancestors.contains(&pid) && sys::still_runs(pid, hold.boot_ms) == Some(true)
-                });
+                && pids
+                    .into_iter()
+                    .flatten()
+                    .any(|pid| ancestors.contains(&pid) && sys::still_runs(pid, hold.boot_ms) == Some(true));
             ancestor || !sys::own_descriptor_locks(*slot).is_empty()
         });
         let ids = ours.map(|(_, hold)| hold.id).collect();

@@ -65,7 +65,7 @@ impl LockFile {
 
     /// Unlocks, for every process that shares this open file.
     pub(crate) fn unlock(&self) {
-        let _ = self.file.unlock();
+        drop(self.file.unlock());
     }
 
     /// Tells whether locks exclude anybody here: a second open file must not get what we hold.

@@ -33,7 +33,7 @@ pub use inspect::{Inspection, State};
 pub(crate) use request::Wait;
 pub use request::{Request, Scope, Waiting};
 
-pub use crate::holder::{Holder, Mode};
+use crate::holder::{Holder, Mode};
 
 use self::{
     cycle::Graph,
@@ -98,7 +98,15 @@ pub(crate) fn acquire(repo: &Repo, request: &Request, sharing: Sharing, wait: &m
     if let Cover::Whole = family.reduce(&mut plan)? {
         return Ok(Acquired::Inside);
     }
-    let mut acquire = Acquire { what: plan.what.clone(), parts: open_parts(&plan)?, plan, table, queue, family: Vec::new(), queue_counts: true };
+    let mut acquire = Acquire {
+        what: plan.what.clone(),
+        parts: open_parts(&plan)?,
+        plan,
+        table,
+        queue,
+        family: Vec::new(),
+        queue_counts: true,
+    };
     acquire.family = family.ids();
 
     if acquire.nobody_before(None) && acquire.try_all()?.is_none() {
@@ -143,8 +151,8 @@ impl Acquire {
         let queue = self.queue.as_ref().filter(|_| self.queue_counts)?;
         let mut graph = None;
         queue.before(number, &self.plan.resources, &mut |number| {
-            let may_pass = !self.family.is_empty()
-                && graph.get_or_insert_with(|| self.graph()).waits_for(number, &self.family);
+            let may_pass =
+                !self.family.is_empty() && graph.get_or_insert_with(|| self.graph()).waits_for(number, &self.family);
             passed.contains(&number) || may_pass
         })
     }
@@ -180,7 +188,8 @@ impl Acquire {
                 self.unlock_all();
                 return Ok(busy);
             }
-            let Some(replaced) = self.parts.iter().position(|part| !part.plan.anchor && !part.file.is_at(&part.plan.path))
+            let Some(replaced) =
+                self.parts.iter().position(|part| !part.plan.anchor && !part.file.is_at(&part.plan.path))
             else {
                 return self.check_exclusion().map(|()| None);
             };
@@ -392,10 +401,7 @@ impl Acquire {
     fn hold(self, repo: &Repo, request: &Request, started: SystemTime) -> Result<Acquired> {
         let mut troubles = Vec::new();
         let mut record = describe(repo, request, &self.plan, &self.family, started);
-        record.id = self.queue.as_ref().map_or_else(
-            || holder::unix_ms(SystemTime::now()) * 1000,
-            Queue::next_number,
-        );
+        record.id = self.queue.as_ref().map_or_else(|| holder::unix_ms(SystemTime::now()) * 1000, Queue::next_number);
         record.acquired_ms = Some(holder::unix_ms(SystemTime::now()));
         let token = Token::new(record.id)?;
         record.token_sha256 = Some(token.digest());
@@ -441,7 +447,11 @@ fn open_parts(plan: &Plan) -> Result<Vec<Part>> {
     for (key, mode) in &plan.resources {
         let alone = *mode == Mode::Exclusive || key != crate::repo::REPO_KEY;
         if alone && parts.iter().all(|part| part.plan.resource != *key) {
-            let path = plan.parts.iter().find(|part| part.resource == *key).map_or_else(PathBuf::new, |part| part.path.clone());
+            let path = plan
+                .parts
+                .iter()
+                .find(|part| part.resource == *key)
+                .map_or_else(PathBuf::new, |part| part.path.clone());
             return Err(Error::io("create", path)(io::ErrorKind::PermissionDenied.into()));
         }
     }

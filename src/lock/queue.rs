@@ -17,7 +17,7 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -119,7 +119,7 @@ impl Queue {
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.number));
         entries.into_iter().find_map(|entry| {
             let alive = self.alive(&entry)?;
-            (!skip(entry.number)).then_some(Predecessor { number: entry.number, writer: alive })
+            (!skip(entry.number)).then_some(alive)
         })
     }
 
@@ -152,7 +152,7 @@ impl Queue {
             let Some(name) = name.to_str() else { continue };
             match parse(name) {
                 Some(entry) => entries.push(entry),
-                None if name.ends_with(".json") => requests += 1,
+                None if request_number(name).is_some() => requests += 1,
                 None => litter |= name.starts_with('.'),
             }
         }
@@ -162,12 +162,15 @@ impl Queue {
 
     /// Removes what was left by processes killed while they made or gave up a ticket. Nobody makes one meanwhile.
     fn tidy(&self) {
-        let _ = self.with_alloc(|number| {
+        // What cannot be tidied now is tidied by the next one.
+        let _tidied = self.with_alloc(|number| {
             let (entries, _) = self.scan();
-            for name in std::fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.file_name()) {
+            for name in
+                std::fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.file_name())
+            {
                 let Some(name) = name.to_str() else { continue };
-                let request = name.strip_suffix(".json").and_then(|number| number.parse::<u64>().ok());
-                let orphan = request.is_some_and(|request| entries.iter().all(|entry| entry.number != request));
+                let orphan =
+                    request_number(name).is_some_and(|request| entries.iter().all(|entry| entry.number != request));
                 if orphan || name.starts_with(".ticket-") || name.starts_with(".new-") {
                     fs::remove(&self.directory.join(name));
                 }
@@ -180,12 +183,13 @@ impl Queue {
         !matches!(sys::open_fifo_writer(&self.path(entry)), Ok(None)) && self.path(entry).exists()
     }
 
-    /// `None` when the ticket is dead, and then it is removed; else its writing end, if it may be opened.
-    fn alive(&self, entry: &Entry) -> Option<Option<sys::Fd>> {
+    /// `None` when the ticket is dead, and then it is removed.
+    fn alive(&self, entry: &Entry) -> Option<Predecessor> {
         let path = self.path(entry);
+        let alive = |writer| Some(Predecessor { number: entry.number, writer });
         match sys::open_fifo_writer(&path) {
-            Ok(Some(writer)) => Some(Some(writer)),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(None),
+            Ok(Some(writer)) => alive(Some(writer)),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => alive(None),
             Ok(None) => {
                 fs::remove(&path);
                 fs::remove(&self.directory.join(format!("{}.json", entry.number)));
@@ -213,23 +217,12 @@ impl Queue {
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(1));
         }
-        let result = self.allocate(&lock, &path, action);
+        let result = action(clock().max(last_number(&lock) + 1)).and_then(|(number, value)| {
+            fs::overwrite(lock.file(), &path, format!("{number:<20}").as_bytes())?;
+            Ok((number, value))
+        });
         lock.unlock();
         result
-    }
-
-    fn allocate<T>(
-        &self,
-        lock: &LockFile,
-        path: &Path,
-        action: impl FnOnce(u64) -> Result<(u64, T)>,
-    ) -> Result<(u64, T)> {
-        let text = fs::read_start(lock.file(), 20).unwrap_or_default();
-        let last = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
-        let last: u64 = last.filter(|last| *last < GREATEST_NUMBER).unwrap_or(0);
-        let (number, value) = action(clock().max(last + 1))?;
-        fs::overwrite(lock.file(), path, format!("{number:<20}").as_bytes())?;
-        Ok((number, value))
     }
 }
 
@@ -246,6 +239,13 @@ impl Drop for Ticket {
         fs::remove(&self.path);
         fs::remove(&self.record);
     }
+}
+
+/// The last number in `alloc`; 0 when it is not readable.
+fn last_number(alloc: &LockFile) -> u64 {
+    let text = fs::read_start(alloc.file(), 20).unwrap_or_default();
+    let last = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
+    last.filter(|last| *last < GREATEST_NUMBER).unwrap_or(0)
 }
 
 fn clock() -> u64 {
@@ -274,6 +274,11 @@ fn conflict(one: &str, other: &str) -> bool {
     })
 }
 
+/// The number of a request's file.
+fn request_number(name: &str) -> Option<u64> {
+    name.strip_suffix(".json")?.parse().ok()
+}
+
 fn parse(name: &str) -> Option<Entry> {
     let (number, what) = name.split_once('.')?;
     let number = number.parse().ok().filter(|number| *number < GREATEST_NUMBER)?;
@@ -299,7 +304,9 @@ mod tests {
 
     #[test]
     fn garbage_is_no_ticket() {
-        for name in ["17.json", "alloc", ".ticket-17", "x.repos", "17.", "17._", "99999999999999999999.repos", "17.reposé"] {
+        for name in
+            ["17.json", "alloc", ".ticket-17", "x.repos", "17.", "17._", "99999999999999999999.repos", "17.reposé"]
+        {
             assert_eq!(parse(name), None, "{name}");
         }
     }

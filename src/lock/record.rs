@@ -65,7 +65,8 @@ impl Table {
             }
             if let Some(record) = record {
                 // Told once: from now on the slot says that it was released when it was found.
-                let found = Holder { released_ms: Some(holder::unix_ms(std::time::SystemTime::now())), ..record.clone() };
+                let found =
+                    Holder { released_ms: Some(holder::unix_ms(std::time::SystemTime::now())), ..record.clone() };
                 fs::overwrite(slot.file(), &path, &found.to_record())?;
                 seen.died.push(record);
             }

@@ -46,7 +46,8 @@ impl Config {
     pub fn load(repo: &Repo) -> Result<Self> {
         let local = repo.common_dir().map(|common| common.join("config"));
         let mut config = Self::default();
-        let mut ask_git = ["GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"].into_iter().any(|name| env::get(name).is_some());
+        let mut ask_git =
+            ["GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"].into_iter().any(|name| env::get(name).is_some());
         for path in global_files().into_iter().chain(repo.git_dir().map(|dir| dir.join("config.worktree"))) {
             ask_git |= std::fs::read(path).is_ok_and(|text| mentions_us(&text));
         }
@@ -62,6 +63,11 @@ impl Config {
         if ask_git {
             let directory = repo.git_dir().unwrap_or(repo.root());
             for (key, value, origin) in git::configuration(directory)? {
+                // Git names files of the repository as seen from where it was started.
+                let origin = match origin.strip_prefix("file:") {
+                    Some(file) => format!("`{}`", directory.join(file).display()),
+                    None => origin,
+                };
                 match key.strip_prefix("repoguard.") {
                     Some(key) => config.entries.push((key.to_owned(), value, origin)),
                     None => config.shared_repository = Some(value),
@@ -80,8 +86,7 @@ impl Config {
             return Some(Setting { key: variable, value, origin: "the environment".to_owned() });
         }
         let (_, value, origin) = self.entries.iter().rev().find(|(name, ..)| name == key)?;
-        let origin = origin.strip_prefix("file:").map_or_else(|| origin.clone(), |file| format!("`{file}`"));
-        Some(Setting { key: format!("repoguard.{key}"), value: value.clone(), origin })
+        Some(Setting { key: format!("repoguard.{key}"), value: value.clone(), origin: origin.clone() })
     }
 
     /// The value of `core.sharedRepository`.
@@ -93,8 +98,12 @@ impl Config {
 /// Checks that git could read the repository's own file, and takes `core.sharedRepository` from it.
 fn parse(path: &Path, text: &[u8]) -> Result<Option<String>> {
     let options = gix::config::file::init::Options::default();
-    let file = gix::config::File::from_bytes_no_includes(text, gix::config::file::Metadata::from(gix::config::Source::Local), options)
-        .map_err(|error| Error::BrokenRepository { path: path.to_owned(), reason: format!("{error}") })?;
+    let file = gix::config::File::from_bytes_no_includes(
+        text,
+        gix::config::file::Metadata::from(gix::config::Source::Local),
+        options,
+    )
+    .map_err(|error| Error::BrokenRepository { path: path.to_owned(), reason: format!("{error}") })?;
     Ok(file.string("core.sharedRepository").map(|value| value.to_string()))
 }
 
@@ -109,7 +118,8 @@ fn global_files() -> Vec<PathBuf> {
     if env::get("GIT_CONFIG_NOSYSTEM").is_none() {
         match env::get("GIT_CONFIG_SYSTEM") {
             Some(path) => files.push(path.into()),
-            None => files.extend(["/etc", "/usr/local/etc", "/opt/homebrew/etc"].map(|dir| Path::new(dir).join("gitconfig"))),
+            None => files
+                .extend(["/etc", "/usr/local/etc", "/opt/homebrew/etc"].map(|dir| Path::new(dir).join("gitconfig"))),
         }
     }
     if let Some(path) = env::get("GIT_CONFIG_GLOBAL") {

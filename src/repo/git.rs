@@ -1,5 +1,7 @@
 //! The only place that starts git: for what only git itself can decide.
 
+#![expect(clippy::disallowed_methods, reason = "this is the file that starts git")]
+
 use std::{
     path::Path,
     process::{Command, Output},

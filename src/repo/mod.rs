@@ -91,7 +91,11 @@ impl Repo {
             ..upwards::Options::default()
         }
         .apply_environment();
-        let (path, trust) = match discover::upwards_opts(&directory, options) {
+        let found = discover::upwards_opts(&directory, options);
+        let (path, trust) = match found {
+            Ok((path, _)) if is_ceiling(&path, &directory) => {
+                return Ok((Self { root: directory, git: None }, Trust::Full));
+            }
             Ok(found) => found,
             Err(error) if error.downcast_any_ref::<upwards::Error>().is_some() => {
                 refuse_broken(&directory, None)?;
@@ -128,6 +132,20 @@ impl Repo {
         let root = work_dir.unwrap_or_else(|| own.clone());
         Ok(Self { root, git: Some(GitDirs { own, common }) })
     }
+}
+
+/// Tells whether a repository was found in a directory of `GIT_CEILING_DIRECTORIES`, above the one it was looked for:
+/// gix looks there, git does not.
+fn is_ceiling(found: &discover::repository::Path, directory: &Path) -> bool {
+    let Some(ceilings) = env::get("GIT_CEILING_DIRECTORIES") else { return false };
+    let level = match found {
+        discover::repository::Path::WorkTree(level) | discover::repository::Path::Repository(level) => level,
+        discover::repository::Path::LinkedWorkTree { work_dir, .. } => work_dir,
+    };
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let level = real(level);
+    level != real(directory)
+        && std::env::split_paths(&ceilings).any(|ceiling| ceiling.is_absolute() && real(&ceiling) == level)
 }
 
 /// A boolean as git writes it.

@@ -47,56 +47,66 @@ pub(crate) fn index_stamp(worktree: &Worktree) -> Option<String> {
 /// `None` where git itself must be asked: another ref storage than files, or nothing readable.
 fn read_head(git_dir: &Path, common: &Path) -> Option<Head> {
     let mut branch: Option<String> = None;
-    let mut target = read_ref(&git_dir.join("HEAD"))??;
+    let mut reference = read_reference(&git_dir.join("HEAD"));
     // Git follows at most five levels of symbolic references.
     for _ in 0..5 {
-        let Target::Symbolic(name) = target else {
-            let Target::Commit(id) = target else { return None };
-            return Some(Head { branch, commit: Some(id) });
-        };
-        if name == "refs/heads/.invalid" || !name.starts_with("refs/") || name.contains("..") {
-            return None;
-        }
-        let found = match read_ref(&common.join(&name))? {
-            Some(found) => Some(found),
-            None => read_packed(common, &name)?.map(Target::Commit),
-        };
-        branch = Some(name);
-        match found {
-            Some(found) => target = found,
-            None => return Some(Head { branch, commit: None }),
+        match reference {
+            Reference::Commit(id) => return Some(Head { branch, commit: Some(id) }),
+            Reference::Missing if branch.is_some() => return Some(Head { branch, commit: None }),
+            Reference::Missing | Reference::Unreadable => return None,
+            Reference::Symbolic(name) => {
+                if name == "refs/heads/.invalid" || !name.starts_with("refs/") || name.contains("..") {
+                    return None;
+                }
+                reference = match read_reference(&common.join(&name)) {
+                    Reference::Missing => read_packed(common, &name),
+                    found => found,
+                };
+                branch = Some(name);
+            }
         }
     }
     None
 }
 
-/// What a reference's file says.
-enum Target {
+/// What is known of a reference.
+enum Reference {
     Symbolic(String),
     Commit(String),
+    Missing,
+    Unreadable,
 }
 
-/// Reads one loose reference: `Some(None)` when there is none, `None` when it is not what git writes.
+/// Reads one loose reference.
 ///
 /// By hand, because gix asks the processor what it can do before it decodes an id, which costs more than the rest.
-fn read_ref(path: &Path) -> Option<Option<Target>> {
+fn read_reference(path: &Path) -> Reference {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if matches!(error.kind(), NotFound | NotADirectory | IsADirectory) => return Some(None),
-        Err(_) => return None,
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory | IsADirectory) => return Reference::Missing,
+        Err(_) => return Reference::Unreadable,
     };
     let text = text.trim_end();
     if let Some(name) = text.strip_prefix("ref:") {
-        return Some(Some(Target::Symbolic(name.trim_start().to_owned())));
+        return Reference::Symbolic(name.trim_start().to_owned());
     }
     let is_id = matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_id.then(|| Some(Target::Commit(text.to_owned())))
+    if is_id { Reference::Commit(text.to_owned()) } else { Reference::Unreadable }
 }
 
 /// Looks a reference up among the packed ones: by bisection, however many there are.
-fn read_packed(common: &Path, name: &str) -> Option<Option<String>> {
+fn read_packed(common: &Path, name: &str) -> Reference {
     let store = gix::refs::file::Store::at(common.to_owned(), gix::hash::Kind::default());
-    let Some(packed) = store.open_packed_buffer().ok()? else { return Some(None) };
-    let reference = store.try_find_packed(name, Some(&packed)).ok()?;
-    Some(reference.and_then(|reference| reference.target.try_id().map(|id| id.to_owned().to_string())))
+    let found = match store.open_packed_buffer() {
+        Ok(Some(packed)) => store.try_find_packed(name, Some(&packed)),
+        Ok(None) => return Reference::Missing,
+        Err(_) => return Reference::Unreadable,
+    };
+    match found {
+        Ok(Some(reference)) => {
+            reference.target.try_id().map_or(Reference::Unreadable, |id| Reference::Commit(id.to_owned().to_string()))
+        }
+        Ok(None) => Reference::Missing,
+        Err(_) => Reference::Unreadable,
+    }
 }

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Version of the line's format.
-pub const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 1;
 /// Size at which a new file is begun.
 const ROTATE_BYTES: u64 = 4 << 20;
 /// Longest line that is read; a longer one is garbage.

@@ -43,6 +43,8 @@ pub(crate) enum Event<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Received {
     pub(crate) signal: i32,
+    /// The process that sent it, where one did.
+    pub(crate) sender: u32,
     /// Sent by the terminal, and so to the whole foreground process group.
     pub(crate) from_terminal: bool,
 }

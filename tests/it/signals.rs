@@ -4,9 +4,11 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
-use crate::support::{Running, Sandbox, alive, eventually, has_program, kill, lines, shell_status, skip};
+use crate::support::{
+    Running, Sandbox, alive, eventually, has_program, kill, lines, parent_of, shell_status, skip, state_of, until,
+};
 
 /// A command that counts a signal, line by line, until it is told to stop.
 fn counts(signal: &str) -> String {
@@ -45,18 +47,53 @@ fn signal_to_the_group_reaches_the_command_once() {
 }
 
 #[test]
+fn signal_to_the_group_reaches_the_command_once_however_slow_we_are() {
+    for of_ours in [Running::pid, Running::keeper] {
+        let sandbox = Sandbox::new();
+        let mut holder = sandbox.hold_with(&[], &counts("TERM"));
+        let slow = of_ours(&holder);
+        let count = sandbox.path("count");
+        for round in 1..=3 {
+            // A busy machine, made certain: for a while one of our processes does not come to run.
+            kill(slow, Signal::STOP);
+            holder.signal_group(Signal::TERM);
+            eventually("the signal arrives", || lines(&count).len() >= round);
+            std::thread::sleep(Duration::from_millis(200));
+            kill(slow, Signal::CONT);
+            std::thread::sleep(Duration::from_millis(200));
+            assert_eq!(lines(&count).len(), round, "slow wrapper: {}", slow == holder.pid());
+        }
+        fs::write(sandbox.path("stop"), "").unwrap();
+        assert_eq!(holder.ended().code(), Some(5), "{}", holder.stderr());
+    }
+}
+
+#[test]
+fn signal_to_the_group_reaches_the_command_of_a_killed_wrapper_once() {
+    let sandbox = Sandbox::new();
+    let mut holder = sandbox.hold_with(&[], &counts("TERM"));
+    holder.signal(Signal::KILL);
+    holder.ended();
+    let count = sandbox.path("count");
+    for round in 1..=3 {
+        holder.signal_group(Signal::TERM);
+        eventually("the signal arrives", || lines(&count).len() >= round);
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(lines(&count).len(), round);
+    }
+    fs::write(sandbox.path("stop"), "").unwrap();
+    eventually("free", || sandbox.try_once(&[]) == 0);
+}
+
+#[test]
 fn signal_to_us_alone_does_not_reach_the_callers_group() {
     let sandbox = Sandbox::new();
-    let script = "trap 'echo shell >>count' TERM; repoguard exec -- sh -c 'echo $PPID $$; read _'; \
-                  echo \"rest $?\"";
-    let mut command = sandbox.command("sh");
-    command.args(["-c", script]);
-    let mut shell = sandbox.start_up(command);
-    let line = shell.first_line();
-    let mut pids = line.split(' ').map(|pid| pid.parse::<u32>().unwrap());
-    let keeper = pids.next().expect("the keeper's pid");
-    let wrapper = crate::support::parent_of(keeper);
-    assert_ne!(wrapper, shell.pid());
+    let script = "trap 'echo shell >>count' TERM; repoguard exec -- sh -c 'echo $$; read _'; echo \"rest $?\"";
+    let mut shell = sandbox.start_up(sandbox.sh_command(script));
+    let mut wrapper = shell.command_pid();
+    while parent_of(wrapper) != shell.pid() {
+        wrapper = parent_of(wrapper);
+    }
     kill(wrapper, Signal::TERM);
     eventually("the shell goes on", || shell.stdout().contains("rest"));
     shell.ended();
@@ -67,12 +104,20 @@ fn signal_to_us_alone_does_not_reach_the_callers_group() {
 #[test]
 fn we_die_of_the_interrupt_that_the_command_died_of() {
     for signal in [Signal::INT, Signal::QUIT] {
-        let sandbox = Sandbox::new();
-        let mut holder = sandbox.hold_with(&[], "ulimit -c 0; echo $$; exec sleep 60");
-        holder.signal_group(signal);
-        let status = holder.ended();
-        assert_eq!(status.signal(), Some(signal.as_raw()), "{status}: {}", holder.stderr());
-        assert_eq!(sandbox.try_once(&[]), 0);
+        for slow in [false, true] {
+            let sandbox = Sandbox::new();
+            let mut holder = sandbox.hold_with(&[], "ulimit -c 0; echo $$; exec sleep 60");
+            if slow {
+                holder.signal(Signal::STOP);
+            }
+            holder.signal_group(signal);
+            let command = holder.command_pid();
+            eventually("the command dies", || !alive(command));
+            holder.signal(Signal::CONT);
+            let status = holder.ended();
+            assert_eq!(status.signal(), Some(signal.as_raw()), "slow: {slow}: {status}: {}", holder.stderr());
+            assert_eq!(sandbox.try_once(&[]), 0);
+        }
     }
 }
 
@@ -101,21 +146,56 @@ fn termination_is_143() {
     assert_eq!(shell_status(holder.ended()), 143);
 }
 
+/// Whether a child of ours has stopped since it was last asked: what a shell sees of a job.
+fn has_stopped(child: u32) -> bool {
+    let pid = Pid::from_raw(child.cast_signed()).expect("a pid");
+    waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG).unwrap().is_some()
+}
+
 #[test]
-fn stop_and_continue_pass_through() {
+fn stop_and_continue_pass_through_and_a_shell_sees_each_once() {
     let sandbox = Sandbox::new();
     let mut holder = sandbox.hold(&[]);
-    let state = |pid: u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
-    };
-    holder.signal_group(Signal::TSTP);
-    for pid in [holder.pid(), holder.command_pid()] {
-        eventually("stopped", || state(pid) == 'T');
+    let both = [holder.pid(), holder.command_pid()];
+    for round in 0..10 {
+        holder.signal_group(Signal::TSTP);
+        eventually("the shell sees it stop", || has_stopped(holder.pid()));
+        eventually("both have stopped", || both.iter().all(|pid| state_of(*pid) == Some('T')));
+        if round == 0 {
+            assert_eq!(sandbox.try_once(&[]), 75, "a stopped holder holds");
+        }
+        holder.signal_group(Signal::CONT);
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!has_stopped(holder.pid()), "stopped again by nobody's wish, round {round}");
+        assert!(both.iter().all(|pid| state_of(*pid) != Some('T')));
     }
-    assert_eq!(sandbox.try_once(&[]), 75, "a stopped holder holds");
-    holder.signal_group(Signal::CONT);
-    eventually("continued", || state(holder.command_pid()) != 'T');
+    assert!(holder.finish().success());
+}
+
+#[test]
+fn stop_right_after_a_continue_stays_a_stop() {
+    let sandbox = Sandbox::new();
+    let mut holder = sandbox.hold(&[]);
+    let reach = |stopped: bool, when: &str| {
+        until(when, || {
+            let states = [holder.pid(), holder.command_pid()].map(state_of);
+            let reached = states.iter().all(|state| (*state == Some('T')) == stopped);
+            if reached { Ok(()) } else { Err(format!("wrapper and command are {states:?}")) }
+        });
+    };
+    for gap in 0..10 {
+        holder.signal_group(Signal::TSTP);
+        reach(true, "both stop");
+        // `fg`, and Ctrl-Z by somebody quick.
+        holder.signal_group(Signal::CONT);
+        std::thread::sleep(Duration::from_millis(gap));
+        holder.signal_group(Signal::TSTP);
+        reach(true, "both stop again");
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(state_of(holder.command_pid()), Some('T'), "continued by nobody's wish, {gap} ms");
+        holder.signal_group(Signal::CONT);
+        reach(false, "both go on");
+    }
     assert!(holder.finish().success());
 }
 

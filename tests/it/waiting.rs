@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Running, Sandbox, eventually, lines, shell_status};
+use crate::support::{Running, Sandbox, all_in, eventually, has_program, lines, runs_our_program, shell_status, skip};
 
 #[test]
 fn second_exec_waits_for_first() {
@@ -170,6 +170,47 @@ fn interrupted_waiter_lets_those_behind_it_go_on() {
     assert_eq!(last.stdout(), "last\n");
     assert_eq!(sandbox.try_once(&[]), 0);
     assert_eq!(sandbox.tickets(), [""; 0], "the dead one's ticket was cleaned up");
+}
+
+#[test]
+fn forty_at_once_are_all_served_one_by_one() {
+    let sandbox = Sandbox::new();
+    let body = "mkdir busy || echo two at once; rmdir busy";
+    let mut all: Vec<Running> = (0..40)
+        .map(|number| {
+            // Every fifth for the whole repository.
+            let scope = if number % 5 == 0 { "repo" } else { "worktree" };
+            sandbox.start(sandbox.repoguard_command(["exec", "--scope", scope, "-c", body]))
+        })
+        .collect();
+    for each in &mut all {
+        assert!(each.ended().success(), "{}", each.stderr());
+        assert_eq!(each.stdout(), "");
+    }
+    assert_eq!(sandbox.tickets(), [""; 0]);
+}
+
+#[test]
+fn waiter_that_is_gone_takes_nothing_later() {
+    if !has_program("flock") {
+        return skip("waiter that is gone", "no flock(1)");
+    }
+    for signal in [Signal::TERM, Signal::KILL] {
+        let sandbox = Sandbox::new();
+        let mut foreign = sandbox.hold_by_flock(&[]);
+        let mut head = sandbox.queue(&[], "touch ran");
+        head.signal(signal);
+        head.ended();
+        eventually("nothing of the waiter is left", || {
+            all_in(sandbox.here()).iter().all(|pid| !runs_our_program(*pid))
+        });
+        foreign.finish();
+        for _ in 0..5 {
+            assert_eq!(sandbox.try_once(&[]), 0);
+        }
+        assert!(!sandbox.path("ran").exists());
+        assert_eq!(sandbox.tickets(), [""; 0]);
+    }
 }
 
 #[test]

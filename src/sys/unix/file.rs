@@ -39,7 +39,7 @@ pub(crate) fn cannot_lock_descriptor(error: &io::Error) -> bool {
 
 /// Says that the file may be read but not written here.
 pub(crate) fn is_read_only_error(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EROFS | libc::EPERM))
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// Says that the kernel could not run a file because it is neither a binary nor starts with `#!`.
@@ -50,6 +50,14 @@ pub(crate) fn is_format_error(error: &io::Error) -> bool {
 /// Identity of a file from its metadata.
 pub(crate) fn identity(metadata: &Metadata) -> FileId {
     FileId { device: metadata.dev(), inode: metadata.ino() }
+}
+
+/// Number of a device, as [`identity`] has it.
+pub(crate) fn device(major: u32, minor: u32) -> u64 {
+    #[expect(clippy::allow_attributes, reason = "the type differs between systems")]
+    #[allow(clippy::useless_conversion, clippy::cast_sign_loss, reason = "as std casts it for `MetadataExt::dev`")]
+    let device = rustix::fs::makedev(major, minor) as u64;
+    device
 }
 
 /// What a file is, in words.

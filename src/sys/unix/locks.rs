@@ -34,8 +34,11 @@ pub(crate) fn own_descriptor_locks(file: FileId) -> Vec<bool> {
 pub(crate) fn descriptor_holders(file: FileId) -> Vec<u32> {
     let holds = |pid: &u32| {
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        let mut same = descriptors.filter(|entry| fs::metadata(entry.path()).is_ok_and(|m| super::identity(&m) == file));
-        same.any(|entry| !held_by(&PathBuf::from(format!("/proc/{pid}/fdinfo")).join(entry.file_name()), file).is_empty())
+        let mut same =
+            descriptors.filter(|entry| fs::metadata(entry.path()).is_ok_and(|m| super::identity(&m) == file));
+        same.any(|entry| {
+            !held_by(&PathBuf::from(format!("/proc/{pid}/fdinfo")).join(entry.file_name()), file).is_empty()
+        })
     };
     all_processes().into_iter().filter(holds).collect()
 }
@@ -58,8 +61,7 @@ fn parse(line: &str, file: FileId) -> Option<KernelLock> {
     let major = u32::from_str_radix(place.next()?, 16).ok()?;
     let minor = u32::from_str_radix(place.next()?, 16).ok()?;
     let inode: u64 = place.next()?.parse().ok()?;
-    let device = rustix::fs::makedev(major, minor);
-    (inode == file.inode && u64::from(device) == file.device).then_some(KernelLock { pid, exclusive })
+    (inode == file.inode && super::device(major, minor) == file.device).then_some(KernelLock { pid, exclusive })
 }
 
 #[cfg(test)]
@@ -68,7 +70,7 @@ mod tests {
 
     #[test]
     fn line_of_the_kernel_is_understood_and_a_waiting_one_is_not_a_holder() {
-        let file = FileId { device: u64::from(rustix::fs::makedev(0xfe, 0)), inode: 5678 };
+        let file = FileId { device: super::super::device(0xfe, 0), inode: 5678 };
         let held = parse("1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF", file);
         assert_eq!(held, Some(KernelLock { pid: 1234, exclusive: true }));
         assert_eq!(parse("1: -> FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF", file), None);

@@ -117,7 +117,7 @@ pub(crate) fn hidden_processes_may_use(file: &Path) -> bool {
 fn is_overlay(path: &Path) -> bool {
     /// `OVERLAYFS_SUPER_MAGIC` of statfs(2).
     const OVERLAY: i64 = 0x794c_7630;
-    rustix::fs::statfs(path).is_ok_and(|fs| i64::from(fs.f_type) == OVERLAY)
+    rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type == OVERLAY)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -242,9 +242,10 @@ impl Process {
             pid,
             started_ms: process_state(pid).map(|state| state.started_ms),
             #[cfg(target_os = "linux")]
-            handle: i32::try_from(pid).ok().and_then(Pid::from_raw).and_then(|pid| {
-                rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
-            }),
+            handle: i32::try_from(pid)
+                .ok()
+                .and_then(Pid::from_raw)
+                .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()),
         }
     }
 
@@ -282,7 +283,7 @@ impl Process {
     /// Sends it a signal, if it still runs.
     pub(crate) fn send(&self, signal: i32) {
         if !self.has_ended() {
-            let _ = super::send(self.pid, signal);
+            super::send(self.pid, signal);
         }
     }
 

@@ -3,8 +3,8 @@
 use std::{
     io::{self, Read, pipe},
     mem::MaybeUninit,
-    os::fd::{AsRawFd, IntoRawFd, OwnedFd},
-    sync::atomic::{AtomicI32, Ordering},
+    os::fd::{IntoRawFd, OwnedFd},
+    sync::atomic::{AtomicBool, AtomicI32, Ordering},
 };
 
 use crate::sys::{FdRef, Received};
@@ -30,18 +30,27 @@ pub(crate) const FORWARDED: &[i32] = &[
 ];
 /// Signals that a terminal's user sends to end what runs: who started us must see that we died of them.
 pub(crate) const DIE_OF: &[i32] = &[libc::SIGINT, libc::SIGQUIT];
+/// Signals that stop what does not catch them. The kernel forgets those that wait when a SIGCONT comes, and the reverse.
+pub(crate) const STOPS: &[i32] = &[libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
 pub(crate) const CHILD_CHANGED: i32 = libc::SIGCHLD;
 pub(crate) const TERMINATE: i32 = libc::SIGTERM;
 pub(crate) const KILL: i32 = libc::SIGKILL;
 pub(crate) const STOP: i32 = libc::SIGSTOP;
 pub(crate) const CONTINUE: i32 = libc::SIGCONT;
 
+/// What the handler writes of each signal: its number, whether it came from the terminal, its sender.
+const NOTE_BYTES: usize = 6;
+
 /// Where the handler writes; -1 while nobody listens.
 static SINK: AtomicI32 = AtomicI32::new(-1);
 
 /// Signals of this process, to be read from a descriptor. There is one at a time.
+///
+/// The writing end outlives it: handlers may still run. The next one closes it.
 pub(crate) struct Signals {
     reader: io::PipeReader,
+    /// How signals were before.
+    pub(crate) inheritance: Inheritance,
 }
 
 impl Signals {
@@ -52,11 +61,12 @@ impl Signals {
         rustix::io::ioctl_fionbio(&writer, true)?;
         let old = SINK.swap(OwnedFd::from(writer).into_raw_fd(), Ordering::SeqCst);
         close_raw(old);
-        Ok(Self { reader })
+        Ok(Self { reader, inheritance: Inheritance::remember() })
     }
 
     /// Catches signals from now on, except those that were ignored by whoever started us: what is ignored stays so
     /// for the command as well.
+    #[expect(clippy::unused_self, reason = "what is caught goes to the one pipe, which must be open")]
     pub(crate) fn catch(&self, signals: &[i32]) {
         for &signal in signals {
             if signal == CHILD_CHANGED || !is_ignored(signal) {
@@ -67,7 +77,8 @@ impl Signals {
 
     /// Gives the child of a fork a pipe of its own, so that it does not read its parent's signals.
     pub(crate) fn renew(&mut self) -> io::Result<()> {
-        *self = Self::open()?;
+        let inheritance = self.inheritance;
+        *self = Self { inheritance, ..Self::open()? };
         Ok(())
     }
 
@@ -78,28 +89,32 @@ impl Signals {
 
     /// Takes all that arrived.
     pub(crate) fn take(&self) -> Vec<Received> {
-        let mut buffer = [0; 256];
+        let mut buffer = [0; 64 * NOTE_BYTES];
         let read = (&self.reader).read(&mut buffer).unwrap_or(0);
         buffer[..read]
-            .chunks_exact(2)
-            .map(|pair| Received { signal: i32::from(pair[0]), from_terminal: pair[1] == 1 })
+            .chunks_exact(NOTE_BYTES)
+            .map(|note| Received {
+                signal: i32::from(note[0]),
+                from_terminal: note[1] == 1,
+                sender: u32::from_le_bytes([note[2], note[3], note[4], note[5]]),
+            })
             .collect()
     }
 }
 
-/// Sends a signal to one process.
-pub(crate) fn send(pid: u32, signal: i32) -> io::Result<()> {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
-    let signal = rustix::process::Signal::from_named_raw(signal).ok_or(io::ErrorKind::InvalidInput)?;
-    Ok(rustix::process::kill_process(pid, signal)?)
+/// Sends a signal to one process; tells whether there is such a process, and it may be sent to.
+pub(crate) fn send(pid: u32, signal: i32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let signal = rustix::process::Signal::from_named_raw(signal);
+    pid.zip(signal).is_some_and(|(pid, signal)| rustix::process::kill_process(pid, signal).is_ok())
 }
 
 /// Ends this process by a signal, without a core dump of our own.
 pub(crate) fn die_of(signal: i32) {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
-    set_default(signal);
-    let _ = send(std::process::id(), signal);
+    set_disposition(signal, libc::SIG_DFL);
+    send(std::process::id(), signal);
 }
 
 /// Blocks all signals, runs `action`, and lets those that came meanwhile in.
@@ -117,6 +132,65 @@ pub(crate) fn with_signals_blocked<T>(action: impl FnOnce() -> T) -> T {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), std::ptr::null_mut()) };
     result
 }
+
+/// How a command finds its signals that our own start-up has changed: as our caller left them.
+#[derive(Clone, Copy)]
+pub(crate) struct Inheritance {
+    blocked: libc::sigset_t,
+    ignored: [Option<i32>; 2],
+}
+
+impl Inheritance {
+    /// Remembers how it is now, before anything is caught.
+    #[expect(unsafe_code, reason = "rustix has no signal masks")]
+    pub(crate) fn remember() -> Self {
+        let mut blocked = MaybeUninit::<libc::sigset_t>::zeroed();
+        // SAFETY: a null new set only asks; the old one is large enough and zeroed in case of failure.
+        let blocked = unsafe {
+            libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), blocked.as_mut_ptr());
+            blocked.assume_init()
+        };
+        let pipe = PIPE_WAS_IGNORED.load(Ordering::SeqCst).then_some(libc::SIGPIPE);
+        Self { blocked, ignored: [pipe, is_ignored(CHILD_CHANGED).then_some(CHILD_CHANGED)] }
+    }
+
+    /// Tells whether it is what a command finds anyway: nothing blocked, nothing ignored.
+    #[expect(unsafe_code, reason = "rustix has no signal masks")]
+    pub(crate) fn is_usual(&self) -> bool {
+        // SAFETY: the set was initialised by `remember`.
+        let blocked = (1..32).any(|signal| unsafe { libc::sigismember(&raw const self.blocked, signal) } == 1);
+        !blocked && self.ignored == [None, None]
+    }
+
+    /// Hands it down to a command, at the price of a slower start.
+    #[expect(unsafe_code, reason = "only the child of a fork can set what posix_spawn cannot")]
+    pub(crate) fn hand_down(self, command: &mut std::process::Command) {
+        let set = move || {
+            for signal in self.ignored.into_iter().flatten() {
+                set_disposition(signal, libc::SIG_IGN);
+            }
+            // SAFETY: the set was initialised by `remember`.
+            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.blocked, std::ptr::null_mut()) };
+            Ok(())
+        };
+        // SAFETY: sigaction and pthread_sigmask are async-signal-safe, and nothing else is done.
+        unsafe { std::os::unix::process::CommandExt::pre_exec(command, set) };
+    }
+}
+
+/// Whether SIGPIPE was ignored before Rust's own start-up, which always ignores it.
+static PIPE_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
+
+#[expect(unsafe_code, reason = "what Rust's start-up changes can be seen only before it")]
+#[used]
+#[cfg_attr(target_os = "linux", unsafe(link_section = ".init_array"))]
+#[cfg_attr(target_os = "macos", unsafe(link_section = "__DATA,__mod_init_func"))]
+static BEFORE_START: extern "C" fn() = {
+    extern "C" fn look() {
+        PIPE_WAS_IGNORED.store(is_ignored(libc::SIGPIPE), Ordering::SeqCst);
+    }
+    look
+};
 
 #[expect(unsafe_code, reason = "sigaction takes raw pointers")]
 fn is_ignored(signal: i32) -> bool {
@@ -140,11 +214,11 @@ fn set_handler(signal: i32) {
 }
 
 #[expect(unsafe_code, reason = "sigaction takes raw pointers")]
-fn set_default(signal: i32) {
+fn set_disposition(signal: i32, disposition: libc::sighandler_t) {
     // SAFETY: the action is fully initialised.
     unsafe {
         let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
-        action.sa_sigaction = libc::SIG_DFL;
+        action.sa_sigaction = disposition;
         libc::sigaction(signal, &raw const action, std::ptr::null_mut());
     }
 }
@@ -158,8 +232,10 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, _context: *mut 
         let saved = *errno;
         let from_terminal = (*info).si_code == SI_KERNEL;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "signal numbers are below 128")]
-        let pair = [signal as u8, u8::from(from_terminal)];
-        libc::write(SINK.load(Ordering::SeqCst), pair.as_ptr().cast(), pair.len());
+        let number = signal as u8;
+        let sender = if from_terminal { [0; 4] } else { (*info).si_pid().to_le_bytes() };
+        let note = [number, u8::from(from_terminal), sender[0], sender[1], sender[2], sender[3]];
+        libc::write(SINK.load(Ordering::SeqCst), note.as_ptr().cast(), note.len());
         *errno = saved;
     }
 }
@@ -180,12 +256,5 @@ fn close_raw(descriptor: i32) {
     if descriptor >= 0 {
         // SAFETY: the number was taken out of `SINK`, so nobody else uses it.
         drop(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(descriptor) });
-    }
-}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        // The writing end stays: handlers may still run. A later `open` closes it.
-        let _ = self.reader.as_raw_fd();
     }
 }

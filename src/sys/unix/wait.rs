@@ -17,7 +17,7 @@ use super::process::{exit_now, fork};
 use crate::sys::{Event, FdRef, Forked};
 
 /// How long a granted lock waits to be taken: after that its owner is not running (Ctrl-Z), and others go first.
-const TAKE_WITHIN: Duration = Duration::from_secs(1);
+const TAKE_WITHIN: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Waits until one of the events happens or the time is over; tells for each whether it happened.
 ///
@@ -68,12 +68,11 @@ impl FlockHelper {
                 if let Some(ticket) = ticket {
                     close_in_child(ticket);
                 }
-                let operation =
-                    if exclusive { FlockOperation::LockExclusive } else { FlockOperation::LockShared };
+                let operation = if exclusive { FlockOperation::LockExclusive } else { FlockOperation::LockShared };
                 while flock(file, operation) == Err(rustix::io::Errno::INTR) {}
                 let _ = rustix::io::write(&writer, &[1]);
                 // The parent kills us as soon as it sees the byte. If it does not, it is stopped and must not hold.
-                let _ = rustix::event::poll(&mut [], Some(&Timespec { tv_sec: TAKE_WITHIN.as_secs() as i64, tv_nsec: 0 }));
+                let _ = rustix::event::poll(&mut [], Some(&TAKE_WITHIN));
                 let _ = flock(file, FlockOperation::Unlock);
                 exit_now(0)
             }

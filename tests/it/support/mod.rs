@@ -19,11 +19,11 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub(crate) use process::{alive, all_in, kill, kill_group, parent_of};
+pub(crate) use process::{alive, all_in, kill, kill_group, parent_of, runs_our_program, state_of, zombies_below};
 pub(crate) use running::Running;
 pub(crate) use terminal::Terminal;
 pub(crate) use tree::{find, listing, own, walk};
-pub(crate) use wait::{eventually, has_program, is_root, long, shell_status, skip};
+pub(crate) use wait::{eventually, has_program, is_root, long, shell_status, skip, until};
 
 /// What a holder runs: it tells its pid, and ends when its standard input does.
 pub(crate) const HOLD: &str = "echo $$; read _ || :";
@@ -102,6 +102,7 @@ impl Sandbox {
         vec![
             ("PATH", path_with_repoguard()),
             ("HOME", self.outside("home").into()),
+            ("SHELL", "/bin/sh".into()),
             ("SANDBOX", self.dir.path().into()),
             ("LC_ALL", "C".into()),
             ("TZ", "UTC".into()),
@@ -214,6 +215,7 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         process::kill_all_in(self.dir.path());
+        tree::make_removable(self.dir.path());
     }
 }
 
@@ -228,11 +230,12 @@ pub(crate) fn binary() -> &'static Path {
     assert_cmd::cargo::cargo_bin!("repoguard")
 }
 
-/// `PATH` with the program under test first, so that scripts find it as `repoguard`.
+/// `PATH` with the program under test first, so that scripts find it as `repoguard`; without what is not there.
 fn path_with_repoguard() -> OsString {
     let old = std::env::var_os("PATH").unwrap_or_default();
     let first = binary().parent().expect("a directory").to_owned();
-    std::env::join_paths(std::iter::once(first).chain(std::env::split_paths(&old))).unwrap()
+    let usable = std::env::split_paths(&old).filter(|place| place.is_dir());
+    std::env::join_paths(std::iter::once(first).chain(usable)).unwrap()
 }
 
 /// Gives a command the limit that turns a hang into a failure.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::Signal;
 
+use super::process::{process_group, runs_our_program};
 use super::{HOLD, Sandbox, eventually, kill, kill_group};
 
 /// A command that runs beside the test, in a process group of its own, which is killed with this value.
@@ -86,6 +87,15 @@ impl Running {
     /// The wrapped command, which told its pid in its first line.
     pub(crate) fn command_pid(&self) -> u32 {
         self.first_line().parse().expect("a pid in the first line")
+    }
+
+    /// The keeper: the process of ours that lives beside the wrapper, to hold the lock should the wrapper be killed.
+    #[track_caller]
+    pub(crate) fn keeper(&self) -> u32 {
+        let ours = process_group(self.pid()).into_iter().filter(|pid| *pid != self.pid() && runs_our_program(*pid));
+        let keepers: Vec<u32> = ours.collect();
+        assert_eq!(keepers.len(), 1, "one keeper: {keepers:?}");
+        keepers[0]
     }
 
     pub(crate) fn first_line(&self) -> String {

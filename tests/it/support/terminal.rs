@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
-use super::{Sandbox, eventually, has_program, to_the_end};
+use super::{Sandbox, has_program, to_the_end, until};
+
+const PROMPT: &str = "ready>";
 
 /// An interactive shell on a terminal of its own; it ends with the sandbox.
 pub(crate) struct Terminal<'a> {
@@ -17,10 +19,10 @@ impl<'a> Terminal<'a> {
         }
         let terminal = Self { sandbox };
         let size = columns.to_string();
-        let shell = "exec env PS1='ready> ' bash --norc --noprofile -i";
-        let open = ["-f", "/dev/null", "new-session", "-d", "-x", &size, "-y", "24", shell];
+        let shell = format!("exec env PS1='{PROMPT} ' bash --norc --noprofile -i");
+        let open = ["-f", "/dev/null", "new-session", "-d", "-x", &size, "-y", "24", &shell];
         to_the_end(terminal.tmux(&open)).assert().success();
-        terminal.expect("ready>");
+        terminal.prompt();
         Some(terminal)
     }
 
@@ -40,7 +42,7 @@ impl<'a> Terminal<'a> {
     #[track_caller]
     pub(crate) fn clear(&self) {
         self.line("clear");
-        eventually("the screen is empty", || self.screen().trim() == "ready>");
+        self.shows("an empty screen", |screen| screen.trim() == PROMPT);
     }
 
     /// Presses a key, as tmux names it: `C-c`, `C-z`.
@@ -57,10 +59,20 @@ impl<'a> Terminal<'a> {
     /// Waits until the screen shows a text.
     #[track_caller]
     pub(crate) fn expect(&self, text: &str) {
-        let mut screen = String::new();
-        eventually(&format!("the screen shows `{text}`"), || {
-            screen = self.screen();
-            screen.contains(text)
+        self.shows(text, |screen| screen.contains(text));
+    }
+
+    /// Waits until the shell is ready for the next command.
+    #[track_caller]
+    pub(crate) fn prompt(&self) {
+        self.shows("the prompt", |screen| screen.trim_end().ends_with(PROMPT));
+    }
+
+    #[track_caller]
+    fn shows(&self, what: &str, test: impl Fn(&str) -> bool) {
+        until(what, || {
+            let screen = self.screen();
+            if test(&screen) { Ok(()) } else { Err(format!("the screen shows\n{screen}")) }
         });
     }
 }

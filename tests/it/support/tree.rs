@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Everything below a directory that a writer would change: inode, mode, size and times of each entry.
@@ -45,4 +45,14 @@ pub(crate) fn walk(dir: &Path) -> Vec<PathBuf> {
         }
     }
     all
+}
+
+/// Lets a directory be removed, whatever a test did to its permissions.
+pub(crate) fn make_removable(dir: &Path) {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).ok();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            make_removable(&entry.path());
+        }
+    }
 }

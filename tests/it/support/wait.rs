@@ -12,9 +12,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Waits until the condition holds.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    until(what, || if holds() { Ok(()) } else { Err(String::new()) });
+}
+
+/// Waits until there is success; the last failure tells what was seen instead.
+#[track_caller]
+pub(crate) fn until(what: &str, mut look: impl FnMut() -> Result<(), String>) {
     let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+    while let Err(seen) = look() {
+        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}: {seen}");
         sleep(Duration::from_millis(20));
     }
 }
