@@ -11,7 +11,8 @@ use crate::{
     error::{Error, Result},
     exec::{self, Duty, Ending, Task},
     fs::Sharing,
-    lock::{self, Acquired, Held, Holder, Request, Wait, Waiting},
+    holder::{Holder, Mode},
+    lock::{self, Acquired, Held, Request, Wait, Waiting},
     repo::{Config, Head, Repo, Worktree},
     store::{
         audit::{self, Entry, Event},
@@ -38,7 +39,7 @@ pub enum Notice<'a> {
     Trouble(&'a Error),
 }
 
-/// How an [`exec`] ended.
+/// How an [`exec()`] ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Outcome {
     /// How the command ended, or why it never ran.
@@ -142,9 +143,7 @@ fn compare(repo: &Repo, held: &Held, sharing: Sharing, tell: &mut dyn FnMut(Noti
     };
     let before: Vec<Before> = held.worktrees.iter().map(look).collect();
     let covers = |hold: &Holder, worktree: &Worktree| {
-        hold.resources
-            .iter()
-            .any(|(key, mode)| *key == worktree.key || (key == "repo" && *mode == lock::Mode::Exclusive))
+        hold.resources.iter().any(|(key, mode)| *key == worktree.key || (key == "repo" && *mode == Mode::Exclusive))
     };
     for died in &held.died {
         let moved = before.iter().filter(|before| covers(died, &before.worktree)).find_map(Before::head_moved);

@@ -7,21 +7,21 @@
 //! # The rooms
 //! | room | the question it answers |
 //! | --- | --- |
-//! | [`guard`] | What does repoguard promise? acquire → compare → record → run → log → release |
-//! | [`exec`] | How does the wrapped command run, and what if any of its processes is killed? |
-//! | [`store`] | What is kept on disk beside the lock? |
-//! | [`lock`] | How is a lock acquired, and what does holding it mean? |
-//! | [`repo`] | Which repository is this, where is everything, where is HEAD, what did the user configure? |
+//! | `guard` | What does repoguard promise? acquire → compare → record → run → log → release |
+//! | `exec` | How does the wrapped command run, and what if any of its processes is killed? |
+//! | `store` | What is kept on disk beside the lock? |
+//! | `lock` | How is a lock acquired, and what does holding it mean? |
+//! | `repo` | Which repository is this, where is everything, where is HEAD, what did the user configure? |
 //! | `fs` | How are files written? |
 //! | `sys` | What must the operating system give? |
-//! | [`error`], [`holder`], `env` | What can go wrong, who holds, which environment variables matter? |
+//! | [`mod@error`], [`holder`], `env` | What can go wrong, who holds, which environment variables matter? |
 //!
 //! # Who may import whom
 //! `cli` > `guard` > `exec` > `store` > `lock` > `repo` > `fs` > `sys` > `error` > `holder`, `env`: imports go down only,
 //! and a test holds this table against the sources.
 //!
 //! # Invariants
-//! - Exclusion rests on flock(2) alone; queue and records can be lost without letting two holders in ([`lock`]).
+//! - Exclusion rests on flock(2) alone; queue and records can be lost without letting two holders in (`lock`).
 //! - Only `repo` knows gix and starts git; only `lock/file.rs` knows fd-lock; only `fs` writes; only `sys` has code for
 //!   one system or `unsafe` code; only `cli/render.rs` prints; only `env` reads the environment.
 //! - Readers never take a lock that could make anybody's attempt fail.

@@ -86,11 +86,11 @@ pub(crate) fn main() -> ExitCode {
     };
     let globals = Globals::from_arg_matches(&matches).expect("the parser has these arguments");
     let ui = Ui::new(globals.color, globals.quiet, globals.verbose);
-    let result = run(globals, &ui, &matches);
+    let result = run(&globals, &ui, &matches);
     render::finish(&ui, result)
 }
 
-fn run(globals: Globals, ui: &Ui, matches: &ArgMatches) -> anyhow::Result<Exit> {
+fn run(globals: &Globals, ui: &Ui, matches: &ArgMatches) -> anyhow::Result<Exit> {
     for directory in &globals.directory {
         std::env::set_current_dir(directory).with_context(|| format!("cannot change to `{}`", directory.display()))?;
     }

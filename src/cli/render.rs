@@ -186,11 +186,11 @@ impl Ui {
 
     fn line(&self, style: Style, text: &str) {
         // Nobody can be told when stderr is closed.
-        let _ = writeln!(io::stderr(), "{} {text}", self.styled(style, "repoguard:"));
+        drop(writeln!(io::stderr(), "{} {text}", self.styled(style, "repoguard:")));
     }
 
     fn more(&self, label: &str, text: &str) {
-        let _ = writeln!(io::stderr(), "  {} {text}", self.styled(CYAN, label));
+        drop(writeln!(io::stderr(), "  {} {text}", self.styled(CYAN, label)));
     }
 
     fn styled(&self, style: Style, text: &str) -> String {
@@ -204,7 +204,7 @@ const CYAN: Style = AnsiColor::Cyan.on_default();
 
 /// Prints what the parser says: help and version to stdout, wrong use to stderr.
 pub(super) fn usage(error: &clap::Error) -> ExitCode {
-    let _ = error.print();
+    drop(error.print());
     ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 })
 }
 

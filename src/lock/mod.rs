@@ -62,7 +62,7 @@ pub(crate) enum Acquired {
     Inside,
 }
 
-/// A lock that is held, until [`Held::release`] or the end of all processes that share it.
+/// A lock that is held, until [`Held::unlock`] or the end of all processes that share it.
 #[must_use = "the lock is let go when this is dropped"]
 pub(crate) struct Held {
     parts: Vec<Part>,
@@ -110,7 +110,8 @@ pub(crate) fn acquire(repo: &Repo, request: &Request, sharing: Sharing, wait: &m
     acquire.family = family.ids();
 
     if acquire.nobody_before(None) && acquire.try_all()?.is_none() {
-        return acquire.hold(repo, request, started);
+        let record = describe(repo, request, &acquire.plan, &acquire.family, started);
+        return acquire.hold(record);
     }
     family = merge(family, Family::by_kinship(acquire.table.as_ref()));
     if let Cover::Whole = family.reduce(&mut acquire.plan)? {
@@ -120,8 +121,9 @@ pub(crate) fn acquire(repo: &Repo, request: &Request, sharing: Sharing, wait: &m
     if acquire.drop_covered_parts()? {
         return Ok(Acquired::Inside);
     }
-    acquire.wait(repo, request, started, wait)?;
-    acquire.hold(repo, request, started)
+    let record = describe(repo, request, &acquire.plan, &acquire.family, started);
+    acquire.wait(&record, request.timeout, wait)?;
+    acquire.hold(record)
 }
 
 fn merge(one: Family, other: Family) -> Family {
@@ -239,13 +241,12 @@ impl Acquire {
         Ok(self.parts.is_empty())
     }
 
-    fn wait(&mut self, repo: &Repo, request: &Request, started: SystemTime, wait: &mut Wait<'_>) -> Result<()> {
+    fn wait(&mut self, record: &Holder, timeout: Option<Duration>, wait: &mut Wait<'_>) -> Result<()> {
         if self.nobody_before(None) && self.try_all()?.is_none() {
             return Ok(());
         }
-        let record = describe(repo, request, &self.plan, &self.family, started);
-        self.refuse_cycle(&record)?;
-        if request.timeout == Some(Duration::ZERO) {
+        self.refuse_cycle(record)?;
+        if timeout == Some(Duration::ZERO) {
             return self.try_once();
         }
         if let Some(signals) = wait.signals {
@@ -253,9 +254,9 @@ impl Acquire {
         }
         let begun = Instant::now();
         // A time beyond what the clock can tell is none.
-        let deadline = request.timeout.and_then(|timeout| begun.checked_add(timeout));
+        let deadline = timeout.and_then(|timeout| begun.checked_add(timeout));
         let ticket = match self.queue.as_ref().filter(|_| self.queue_counts) {
-            Some(queue) => match queue.enter(&record, || self.refuse_cycle(&record)) {
+            Some(queue) => match queue.enter(record, || self.refuse_cycle(record)) {
                 Ok(ticket) => Some(ticket),
                 Err(deadlock @ Error::Deadlock { .. }) => return Err(deadlock),
                 // Without a queue the kernel's must do: order is not kept, exclusion is.
@@ -269,10 +270,13 @@ impl Acquire {
         while let Some(ticket) = &ticket {
             let Some(before) = self.predecessor(Some(ticket.number), &passed) else { break };
             let event = before.writer.as_ref().map(|writer| Event::ReaderGone(sys::fd(writer)));
-            if !self.sleep(event, &mut clock, Some(ticket), wait)?
-                && self.queue.as_ref().is_some_and(|queue| queue.is_stopped(before.number))
-            {
-                passed.insert(before.number);
+            let before_us = self.queue.as_ref().map(|queue| queue.request(before.number)).unwrap_or_default();
+            // Ticks are for those who are stopped when their turn comes; nothing else is looked at.
+            while !self.sleep(event, &mut clock, Some(ticket), wait)? {
+                if event.is_none() || queue::is_stopped(&before_us) {
+                    passed.extend(event.is_some().then_some(before.number));
+                    break;
+                }
             }
         }
         // The lock itself: in the kernel's queue, where users of flock(1) stand as well.
@@ -398,9 +402,10 @@ impl Acquire {
     }
 
     /// The locks are ours: take a number and a slot.
-    fn hold(self, repo: &Repo, request: &Request, started: SystemTime) -> Result<Acquired> {
+    fn hold(self, mut record: Holder) -> Result<Acquired> {
         let mut troubles = Vec::new();
-        let mut record = describe(repo, request, &self.plan, &self.family, started);
+        // Written later than those processes started that it names, so that none is taken for a later one.
+        record.boot_ms = sys::boot_ms();
         record.id = self.queue.as_ref().map_or_else(|| holder::unix_ms(SystemTime::now()) * 1000, Queue::next_number);
         record.acquired_ms = Some(holder::unix_ms(SystemTime::now()));
         let token = Token::new(record.id)?;

@@ -137,13 +137,6 @@ impl Queue {
         record.filter(|record| record.id == number).unwrap_or_else(|| Holder { id: number, ..Holder::default() })
     }
 
-    /// Tells whether a ticket's owner is stopped (Ctrl-Z), so that others need not wait for it.
-    pub(crate) fn is_stopped(&self, number: u64) -> bool {
-        let request = self.request(number);
-        request.pid_namespace == sys::pid_namespace()
-            && sys::process_state(request.pid).is_some_and(|state| state.stopped)
-    }
-
     /// Reads the tickets' names, and whether there is anything that a kill may have left behind.
     fn scan(&self) -> (Vec<Entry>, bool) {
         let Ok(directory) = std::fs::read_dir(&self.directory) else { return (Vec::new(), false) };
@@ -239,6 +232,11 @@ impl Drop for Ticket {
         fs::remove(&self.path);
         fs::remove(&self.record);
     }
+}
+
+/// Tells whether who made a request is stopped (Ctrl-Z), so that others need not wait for it.
+pub(crate) fn is_stopped(request: &Holder) -> bool {
+    request.pid_namespace == sys::pid_namespace() && sys::process_state(request.pid).is_some_and(|state| state.stopped)
 }
 
 /// The last number in `alloc`; 0 when it is not readable.
