@@ -77,7 +77,9 @@ pub(crate) fn open_or_create(path: &Path, sharing: Sharing) -> Result<File> {
         result => return result,
     }
     if let Some(directory) = path.parent() {
-        create_directory(directory, sharing)?;
+        if is_ours(directory) {
+            create_directory(directory, sharing)?;
+        }
         let new = tempfile::Builder::new()
             .prefix(".new-")
             .permissions(sys::permissions(0o666))
@@ -117,28 +119,31 @@ pub(crate) fn open(path: &Path, write: bool) -> Result<File> {
     }
 }
 
-/// Creates one directory of ours, its parent included where that is ours too.
+/// Tells whether a directory is `repoguard` or in it: only those are made, never one of git's that has gone.
+fn is_ours(directory: &Path) -> bool {
+    directory.ends_with("repoguard") || directory.parent().is_some_and(|parent| parent.ends_with("repoguard"))
+}
+
+/// Creates one directory of ours, and the one above it where that is ours, too.
 ///
 /// # Errors
 /// [`Error::NotAFile`] when something else is there, else [`Error::Io`].
-pub(crate) fn create_directory(path: &Path, sharing: Sharing) -> Result<()> {
+fn create_directory(path: &Path, sharing: Sharing) -> Result<()> {
     match std::fs::create_dir(path) {
         Ok(()) => sharing.apply(path).map_err(Error::io("create", path)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match std::fs::symlink_metadata(path) {
-            Ok(metadata) if !metadata.is_dir() && path.file_name().is_none_or(|name| name != ".git") => {
+            Ok(metadata) if !metadata.is_dir() => {
                 Err(Error::NotAFile { path: path.to_owned(), kind: sys::kind(&metadata), expected: "a directory" })
             }
             _ => Ok(()),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            match path.parent().filter(|parent| parent.ends_with("repoguard")) {
-                Some(parent) => {
-                    create_directory(parent, sharing)?;
-                    create_directory(path, sharing)
-                }
-                None => Err(Error::io("create", path)(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent().filter(|parent| is_ours(parent)) {
+            Some(parent) => {
+                create_directory(parent, sharing)?;
+                create_directory(path, sharing)
             }
-        }
+            None => Err(Error::io("create", path)(error)),
+        },
         Err(error) => Err(Error::io("create", path)(error)),
     }
 }

@@ -12,9 +12,11 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the room that starts the wrapped command")]
 
+mod channel;
 mod keeper;
 mod signals;
 mod tree;
+mod wrapper;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -117,7 +119,7 @@ pub(crate) struct Run {
 /// [`Error::Io`] when no keeper can be started; then `duty` was not called.
 pub(crate) fn run(task: &Task, environment: &[(&str, OsString)], signals: Signals, duty: &mut dyn Duty) -> Result<Run> {
     let program = task.command.first().map_or(OsStr::new(""), OsString::as_os_str);
-    keeper::run(task, environment, signals, duty).map_err(Error::io("start a keeper for", program))
+    wrapper::run(task, environment, signals, duty).map_err(Error::io("start a keeper for", program))
 }
 
 /// Starts the command itself; it inherits the lock's open files.

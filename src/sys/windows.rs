@@ -1,1 +1,479 @@
+//! The contract of [`crate::sys`] on Windows: files, and nothing else yet.
+//!
+//! # What is missing
+//! There is no fork, so there is no keeper that would hold the lock when repoguard is killed; there are no FIFOs for the
+//! queue's tickets, no signals to pass on, no descriptors that a command inherits by just being started, no table of
+//! processes, and no flock(2). Each answers [`io::ErrorKind::Unsupported`] where it can fail, and "unknown" where it tells
+//! something.
+//!
+//! # What follows for the user
+//! - `exec` does not work at all: it ends with an error before it takes the lock or writes anything, so no command ever
+//!   runs on Windows in the belief that it holds.
+//! - `status` shows the records that are there, but never says "free" of a lock whose file exists: whoever holds runs
+//!   under another system (in WSL, or at the other end of a network share), and its lock is not seen from here. For the
+//!   same reason it takes the record of such a holder for that of one that died.
+//! - `log` works, and so does what only reads or prints: settings, completions, the manual.
+//! - What Windows calls permissions and owners is left as it is; `core.sharedRepository` has no effect.
+//!
+//! # Limitations
+//! Before `exec` may be let in, [`identity`] must become a file's volume and index. `LockFileEx` keeps others from
+//! reading what it locks, so that a held record could not be read; a lock must then stand beside the record.
 
+use std::{
+    borrow::Cow,
+    convert::Infallible,
+    ffi::OsStr,
+    fs::{File, Metadata, OpenOptions, Permissions},
+    io,
+    os::windows::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use crate::sys::{ChildEvent, Event, FileId, Forked, KernelLock, Received};
+
+fn unsupported<T>(what: &str) -> io::Result<T> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, format!("repoguard cannot run commands on Windows yet: {what}")))
+}
+
+// Descriptors and waiting.
+
+/// A descriptor that can be polled. There is none: nothing makes one, and what needs one never runs.
+#[derive(Debug)]
+pub(crate) struct Fd(Infallible);
+/// A borrowed descriptor.
+pub(crate) type FdRef<'a> = &'a Fd;
+/// One end of a connection between two processes of ours.
+pub(crate) type Channel = Fd;
+
+impl io::Read for Fd {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        match self.0 {}
+    }
+}
+
+impl io::Write for Fd {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        match self.0 {}
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.0 {}
+    }
+}
+
+/// Makes a connection.
+pub(crate) fn channel() -> io::Result<(Channel, Channel)> {
+    unsupported("there are no connections between processes")
+}
+
+/// Borrows a descriptor.
+pub(crate) fn fd(file: &Fd) -> FdRef<'_> {
+    file
+}
+
+/// Waits until the time is over, which is all that can happen; without events and time nothing would.
+pub(crate) fn poll(events: &[Event<'_>], timeout: Option<Duration>) -> io::Result<Vec<bool>> {
+    if let Some(Event::Readable(fd) | Event::ReaderGone(fd)) = events.first() {
+        match fd.0 {}
+    }
+    let Some(timeout) = timeout else { return unsupported("nothing can be waited for") };
+    std::thread::sleep(timeout);
+    Ok(Vec::new())
+}
+
+/// A process that waits for a lock.
+pub(crate) struct FlockHelper(Infallible);
+
+impl FlockHelper {
+    pub(crate) fn start(_: &File, _exclusive: bool, _ticket: Option<FdRef<'_>>) -> io::Result<Self> {
+        unsupported("there is no fork")
+    }
+
+    pub(crate) fn fd(&self) -> FdRef<'_> {
+        match self.0 {}
+    }
+
+    pub(crate) fn stop(self) {
+        match self.0 {}
+    }
+}
+
+// Files.
+
+/// `FILE_FLAG_OPEN_REPARSE_POINT` of `CreateFileW`: opens a link itself.
+const NO_FOLLOW: u32 = 0x0020_0000;
+/// `FILE_FLAG_BACKUP_SEMANTICS` of `CreateFileW`: opens directories, too.
+const DIRECTORY: u32 = 0x0200_0000;
+/// `ERROR_INVALID_PARAMETER`, which `LockFileEx` says of a directory.
+const INVALID_PARAMETER: i32 = 87;
+
+/// Makes an open not follow a link in the last component.
+pub(crate) fn open_warily(options: &mut OpenOptions) -> &mut OpenOptions {
+    options.custom_flags(NO_FOLLOW)
+}
+
+/// Opens a directory.
+pub(crate) fn open_directory(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(DIRECTORY).open(path)?;
+    if file.metadata()?.is_dir() { Ok(file) } else { Err(io::ErrorKind::NotADirectory.into()) }
+}
+
+/// Says that the descriptor is of a kind that cannot be locked: a directory's.
+pub(crate) fn cannot_lock_descriptor(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(INVALID_PARAMETER)
+}
+
+/// Says that the file may be read but not written here.
+pub(crate) fn is_read_only_error(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Says that a file is a script for the shell: there is none.
+pub(crate) fn is_format_error(_: &io::Error) -> bool {
+    false
+}
+
+/// Identity of a file, as far as std tells it: its time of creation.
+///
+/// std keeps volume and index for itself (`windows_by_handle`). The length is of no use, because it changes as a record is
+/// written. Two files made within 100 ns look the same, and so does a file made within 15 seconds of the removal of
+/// another of its name: Windows gives it the same time of creation. Good enough to show, too little to lock by.
+pub(crate) fn identity(metadata: &Metadata) -> FileId {
+    FileId { device: 0, inode: metadata.creation_time() }
+}
+
+/// What a file is, in words.
+pub(crate) fn kind(metadata: &Metadata) -> &'static str {
+    let kind = metadata.file_type();
+    match () {
+        () if kind.is_file() => "a regular file",
+        () if kind.is_dir() => "a directory",
+        () if kind.is_symlink() => "a symbolic link",
+        () => "something unknown",
+    }
+}
+
+/// Modification time in nanoseconds since 1970, size and time of creation: what changes when a file is rewritten.
+pub(crate) fn stamp(metadata: &Metadata) -> (i128, u64, u64) {
+    /// 1970 in the units of 100 ns since 1601 that Windows counts.
+    const EPOCH: i128 = 116_444_736_000_000_000;
+    ((i128::from(metadata.last_write_time()) - EPOCH) * 100, metadata.len(), metadata.creation_time())
+}
+
+/// Permission bits: none that would mean anything.
+pub(crate) fn mode(_: &Metadata) -> u32 {
+    0
+}
+
+/// Owner and group: the same for all files.
+pub(crate) fn owner(_: &Metadata) -> (u32, u32) {
+    (0, 0)
+}
+
+/// The user that files are created as: the same for all.
+pub(crate) fn effective_user() -> u32 {
+    0
+}
+
+/// Name of the user that files are created as; only the environment tells.
+pub(crate) fn effective_user_name() -> String {
+    String::new()
+}
+
+/// Name of a user; users have no numbers.
+pub(crate) fn user_name(_uid: u32) -> Option<String> {
+    None
+}
+
+/// Leaves a file's permissions to what it inherits from its directory.
+#[expect(clippy::unnecessary_wraps, reason = "it can fail on other systems")]
+pub(crate) fn set_mode(_: &Path, _mode: u32) -> io::Result<()> {
+    Ok(())
+}
+
+/// Permissions to create a file with: not read-only, which is all that there is to say.
+///
+/// # Panics
+/// When neither this program's file nor the current directory can be looked at: std has no permissions that are not
+/// some file's.
+pub(crate) fn permissions(_mode: u32) -> Permissions {
+    let some = std::env::current_exe().and_then(std::fs::metadata).or_else(|_| std::fs::metadata("."));
+    let mut permissions = some.expect("this program's file can be looked at").permissions();
+    permissions.set_readonly(false);
+    permissions
+}
+
+/// Leaves a file to whom it belongs.
+#[expect(clippy::unnecessary_wraps, reason = "it can fail on other systems")]
+pub(crate) fn give_to(_: &Path, _owner: (u32, u32)) -> io::Result<()> {
+    Ok(())
+}
+
+/// Reads at the start of a file. Moves its position, which nobody uses: appending goes to the end all the same.
+pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.seek_read(&mut buffer[filled..], filled as u64)? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
+}
+
+/// Reads the byte at an offset, if the file reaches so far.
+pub(crate) fn byte_at(file: &File, offset: u64) -> io::Result<Option<u8>> {
+    let mut byte = [0];
+    Ok((file.seek_read(&mut byte, offset)? == 1).then_some(byte[0]))
+}
+
+/// Overwrites the start of a file, with one write as a rule.
+pub(crate) fn write_start(file: &File, bytes: &[u8]) -> io::Result<()> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.seek_write(&bytes[written..], written as u64)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            more => written += more,
+        }
+    }
+    Ok(())
+}
+
+/// Creates a FIFO.
+pub(crate) fn make_fifo(_: &Path, _mode: u32) -> io::Result<()> {
+    unsupported("there are no FIFOs to wait in line with")
+}
+
+/// Opens the reading end of a FIFO.
+pub(crate) fn open_fifo_reader(_: &Path) -> io::Result<Fd> {
+    unsupported("there are no FIFOs to wait in line with")
+}
+
+/// Opens the writing end of a FIFO. Never `None`: whether anybody waits in another system cannot be told from here.
+pub(crate) fn open_fifo_writer(_: &Path) -> io::Result<Option<Fd>> {
+    unsupported("there are no FIFOs to wait in line with")
+}
+
+/// Makes a copy of a descriptor that commands inherit.
+pub(crate) fn inheritable_copy(_: &File) -> io::Result<Fd> {
+    unsupported("a lock cannot be handed down to a command")
+}
+
+/// A path's bytes; what is no Unicode becomes U+FFFD.
+pub(crate) fn bytes(text: &OsStr) -> Cow<'_, [u8]> {
+    match text.to_string_lossy() {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+    }
+}
+
+// Processes.
+
+/// Splits this process in two.
+pub(crate) fn fork() -> io::Result<Forked> {
+    unsupported("there is no fork")
+}
+
+/// Ends this process at once: the end of a forked child, of which there is none.
+#[expect(
+    clippy::exit,
+    clippy::disallowed_methods,
+    reason = "std has no other end without destructors and without a report"
+)]
+pub(crate) fn exit_now(status: i32) -> ! {
+    std::process::exit(status)
+}
+
+/// Leaves orphans alone.
+pub(crate) fn adopt_orphans() {}
+
+/// Takes one change of any child: only std's own handles tell of those.
+pub(crate) fn next_child_event() -> Option<(u32, ChildEvent)> {
+    None
+}
+
+/// Waits for a child: only std's own handles can.
+pub(crate) fn reap(_pid: u32) -> Option<ChildEvent> {
+    None
+}
+
+/// The process that started us: not known.
+pub(crate) fn parent() -> u32 {
+    0
+}
+
+/// Name of this machine: not known, since only the environment tells.
+pub(crate) fn host() -> String {
+    String::new()
+}
+
+/// Number of the pid namespace: there are none.
+pub(crate) fn pid_namespace() -> u64 {
+    0
+}
+
+/// Tells whether processes that this one cannot see may use a file: it sees none.
+pub(crate) fn hidden_processes_may_use(_: &Path) -> bool {
+    true
+}
+
+/// Milliseconds since the machine's boot: not known.
+pub(crate) fn boot_ms() -> u64 {
+    0
+}
+
+/// What is known of a process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProcessState {
+    pub(crate) started_ms: u64,
+    pub(crate) stopped: bool,
+}
+
+/// Reads the state of a process: only this one is sure to run.
+pub(crate) fn process_state(pid: u32) -> Option<ProcessState> {
+    (pid == std::process::id()).then_some(ProcessState { started_ms: 0, stopped: false })
+}
+
+/// Tells whether a process still runs. `None`: cannot tell.
+pub(crate) fn still_runs(pid: u32, _boot_ms: u64) -> Option<bool> {
+    process_state(pid).map(|_| true)
+}
+
+/// The processes above this one: not known.
+pub(crate) fn ancestors() -> Vec<u32> {
+    Vec::new()
+}
+
+/// All processes below one: not known.
+pub(crate) fn descendants(_root: u32) -> Vec<u32> {
+    Vec::new()
+}
+
+/// The command line of another process: not known.
+pub(crate) fn command_line(_pid: u32) -> Option<Vec<String>> {
+    None
+}
+
+/// The user that another process runs as: not known.
+pub(crate) fn process_owner(_pid: u32) -> Option<u32> {
+    None
+}
+
+/// The directory of another process: not known.
+pub(crate) fn working_directory(_pid: u32) -> Option<PathBuf> {
+    None
+}
+
+/// A process that may not be our child. A keeper has one, and there is no keeper.
+pub(crate) struct Process;
+
+impl Process {
+    pub(crate) fn open(_pid: u32) -> Self {
+        Self
+    }
+
+    /// Never known to have ended: a lock is not let go on a guess.
+    pub(crate) fn has_ended(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn wait(&self, signals: &Signals, _timeout: Option<Duration>) -> bool {
+        match signals.never {}
+    }
+
+    pub(crate) fn send(&self, _signal: i32) {}
+
+    pub(crate) fn tree(&self) -> Vec<u32> {
+        Vec::new()
+    }
+}
+
+// Locks, as the kernel tells who holds them.
+
+/// The holders of a file's lock: not known.
+pub(crate) fn kernel_locks(_: FileId) -> Option<Vec<KernelLock>> {
+    None
+}
+
+/// The locks that this process inherited: it inherits none.
+pub(crate) fn own_descriptor_locks(_: FileId) -> Vec<bool> {
+    Vec::new()
+}
+
+/// All processes that hold a lock by an inherited descriptor: not known.
+pub(crate) fn descriptor_holders(_: FileId) -> Vec<u32> {
+    Vec::new()
+}
+
+// Signals. The numbers are Linux's: they stand in records and statuses only.
+
+pub(crate) const INTERRUPTS: &[i32] = &[];
+pub(crate) const FORWARDED: &[i32] = &[];
+pub(crate) const DIE_OF: &[i32] = &[];
+pub(crate) const STOPS: &[i32] = &[];
+pub(crate) const CHILD_CHANGED: i32 = 17;
+pub(crate) const TERMINATE: i32 = 15;
+pub(crate) const KILL: i32 = 9;
+pub(crate) const STOP: i32 = 19;
+pub(crate) const CONTINUE: i32 = 18;
+
+/// Signals of this process. Opening them is the first thing that running a command needs, and it fails here.
+pub(crate) struct Signals {
+    never: Infallible,
+    pub(crate) inheritance: Inheritance,
+}
+
+impl Signals {
+    pub(crate) fn open() -> io::Result<Self> {
+        unsupported("there is no fork")
+    }
+
+    pub(crate) fn catch(&self, _signals: &[i32]) {
+        match self.never {}
+    }
+
+    pub(crate) fn renew(&mut self) -> io::Result<()> {
+        match self.never {}
+    }
+
+    pub(crate) fn fd(&self) -> FdRef<'_> {
+        match self.never {}
+    }
+
+    pub(crate) fn take(&self) -> Vec<Received> {
+        match self.never {}
+    }
+}
+
+/// How a command finds its signals; part of what cannot be opened.
+#[derive(Clone, Copy)]
+pub(crate) struct Inheritance(Infallible);
+
+impl Inheritance {
+    pub(crate) fn is_usual(self) -> bool {
+        match self.0 {}
+    }
+
+    pub(crate) fn hand_down(self, _: &mut Command) {
+        match self.0 {}
+    }
+}
+
+/// Sends a signal to one process; tells whether it was sent.
+pub(crate) fn send(_pid: u32, _signal: i32) -> bool {
+    false
+}
+
+/// Ends this process by a signal: returns, as where the signal is blocked.
+pub(crate) fn die_of(_signal: i32) {}
+
+/// Runs `action`, which no signal can interrupt.
+pub(crate) fn with_signals_blocked<T>(action: impl FnOnce() -> T) -> T {
+    action()
+}

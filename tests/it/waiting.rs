@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Running, Sandbox, all_in, eventually, has_program, lines, runs_our_program, shell_status, skip};
+use crate::support::{
+    Running, Sandbox, all_in, eventually, has_program, lines, process_group, runs_our_program, shell_status, skip,
+    state_of,
+};
 
 #[test]
 fn second_exec_waits_for_first() {
@@ -220,8 +223,12 @@ fn stopped_waiter_is_passed_and_queues_anew() {
     let mut stopped = sandbox.queue(&[], "echo late");
     let mut waiter = sandbox.queue(&[], "echo passed");
     stopped.signal_group(Signal::STOP);
+    // Until then the kernel may still give it the lock.
+    eventually("all of it is stopped", || {
+        process_group(stopped.pid()).into_iter().all(|pid| state_of(pid) == Some('T'))
+    });
     holder.finish();
-    assert!(waiter.ended().success());
+    assert!(waiter.ended().success(), "{}", waiter.stderr());
     assert_eq!(waiter.stdout(), "passed\n");
     assert_eq!(stopped.stdout(), "");
     stopped.signal_group(Signal::CONT);

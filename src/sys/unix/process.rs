@@ -262,29 +262,18 @@ impl Process {
         !self.has_ended() && process_state(self.pid).is_some_and(|state| state.stopped)
     }
 
-    /// Waits until it has ended, a signal has come, or the time is over; tells whether a signal has come.
-    pub(crate) fn wait(&self, signals: &super::Signals, timeout: Option<Duration>) -> bool {
+    /// Waits until it has ended, a signal has come, or the time is over.
+    pub(crate) fn wait(&self, signals: &super::Signals, timeout: Option<Duration>) {
         /// How often to look where the system has no handles for processes.
         const LOOK: Duration = Duration::from_millis(20);
-        let mut events = vec![Event::Readable(signals.fd())];
         #[cfg(target_os = "linux")]
-        let timeout = match &self.handle {
-            Some(handle) => {
-                events.push(Event::Readable(super::fd(handle)));
-                timeout
-            }
-            None => Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK))),
-        };
+        let handle = self.handle.as_ref().map(|handle| Event::Readable(super::fd(handle)));
         #[cfg(not(target_os = "linux"))]
-        let timeout = Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK)));
-        super::poll(&events, timeout).is_ok_and(|happened| happened[0])
-    }
-
-    /// Sends it a signal, if it still runs.
-    pub(crate) fn send(&self, signal: i32) {
-        if !self.has_ended() {
-            super::send(self.pid, signal);
-        }
+        let handle: Option<Event<'_>> = None;
+        let timeout = if handle.is_some() { timeout } else { Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK))) };
+        let events: Vec<Event<'_>> = [Event::Readable(signals.fd())].into_iter().chain(handle).collect();
+        // Whatever it says, the caller looks again.
+        drop(super::poll(&events, timeout));
     }
 
     /// It and all processes below it.

@@ -19,7 +19,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub(crate) use process::{alive, all_in, kill, kill_group, parent_of, runs_our_program, state_of, zombies_below};
+pub(crate) use process::{
+    alive, all_in, kill, kill_group, parent_of, process_group, runs_our_program, state_of, zombies_below,
+};
 pub(crate) use running::Running;
 pub(crate) use terminal::Terminal;
 pub(crate) use tree::{find, listing, own, walk};

@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::Signal;
 
-use super::process::{process_group, runs_our_program};
-use super::{HOLD, Sandbox, eventually, kill, kill_group};
+use super::{HOLD, Sandbox, eventually, kill, kill_group, process_group, runs_our_program};
 
 /// A command that runs beside the test, in a process group of its own, which is killed with this value.
 pub(crate) struct Running {

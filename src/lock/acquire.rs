@@ -1,0 +1,409 @@
+//! How is a lock acquired? Ours already → free → queue → the kernel's lock → held.
+
+use std::{
+    collections::HashSet,
+    io,
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{
+    Acquired, Request, Wait, Waiting,
+    cycle::{self, Graph},
+    family::{self, Cover, Family},
+    file::LockFile,
+    held::{Held, Part},
+    inspect,
+    queue::{self, Predecessor, Queue, Ticket},
+    record::Table,
+    request::Plan,
+};
+use crate::{
+    env,
+    error::{Error, Result},
+    fs::Sharing,
+    holder::{self, Holder, Mode},
+    repo::{REPO_KEY, Repo},
+    sys::{self, Event, FlockHelper},
+};
+
+/// How long one try gives a holder whose process has just ended to let go.
+const LET_GO: Duration = Duration::from_millis(100);
+
+/// Acquires what `request` asks for, waiting as long as it says.
+///
+/// # Errors
+/// [`Error::Busy`], [`Error::Deadlock`], [`Error::Interrupted`], [`Error::NeverGranted`], [`Error::NoLocks`],
+/// [`Error::NotAFile`], [`Error::Io`]. After an error nothing is left that could still take the lock.
+pub(crate) fn acquire(repo: &Repo, request: &Request, sharing: Sharing, wait: &mut Wait<'_>) -> Result<Acquired> {
+    let started = SystemTime::now();
+    let mut plan = Plan::new(repo, request, sharing)?;
+    let table = repo.holders_dir().map(|directory| Table::new(directory, sharing));
+    let queue = repo.queue_dir().map(|directory| Queue::new(directory, sharing));
+
+    let mut family = Family::by_token(table.as_ref());
+    if let Cover::Whole = family.reduce(&mut plan)? {
+        return Ok(Acquired::Inside);
+    }
+    let mut acquire = Acquire {
+        what: plan.what.clone(),
+        parts: open_parts(&plan)?,
+        plan,
+        table,
+        queue,
+        family: Vec::new(),
+        queue_counts: true,
+    };
+    acquire.family = family.ids();
+
+    if acquire.nobody_before(None) && acquire.try_all()?.is_none() {
+        let record = describe(repo, request, &acquire.plan, &acquire.family, started);
+        return acquire.hold(record);
+    }
+    family = merge(family, Family::by_kinship(acquire.table.as_ref()));
+    if let Cover::Whole = family.reduce(&mut acquire.plan)? {
+        return Ok(Acquired::Inside);
+    }
+    acquire.family = family.ids();
+    if acquire.drop_covered_parts()? {
+        return Ok(Acquired::Inside);
+    }
+    let record = describe(repo, request, &acquire.plan, &acquire.family, started);
+    acquire.wait(&record, request.timeout, wait)?;
+    acquire.hold(record)
+}
+
+fn merge(one: Family, other: Family) -> Family {
+    if one.ids().is_empty() { other } else { one }
+}
+
+/// An acquire under way.
+struct Acquire {
+    what: String,
+    plan: Plan,
+    parts: Vec<Part>,
+    table: Option<Table>,
+    queue: Option<Queue>,
+    /// Fencing numbers of the holds around us.
+    family: Vec<u64>,
+    /// Whether we stand in line: not inside a hold of flock(1) that those in the queue wait for.
+    queue_counts: bool,
+}
+
+impl Acquire {
+    /// Tells whether nobody who came before `number` (or at all) has a place before us.
+    fn nobody_before(&self, number: Option<u64>) -> bool {
+        self.predecessor(number, &HashSet::new()).is_none()
+    }
+
+    fn predecessor(&self, number: Option<u64>, passed: &HashSet<u64>) -> Option<Predecessor> {
+        let queue = self.queue.as_ref().filter(|_| self.queue_counts)?;
+        let mut graph = None;
+        queue.before(number, &self.plan.resources, &mut |number| {
+            let may_pass =
+                !self.family.is_empty() && graph.get_or_insert_with(|| self.graph()).waits_for(number, &self.family);
+            passed.contains(&number) || may_pass
+        })
+    }
+
+    fn graph(&self) -> Graph {
+        Graph {
+            holds: self.table.as_ref().map(Table::live).unwrap_or_default(),
+            requests: self.queue.as_ref().map(Queue::requests).unwrap_or_default(),
+        }
+    }
+
+    /// Tries all files; `None` when all are ours, else the index of one that is busy, and then none is.
+    fn try_all(&mut self) -> Result<Option<usize>> {
+        loop {
+            let mut busy = None;
+            for (index, part) in self.parts.iter().enumerate() {
+                match part.file.try_lock(part.plan.mode) {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        busy = Some(index);
+                        break;
+                    }
+                    // Where a read-only descriptor cannot be locked, the file alone counts.
+                    Err(error) if part.plan.anchor && sys::cannot_lock_descriptor(&error) => {}
+                    Err(error) => {
+                        self.unlock_all();
+                        // A lock error on a regular file means that locks do not work here at all.
+                        return Err(Error::NoLocks { path: part.plan.path.clone(), source: Some(error) });
+                    }
+                }
+            }
+            if busy.is_some() {
+                self.unlock_all();
+                return Ok(busy);
+            }
+            let Some(replaced) =
+                self.parts.iter().position(|part| !part.plan.anchor && !part.file.is_at(&part.plan.path))
+            else {
+                return self.check_exclusion().map(|()| None);
+            };
+            // Somebody removed the file while we opened or waited for it: the lock is on the file that is there now.
+            self.unlock_all();
+            let plan = self.parts[replaced].plan.clone();
+            match LockFile::open(&plan.path, self.plan.sharing)? {
+                Some(file) => self.parts[replaced].file = file,
+                None => drop(self.parts.remove(replaced)),
+            }
+        }
+    }
+
+    fn unlock_all(&self) {
+        for part in self.parts.iter().rev() {
+            part.file.unlock();
+        }
+    }
+
+    fn check_exclusion(&self) -> Result<()> {
+        let Some(part) = self.parts.iter().find(|part| !part.plan.anchor && part.plan.mode == Mode::Exclusive) else {
+            return Ok(());
+        };
+        if part.file.excludes_others(&part.plan.path) {
+            return Ok(());
+        }
+        self.unlock_all();
+        Err(Error::NoLocks { path: part.plan.path.clone(), source: None })
+    }
+
+    /// Drops the files that are locked around us without a record; tells whether nothing remains to be locked.
+    fn drop_covered_parts(&mut self) -> Result<bool> {
+        let resources: HashSet<String> = self.plan.resources.iter().map(|(key, _)| key.clone()).collect();
+        let mut remaining = Vec::new();
+        for part in std::mem::take(&mut self.parts) {
+            if !resources.contains(&part.plan.resource) {
+                continue;
+            }
+            if family::locked_around_us(&part.plan, &part.file, &self.what)? {
+                // Who queues waits for the lock around us: to wait for them would be a deadlock.
+                self.queue_counts = false;
+            } else {
+                remaining.push(part);
+            }
+        }
+        self.parts = remaining;
+        Ok(self.parts.is_empty())
+    }
+
+    fn wait(&mut self, record: &Holder, timeout: Option<Duration>, wait: &mut Wait<'_>) -> Result<()> {
+        if self.nobody_before(None) && self.try_all()?.is_none() {
+            return Ok(());
+        }
+        self.refuse_cycle(record)?;
+        if timeout == Some(Duration::ZERO) {
+            return self.try_once();
+        }
+        if let Some(signals) = wait.signals {
+            signals.catch(sys::INTERRUPTS);
+        }
+        let begun = Instant::now();
+        // A time beyond what the clock can tell is none.
+        let deadline = timeout.and_then(|timeout| begun.checked_add(timeout));
+        let ticket = match self.queue.as_ref().filter(|_| self.queue_counts) {
+            Some(queue) => match queue.enter(record, || self.refuse_cycle(record)) {
+                Ok(ticket) => Some(ticket),
+                Err(deadlock @ Error::Deadlock { .. }) => return Err(deadlock),
+                // Without a queue the kernel's must do: order is not kept, exclusion is.
+                Err(_) => None,
+            },
+            None => None,
+        };
+        let mut clock = Clock { begun, deadline, next_word: begun + Wait::GRACE };
+        let mut passed = HashSet::new();
+        // Our turn in the queue.
+        while let Some(ticket) = &ticket {
+            let Some(before) = self.predecessor(Some(ticket.number), &passed) else { break };
+            let event = before.writer.as_ref().map(|writer| Event::ReaderGone(sys::fd(writer)));
+            let before_us = self.queue.as_ref().map(|queue| queue.request(before.number)).unwrap_or_default();
+            // Ticks are for those who are stopped when their turn comes; nothing else is looked at.
+            while !self.sleep(event, &mut clock, Some(ticket), wait)? {
+                if event.is_none() || queue::is_stopped(&before_us) {
+                    passed.extend(event.is_some().then_some(before.number));
+                    break;
+                }
+            }
+        }
+        // The lock itself: in the kernel's queue, where users of flock(1) stand as well.
+        while let Some(busy) = self.try_all()? {
+            let part = &self.parts[busy];
+            let exclusive = part.plan.mode == Mode::Exclusive;
+            match FlockHelper::start(part.file.file(), exclusive, ticket.as_ref().map(Ticket::fd)) {
+                Ok(helper) => {
+                    while !self.sleep(Some(Event::Readable(helper.fd())), &mut clock, ticket.as_ref(), wait)? {}
+                    helper.stop();
+                }
+                // No process can be made: then look again and again.
+                Err(_) => drop(self.sleep(None, &mut clock, ticket.as_ref(), wait)?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sleeps until the event or the next tick; tells whether it was the event.
+    fn sleep(
+        &self,
+        event: Option<Event<'_>>,
+        clock: &mut Clock,
+        ticket: Option<&Ticket>,
+        wait: &mut Wait<'_>,
+    ) -> Result<bool> {
+        /// How often to look where no event can wake us.
+        const BLIND: Duration = Duration::from_millis(20);
+        let now = Instant::now();
+        let waited = now - clock.begun;
+        if clock.deadline.is_some_and(|deadline| now >= deadline) {
+            return Err(self.busy(ticket, waited));
+        }
+        if now >= clock.next_word {
+            let look = || self.look(ticket);
+            (wait.tell)(&Waiting { waited, what: &self.what, look: &look });
+            clock.next_word = now + Wait::TICK;
+        }
+        let wake = clock.deadline.map_or(clock.next_word, |deadline| deadline.min(clock.next_word));
+        let mut timeout = wake.saturating_duration_since(now);
+        if event.is_none() {
+            timeout = timeout.min(BLIND);
+        }
+        let signal = wait.signals.map(|signals| Event::Readable(signals.fd()));
+        let events: Vec<Event<'_>> = event.into_iter().chain(signal).collect();
+        let happened = sys::poll(&events, Some(timeout)).map_err(Error::io("wait for", &self.parts[0].plan.path))?;
+        if let Some(signals) = wait.signals.filter(|_| happened.last() == Some(&true)) {
+            let interrupt = signals.take().into_iter().find(|received| sys::INTERRUPTS.contains(&received.signal));
+            if let Some(received) = interrupt {
+                return Err(Error::Interrupted { what: self.what.clone(), signal: received.signal });
+            }
+        }
+        Ok(event.is_some() && happened[0])
+    }
+
+    /// One more try, and another for [`LET_GO`] if no process can be seen that would hold the lock.
+    fn try_once(&mut self) -> Result<()> {
+        let patience = Instant::now() + LET_GO;
+        while self.nobody_before(None) && !self.holder_runs() && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(1));
+            if self.try_all()?.is_none() {
+                return Ok(());
+            }
+        }
+        Err(self.busy(None, Duration::ZERO))
+    }
+
+    /// Tells whether any process that holds one of our files can be seen to run.
+    fn holder_runs(&self) -> bool {
+        let recorded = self.holders().into_iter().any(|hold| {
+            let pids = [Some(hold.pid), hold.keeper];
+            pids.into_iter().flatten().any(|pid| sys::still_runs(pid, hold.boot_ms) != Some(false))
+        });
+        let in_the_way = |part: &Part, exclusive| exclusive || part.plan.mode == Mode::Exclusive;
+        recorded
+            || self.parts.iter().any(|part| {
+                let locks = sys::kernel_locks(part.file.id()).unwrap_or_default();
+                locks.iter().any(|lock| {
+                    in_the_way(part, lock.exclusive) && sys::still_runs(lock.pid, sys::boot_ms()) != Some(false)
+                })
+            })
+    }
+
+    fn refuse_cycle(&self, record: &Holder) -> Result<()> {
+        if self.family.is_empty() {
+            return Ok(());
+        }
+        match self.graph().cycle(record, &self.family) {
+            Some(cycle) => Err(Error::Deadlock { what: self.what.clone(), cycle }),
+            None => Ok(()),
+        }
+    }
+
+    fn holders(&self) -> Vec<Holder> {
+        let live = self.table.as_ref().map(Table::live).unwrap_or_default();
+        live.into_iter().filter(|hold| cycle::resources_conflict(&hold.resources, &self.plan.resources)).collect()
+    }
+
+    /// Who holds what we want, and who waits before us.
+    fn look(&self, ticket: Option<&Ticket>) -> (Vec<Holder>, Vec<Holder>) {
+        let mut holders = self.holders();
+        let known = inspect::pids(&holders);
+        for part in self.parts.iter().filter(|part| !part.plan.anchor) {
+            for foreign in inspect::foreign_holders(part.file.id(), &part.plan.resource, &known) {
+                // Everybody holds `repo` shared: only who excludes us is in the way.
+                if foreign.mode.is_none_or(|mode| mode.conflicts_with(part.plan.mode)) {
+                    holders.push(foreign);
+                }
+            }
+        }
+        let requests = self.queue.as_ref().map(Queue::requests).unwrap_or_default();
+        let ahead = requests
+            .into_iter()
+            .filter(|request| ticket.is_none_or(|ticket| request.id < ticket.number))
+            .filter(|request| cycle::resources_conflict(&request.resources, &self.plan.resources))
+            .collect();
+        (holders, ahead)
+    }
+
+    fn busy(&self, ticket: Option<&Ticket>, waited: Duration) -> Error {
+        let (holders, ahead) = self.look(ticket);
+        Error::Busy { what: self.what.clone(), holders, ahead, waited }
+    }
+
+    fn hold(self, record: Holder) -> Result<Acquired> {
+        let held = Held::new(self.parts, self.plan.worktrees, record, self.queue.as_ref(), self.table.as_ref())?;
+        Ok(Acquired::Held(Box::new(held)))
+    }
+}
+
+/// When a wait began, ends, and has something to say.
+struct Clock {
+    begun: Instant,
+    deadline: Option<Instant>,
+    next_word: Instant,
+}
+
+fn open_parts(plan: &Plan) -> Result<Vec<Part>> {
+    let mut parts = Vec::new();
+    for part in &plan.parts {
+        let file = if part.anchor {
+            Some(LockFile::open_anchor(&part.path)?)
+        } else {
+            LockFile::open(&part.path, plan.sharing)?
+        };
+        parts.extend(file.map(|file| Part { plan: part.clone(), file }));
+    }
+    // Everything is read-only: the anchors can carry a worktree, but nothing carries a name or the whole repository.
+    for (key, mode) in &plan.resources {
+        let alone = *mode == Mode::Exclusive || key != REPO_KEY;
+        if alone && parts.iter().all(|part| part.plan.resource != *key) {
+            let path = plan
+                .parts
+                .iter()
+                .find(|part| part.resource == *key)
+                .map_or_else(PathBuf::new, |part| part.path.clone());
+            return Err(Error::io("create", path)(io::ErrorKind::PermissionDenied.into()));
+        }
+    }
+    Ok(parts)
+}
+
+fn describe(repo: &Repo, request: &Request, plan: &Plan, inside: &[u64], started: SystemTime) -> Holder {
+    let directory = std::env::current_dir().unwrap_or_else(|_| repo.root().to_owned());
+    Holder {
+        schema: holder::SCHEMA,
+        pid: std::process::id(),
+        pid_namespace: sys::pid_namespace(),
+        boot_ms: sys::boot_ms(),
+        host: sys::host(),
+        user: env::user().unwrap_or_else(sys::effective_user_name),
+        agent: env::agent().map(str::to_owned),
+        command: request.command.clone(),
+        directory: holder::readable(&directory.to_string_lossy()),
+        scope: plan.scope.clone(),
+        mode: Some(request.mode),
+        reason: request.reason.as_deref().map(holder::readable),
+        requested_ms: holder::unix_ms(started),
+        inside: inside.to_vec(),
+        resources: plan.resources.clone(),
+        ..Holder::default()
+    }
+}

@@ -1,0 +1,123 @@
+//! What does holding a lock mean? Locked files, a record of who holds, and a number greater than all before.
+
+use std::{collections::HashSet, fs::File, path::PathBuf, time::SystemTime};
+
+use super::{
+    family::Token,
+    file::LockFile,
+    queue::Queue,
+    record::{Seen, Slot, Table},
+    request::PartPlan,
+};
+use crate::{
+    error::{Error, Result},
+    holder::{self, Holder, Mode},
+    repo::{REPO_KEY, Worktree},
+    sys,
+};
+
+/// A lock that is held, until [`Held::unlock`] or the end of all processes that share it.
+#[must_use = "the lock is let go when this is dropped"]
+pub(crate) struct Held {
+    parts: Vec<Part>,
+    slot: Option<Slot>,
+    record: Holder,
+    pub(crate) token: Token,
+    /// The worktrees whose HEAD this hold answers for.
+    pub(crate) worktrees: Vec<Worktree>,
+    /// Other live holds, and holders that died without a word.
+    pub(crate) others: Vec<Holder>,
+    pub(crate) died: Vec<Holder>,
+    /// Things that went wrong beside the lock, and did not stop it.
+    pub(crate) troubles: Vec<Error>,
+}
+
+/// One file of a lock.
+pub(super) struct Part {
+    pub(super) plan: PartPlan,
+    pub(super) file: LockFile,
+}
+
+impl Held {
+    /// The files of `parts` are locked: takes a number and a slot.
+    pub(super) fn new(
+        parts: Vec<Part>,
+        worktrees: Vec<Worktree>,
+        mut record: Holder,
+        queue: Option<&Queue>,
+        table: Option<&Table>,
+    ) -> Result<Self> {
+        let mut troubles = Vec::new();
+        let now = holder::unix_ms(SystemTime::now());
+        // Written later than those processes started that it names, so that none is taken for a later one.
+        record.boot_ms = sys::boot_ms();
+        record.id = queue.map_or(now * 1000, Queue::next_number);
+        record.acquired_ms = Some(now);
+        let token = Token::new(record.id)?;
+        record.token_sha256 = Some(token.digest());
+        let (mut slot, mut seen) = (None, Seen::default());
+        match table.map(Table::claim) {
+            Some(Ok((claimed, found))) => (slot, seen) = (Some(claimed), found),
+            // In a sandbox that may only read there are no records; that is no trouble.
+            Some(Err(Error::Io { source, .. })) if sys::is_read_only_error(&source) => {}
+            Some(Err(error)) => troubles.push(error),
+            None => {}
+        }
+        Ok(Self { parts, slot, record, token, worktrees, others: seen.live, died: seen.died, troubles })
+    }
+
+    /// The record of this hold.
+    pub(crate) fn record(&self) -> &Holder {
+        &self.record
+    }
+
+    /// The files that a command must inherit so that the lock lives as long as it does.
+    pub(crate) fn files(&self) -> Vec<&File> {
+        let slot = self.slot.as_ref().map(|slot| slot.lock.file());
+        self.parts.iter().map(|part| part.file.file()).chain(slot).collect()
+    }
+
+    /// Writes who holds; `keeper` is the process that keeps the lock where the one that asked for it was killed.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: the lock is held all the same.
+    pub(crate) fn announce(&mut self, keeper: Option<u32>) -> Result<()> {
+        self.record.keeper = keeper;
+        self.slot.as_ref().map_or(Ok(()), |slot| slot.write(&self.record))
+    }
+
+    /// Paths of locks whose file was removed or replaced while they were held and that have no anchor: somebody else
+    /// may have got in.
+    pub(crate) fn lost(&self) -> Vec<PathBuf> {
+        let anchored: HashSet<&str> =
+            self.parts.iter().filter(|part| part.plan.anchor).map(|part| part.plan.resource.as_str()).collect();
+        let lost = self.parts.iter().filter(|part| {
+            let shared_repo = part.plan.resource == REPO_KEY && part.plan.mode == Mode::Shared;
+            !shared_repo && !anchored.contains(part.plan.resource.as_str()) && !part.file.is_at(&part.plan.path)
+        });
+        lost.map(|part| part.plan.path.clone()).collect()
+    }
+
+    /// The record as it will stand after a release now.
+    pub(crate) fn ended(&self) -> Holder {
+        Holder { released_ms: Some(holder::unix_ms(SystemTime::now())), ..self.record.clone() }
+    }
+
+    /// Records the release that is about to come.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: the lock can be let go all the same.
+    pub(crate) fn record_release(&self) -> Result<()> {
+        self.slot.as_ref().map_or(Ok(()), |slot| slot.write(&self.ended()))
+    }
+
+    /// Lets the lock go, for all processes that share it.
+    pub(crate) fn unlock(&self) {
+        if let Some(slot) = &self.slot {
+            slot.release();
+        }
+        for part in self.parts.iter().rev() {
+            part.file.unlock();
+        }
+    }
+}
