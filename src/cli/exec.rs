@@ -26,6 +26,7 @@ use super::{
 /// CMD finds `REPOGUARD_FENCE` (a number larger than that of every hold before), `REPOGUARD_TOKEN` (who is given it is
 /// inside this hold), `REPOGUARD_LOCK_PATH` and `REPOGUARD_LOCK_SCOPE` in its environment.
 #[derive(Debug, PartialEq, Args)]
+#[command(override_usage = "repoguard exec [OPTIONS] -- CMD [ARG]...\n       repoguard exec [OPTIONS] -c STRING")]
 pub(super) struct Arguments {
     /// Wait at most this long: `30s`, `5m`, `1.5`; `0` tries once [default: repoguard.timeout, else without limit]
     #[arg(short = 'w', long, value_name = "DUR", value_parser = options::duration, allow_negative_numbers = true)]

@@ -39,15 +39,16 @@ pub(super) fn man(_context: &Context, matches: &ArgMatches) -> anyhow::Result<Ex
     let arguments = Man::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
     let mut root = command(VERBS);
     root.build();
+    let title = arguments.verb.as_ref().map_or_else(|| "repoguard".to_owned(), |verb| format!("repoguard-{verb}"));
     let page = match &arguments.verb {
         None => root,
         Some(verb) => {
             let found = root.find_subcommand(verb).ok_or_else(|| Usage(format!("there is no verb `{verb}`")))?;
-            found.clone().display_name(format!("repoguard-{verb}"))
+            found.clone().display_name(&title)
         }
     };
     let mut text = Vec::new();
-    clap_mangen::Man::new(page).render(&mut text)?;
+    clap_mangen::Man::new(page).title(title).render(&mut text)?;
     render::data(&String::from_utf8_lossy(&text))?;
     Ok(Exit::OK)
 }

@@ -111,7 +111,7 @@ impl Status {
         let _ = match self.lock.state {
             State::CannotTell => writeln!(
                 text,
-                "{}: cannot tell whether it is held: this is a pid namespace of its own, which shows no outside holders",
+                "{}: cannot tell whether it is held: the system does not show all holders here (another pid namespace?)",
                 self.lock.scope
             ),
             _ => writeln!(text, "{}: {} (`{}`)", self.lock.scope, self.state(), repo.lock_path().display()),

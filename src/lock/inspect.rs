@@ -59,12 +59,12 @@ impl Repo {
         for file in &files {
             for foreign in foreign_holders(file.id, &file.key, &known) {
                 held |= foreign.mode.is_none_or(|mode| mode.conflicts_with(file.mode));
-                holders.push(foreign);
+                holders.push(with_heirs(foreign, file.id));
             }
         }
-        if !held {
-            // The kernel shows a lock under the process that took it. When that has ended, only the descriptors of
-            // those who inherited it tell.
+        let sees_all = sys::sees_all_locks();
+        if !held && !sees_all {
+            // The kernel leaves out a lock whose taker has ended; the descriptors of those who inherited it tell.
             for file in files.iter().filter(|file| file.mode == Mode::Exclusive) {
                 for pid in sys::descriptor_holders(file.id) {
                     held = true;
@@ -72,7 +72,7 @@ impl Repo {
                 }
             }
         }
-        let hidden = || files.iter().any(|file| sys::hidden_processes_may_use(&file.path));
+        let hidden = || !sees_all && files.iter().any(|file| sys::outsiders_may_use(&file.path));
         let state = match held {
             true => State::Held,
             false if hidden() => State::CannotTell,
@@ -121,29 +121,30 @@ pub(super) fn pids(holders: &[Holder]) -> Vec<u32> {
 /// What the system tells of a process.
 fn foreign_holder(pid: u32, key: &str, mode: Option<Mode>) -> Holder {
     let uid = sys::process_owner(pid);
-    let started = sys::process_state(pid).map_or(0, |state| state.started_ms);
     let now = holder::unix_ms(std::time::SystemTime::now());
+    let age = sys::process_state(pid).map(|state| sys::boot_ms().saturating_sub(state.started_ms));
     Holder {
         foreign: true,
         pid,
         pid_namespace: sys::pid_namespace(),
+        boot_ms: sys::boot_ms(),
         host: sys::host(),
         user: uid.map_or_else(String::new, |uid| sys::user_name(uid).unwrap_or_else(|| uid.to_string())),
         command: sys::command_line(pid).map_or_else(String::new, |words| holder::readable_command(&words)),
         directory: sys::working_directory(pid).map_or_else(String::new, |dir| holder::readable(&dir.to_string_lossy())),
         scope: if key == REPO_KEY { "repo".to_owned() } else { "worktree".to_owned() },
         mode,
-        requested_ms: now.saturating_sub(sys::boot_ms().saturating_sub(started)),
+        requested_ms: age.map_or(0, |age| now.saturating_sub(age)),
         resources: mode.map(|mode| (key.to_owned(), mode)).into_iter().collect(),
         ..Holder::default()
     }
 }
 
-/// Adds who keeps the lock where those that took it were killed.
-fn with_heirs(mut hold: Holder, slot: FileId) -> Holder {
+/// Adds who keeps the lock of a file where those that took it have ended.
+fn with_heirs(mut hold: Holder, file: FileId) -> Holder {
     let dead = |pid| sys::still_runs(pid, hold.boot_ms) == Some(false);
     if hold.pid_namespace == sys::pid_namespace() && [Some(hold.pid), hold.keeper].into_iter().flatten().all(dead) {
-        hold.inherited_by = sys::descriptor_holders(slot);
+        hold.inherited_by = sys::descriptor_holders(file);
     }
     hold
 }

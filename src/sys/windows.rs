@@ -12,10 +12,12 @@
 //! - `status` shows the records that are there, but never says "free" of a lock whose file exists: whoever holds runs
 //!   under another system (in WSL, or at the other end of a network share), and its lock is not seen from here. For the
 //!   same reason it takes the record of such a holder for that of one that died.
-//! - `log` works, and so does what only reads or prints: settings, completions, the manual.
+//! - `log` reads what is there; help, completions and the manual need nothing of this room.
 //! - What Windows calls permissions and owners is left as it is; `core.sharedRepository` has no effect.
 //!
 //! # Limitations
+//! All this is compiled, and has never been run.
+//!
 //! Before `exec` may be let in, [`identity`] must become a file's volume and index. `LockFileEx` keeps others from
 //! reading what it locks, so that a held record could not be read; a lock must then stand beside the record.
 
@@ -46,6 +48,12 @@ pub(crate) struct Fd(Infallible);
 pub(crate) type FdRef<'a> = &'a Fd;
 /// One end of a connection between two processes of ours.
 pub(crate) type Channel = Fd;
+
+impl Drop for Fd {
+    fn drop(&mut self) {
+        match self.0 {}
+    }
+}
 
 impl io::Read for Fd {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
@@ -201,6 +209,7 @@ pub(crate) fn set_mode(_: &Path, _mode: u32) -> io::Result<()> {
 pub(crate) fn permissions(_mode: u32) -> Permissions {
     let some = std::env::current_exe().and_then(std::fs::metadata).or_else(|_| std::fs::metadata("."));
     let mut permissions = some.expect("this program's file can be looked at").permissions();
+    #[expect(clippy::permissions_set_readonly_false, reason = "opens nothing to others on Windows")]
     permissions.set_readonly(false);
     permissions
 }
@@ -271,6 +280,10 @@ pub(crate) fn bytes(text: &OsStr) -> Cow<'_, [u8]> {
 
 // Processes.
 
+// What a fork and a child would tell is never told here; this says so to the compiler.
+const _: [Forked; 2] = [Forked::Parent(0), Forked::Child];
+const _: [ChildEvent; 4] = [ChildEvent::Exited(0), ChildEvent::Signaled(0), ChildEvent::Stopped, ChildEvent::Continued];
+
 /// Splits this process in two.
 pub(crate) fn fork() -> io::Result<Forked> {
     unsupported("there is no fork")
@@ -314,8 +327,13 @@ pub(crate) fn pid_namespace() -> u64 {
     0
 }
 
+/// Tells whether this process is shown all locks: it is shown none.
+pub(crate) fn sees_all_locks() -> bool {
+    false
+}
+
 /// Tells whether processes that this one cannot see may use a file: it sees none.
-pub(crate) fn hidden_processes_may_use(_: &Path) -> bool {
+pub(crate) fn outsiders_may_use(_: &Path) -> bool {
     true
 }
 
@@ -367,30 +385,34 @@ pub(crate) fn working_directory(_pid: u32) -> Option<PathBuf> {
 }
 
 /// A process that may not be our child. A keeper has one, and there is no keeper.
-pub(crate) struct Process;
+pub(crate) struct Process(u32);
 
 impl Process {
-    pub(crate) fn open(_pid: u32) -> Self {
-        Self
+    /// Takes hold of a process.
+    pub(crate) fn open(pid: u32) -> Self {
+        Self(pid)
     }
 
-    /// Never known to have ended: a lock is not let go on a guess.
+    /// Tells whether it is known to have ended: a lock is not let go on a guess.
     pub(crate) fn has_ended(&self) -> bool {
-        false
+        still_runs(self.0, boot_ms()) == Some(false)
     }
 
+    /// Tells whether it is known to be stopped.
     pub(crate) fn is_stopped(&self) -> bool {
-        false
+        process_state(self.0).is_some_and(|state| state.stopped)
     }
 
-    pub(crate) fn wait(&self, signals: &Signals, _timeout: Option<Duration>) -> bool {
-        match signals.never {}
+    /// Waits until it has ended, a signal has come, or the time is over.
+    pub(crate) fn wait(&self, signals: &Signals, _timeout: Option<Duration>) {
+        if !self.has_ended() {
+            match signals.never {}
+        }
     }
 
-    pub(crate) fn send(&self, _signal: i32) {}
-
+    /// It and all processes below it, as far as they are known.
     pub(crate) fn tree(&self) -> Vec<u32> {
-        Vec::new()
+        std::iter::once(self.0).chain(descendants(self.0)).collect()
     }
 }
 

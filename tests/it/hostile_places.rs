@@ -93,7 +93,7 @@ impl Mount {
         let mut mount = sandbox.command("mount");
         mount.args(["-t", "tmpfs", "-o", options, "none"]).arg(&place);
         let mounted = is_root() && mount.output().is_ok_and(|output| output.status.success());
-        mounted.then_some(Self(place))
+        mounted.then(|| Self(place))
     }
 }
 

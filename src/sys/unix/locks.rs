@@ -6,8 +6,8 @@
 //! `/proc/PID/fdinfo/FD` of each descriptor of the open file that holds. See proc(5).
 //!
 //! # Limitations
-//! `/proc/locks` leaves out locks whose taker has ended or lives in another pid namespace; `fdinfo` can be read only of
-//! processes of the same user (of all by root).
+//! In another pid namespace than the first, `/proc/locks` leaves out locks whose taker has ended or lives outside;
+//! `fdinfo` can be read only of processes of the same user (of all by root).
 
 use std::{
     fs,

@@ -100,14 +100,16 @@ pub(crate) fn pid_namespace() -> u64 {
     })
 }
 
-/// Tells whether processes that this one cannot see may use a file: this is a pid namespace of its own, and the file is
-/// not on the private root of a container.
-pub(crate) fn hidden_processes_may_use(file: &Path) -> bool {
+/// Tells whether the kernel shows this process all locks: not where there is no `/proc`, and in a pid namespace of its
+/// own it leaves out those whose taker has ended or lives outside.
+pub(crate) fn sees_all_locks() -> bool {
     /// The inode of the first pid namespace, fixed in the kernel (`PROC_PID_INIT_INO`).
     const FIRST: u64 = 0xEFFF_FFFC;
-    if matches!(pid_namespace(), 0 | FIRST) {
-        return false;
-    }
+    pid_namespace() == FIRST
+}
+
+/// Tells whether processes outside of this pid namespace may use a file: it is not on the private root of a container.
+pub(crate) fn outsiders_may_use(file: &Path) -> bool {
     let device = |path: &Path| fs::metadata(path).ok().map(|metadata| super::identity(&metadata).device);
     let same_device = device(file).is_some() && device(file) == device(Path::new("/"));
     !(same_device && is_overlay(Path::new("/")))

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::Signal;
 
-use super::{HOLD, Sandbox, eventually, kill, kill_group, process_group, runs_our_program};
+use super::{HOLD, Sandbox, eventually, kill, kill_group, process_group, runs_our_program, state_of};
 
 /// A command that runs beside the test, in a process group of its own, which is killed with this value.
 pub(crate) struct Running {
@@ -53,7 +53,10 @@ impl Sandbox {
     pub(crate) fn hold_with(&self, options: &[&str], script: &str) -> Running {
         let mut command = self.repoguard_command(["exec"]);
         command.args(options).args(["--", "sh", "-c", script]);
-        self.start_up(command)
+        let running = self.start_up(command);
+        // Whoever kills one of ours means one that has settled, not one between two steps of its start.
+        eventually("the wrapper waits", || state_of(running.pid()) != Some('R'));
+        running
     }
 
     /// Starts util-linux's `flock OPTIONS` on the lock file and returns once it holds.
