@@ -72,33 +72,34 @@ impl Sharing {
 /// # Errors
 /// [`Error::NotAFile`] for anything but a regular file, else [`Error::Io`].
 pub(crate) fn open_or_create(path: &Path, sharing: Sharing) -> Result<File> {
-    match open(path, true) {
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-        result => return result,
-    }
-    if let Some(directory) = path.parent() {
-        if is_ours(directory) {
-            create_directory(directory, sharing)?;
-        }
-        let new = tempfile::Builder::new()
-            .prefix(".new-")
-            .permissions(sys::permissions(0o666))
-            .tempfile_in(directory)
-            .map_err(Error::io("create", path))?;
-        sharing.apply(new.path()).map_err(Error::io("create", path))?;
-        // Somebody else may have been faster: then theirs is as good.
-        match new.persist_noclobber(path) {
-            Ok(file) => return Ok(file),
-            Err(error) => match open(path, true) {
-                Ok(file) => return Ok(file),
-                Err(_) if error.error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(Error::io("create", path)(error.error));
-                }
-                Err(error) => return Err(error),
-            },
+    /// Our directory may be deleted while we make a file in it; who does that again and again gets an error.
+    const TRIES: usize = 10;
+    let mut result = open(path, true);
+    for _ in 0..TRIES {
+        match &result {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                result = create(path, sharing).and_then(|()| open(path, true));
+            }
+            _ => break,
         }
     }
-    open(path, true)
+    result
+}
+
+/// Creates an empty file, with its owner and mode from the first moment; somebody else's is as good.
+fn create(path: &Path, sharing: Sharing) -> Result<()> {
+    let Some(directory) = path.parent() else { return Ok(()) };
+    if is_ours(directory) {
+        create_directory(directory, sharing)?;
+    }
+    let mut new = tempfile::Builder::new();
+    let new = new.prefix(".new-").permissions(sys::permissions(0o666)).tempfile_in(directory);
+    let new = new.map_err(Error::io("create", path))?;
+    sharing.apply(new.path()).map_err(Error::io("create", path))?;
+    match new.persist_noclobber(path) {
+        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(Error::io("create", path)(error.error)),
+        _ => Ok(()),
+    }
 }
 
 /// Opens an existing regular file for reading, and for writing if `write`.

@@ -150,7 +150,7 @@ fn compare(repo: &Repo, held: &Held, sharing: Sharing, tell: &mut dyn FnMut(Noti
         tell(Notice::Died(died, moved.as_ref()));
         let mut entry = Entry::new(Event::Died, died);
         (entry.head_before, entry.head_after) = moved.unzip();
-        note(repo, &entry, sharing, tell);
+        note(repo, held, &entry, sharing, tell);
     }
     for before in &before {
         let others = held.others.iter().chain(&held.died).any(|hold| covers(hold, &before.worktree));
@@ -158,13 +158,16 @@ fn compare(repo: &Repo, held: &Held, sharing: Sharing, tell: &mut dyn FnMut(Noti
             tell(Notice::Violated(&last, &now));
             let mut entry = Entry::new(Event::Violated, held.record());
             (entry.head_before, entry.head_after) = (Some(last), Some(now));
-            note(repo, &entry, sharing, tell);
+            note(repo, held, &entry, sharing, tell);
         }
     }
     before
 }
 
-fn note(repo: &Repo, entry: &Entry, sharing: Sharing, tell: &mut dyn FnMut(Notice<'_>)) {
+fn note(repo: &Repo, held: &Held, entry: &Entry, sharing: Sharing, tell: &mut dyn FnMut(Notice<'_>)) {
+    if !held.is_recorded() {
+        return;
+    }
     if let Err(trouble) = audit::append(repo, entry, sharing) {
         tell(Notice::Trouble(&trouble));
     }
@@ -236,12 +239,13 @@ impl Duty for Release<'_> {
                 entry.head_before = before.now.as_ref().map(|now| now.head.clone());
                 entry.head_after = after.as_ref().map(|after| after.head.clone());
             }
-            if let Some(after) = after.filter(|after| !same(before.last.as_ref(), after)) {
+            let is_new = |after: &Last| self.held.is_recorded() && !same(before.last.as_ref(), after);
+            if let Some(after) = after.filter(is_new) {
                 let written = after.write(self.repo, &before.worktree, self.sharing);
                 self.try_to(written);
             }
         }
-        note(self.repo, &entry, self.sharing, self.tell);
+        note(self.repo, &self.held, &entry, self.sharing, self.tell);
         let recorded = self.held.record_release();
         self.try_to(recorded);
         if lost.is_empty() { ending.unwrap_or(Ending::Failed) } else { Ending::Lost }

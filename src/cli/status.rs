@@ -50,9 +50,9 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
                 before = Some(document);
             }
         } else if arguments.watch {
-            render::redraw(&status.to_text(&repo))?;
+            render::redraw(&status.to_text())?;
         } else {
-            render::data(&status.to_text(&repo))?;
+            render::data(&status.to_text())?;
         }
         if !arguments.watch {
             return Ok(if arguments.exit_code { status.exit() } else { Exit::OK });
@@ -68,7 +68,9 @@ struct Status {
 
 impl Status {
     fn look(repo: &Repo, arguments: &Arguments) -> anyhow::Result<Self> {
-        let lock = repo.inspect(&arguments.resources.request(&Config::default())?)?;
+        // Whose repository cannot be trusted, whose configuration is not asked.
+        let config = Config::load(repo).unwrap_or_default();
+        let lock = repo.inspect(&arguments.resources.request(&config)?)?;
         // Under a live hold, HEAD moves by right.
         let changed =
             if lock.holders.is_empty() && lock.died.is_empty() { repoguard::changed_outside(repo) } else { None };
@@ -87,7 +89,7 @@ impl Status {
         json!({
             "schema": 1,
             "root": repo.root().to_string_lossy(),
-            "lock": repo.lock_path().to_string_lossy(),
+            "lock": self.lock.lock.to_string_lossy(),
             "scope": self.lock.scope,
             "state": self.state(),
             "holders": self.lock.holders.iter().map(party).collect::<Vec<_>>(),
@@ -105,7 +107,7 @@ impl Status {
         }
     }
 
-    fn to_text(&self, repo: &Repo) -> String {
+    fn to_text(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = match self.lock.state {
@@ -114,7 +116,7 @@ impl Status {
                 "{}: cannot tell whether it is held: the system does not show all holders here (another pid namespace?)",
                 self.lock.scope
             ),
-            _ => writeln!(text, "{}: {} (`{}`)", self.lock.scope, self.state(), repo.lock_path().display()),
+            _ => writeln!(text, "{}: {} (`{}`)", self.lock.scope, self.state(), self.lock.lock.display()),
         };
         for holder in &self.lock.holders {
             let mode = holder.mode.map_or("", |mode| if mode == repoguard::Mode::Shared { ", shared" } else { "" });
@@ -122,7 +124,7 @@ impl Status {
             let _ = writeln!(text, "  held: {}{mode}{foreign}: {}", holder.scope, render::who(holder));
         }
         for (place, waiter) in self.lock.waiters.iter().enumerate() {
-            let _ = writeln!(text, "  waits, {}.: {}: {}", place + 1, waiter.scope, render::who(waiter));
+            let _ = writeln!(text, "  waits #{}: {}: {}", place + 1, waiter.scope, render::who(waiter));
         }
         for holder in &self.lock.died {
             let _ = writeln!(text, "  was killed before it could release: {}: {}", holder.scope, render::who(holder));

@@ -57,6 +57,14 @@ impl Keeper<'_> {
         }
     }
 
+    /// The process that inherited the lock first.
+    fn heir(&self) -> Option<Process> {
+        let id = sys::identity(&self.duty.files().first()?.metadata().ok()?);
+        let heirs = sys::descriptor_holders(id).into_iter().filter(|pid| *pid != std::process::id());
+        let age = |pid: &u32| sys::process_state(*pid).map_or(u64::MAX, |state| state.started_ms);
+        heirs.min_by_key(age).map(Process::open)
+    }
+
     fn report_signals(&mut self) {
         for received in self.signals.take().into_iter().filter(is_for_the_command) {
             tell(&mut self.channel, Message::Signal(received.signal));
@@ -65,9 +73,9 @@ impl Keeper<'_> {
 
     /// The wrapper was killed.
     fn replace_wrapper(self, command: Option<(Process, Instant)>) {
-        let Some((command, begun)) = command else {
-            // Killed before it could tell whether the command runs: if it does, its own descriptors hold the lock.
-            return;
+        // Killed before it could tell: a command that it had just started is who has the lock's files from it.
+        let Some((command, begun)) = command.or_else(|| Some((self.heir()?, Instant::now()))) else {
+            return self.duty.let_go();
         };
         self.duty.replace();
         let mut limit = Limit::new(self.task, begun);

@@ -32,15 +32,23 @@ struct Single {
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     signals: Vec<Single>,
+    /// Signals that both got, and until when more of the same are taken for parts of the same burst: of two that come
+    /// together the kernel may deliver one.
+    settled: Vec<(i32, Instant)>,
 }
 
 impl Pending {
     /// Notes a signal; what both got is done with.
     pub(super) fn note(&mut self, signal: i32, witness: Witness, now: Instant) {
-        let other = self.signals.iter().position(|single| single.signal == signal && single.witness != witness);
-        match other {
-            Some(index) => drop(self.signals.remove(index)),
-            None => self.signals.push(Single { signal, witness, judged_at: now + SECOND_WITHIN, asked: false }),
+        self.settled.retain(|(_, until)| *until > now);
+        if self.settled.iter().any(|(settled, _)| *settled == signal) {
+            return;
+        }
+        if self.signals.iter().any(|single| single.signal == signal && single.witness != witness) {
+            self.forget(&[signal]);
+            self.settled.push((signal, now + SECOND_WITHIN));
+        } else {
+            self.signals.push(Single { signal, witness, judged_at: now + SECOND_WITHIN, asked: false });
         }
     }
 
@@ -92,6 +100,16 @@ mod tests {
         pending.note(15, Witness::Wrapper, now);
         assert!(pending.due(now + Duration::from_secs(1), true).is_empty());
         assert!(!pending.must_ask(now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn two_signals_of_which_the_keeper_got_one_are_not_passed_on() {
+        let (mut pending, now) = (Pending::default(), Instant::now());
+        pending.note(15, Witness::Wrapper, now);
+        pending.note(15, Witness::Wrapper, now);
+        pending.note(15, Witness::Keeper, now);
+        pending.note(15, Witness::Wrapper, now);
+        assert!(!pending.must_ask(now + SECOND_WITHIN));
     }
 
     #[test]

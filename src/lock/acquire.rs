@@ -13,7 +13,7 @@ use super::{
     family::{self, Cover, Family},
     file::LockFile,
     held::{Held, Part},
-    inspect,
+    inspect::{self, Lockable},
     queue::{self, Predecessor, Queue, Ticket},
     record::Table,
     request::Plan,
@@ -325,12 +325,11 @@ impl Acquire {
     /// Who holds what we want, and who waits before us.
     fn look(&self, ticket: Option<&Ticket>) -> (Vec<Holder>, Vec<Holder>) {
         let mut holders = self.holders();
-        let known = inspect::pids(&holders);
-        for part in self.parts.iter().filter(|part| !part.plan.anchor) {
-            for foreign in inspect::foreign_holders(part.file.id(), &part.plan.resource, &known) {
+        for file in self.parts.iter().filter_map(|part| Lockable::new(&part.plan)) {
+            for unrecorded in file.unrecorded_holders(&inspect::pids(&holders)) {
                 // Everybody holds `repo` shared: only who excludes us is in the way.
-                if foreign.mode.is_none_or(|mode| mode.conflicts_with(part.plan.mode)) {
-                    holders.push(foreign);
+                if unrecorded.mode.is_none_or(|mode| mode.conflicts_with(file.mode)) {
+                    holders.push(unrecorded);
                 }
             }
         }

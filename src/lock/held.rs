@@ -66,6 +66,11 @@ impl Held {
         Ok(Self { parts, slot, record, token, worktrees, others: seen.live, died: seen.died, troubles })
     }
 
+    /// Tells whether records are kept of this hold: not in a sandbox that may only read.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.slot.is_some()
+    }
+
     /// The record of this hold.
     pub(crate) fn record(&self) -> &Holder {
         &self.record

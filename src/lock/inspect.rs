@@ -12,7 +12,7 @@ use crate::{
     error::Result,
     fs::Sharing,
     holder,
-    repo::{REPO_KEY, Repo},
+    repo::{REPO_KEY, ROOT_KEY, Repo},
     sys::{self, FileId},
 };
 
@@ -32,6 +32,8 @@ pub enum State {
 pub struct Inspection {
     /// What was asked about, in words.
     pub scope: String,
+    /// The lock file that was asked about, the first one where there are several. It need not exist.
+    pub lock: PathBuf,
     /// Whether an exclusive request for it would have to wait for a holder.
     pub state: State,
     /// Everybody who holds anything in this repository, users of flock(1) included.
@@ -54,12 +56,11 @@ impl Repo {
         let slots = table.as_ref().map(Table::live_slots).unwrap_or_default();
         let mut holders: Vec<Holder> = slots.into_iter().map(|(slot, hold)| with_heirs(hold, slot)).collect();
         let mut held = holders.iter().any(|hold| cycle::resources_conflict(&hold.resources, &plan.resources));
-        let files: Vec<Lockable> = plan.parts.iter().filter(|part| !part.anchor).filter_map(Lockable::new).collect();
-        let known = pids(&holders);
+        let files: Vec<Lockable> = plan.parts.iter().filter_map(Lockable::new).collect();
         for file in &files {
-            for foreign in foreign_holders(file.id, &file.key, &known) {
-                held |= foreign.mode.is_none_or(|mode| mode.conflicts_with(file.mode));
-                holders.push(with_heirs(foreign, file.id));
+            for unrecorded in file.unrecorded_holders(&pids(&holders)) {
+                held |= unrecorded.mode.is_none_or(|mode| mode.conflicts_with(file.mode));
+                holders.push(with_heirs(unrecorded, file.id));
             }
         }
         let sees_all = sys::sees_all_locks();
@@ -68,7 +69,7 @@ impl Repo {
             for file in files.iter().filter(|file| file.mode == Mode::Exclusive) {
                 for pid in sys::descriptor_holders(file.id) {
                     held = true;
-                    holders.push(foreign_holder(pid, &file.key, None));
+                    holders.push(file.holder(pid, None));
                 }
             }
         }
@@ -78,7 +79,9 @@ impl Repo {
             false if hidden() => State::CannotTell,
             false => State::Free,
         };
+        let own = plan.parts.iter().find(|part| part.resource != REPO_KEY || part.mode == Mode::Exclusive);
         Ok(Inspection {
+            lock: own.map_or_else(|| self.lock_path(), |part| part.path.clone()),
             scope: plan.scope,
             state,
             holders,
@@ -88,56 +91,63 @@ impl Repo {
     }
 }
 
-/// An existing lock file of a plan.
-struct Lockable {
+/// A file that requests lock.
+pub(super) struct Lockable {
     key: String,
     path: PathBuf,
     id: FileId,
-    mode: Mode,
+    pub(super) mode: Mode,
+    /// Locked by nobody but repoguard: an anchor, or where no records are kept.
+    ours_alone: bool,
 }
 
 impl Lockable {
-    fn new(part: &PartPlan) -> Option<Self> {
-        let id = sys::identity(&std::fs::symlink_metadata(&part.path).ok()?);
-        Some(Self { key: part.resource.clone(), path: part.path.clone(), id, mode: part.mode })
+    /// `None` when the file does not exist: then nobody holds it.
+    pub(super) fn new(part: &PartPlan) -> Option<Self> {
+        Some(Self {
+            key: part.resource.clone(),
+            path: part.path.clone(),
+            id: sys::identity(&std::fs::symlink_metadata(&part.path).ok()?),
+            mode: part.mode,
+            ours_alone: part.anchor || part.resource == ROOT_KEY,
+        })
     }
-}
 
-/// Holders of a file's flock that left no record, as the kernel shows them.
-pub(super) fn foreign_holders(file: FileId, key: &str, known: &[u32]) -> Vec<Holder> {
-    let locks = sys::kernel_locks(file).unwrap_or_default().into_iter();
-    let mode = |exclusive| if exclusive { Mode::Exclusive } else { Mode::Shared };
-    locks
-        .filter(|lock| !known.contains(&lock.pid))
-        .map(|lock| foreign_holder(lock.pid, key, Some(mode(lock.exclusive))))
-        .collect()
+    /// Holders that left no record, as the kernel shows them; those of `known` processes are told of already.
+    pub(super) fn unrecorded_holders(&self, known: &[u32]) -> Vec<Holder> {
+        let locks = sys::kernel_locks(self.id).unwrap_or_default().into_iter();
+        let mode = |exclusive| if exclusive { Mode::Exclusive } else { Mode::Shared };
+        let unknown = locks.filter(|lock| !known.contains(&lock.pid));
+        unknown.map(|lock| self.holder(lock.pid, Some(mode(lock.exclusive)))).collect()
+    }
+
+    /// What the system tells of a process that holds this file.
+    fn holder(&self, pid: u32, mode: Option<Mode>) -> Holder {
+        let uid = sys::process_owner(pid);
+        let now = holder::unix_ms(std::time::SystemTime::now());
+        let age = sys::process_state(pid).map(|state| sys::boot_ms().saturating_sub(state.started_ms));
+        let directory = sys::working_directory(pid).unwrap_or_default();
+        Holder {
+            foreign: !self.ours_alone,
+            pid,
+            pid_namespace: sys::pid_namespace(),
+            boot_ms: sys::boot_ms(),
+            host: sys::host(),
+            user: uid.map_or_else(String::new, |uid| sys::user_name(uid).unwrap_or_else(|| uid.to_string())),
+            command: sys::command_line(pid).map_or_else(String::new, |words| holder::readable_command(&words)),
+            directory: holder::readable(&directory.to_string_lossy()),
+            scope: if self.key == REPO_KEY { "repo".to_owned() } else { "worktree".to_owned() },
+            mode,
+            requested_ms: age.map_or(0, |age| now.saturating_sub(age)),
+            resources: mode.map(|mode| (self.key.clone(), mode)).into_iter().collect(),
+            ..Holder::default()
+        }
+    }
 }
 
 /// The processes that are told of already.
 pub(super) fn pids(holders: &[Holder]) -> Vec<u32> {
     holders.iter().flat_map(|hold| [Some(hold.pid), hold.keeper]).flatten().collect()
-}
-
-/// What the system tells of a process.
-fn foreign_holder(pid: u32, key: &str, mode: Option<Mode>) -> Holder {
-    let uid = sys::process_owner(pid);
-    let now = holder::unix_ms(std::time::SystemTime::now());
-    let age = sys::process_state(pid).map(|state| sys::boot_ms().saturating_sub(state.started_ms));
-    Holder {
-        foreign: true,
-        pid,
-        pid_namespace: sys::pid_namespace(),
-        boot_ms: sys::boot_ms(),
-        host: sys::host(),
-        user: uid.map_or_else(String::new, |uid| sys::user_name(uid).unwrap_or_else(|| uid.to_string())),
-        command: sys::command_line(pid).map_or_else(String::new, |words| holder::readable_command(&words)),
-        directory: sys::working_directory(pid).map_or_else(String::new, |dir| holder::readable(&dir.to_string_lossy())),
-        scope: if key == REPO_KEY { "repo".to_owned() } else { "worktree".to_owned() },
-        mode,
-        requested_ms: age.map_or(0, |age| now.saturating_sub(age)),
-        resources: mode.map(|mode| (key.to_owned(), mode)).into_iter().collect(),
-        ..Holder::default()
-    }
 }
 
 /// Adds who keeps the lock of a file where those that took it have ended.

@@ -56,7 +56,7 @@ impl Table {
         let mut ours = None;
         for number in self.numbers() {
             let path = self.path(number);
-            let Ok(Some(slot)) = LockFile::open(&path, self.sharing) else { continue };
+            let Ok(slot) = fs::open(&path, true).and_then(|file| LockFile::new(file, &path)) else { continue };
             let free = slot.try_lock(Mode::Exclusive).unwrap_or(false) && slot.is_at(&path);
             let record = read(&slot).filter(|record| record.released_ms.is_none());
             if !free {

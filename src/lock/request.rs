@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     fs::Sharing,
     holder,
-    repo::{REPO_KEY, Repo, Worktree},
+    repo::{REPO_KEY, ROOT_KEY, Repo, Worktree},
     sys::Signals,
 };
 
@@ -134,7 +134,7 @@ impl Plan {
             if !request.names.is_empty() {
                 return Err(needs("a named lock"));
             }
-            plan.add("root", repo.lock_path(), request.mode, false);
+            plan.add(ROOT_KEY, repo.lock_path(), request.mode, false);
             return Ok(plan);
         };
         let repo_mode = if scope == Some(Scope::Repo) { Mode::Exclusive } else { Mode::Shared };
@@ -168,7 +168,7 @@ impl Plan {
     }
 
     fn scope_in(&self, repo: &Repo) -> String {
-        format!("the lock of {} in `{}`", self.scope, repo.root().display())
+        format!("the lock of `{}` ({})", repo.root().display(), self.scope)
     }
 }
 

@@ -39,6 +39,8 @@ impl Worktree {
 
 /// Key of the resource "everything".
 pub(crate) const REPO_KEY: &str = "repo";
+/// Key of the resource "this directory", where there is no git directory.
+pub(crate) const ROOT_KEY: &str = "root";
 
 impl Repo {
     /// The lock file of this worktree. It need not exist yet.

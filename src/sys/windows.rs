@@ -1,4 +1,4 @@
-//! The contract of [`crate::sys`] on Windows: files, and nothing else yet.
+//! What of the contract of [`crate::sys`] does Windows fulfil? Files, and nothing else yet.
 //!
 //! # What is missing
 //! There is no fork, so there is no keeper that would hold the lock when repoguard is killed; there are no FIFOs for the
