@@ -78,7 +78,7 @@ pub fn exec(
     let held = match lock::acquire(repo, request, sharing, wait)? {
         Acquired::Held(held) => held,
         Acquired::Inside => {
-            let run = exec::run(task, &[], signals, &mut Guest)?;
+            let run = exec::run(task, &[], &signals, &mut Guest);
             return Ok(Outcome {
                 ending: run.ending,
                 die_of: run.die_of,
@@ -96,7 +96,7 @@ pub fn exec(
     let (fence, before) = (held.record().id, compare(repo, &held, sharing, tell));
     let environment = environment(repo, &held);
     let mut duty = Release { repo, sharing, held, before, tell };
-    let run = exec::run(task, &environment, signals, &mut duty)?;
+    let run = exec::run(task, &environment, &signals, &mut duty);
     Ok(Outcome {
         ending: run.ending,
         die_of: run.die_of,

@@ -7,10 +7,6 @@ use crate::sys::{self, Channel, Received};
 /// A message, five bytes on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Message {
-    /// Wrapper: the command runs, as this process.
-    Started(u32),
-    /// Wrapper: all is written down, the lock is being let go.
-    LetGo,
     /// Wrapper: the command was stopped, and so am I.
     Stopped,
     /// Wrapper: which signals have arrived at yours?
@@ -26,26 +22,22 @@ impl Message {
 
     fn encode(self) -> [u8; Self::BYTES] {
         let (kind, value) = match self {
-            Self::Started(pid) => (0, pid),
-            Self::LetGo => (1, 0),
-            Self::Stopped => (2, 0),
-            Self::Ask => (3, 0),
-            Self::Answer => (4, 0),
-            Self::Signal(signal) => (5, signal.cast_unsigned()),
+            Self::Stopped => (0, 0),
+            Self::Ask => (1, 0),
+            Self::Answer => (2, 0),
+            Self::Signal(signal) => (3, signal),
         };
         let value = value.to_le_bytes();
         [kind, value[0], value[1], value[2], value[3]]
     }
 
     fn decode(bytes: [u8; Self::BYTES]) -> Self {
-        let value = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
+        let value = i32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
         match bytes[0] {
-            0 => Self::Started(value),
-            1 => Self::LetGo,
-            2 => Self::Stopped,
-            3 => Self::Ask,
-            4 => Self::Answer,
-            _ => Self::Signal(value.cast_signed()),
+            0 => Self::Stopped,
+            1 => Self::Ask,
+            2 => Self::Answer,
+            _ => Self::Signal(value),
         }
     }
 }
@@ -73,14 +65,7 @@ mod tests {
 
     #[test]
     fn messages_survive_the_channel() {
-        for message in [
-            Message::Started(4_000_000_000),
-            Message::LetGo,
-            Message::Stopped,
-            Message::Ask,
-            Message::Answer,
-            Message::Signal(15),
-        ] {
+        for message in [Message::Stopped, Message::Ask, Message::Answer, Message::Signal(15)] {
             assert_eq!(Message::decode(message.encode()), message);
         }
     }

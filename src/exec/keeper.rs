@@ -1,8 +1,8 @@
 //! What if the wrapper is killed? The keeper holds the lock until the command has ended, and then does what the wrapper
 //! would have done.
 //!
-//! It is made before the command starts, and waits for the wrapper's end of their channel to close. When that happens
-//! before the wrapper said that it lets go, the wrapper was killed.
+//! It is made when the command has run for a moment, and waits for the wrapper's end of their channel to close: a
+//! wrapper that ends otherwise than by being killed has killed its keeper before.
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The keeper's side.
 pub(super) struct Keeper<'a> {
     pub(super) task: &'a Task,
+    pub(super) command: Process,
+    /// When it began to run.
+    pub(super) begun: Instant,
     pub(super) signals: Signals,
     pub(super) channel: Channel,
     pub(super) wrapper: u32,
@@ -27,12 +30,11 @@ pub(super) struct Keeper<'a> {
 
 impl Keeper<'_> {
     pub(super) fn run(mut self) {
-        let mut command: Option<(Process, Instant)> = None;
         let mut stopped = false;
         loop {
             let events = [Event::Readable(self.signals.fd()), Event::Readable(sys::fd(&self.channel))];
             let Ok(happened) = sys::poll(&events, stopped.then_some(LOOK)) else { continue };
-            if stopped && command.as_ref().is_some_and(|(command, _)| !command.is_stopped()) {
+            if stopped && !self.command.is_stopped() {
                 // Continued or killed without the wrapper: it must go on, too, or the lock would never be let go.
                 stopped = false;
                 if sys::parent() == self.wrapper {
@@ -46,23 +48,12 @@ impl Keeper<'_> {
                         self.report_signals();
                         tell(&mut self.channel, Message::Answer);
                     }
-                    // The wrapper has not reaped it yet, so the number cannot mean another process.
-                    Some(Message::Started(pid)) => command = Some((Process::open(pid), Instant::now())),
                     Some(Message::Stopped) => stopped = true,
-                    Some(Message::LetGo) => return self.duty.let_go(),
                     Some(Message::Signal(_) | Message::Answer) => {}
-                    None => return self.replace_wrapper(command),
+                    None => return self.replace_wrapper(),
                 }
             }
         }
-    }
-
-    /// The process that inherited the lock first.
-    fn heir(&self) -> Option<Process> {
-        let id = sys::identity(&self.duty.files().first()?.metadata().ok()?);
-        let heirs = sys::descriptor_holders(id).into_iter().filter(|pid| *pid != std::process::id());
-        let age = |pid: &u32| sys::process_state(*pid).map_or(u64::MAX, |state| state.started_ms);
-        heirs.min_by_key(age).map(Process::open)
     }
 
     fn report_signals(&mut self) {
@@ -72,23 +63,19 @@ impl Keeper<'_> {
     }
 
     /// The wrapper was killed.
-    fn replace_wrapper(self, command: Option<(Process, Instant)>) {
-        // Killed before it could tell: a command that it had just started is who has the lock's files from it.
-        let Some((command, begun)) = command.or_else(|| Some((self.heir()?, Instant::now()))) else {
-            return self.duty.let_go();
-        };
+    fn replace_wrapper(self) {
         self.duty.replace();
-        let mut limit = Limit::new(self.task, begun);
+        let mut limit = Limit::new(self.task, self.begun);
         loop {
             let now = Instant::now();
-            let ended = command.has_ended();
-            let all_gone = (ended && !limit.is_over()) || limit.enforce(now, &|| command.tree());
+            let ended = self.command.has_ended();
+            let all_gone = (ended && !limit.is_over()) || limit.enforce(now, &|| self.command.tree());
             if ended && all_gone {
                 break;
             }
             let timeout = limit.next().map(|next| next.saturating_duration_since(now));
             // Alone we cannot know what was sent to the whole group, which the command got itself: nothing is passed on.
-            command.wait(&self.signals, timeout);
+            self.command.wait(&self.signals, timeout);
             drop(self.signals.take());
         }
         self.duty.write_down(None);

@@ -1,11 +1,11 @@
 //! How does the wrapped command run? As if repoguard were not there, and never without the lock.
 //!
 //! Three processes in one process group: the *wrapper* (who was called), the command (its child), and the *keeper* (its
-//! other child). Wrapper and keeper share the lock's open files, and the command inherits them:
+//! other child, made a moment later). Wrapper and keeper share the lock's open files, and the command inherits them:
 //!
 //! - the command ends: the wrapper writes it down, lets the lock go, and ends with the command's status;
 //! - the wrapper is killed: the keeper waits until the command has ended, writes it down and lets the lock go;
-//! - the keeper is killed: the wrapper does not need it;
+//! - the keeper is killed: the wrapper makes another one;
 //! - both are killed: the lock lives in the command's descriptors.
 //!
 //! A daemon that the command leaves behind has the descriptors, too, but an unlock counts for all of them.
@@ -18,6 +18,8 @@ mod signals;
 mod tree;
 mod wrapper;
 
+pub(crate) use wrapper::run;
+
 use std::{
     ffi::{OsStr, OsString},
     fs::File,
@@ -26,10 +28,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    error::{Error, Result},
-    sys::{self, Signals},
-};
+use crate::sys::{self, Signals};
 
 /// A command, and how long it may run.
 #[derive(Debug, Clone)]
@@ -101,7 +100,7 @@ pub(crate) trait Duty {
     /// The command has ended, or never ran: write it down, and say how it ended in the end. `None`: it ended, but only
     /// its parent could know how.
     fn write_down(&mut self, ending: Option<Ending>) -> Ending;
-    /// Unlock, for all processes that share the lock. Done by both, one after the other.
+    /// Unlock, for all processes that share the lock.
     fn let_go(&mut self);
 }
 
@@ -111,15 +110,6 @@ pub(crate) struct Run {
     pub(crate) ending: Ending,
     /// The command died of a signal that was sent to this process, too: it should die of it as well.
     pub(crate) die_of: Option<i32>,
-}
-
-/// Runs the task, blocking until its command has ended, with `environment` added to it.
-///
-/// # Errors
-/// [`Error::Io`] when no keeper can be started; then `duty` was not called.
-pub(crate) fn run(task: &Task, environment: &[(&str, OsString)], signals: Signals, duty: &mut dyn Duty) -> Result<Run> {
-    let program = task.command.first().map_or(OsStr::new(""), OsString::as_os_str);
-    wrapper::run(task, environment, signals, duty).map_err(Error::io("start a keeper for", program))
 }
 
 /// Starts the command itself; it inherits the lock's open files.

@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsString,
-    io,
     time::{Duration, Instant},
 };
 
@@ -14,7 +13,7 @@ use super::{
     spawn,
     tree::Limit,
 };
-use crate::sys::{self, Channel, ChildEvent, Event, Forked, Signals};
+use crate::sys::{self, Channel, ChildEvent, Event, Forked, Process, Signals};
 
 /// How long a command that goes on with us may take to be seen going on.
 const GO_ON_WITHIN: Duration = Duration::from_millis(50);
@@ -22,71 +21,74 @@ const GO_ON_WITHIN: Duration = Duration::from_millis(50);
 /// How much later than the command we may get a signal that was sent to us all.
 const LATE: Duration = Duration::from_millis(5);
 
-pub(super) fn run(
-    task: &Task,
-    environment: &[(&str, OsString)],
-    mut signals: Signals,
-    duty: &mut dyn Duty,
-) -> io::Result<Run> {
-    let (mut ours, theirs) = sys::channel()?;
-    let wrapper = std::process::id();
+/// How long a command runs before a keeper is made: many have ended by then. Should the wrapper be killed before, the
+/// command's own descriptors hold the lock.
+const KEEPER_AFTER: Duration = Duration::from_millis(1);
+
+/// How long to go on without a keeper where none can be made.
+const KEEPER_AGAIN: Duration = Duration::from_secs(1);
+
+/// Runs the task, blocking until its command has ended, with `environment` added to it.
+pub(crate) fn run(task: &Task, environment: &[(&str, OsString)], signals: &Signals, duty: &mut dyn Duty) -> Run {
     sys::adopt_orphans();
-    // No signal may reach the keeper before it has a pipe of its own.
-    let keeper = sys::with_signals_blocked(|| {
-        signals.catch(sys::FORWARDED);
-        signals.catch(&[sys::CHILD_CHANGED]);
-        match sys::fork()? {
-            Forked::Parent(keeper) => io::Result::Ok(Some(keeper)),
-            Forked::Child => signals.renew().map(|()| None).or(Ok(None)),
-        }
-    })?;
-    let Some(keeper) = keeper else {
-        drop(ours);
-        Keeper { task, signals, channel: theirs, wrapper, duty }.run();
-        sys::exit_now(0)
-    };
-    drop(theirs);
+    signals.catch(sys::FORWARDED);
+    signals.catch(&[sys::CHILD_CHANGED]);
     duty.begin();
-    let mut keeper = Some(keeper);
-    let (ending, got) = match spawn(task, environment, &duty.files(), &signals) {
-        Ok(command) => {
-            tell(&mut ours, Message::Started(command.id()));
-            let mut watch = Watch {
-                command: command.id(),
-                keeper: &mut keeper,
-                channel: Some(&mut ours),
-                signals: &signals,
-                limit: Limit::new(task, Instant::now()),
-                pending: Pending::default(),
-                go_on_at: None,
-                got: Vec::new(),
-            };
-            (watch.until_end(), watch.got)
+    let command = match spawn(task, environment, &duty.files(), signals) {
+        Ok(command) => command.id(),
+        Err(ending) => {
+            let ending = duty.write_down(Some(ending));
+            duty.let_go();
+            return Run { ending, die_of: None };
         }
-        Err(ending) => (ending, Vec::new()),
     };
-    let ending = duty.write_down(Some(ending));
-    tell(&mut ours, Message::LetGo);
-    duty.let_go();
+    let begun = Instant::now();
+    let mut watch = Watch {
+        task,
+        command,
+        begun,
+        keeper: None,
+        keeper_at: begun + KEEPER_AFTER,
+        signals,
+        limit: Limit::new(task, begun),
+        pending: Pending::default(),
+        go_on_at: None,
+        got: Vec::new(),
+        duty,
+    };
+    let ending = watch.until_end();
+    let ending = watch.duty.write_down(Some(ending));
+    // The keeper has nothing left to do. It is sent away before the unlock, so that it never takes our end for a death,
+    // and reaped after it, so that nobody waits for that.
+    let keeper = watch.keeper.take().map(|keeper| keeper.pid);
     if let Some(keeper) = keeper {
-        // It has nothing left to do, and must not be left for somebody else to reap.
         sys::send(keeper, sys::KILL);
+    }
+    watch.duty.let_go();
+    if let Some(keeper) = keeper {
         sys::reap(keeper);
     }
     let die_of = match ending {
-        Ending::Signaled(signal) if sys::DIE_OF.contains(&signal) && got.contains(&signal) => Some(signal),
+        Ending::Signaled(signal) if sys::DIE_OF.contains(&signal) && watch.got.contains(&signal) => Some(signal),
         _ => None,
     };
-    Ok(Run { ending, die_of })
+    Run { ending, die_of }
+}
+
+/// The keeper, until it was reaped.
+struct Second {
+    pid: u32,
+    channel: Channel,
 }
 
 /// The wrapper's side: looking after its child.
 struct Watch<'a> {
+    task: &'a Task,
     command: u32,
-    /// Until it was reaped.
-    keeper: &'a mut Option<u32>,
-    /// To the keeper, as long as it lives.
-    channel: Option<&'a mut Channel>,
+    begun: Instant,
+    keeper: Option<Second>,
+    /// When to make a keeper where there is none.
+    keeper_at: Instant,
     signals: &'a Signals,
     limit: Limit,
     pending: Pending,
@@ -94,6 +96,7 @@ struct Watch<'a> {
     go_on_at: Option<Instant>,
     /// All signals that this process got itself.
     got: Vec<i32>,
+    duty: &'a mut dyn Duty,
 }
 
 impl Watch<'_> {
@@ -109,7 +112,10 @@ impl Watch<'_> {
                     ChildEvent::Exited(status) if pid == self.command => ended = Some(Ending::Exited(status)),
                     ChildEvent::Signaled(signal) if pid == self.command => ended = Some(Ending::Signaled(signal)),
                     ChildEvent::Stopped if pid == self.command => self.stop(),
-                    ChildEvent::Exited(_) | ChildEvent::Signaled(_) if *self.keeper == Some(pid) => *self.keeper = None,
+                    ChildEvent::Exited(_) | ChildEvent::Signaled(_) if self.is_keeper(pid) => {
+                        self.keeper = None;
+                        self.keeper_at = now + KEEPER_AFTER;
+                    }
                     // An orphan of the command's that became ours.
                     _ => {}
                 }
@@ -121,15 +127,58 @@ impl Watch<'_> {
             }
             if ended.is_none() {
                 self.limit_enforced(now);
+                if now >= self.keeper_at {
+                    self.make_keeper();
+                }
                 self.pass_on(now);
             }
-            let wake = [self.limit.next(), self.pending.next(), self.go_on_at].into_iter().flatten().min();
-            let timeout = wake.map(|wake| wake.saturating_duration_since(Instant::now()));
-            let channel = self.channel.as_deref().map(|channel| Event::Readable(sys::fd(channel)));
-            let events: Vec<Event<'_>> = [Event::Readable(self.signals.fd())].into_iter().chain(channel).collect();
-            // Whatever it says, everything is looked at again.
-            drop(sys::poll(&events, timeout));
+            self.sleep();
         }
+    }
+
+    /// Sleeps until something may have happened.
+    fn sleep(&self) {
+        let keeper_at = self.keeper.is_none().then_some(self.keeper_at);
+        let wake = [self.limit.next(), self.pending.next(), self.go_on_at, keeper_at].into_iter().flatten().min();
+        let timeout = wake.map(|wake| wake.saturating_duration_since(Instant::now()));
+        let channel = self.keeper.as_ref().map(|keeper| Event::Readable(sys::fd(&keeper.channel)));
+        let events: Vec<Event<'_>> = [Event::Readable(self.signals.fd())].into_iter().chain(channel).collect();
+        // Whatever it says, everything is looked at again.
+        drop(sys::poll(&events, timeout));
+    }
+
+    /// Makes a keeper where there is none.
+    fn make_keeper(&mut self) {
+        if self.keeper.is_some() {
+            return;
+        }
+        self.keeper_at = Instant::now() + KEEPER_AGAIN;
+        let Ok((ours, theirs)) = sys::channel() else { return };
+        let wrapper = std::process::id();
+        // No signal may reach the keeper before it has a pipe of its own.
+        let forked = sys::with_signals_blocked(|| match sys::fork() {
+            Ok(Forked::Child) => Ok(Some(self.signals.for_child())),
+            Ok(Forked::Parent(pid)) => Err(Some(pid)),
+            Err(_) => Err(None),
+        });
+        match forked {
+            Err(Some(pid)) => self.keeper = Some(Second { pid, channel: ours }),
+            // Without a keeper the command's own descriptors must do, should we be killed.
+            Err(None) => {}
+            Ok(signals) => {
+                drop(ours);
+                if let Some(Ok(signals)) = signals {
+                    let command = Process::open(self.command);
+                    let (task, begun, duty) = (self.task, self.begun, &mut *self.duty);
+                    Keeper { task, command, begun, signals, channel: theirs, wrapper, duty }.run();
+                }
+                sys::exit_now(0)
+            }
+        }
+    }
+
+    fn is_keeper(&self, pid: u32) -> bool {
+        self.keeper.as_ref().is_some_and(|keeper| keeper.pid == pid)
     }
 
     /// Takes what has arrived; tells whether somebody else than the keeper wants us to go on.
@@ -142,7 +191,7 @@ impl Watch<'_> {
             }
             if sys::STOPS.contains(&signal) {
                 self.go_on_at = None;
-            } else if signal == sys::CONTINUE && *self.keeper != Some(received.sender) {
+            } else if signal == sys::CONTINUE && !self.is_keeper(received.sender) {
                 self.pending.forget(sys::STOPS);
                 self.go_on_at = Some(now + GO_ON_WITHIN);
                 go_on = true;
@@ -153,19 +202,20 @@ impl Watch<'_> {
     }
 
     fn read_keeper(&mut self, now: Instant) {
-        while let Some(channel) = self.channel.as_deref_mut() {
-            let readable = sys::poll(&[Event::Readable(sys::fd(channel))], Some(Duration::ZERO));
+        while let Some(keeper) = &mut self.keeper {
+            let readable = sys::poll(&[Event::Readable(sys::fd(&keeper.channel))], Some(Duration::ZERO));
             if !readable.is_ok_and(|readable| readable[0]) {
                 return;
             }
-            match hear(channel) {
+            match hear(&mut keeper.channel) {
                 Some(Message::Signal(signal)) => self.pending.note(signal, Witness::Keeper, now),
                 Some(Message::Answer) => {
                     let answered = self.pending.answered();
                     self.send(&answered);
                 }
                 Some(_) => {}
-                None => self.channel = None,
+                // It was killed, and is about to be reaped.
+                None => return,
             }
         }
     }
@@ -179,16 +229,14 @@ impl Watch<'_> {
             }
         }
         if self.pending.must_ask(now)
-            && let Some(channel) = self.channel.as_deref_mut()
+            && let Some(keeper) = &mut self.keeper
         {
-            tell(channel, Message::Ask);
+            tell(&mut keeper.channel, Message::Ask);
             // Should somebody have stopped it, it could not answer.
-            if let Some(keeper) = *self.keeper {
-                sys::send(keeper, sys::CONTINUE);
-            }
+            sys::send(keeper.pid, sys::CONTINUE);
         }
-        let mut due = self.pending.due(now, self.channel.is_some());
-        if self.channel.is_some() {
+        let mut due = self.pending.due(now, self.keeper.is_some());
+        if self.keeper.is_some() {
             // What the keeper tells of a stop may be older than the SIGCONT that undid it here.
             due.retain(|signal| !sys::STOPS.contains(signal));
         }
@@ -203,7 +251,7 @@ impl Watch<'_> {
 
     /// Enforces the limit; tells whether no process that it concerns is left.
     fn limit_enforced(&mut self, now: Instant) -> bool {
-        let keeper = *self.keeper;
+        let keeper = self.keeper.as_ref().map(|keeper| keeper.pid);
         let below = || sys::descendants(std::process::id()).into_iter().filter(|pid| Some(*pid) != keeper).collect();
         self.limit.enforce(now, &below)
     }
@@ -211,8 +259,9 @@ impl Watch<'_> {
     /// Stops as the command did, so that whoever started us sees the job as if it were the command. The keeper sees to
     /// it that we go on when the command does.
     fn stop(&mut self) {
-        while let Some(channel) = self.channel.as_deref_mut() {
-            tell(channel, Message::Stopped);
+        self.make_keeper();
+        while let Some(keeper) = &mut self.keeper {
+            tell(&mut keeper.channel, Message::Stopped);
             sys::send(std::process::id(), sys::STOP);
             let go_on = self.read_signals(Instant::now());
             // Woken late by the keeper, after the command was stopped once more?

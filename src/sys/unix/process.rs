@@ -60,15 +60,9 @@ pub(crate) fn next_child_event() -> Option<(u32, ChildEvent)> {
 }
 
 /// Waits until one child has ended, and reaps it.
-pub(crate) fn reap(pid: u32) -> Option<ChildEvent> {
+pub(crate) fn reap(pid: u32) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    loop {
-        match rustix::process::waitpid(pid, WaitOptions::empty()) {
-            Ok(Some((_, status))) => return event(status),
-            Err(rustix::io::Errno::INTR) => {}
-            Ok(None) | Err(_) => return None,
-        }
-    }
+    while let Err(rustix::io::Errno::INTR) = rustix::process::waitpid(pid, WaitOptions::empty()) {}
 }
 
 fn event(status: rustix::process::WaitStatus) -> Option<ChildEvent> {

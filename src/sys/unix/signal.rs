@@ -75,11 +75,9 @@ impl Signals {
         }
     }
 
-    /// Gives the child of a fork a pipe of its own, so that it does not read its parent's signals.
-    pub(crate) fn renew(&mut self) -> io::Result<()> {
-        let inheritance = self.inheritance;
-        *self = Self { inheritance, ..Self::open()? };
-        Ok(())
+    /// For the child of a fork: a pipe of its own, so that it does not read its parent's signals.
+    pub(crate) fn for_child(&self) -> io::Result<Self> {
+        Ok(Self { inheritance: self.inheritance, ..Self::open()? })
     }
 
     /// The descriptor to poll.
