@@ -139,13 +139,11 @@ impl Queue {
 
     /// Reads the tickets' names, and whether there is anything that a kill may have left behind.
     fn scan(&self) -> (Vec<Entry>, bool) {
-        let Ok(directory) = std::fs::read_dir(&self.directory) else { return (Vec::new(), false) };
         let (mut entries, mut requests, mut litter) = (Vec::new(), 0, false);
-        for name in directory.flatten().map(|entry| entry.file_name()) {
-            let Some(name) = name.to_str() else { continue };
-            match parse(name) {
+        for name in sys::names(&self.directory) {
+            match parse(&name) {
                 Some(entry) => entries.push(entry),
-                None if request_number(name).is_some() => requests += 1,
+                None if request_number(&name).is_some() => requests += 1,
                 None => litter |= name.starts_with('.'),
             }
         }
@@ -158,12 +156,9 @@ impl Queue {
         // What cannot be tidied now is tidied by the next one.
         let _tidied = self.with_alloc(|number| {
             let (entries, _) = self.scan();
-            for name in
-                std::fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.file_name())
-            {
-                let Some(name) = name.to_str() else { continue };
+            for name in sys::names(&self.directory) {
                 let orphan =
-                    request_number(name).is_some_and(|request| entries.iter().all(|entry| entry.number != request));
+                    request_number(&name).is_some_and(|request| entries.iter().all(|entry| entry.number != request));
                 if orphan || name.starts_with(".ticket-") || name.starts_with(".new-") {
                     fs::remove(&self.directory.join(name));
                 }

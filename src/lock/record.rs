@@ -139,8 +139,7 @@ impl Table {
     }
 
     fn numbers(&self) -> Vec<usize> {
-        let Ok(directory) = std::fs::read_dir(&self.directory) else { return Vec::new() };
-        let numbers = directory.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let numbers = sys::names(&self.directory).into_iter().filter_map(|name| name.parse().ok());
         let mut numbers: Vec<usize> = numbers.filter(|&number| number < MOST_SLOTS).collect();
         numbers.sort_unstable();
         numbers

@@ -308,9 +308,7 @@ pub(crate) fn next_child_event() -> Option<(u32, ChildEvent)> {
 }
 
 /// Waits for a child: only std's own handles can.
-pub(crate) fn reap(_pid: u32) -> Option<ChildEvent> {
-    None
-}
+pub(crate) fn reap(_pid: u32) {}
 
 /// The process that started us: not known.
 pub(crate) fn parent() -> u32 {
@@ -460,7 +458,7 @@ impl Signals {
         match self.never {}
     }
 
-    pub(crate) fn renew(&mut self) -> io::Result<()> {
+    pub(crate) fn for_child(&self) -> io::Result<Self> {
         match self.never {}
     }
 
@@ -498,4 +496,10 @@ pub(crate) fn die_of(_signal: i32) {}
 /// Runs `action`, which no signal can interrupt.
 pub(crate) fn with_signals_blocked<T>(action: impl FnOnce() -> T) -> T {
     action()
+}
+
+/// Names of all that is in a directory, those that are Unicode; none where it cannot be read.
+pub(crate) fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }

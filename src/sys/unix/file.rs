@@ -182,6 +182,18 @@ pub(crate) fn inheritable_copy(file: &File) -> io::Result<OwnedFd> {
     Ok(copy)
 }
 
+/// Names of all that is in a directory, those that are UTF-8; none where it cannot be read.
+///
+/// Not by std, which takes memory for it from the system each time where libc is musl.
+pub(crate) fn names(directory: &Path) -> Vec<String> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(directory) = rustix::fs::open(directory, flags, Mode::empty()).and_then(rustix::fs::Dir::new) else {
+        return Vec::new();
+    };
+    let names = directory.flatten().filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
+    names.filter(|name| name != "." && name != "..").collect()
+}
+
 /// Borrows a file's descriptor.
 pub(crate) fn fd(file: &impl AsFd) -> FdRef<'_> {
     file.as_fd()

@@ -87,11 +87,7 @@ pub(crate) fn host() -> String {
 /// Number of the pid namespace that this process lives in; 0 where the system has none.
 pub(crate) fn pid_namespace() -> u64 {
     static NUMBER: OnceLock<u64> = OnceLock::new();
-    *NUMBER.get_or_init(|| {
-        let link = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-        let text = link.to_string_lossy();
-        text.strip_prefix("pid:[").and_then(|rest| rest.strip_suffix(']')?.parse().ok()).unwrap_or(0)
-    })
+    *NUMBER.get_or_init(|| fs::metadata("/proc/self/ns/pid").map_or(0, |link| super::identity(&link).inode))
 }
 
 /// Tells whether the kernel shows this process all locks: not where there is no `/proc`, and in a pid namespace of its
