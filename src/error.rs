@@ -114,8 +114,8 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
-    /// This system lacks something that repoguard is built on.
-    #[error("{what} is not supported on this system")]
+    /// This system lacks something that repoguard is built on, or a limit of repoguard's own is passed.
+    #[error("{what} is not supported")]
     Unsupported {
         /// What is missing.
         what: &'static str,

@@ -60,6 +60,6 @@ pub use error::{Error, Result};
 pub use exec::{Ending, Task, die_of};
 pub use guard::{Notice, Outcome, changed_outside, exec, log};
 pub use holder::{Holder, Mode};
-pub use lock::{Inspection, Request, Scope, State, Waiting};
+pub use lock::{Inspection, MOST_NAMES, Request, Scope, State, Waiting};
 pub use repo::{Config, Head, Repo, Setting};
 pub use store::audit::{Entry, Event};

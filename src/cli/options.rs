@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use repoguard::{Config, Request, Scope};
+use repoguard::{Config, MOST_NAMES, Request, Scope};
+
+use super::exit::Usage;
 
 /// How long a duration on the command line may be written.
 pub(super) const DURATION: &str = "a duration like `30s`, `5m` or `1.5` (seconds)";
@@ -37,7 +39,10 @@ impl From<ScopeName> for Scope {
 
 impl Resources {
     /// The request for these resources; the configured scope is the default where no name is given.
-    pub(super) fn request(&self, config: &Config) -> repoguard::Result<Request> {
+    pub(super) fn request(&self, config: &Config) -> anyhow::Result<Request> {
+        if self.names.len() > MOST_NAMES {
+            return Err(Usage(format!("at most {MOST_NAMES} names can be taken together")).into());
+        }
         let mut scope = self.scope.map(Scope::from);
         if scope.is_none()
             && self.names.is_empty()

@@ -3,7 +3,6 @@
 use std::{
     collections::HashSet,
     io,
-    path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -16,7 +15,7 @@ use super::{
     inspect::{self, Lockable},
     queue::{self, Predecessor, Queue, Ticket},
     record::Table,
-    request::Plan,
+    request::{PartPlan, Plan},
 };
 use crate::{
     env,
@@ -60,7 +59,7 @@ pub(crate) fn acquire(repo: &Repo, request: &Request, sharing: Sharing, wait: &m
         let record = describe(repo, request, &acquire.plan, &acquire.family, started);
         return acquire.hold(record);
     }
-    family = merge(family, Family::by_kinship(acquire.table.as_ref()));
+    family.join(Family::by_kinship(acquire.table.as_ref()));
     if let Cover::Whole = family.reduce(&mut acquire.plan)? {
         return Ok(Acquired::Inside);
     }
@@ -71,10 +70,6 @@ pub(crate) fn acquire(repo: &Repo, request: &Request, sharing: Sharing, wait: &m
     let record = describe(repo, request, &acquire.plan, &acquire.family, started);
     acquire.wait(&record, request.timeout, wait)?;
     acquire.hold(record)
-}
-
-fn merge(one: Family, other: Family) -> Family {
-    if one.ids().is_empty() { other } else { one }
 }
 
 /// An acquire under way.
@@ -145,9 +140,11 @@ impl Acquire {
             // Somebody removed the file while we opened or waited for it: the lock is on the file that is there now.
             self.unlock_all();
             let plan = self.parts[replaced].plan.clone();
-            match LockFile::open(&plan.path, self.plan.sharing)? {
-                Some(file) => self.parts[replaced].file = file,
-                None => drop(self.parts.remove(replaced)),
+            if let Some(file) = LockFile::open(&plan.path, self.plan.sharing)? {
+                self.parts[replaced].file = file;
+            } else {
+                drop(self.parts.remove(replaced));
+                require_part(&self.parts, &plan)?;
             }
         }
     }
@@ -370,19 +367,18 @@ fn open_parts(plan: &Plan) -> Result<Vec<Part>> {
         };
         parts.extend(file.map(|file| Part { plan: part.clone(), file }));
     }
-    // Everything is read-only: the anchors can carry a worktree, but nothing carries a name or the whole repository.
-    for (key, mode) in &plan.resources {
-        let alone = *mode == Mode::Exclusive || key != REPO_KEY;
-        if alone && parts.iter().all(|part| part.plan.resource != *key) {
-            let path = plan
-                .parts
-                .iter()
-                .find(|part| part.resource == *key)
-                .map_or_else(PathBuf::new, |part| part.path.clone());
-            return Err(Error::io("create", path)(io::ErrorKind::PermissionDenied.into()));
-        }
-    }
+    plan.parts.iter().try_for_each(|part| require_part(&parts, part))?;
     Ok(parts)
+}
+
+/// Checks that something carries the lock of a resource. Where everything is read-only the anchors can carry that of a
+/// worktree, and nobody needs that of the repository to share it, but nothing carries a name, or the whole repository.
+fn require_part(parts: &[Part], wanted: &PartPlan) -> Result<()> {
+    let shared_repo = wanted.resource == REPO_KEY && wanted.mode == Mode::Shared;
+    if shared_repo || parts.iter().any(|part| part.plan.resource == wanted.resource) {
+        return Ok(());
+    }
+    Err(Error::io("create", wanted.path.clone())(io::ErrorKind::PermissionDenied.into()))
 }
 
 fn describe(repo: &Repo, request: &Request, plan: &Plan, inside: &[u64], started: SystemTime) -> Holder {

@@ -85,6 +85,12 @@ impl Family {
         Self { holds: with_outer(ids, &live) }
     }
 
+    /// Adds the holds of another way to know.
+    pub(crate) fn join(&mut self, other: Self) {
+        let known = self.ids();
+        self.holds.extend(other.holds.into_iter().filter(|hold| !known.contains(&hold.id)));
+    }
+
     /// Fencing numbers of all holds around us.
     pub(crate) fn ids(&self) -> Vec<u64> {
         self.holds.iter().map(|hold| hold.id).collect()

@@ -27,7 +27,7 @@ pub(crate) use file::LockFile;
 pub(crate) use held::Held;
 pub use inspect::{Inspection, State};
 pub(crate) use request::Wait;
-pub use request::{Request, Scope, Waiting};
+pub use request::{MOST_NAMES, Request, Scope, Waiting};
 
 use crate::holder::{Holder, Mode};
 

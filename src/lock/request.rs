@@ -25,7 +25,7 @@ pub enum Scope {
 pub struct Request {
     /// How much; `None` means the worktree, or with `names` nothing but these.
     pub scope: Option<Scope>,
-    /// Names of further resources of this repository, taken together or not at all.
+    /// Names of further resources of this repository, taken together or not at all; [`MOST_NAMES`] at most.
     pub names: Vec<String>,
     /// Shared or exclusive. A shared request for the whole repository is refused.
     pub mode: Mode,
@@ -89,7 +89,7 @@ impl Wait<'_> {
 }
 
 /// Most names in one request: their keys must fit into a record.
-const MOST_NAMES: usize = 64;
+pub const MOST_NAMES: usize = 64;
 
 /// What a request means in a repository.
 #[derive(Debug)]
