@@ -25,8 +25,8 @@ const LATE: Duration = Duration::from_millis(5);
 /// command's own descriptors hold the lock.
 const KEEPER_AFTER: Duration = Duration::from_millis(1);
 
-/// How long to go on without a keeper where none can be made.
-const KEEPER_AGAIN: Duration = Duration::from_secs(1);
+/// How long to go on without a keeper where it was killed, or none can be made.
+const KEEPER_AGAIN: Duration = Duration::from_millis(100);
 
 /// Runs the task, blocking until its command has ended, with `environment` added to it.
 pub(crate) fn run(task: &Task, environment: &[(&str, OsString)], signals: &Signals, duty: &mut dyn Duty) -> Run {
@@ -58,15 +58,14 @@ pub(crate) fn run(task: &Task, environment: &[(&str, OsString)], signals: &Signa
     };
     let ending = watch.until_end();
     let ending = watch.duty.write_down(Some(ending));
-    // The keeper has nothing left to do. It is sent away before the unlock, so that it never takes our end for a death,
-    // and reaped after it, so that nobody waits for that.
-    let keeper = watch.keeper.take().map(|keeper| keeper.pid);
-    if let Some(keeper) = keeper {
-        sys::send(keeper, sys::KILL);
+    // The keeper has nothing left to do. It is killed before the unlock and before our end of the channel closes, which
+    // it would take for our death, and reaped after the unlock, so that nobody waits for that.
+    if let Some(keeper) = &watch.keeper {
+        sys::send(keeper.pid, sys::KILL);
     }
     watch.duty.let_go();
-    if let Some(keeper) = keeper {
-        sys::reap(keeper);
+    if let Some(keeper) = watch.keeper.take() {
+        sys::reap(keeper.pid);
     }
     let die_of = match ending {
         Ending::Signaled(signal) if sys::DIE_OF.contains(&signal) && watch.got.contains(&signal) => Some(signal),
@@ -114,7 +113,7 @@ impl Watch<'_> {
                     ChildEvent::Stopped if pid == self.command => self.stop(),
                     ChildEvent::Exited(_) | ChildEvent::Signaled(_) if self.is_keeper(pid) => {
                         self.keeper = None;
-                        self.keeper_at = now + KEEPER_AFTER;
+                        self.keeper_at = now + KEEPER_AGAIN;
                     }
                     // An orphan of the command's that became ours.
                     _ => {}

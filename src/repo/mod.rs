@@ -162,12 +162,13 @@ fn refuse_broken(directory: &Path, found: Option<&Path>) -> Result<()> {
             return Ok(());
         }
         let candidate = level.join(".git");
-        let Ok(metadata) = std::fs::metadata(&candidate) else {
-            if candidate.is_symlink() {
-                let reason = "it is a symbolic link that points nowhere".to_owned();
-                return Err(Error::BrokenRepository { path: candidate, reason });
-            }
+        // Most levels have none: one look, however deep the directory.
+        if std::fs::symlink_metadata(&candidate).is_err() {
             continue;
+        }
+        let Ok(metadata) = std::fs::metadata(&candidate) else {
+            let reason = "it is a symbolic link that points nowhere".to_owned();
+            return Err(Error::BrokenRepository { path: candidate, reason });
         };
         let empty = metadata.is_dir() && std::fs::read_dir(&candidate).is_ok_and(|mut dir| dir.next().is_none());
         if !empty {
