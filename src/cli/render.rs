@@ -11,7 +11,8 @@ use std::{
 };
 
 use clap::builder::styling::{AnsiColor, Style};
-use indicatif::{ProgressBar, ProgressStyle};
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
 use repoguard::{Ending, Error, Holder, Notice, Task, Waiting};
 
 use super::{
@@ -34,8 +35,8 @@ pub(super) struct Ui {
 /// The line that says that we wait.
 #[derive(Default)]
 struct Line {
-    /// On a terminal: redrawn in place.
-    live: Option<ProgressBar>,
+    /// On a terminal: it stands there, and is redrawn in place.
+    live: bool,
     /// Elsewhere: how long we had waited when it was last said.
     said: Option<Duration>,
 }
@@ -83,12 +84,11 @@ impl Ui {
         }
         let mut line = self.waiting.borrow_mut();
         if io::stderr().is_terminal() {
-            let bar = line.live.get_or_insert_with(|| {
-                let style = ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
-                ProgressBar::new_spinner().with_style(style)
-            });
-            bar.set_message(format!("{} waiting {}", self.styled(YELLOW, "repoguard:"), waiting_text(waiting)));
-            bar.tick();
+            line.live = true;
+            let width = terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| usize::from(width.0));
+            let text = format!("waiting {}", waiting_text(waiting));
+            let text = fitting(&text, width.saturating_sub(PREFIX.len() + 2));
+            self.print(&format!("{REDRAW}{} {text}", self.styled(YELLOW, PREFIX)));
         } else if line.said.is_none_or(|said| waiting.waited >= said + REPEAT) {
             line.said = Some(waiting.waited);
             self.say(&format!("waiting {}", waiting_text(waiting)));
@@ -97,8 +97,8 @@ impl Ui {
 
     /// Takes the live line off the screen.
     pub(super) fn waiting_over(&self) {
-        if let Some(bar) = self.waiting.borrow_mut().live.take() {
-            bar.finish_and_clear();
+        if std::mem::take(&mut self.waiting.borrow_mut().live) {
+            self.print(REDRAW);
         }
     }
 
@@ -186,11 +186,17 @@ impl Ui {
 
     fn line(&self, style: Style, text: &str) {
         // Nobody can be told when stderr is closed.
-        drop(writeln!(io::stderr(), "{} {text}", self.styled(style, "repoguard:")));
+        drop(writeln!(io::stderr(), "{} {text}", self.styled(style, PREFIX)));
     }
 
     fn more(&self, label: &str, text: &str) {
         drop(writeln!(io::stderr(), "  {} {text}", self.styled(CYAN, label)));
+    }
+
+    #[expect(clippy::unused_self, reason = "who talks to the user does it through `Ui`")]
+    fn print(&self, text: &str) {
+        let mut stderr = io::stderr();
+        drop(stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()));
     }
 
     fn styled(&self, style: Style, text: &str) -> String {
@@ -198,6 +204,10 @@ impl Ui {
     }
 }
 
+/// What stands before each message, because the command's own stand between them.
+const PREFIX: &str = "repoguard:";
+/// Goes to the start of the terminal's line and clears it.
+const REDRAW: &str = "\r\x1b[2K";
 const RED: Style = AnsiColor::Red.on_default().bold();
 const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
 const CYAN: Style = AnsiColor::Cyan.on_default();
@@ -234,6 +244,19 @@ pub(super) fn data(text: &str) -> anyhow::Result<()> {
 /// Clears the terminal before `text` is printed again.
 pub(super) fn redraw(text: &str) -> anyhow::Result<()> {
     if io::stdout().is_terminal() { data(&format!("\x1b[H\x1b[2J{text}")) } else { data(text) }
+}
+
+/// As much of a text as fits into so many columns.
+fn fitting(text: &str, columns: usize) -> String {
+    if text.width() <= columns {
+        return text.to_owned();
+    }
+    let mut used = 1;
+    let fits = |c: &char| {
+        used += c.width().unwrap_or(0);
+        used <= columns
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
 }
 
 fn waiting_text(waiting: &Waiting<'_>) -> String {
@@ -301,6 +324,14 @@ pub(super) fn duration(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_is_cut_at_the_columns_it_takes() {
+        assert_eq!(fitting("abc", 3), "abc");
+        assert_eq!(fitting("abcd", 3), "ab…");
+        assert_eq!(fitting("漢字漢字", 5), "漢字…");
+        assert_eq!(fitting("abc", 0), "…");
+    }
 
     #[test]
     fn durations_read_well() {
