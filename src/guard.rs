@@ -94,6 +94,11 @@ pub fn exec(
         tell(Notice::Trouble(trouble));
     }
     let (fence, before) = (held.record().id, compare(repo, &held, sharing, tell));
+    // Caught while waiting, come as the wait was over: the command does not exist yet, and would never see it.
+    if let Some(signal) = signals.interrupt() {
+        held.unlock();
+        return Err(Error::Interrupted { what: held.record().scope.clone(), signal });
+    }
     let environment = environment(repo, &held);
     let mut duty = Release { repo, sharing, held, before, tell };
     let run = exec::run(task, &environment, &signals, &mut duty);
@@ -261,7 +266,8 @@ fn same(last: Option<&Last>, now: &Last) -> bool {
     last.is_some_and(|last| last.head == now.head && last.index == now.index)
 }
 
-/// HEAD as it was left by the last holder, and as it is, where nobody holds the worktree and they differ.
+/// HEAD as it was left by the last holder, and as it is, where they differ. Only while nobody holds the worktree is that a
+/// change made outside the guard.
 #[must_use]
 pub fn changed_outside(repo: &Repo) -> Option<(Head, Head)> {
     let worktree = repo.worktree()?;

@@ -23,7 +23,7 @@ use crate::{
     fs::Sharing,
     holder::{self, Holder, Mode},
     repo::{REPO_KEY, Repo},
-    sys::{self, Event, FlockHelper},
+    sys::{self, Event, FlockHelper, Signals},
 };
 
 /// How long one try gives a holder whose process has just ended to let go.
@@ -267,11 +267,8 @@ impl Acquire {
         let signal = wait.signals.map(|signals| Event::Readable(signals.fd()));
         let events: Vec<Event<'_>> = event.into_iter().chain(signal).collect();
         let happened = sys::poll(&events, Some(timeout)).map_err(Error::io("wait for", &self.parts[0].plan.path))?;
-        if let Some(signals) = wait.signals.filter(|_| happened.last() == Some(&true)) {
-            let interrupt = signals.take().into_iter().find(|received| sys::INTERRUPTS.contains(&received.signal));
-            if let Some(received) = interrupt {
-                return Err(Error::Interrupted { what: self.what.clone(), signal: received.signal });
-            }
+        if let Some(signal) = wait.signals.filter(|_| happened.last() == Some(&true)).and_then(Signals::interrupt) {
+            return Err(Error::Interrupted { what: self.what.clone(), signal });
         }
         Ok(event.is_some() && happened[0])
     }

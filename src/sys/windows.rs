@@ -458,6 +458,10 @@ impl Signals {
         match self.never {}
     }
 
+    pub(crate) fn interrupt(&self) -> Option<i32> {
+        match self.never {}
+    }
+
     pub(crate) fn for_child(&self) -> io::Result<Self> {
         match self.never {}
     }

@@ -85,6 +85,11 @@ impl Signals {
         crate::sys::fd(&self.reader)
     }
 
+    /// Takes all that arrived; the number of the first that ends a wait, if there is one.
+    pub(crate) fn interrupt(&self) -> Option<i32> {
+        self.take().into_iter().map(|received| received.signal).find(|signal| INTERRUPTS.contains(signal))
+    }
+
     /// Takes all that arrived.
     pub(crate) fn take(&self) -> Vec<Received> {
         let mut buffer = [0; 64 * NOTE_BYTES];
