@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
-use repoguard::{Config, Head, Holder, Inspection, Repo, State};
+use repoguard::{Config, Head, Holder, Inspection, Repo, Request, State};
 use serde_json::{Value, json};
 
 use super::{
@@ -71,9 +71,12 @@ impl Status {
         // Whose repository cannot be trusted, whose configuration is not asked.
         let config = Config::load(repo).unwrap_or_default();
         let lock = repo.inspect(&arguments.resources.request(&config)?)?;
-        // Under a live hold, HEAD moves by right.
-        let changed =
-            if lock.holders.is_empty() && lock.died.is_empty() { repoguard::changed_outside(repo) } else { None };
+        // Under a live hold of the worktree, HEAD moves by right; under one of a name only, it does not.
+        let free = || repo.inspect(&Request::default()).is_ok_and(|own| own.state == State::Free);
+        let quiet = lock.died.is_empty() && (lock.holders.is_empty() || free());
+        let changed = quiet.then(|| repoguard::changed_outside(repo)).flatten();
+        // Somebody may have taken and released the lock while we looked: what is so must still be so.
+        let changed = changed.filter(|seen| free() && repoguard::changed_outside(repo).as_ref() == Some(seen));
         Ok(Self { lock, changed })
     }
 
