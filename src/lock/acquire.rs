@@ -294,8 +294,8 @@ impl Acquire {
         let in_the_way = |part: &Part, exclusive| exclusive || part.plan.mode == Mode::Exclusive;
         recorded
             || self.parts.iter().any(|part| {
-                let locks = sys::kernel_locks(part.file.id()).unwrap_or_default();
-                locks.iter().any(|lock| {
+                let kernel = sys::kernel_locks(part.file.id());
+                kernel.locks.iter().any(|lock| {
                     in_the_way(part, lock.exclusive) && sys::still_runs(lock.pid, sys::boot_ms()) != Some(false)
                 })
             })
@@ -320,7 +320,7 @@ impl Acquire {
     fn look(&self, ticket: Option<&Ticket>) -> (Vec<Holder>, Vec<Holder>) {
         let mut holders = self.holders();
         for file in self.parts.iter().filter_map(|part| Lockable::new(&part.plan)) {
-            for unrecorded in file.unrecorded_holders(&inspect::pids(&holders)) {
+            for unrecorded in file.unrecorded_holders(&inspect::pids(&holders)).0 {
                 // Everybody holds `repo` shared: only who excludes us is in the way.
                 if unrecorded.mode.is_none_or(|mode| mode.conflicts_with(file.mode)) {
                     holders.push(unrecorded);

@@ -134,8 +134,8 @@ pub(super) fn locked_around_us(part: &PartPlan, file: &LockFile, what: &str) -> 
     let mut modes = sys::own_descriptor_locks(file.id());
     // Where the descriptor was closed for us (`flock -o`), the process that took the lock may still be above us.
     let ancestors = sys::ancestors();
-    let kernel = sys::kernel_locks(file.id()).unwrap_or_default();
-    modes.extend(kernel.iter().filter(|lock| ancestors.contains(&lock.pid)).map(|lock| lock.exclusive));
+    let kernel = sys::kernel_locks(file.id());
+    modes.extend(kernel.locks.iter().filter(|lock| ancestors.contains(&lock.pid)).map(|lock| lock.exclusive));
     if modes.is_empty() {
         return Ok(false);
     }

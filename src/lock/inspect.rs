@@ -57,15 +57,17 @@ impl Repo {
         let mut holders: Vec<Holder> = slots.into_iter().map(|(slot, hold)| with_heirs(hold, slot)).collect();
         let mut held = holders.iter().any(|hold| cycle::resources_conflict(&hold.resources, &plan.resources));
         let files: Vec<Lockable> = plan.parts.iter().filter_map(Lockable::new).collect();
+        let mut complete = true;
         for file in &files {
-            for unrecorded in file.unrecorded_holders(&pids(&holders)) {
+            let (unrecorded, all) = file.unrecorded_holders(&pids(&holders));
+            complete &= all;
+            for unrecorded in unrecorded {
                 held |= unrecorded.mode.is_none_or(|mode| mode.conflicts_with(file.mode));
                 holders.push(with_heirs(unrecorded, file.id));
             }
         }
-        let sees_all = sys::sees_all_locks();
-        if !held && !sees_all {
-            // The kernel leaves out a lock whose taker has ended; the descriptors of those who inherited it tell.
+        if !held && !complete {
+            // What the kernel's table leaves out, the descriptors of those who took or inherited the lock tell.
             for file in files.iter().filter(|file| file.mode == Mode::Exclusive) {
                 for pid in sys::descriptor_holders(file.id) {
                     held = true;
@@ -73,7 +75,7 @@ impl Repo {
                 }
             }
         }
-        let hidden = || !sees_all && files.iter().any(|file| sys::outsiders_may_use(&file.path));
+        let hidden = || !sys::sees_all_locks() && files.iter().any(|file| sys::outsiders_may_use(&file.path));
         let state = match held {
             true => State::Held,
             false if hidden() => State::CannotTell,
@@ -113,12 +115,13 @@ impl Lockable {
         })
     }
 
-    /// Holders that left no record, as the kernel shows them; those of `known` processes are told of already.
-    pub(super) fn unrecorded_holders(&self, known: &[u32]) -> Vec<Holder> {
-        let locks = sys::kernel_locks(self.id).unwrap_or_default().into_iter();
+    /// Holders that left no record, as the kernel shows them, and whether those are all; what is held by `known`
+    /// processes is told already.
+    pub(super) fn unrecorded_holders(&self, known: &[u32]) -> (Vec<Holder>, bool) {
+        let kernel = sys::kernel_locks(self.id);
         let mode = |exclusive| if exclusive { Mode::Exclusive } else { Mode::Shared };
-        let unknown = locks.filter(|lock| !known.contains(&lock.pid));
-        unknown.map(|lock| self.holder(lock.pid, Some(mode(lock.exclusive)))).collect()
+        let unknown = kernel.locks.iter().filter(|lock| !known.contains(&lock.pid));
+        (unknown.map(|lock| self.holder(lock.pid, Some(mode(lock.exclusive)))).collect(), kernel.complete)
     }
 
     /// What the system tells of a process that holds this file.

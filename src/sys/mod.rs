@@ -70,3 +70,10 @@ pub(crate) struct KernelLock {
     pub(crate) pid: u32,
     pub(crate) exclusive: bool,
 }
+
+/// What the kernel shows of the flocks on one file.
+pub(crate) struct KernelLocks {
+    pub(crate) locks: Vec<KernelLock>,
+    /// Whether no lock can be missing.
+    pub(crate) complete: bool,
+}

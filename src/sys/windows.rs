@@ -33,7 +33,7 @@ use std::{
     time::Duration,
 };
 
-use crate::sys::{ChildEvent, Event, FileId, Forked, KernelLock, Received};
+use crate::sys::{ChildEvent, Event, FileId, Forked, KernelLocks, Received};
 
 fn unsupported<T>(what: &str) -> io::Result<T> {
     Err(io::Error::new(io::ErrorKind::Unsupported, format!("repoguard cannot run commands on Windows yet: {what}")))
@@ -417,8 +417,8 @@ impl Process {
 // Locks, as the kernel tells who holds them.
 
 /// The holders of a file's lock: not known.
-pub(crate) fn kernel_locks(_: FileId) -> Option<Vec<KernelLock>> {
-    None
+pub(crate) fn kernel_locks(_: FileId) -> KernelLocks {
+    KernelLocks { locks: Vec::new(), complete: false }
 }
 
 /// The locks that this process inherited: it inherits none.

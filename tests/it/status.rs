@@ -1,6 +1,6 @@
 //! `repoguard status`: who holds, who waits, what was changed outside; and that asking disturbs nobody.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use rustix::process::Signal;
@@ -159,6 +159,36 @@ fn asking_where_nobody_ever_locked_makes_nothing() {
     assert_eq!(listing(outside.here()).len(), 1, "nothing in the directory");
     let _holder = outside.hold(&[]);
     outside.repoguard(["status", "--exit-code"]).assert().code(1);
+}
+
+/// The kernel shows its table of locks in parts: while others come and go, a part can lack what is held all the time.
+#[test]
+fn crowded_table_of_locks_hides_nobody() {
+    let outside = Sandbox::empty();
+    let _holder = outside.hold(&[]);
+    let (stop, ready) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for crowd in 0..4 {
+            let (outside, stop, ready) = (&outside, &stop, &ready);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let open = |n| std::fs::File::create(outside.outside(format!("{crowd}-{n}"))).unwrap();
+                    let files: Vec<_> = (0..60).map(open).collect();
+                    files.iter().for_each(|file| file.lock().unwrap());
+                    ready.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        eventually("a crowd", || ready.load(Ordering::Relaxed) > 4);
+        let shown_free = (0..200).filter(|_| !held(&outside)).count();
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(shown_free, 0, "of 200");
+    });
+}
+
+fn held(sandbox: &Sandbox) -> bool {
+    let output = sandbox.repoguard(["status", "--exit-code"]).output().unwrap();
+    output.status.code() == Some(1)
 }
 
 #[test]

@@ -6,21 +6,45 @@
 //! `/proc/PID/fdinfo/FD` of each descriptor of the open file that holds. See proc(5).
 //!
 //! # Limitations
-//! In another pid namespace than the first, `/proc/locks` leaves out locks whose taker has ended or lives outside;
+//! The kernel shows `/proc/locks` page by page, by position: while other locks are let go, a long table can be read without
+//! a lock that is held all the time. In another pid namespace than the first, `/proc/locks` leaves out locks whose taker has ended or lives outside;
 //! `fdinfo` can be read only of processes of the same user (of all by root).
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
-use super::process::all_processes;
-use crate::sys::{FileId, KernelLock};
+use super::process::{all_processes, sees_all_locks};
+use crate::sys::{FileId, KernelLock, KernelLocks};
 
-/// The holders of a file's flock(2) that `/proc/locks` shows; `None` where there is no such file.
-pub(crate) fn kernel_locks(file: FileId) -> Option<Vec<KernelLock>> {
-    let table = fs::read_to_string("/proc/locks").ok()?;
-    Some(table.lines().filter_map(|line| parse(line, file)).collect())
+/// The holders of a file's flock(2) that the kernel's table shows. No lock that is held may be missing where
+/// [`KernelLocks::complete`] says so.
+pub(crate) fn kernel_locks(file: FileId) -> KernelLocks {
+    /// More than the kernel ever gives at once, which is a page.
+    const PAGE: usize = 64 << 10;
+    /// How often a long table is read: what one reading missed, the next one shows.
+    const READINGS: usize = 3;
+    let mut found = KernelLocks { locks: Vec::new(), complete: false };
+    for _ in 0..READINGS {
+        let Ok(mut source) = File::open("/proc/locks") else { return found };
+        let mut table = vec![0; PAGE];
+        let Ok(first) = source.read(&mut table) else { return found };
+        table.truncate(first);
+        let Ok(more) = source.read_to_end(&mut table) else { return found };
+        let table = String::from_utf8_lossy(&table);
+        for lock in table.lines().filter_map(|line| parse(line, file)) {
+            if !found.locks.contains(&lock) {
+                found.locks.push(lock);
+            }
+        }
+        if more == 0 {
+            found.complete = sees_all_locks();
+            break;
+        }
+    }
+    found
 }
 
 /// The flocks held on a file by the open files that this process inherited or opened: their modes, `true` = exclusive.
