@@ -70,6 +70,12 @@ pub fn shell() -> OsString {
     get("SHELL").unwrap_or_else(|| "/bin/sh".into())
 }
 
+/// Tells whether the hooks are to be skipped this time: `REPOGUARD=0`.
+#[must_use]
+pub fn skipped_once() -> bool {
+    get("REPOGUARD").is_some_and(|value| value == "0")
+}
+
 /// Tells whether the user wants no colours anywhere. See <https://no-color.org>.
 #[must_use]
 pub fn no_color() -> bool {

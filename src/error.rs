@@ -104,6 +104,56 @@ pub enum Error {
         /// What would be right.
         expected: &'static str,
     },
+    /// There is no process to hold a lock for.
+    #[error("there is no process {pid} to hold the lock for")]
+    NoProcess {
+        /// The process asked for.
+        pid: u32,
+    },
+    /// Whoever keeps a lock cannot be told to let it go.
+    #[error("cannot tell pid {} of {} to let the lock go", keeper.pid, keeper.user)]
+    NotReached {
+        /// Who keeps it.
+        keeper: Box<Holder>,
+    },
+    /// While a git command waited for the lock, the one before it changed what it was about to use.
+    #[error("refused: this git command would take what it never saw: {what}")]
+    ChangedMeanwhile {
+        /// What changed, and when.
+        what: String,
+    },
+    /// Git, asked for something that only it can do, failed.
+    #[error("`git {arguments}` failed: {reason}")]
+    Git {
+        /// What git was asked.
+        arguments: String,
+        /// What it said.
+        reason: String,
+    },
+    /// Git looks for hooks in a directory that is not this repository's own.
+    #[error("`core.hooksPath` is `{}`, set in {origin}: hooks there are not only this repository's", .path.display())]
+    HooksElsewhere {
+        /// The directory.
+        path: PathBuf,
+        /// Where it is set.
+        origin: String,
+    },
+    /// There are two hooks of others, and only one of them can be kept beside ours.
+    #[error("`{}` and `{}` are two different hooks, and only one can run after the guard", .hook.display(), .kept.display())]
+    TwoHooks {
+        /// The one that git runs.
+        hook: PathBuf,
+        /// The one that was kept by an earlier install.
+        kept: PathBuf,
+    },
+    /// A hook there only works under its own name, so it cannot be kept under another one.
+    #[error("the hook `{}` belongs to {manager}, and only works under this name", .path.display())]
+    HookNotMovable {
+        /// The hook.
+        path: PathBuf,
+        /// The program that it belongs to.
+        manager: &'static str,
+    },
     /// A system call failed.
     #[error("cannot {action} `{}`", .path.display())]
     Io {
@@ -152,6 +202,25 @@ impl Error {
             Self::Config { key, .. } if key.starts_with("repoguard.") => {
                 format!("`git config --show-origin --get-all {key}`")
             }
+            Self::ChangedMeanwhile { .. } => "`git status` shows how it stands; then do it again".to_owned(),
+            Self::NotReached { .. } => {
+                "release it as that user, on the machine and in the container that acquired it".to_owned()
+            }
+            Self::HooksElsewhere { .. } => {
+                "`repoguard hooks install --force` installs there all the same; `git config core.hooksPath \
+                 \"$(git rev-parse --path-format=absolute --git-common-dir)/hooks\"` gives this repository hooks of its own"
+                    .to_owned()
+            }
+            Self::TwoHooks { hook, kept } => format!(
+                "make one of the two, as `{}`, remove the other, then `repoguard hooks install`; `diff {} {}` compares them",
+                quoted(hook),
+                quoted(hook),
+                quoted(kept)
+            ),
+            Self::HookNotMovable { path, .. } => {
+                let event = path.file_name().unwrap_or_default().to_string_lossy();
+                format!("let it run `repoguard hook {event} \"$@\"` itself, as one of its own hooks")
+            }
             Self::Io { path, source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => format!("`ls -ld {}` shows who may", quoted(path)),
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -169,7 +238,7 @@ fn waited_text(waited: Duration) -> String {
 }
 
 /// A path as a word that a shell takes.
-fn quoted(path: &std::path::Path) -> String {
+pub(crate) fn quoted(path: &std::path::Path) -> String {
     let text = path.to_string_lossy();
     if text.chars().all(|c| c.is_alphanumeric() || "/._-+=:@%,".contains(c)) {
         text.into_owned()

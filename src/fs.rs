@@ -51,9 +51,13 @@ impl Sharing {
             let metadata = std::fs::symlink_metadata(path)?;
             let old = sys::mode(&metadata);
             let mut bits = self.bits;
+            if metadata.is_dir() || old & 0o100 != 0 {
+                // Who may read a directory may search it, and who may read a script may run it.
+                bits |= (bits & 0o444) >> 2;
+            }
             if metadata.is_dir() {
-                // Who may read a directory may search it, and what is made in it belongs to its group.
-                bits |= (bits & 0o444) >> 2 | 0o2000;
+                // What is made in it belongs to its group.
+                bits |= 0o2000;
             }
             let new = if self.exact { (old & !0o777) | bits } else { old | bits };
             if new != old {
@@ -149,6 +153,43 @@ fn create_directory(path: &Path, sharing: Sharing) -> Result<()> {
     }
 }
 
+/// Creates a directory that is not ours, in one that exists.
+pub(crate) fn make_directory(path: &Path, sharing: Sharing) -> Result<()> {
+    std::fs::create_dir(path).and_then(|()| sharing.apply(path)).map_err(Error::io("create", path))
+}
+
+/// Removes a directory; `false` when it is not empty, or cannot be removed.
+pub(crate) fn remove_directory(path: &Path) -> bool {
+    std::fs::remove_dir(path).is_ok()
+}
+
+/// What the names of files that are not there to stay begin with.
+pub(crate) const PASSING: &str = ".repoguard-";
+
+/// Writes a whole file in one step: who looks sees the old one or the new one. Its directory is created where it is ours.
+pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32, sharing: Sharing) -> Result<()> {
+    let Some(directory) = path.parent() else { return Ok(()) };
+    if is_ours(directory) {
+        create_directory(directory, sharing)?;
+    }
+    let write = || {
+        let mut new = tempfile::Builder::new();
+        let mut new = new.prefix(PASSING).permissions(sys::permissions(mode)).tempfile_in(directory)?;
+        new.write_all(bytes)?;
+        // After a power loss it must not be an empty file: to git that is a hook that agrees to everything.
+        new.as_file().sync_all()?;
+        sharing.apply(new.path())?;
+        // Closed before it has its name: a script that is open for writing cannot be run.
+        Ok(new.into_temp_path().persist(path)?)
+    };
+    write().map_err(Error::io("write", path))
+}
+
+/// Gives a file a second name; a link is not followed.
+pub(crate) fn second_name(from: &Path, to: &Path) -> Result<()> {
+    std::fs::hard_link(from, to).map_err(Error::io("link to", to))
+}
+
 /// Creates a FIFO in a directory of ours, with the right owner and mode.
 pub(crate) fn create_fifo(path: &Path, sharing: Sharing) -> Result<()> {
     sys::make_fifo(path, 0o600 | sharing.bits).and_then(|()| sharing.apply(path)).map_err(Error::io("create", path))
@@ -157,6 +198,32 @@ pub(crate) fn create_fifo(path: &Path, sharing: Sharing) -> Result<()> {
 /// Gives a file that nobody sees yet its name, replacing what has it.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(from, to).map_err(Error::io("rename to", to))
+}
+
+/// A file without a name, with these bytes, to be read from the start.
+pub(crate) fn nameless(bytes: &[u8]) -> io::Result<File> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(bytes)?;
+    io::Seek::rewind(&mut file)?;
+    Ok(file)
+}
+
+/// Keeps a file under a second name, replacing what has it: by a link where that is possible, else by a copy.
+pub(crate) fn link(from: &Path, to: &Path, sharing: Sharing) -> Result<()> {
+    if let Some(directory) = to.parent().filter(|directory| is_ours(directory)) {
+        create_directory(directory, sharing)?;
+    }
+    remove(to);
+    let linked = match std::fs::hard_link(from, to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => std::fs::copy(from, to).map(drop),
+        linked => linked,
+    };
+    linked.map_err(Error::io("keep a copy of", from))
+}
+
+/// Tells whether a file is there that can be run.
+pub(crate) fn is_executable(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && sys::mode(&metadata) & 0o111 != 0)
 }
 
 /// Removes a file; a missing one is as good as removed.

@@ -57,6 +57,18 @@ pub struct Holder {
     /// Process that keeps the lock for the command, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keeper: Option<u32>,
+    /// Processes that took the lock's files for it and have ended; the kernel still names them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub takers: Vec<u32>,
+    /// The lock is kept until this process ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_pid: Option<u32>,
+    /// Milliseconds since 1970 when it is let go at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
+    /// Somebody may be typing: git opens an editor under this hold.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub editor: bool,
     /// Processes that keep the lock by an inherited descriptor, found where those that took it were killed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inherited_by: Vec<u32>,
@@ -126,6 +138,12 @@ impl Holder {
     #[must_use]
     pub fn from_record(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice::<Self>(bytes).ok().filter(|holder| holder.schema == SCHEMA)
+    }
+
+    /// Tells whether a watcher in the background keeps it, for who asked for it with `repoguard acquire`.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.for_pid.is_some() || self.until_ms.is_some()
     }
 
     /// How long ago the lock was acquired, or asked for by a waiter.

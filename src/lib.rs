@@ -7,7 +7,10 @@
 //! # The rooms
 //! | room | the question it answers |
 //! | --- | --- |
+//! | [`hooks`] | What do git's hooks guard, and how do they get and stay where git looks for them? |
+//! | `hooks` | What do git's hooks guard, and how do they get into their place? |
 //! | `guard` | What does repoguard promise? acquire → compare → record → run → log → release |
+//! | `watcher` | What holds a lock when the process that took it must end? |
 //! | `exec` | How does the wrapped command run, and what if any of its processes is killed? |
 //! | `store` | What is kept on disk beside the lock? |
 //! | `lock` | How is a lock acquired, and what does holding it mean? |
@@ -17,7 +20,7 @@
 //! | [`mod@error`], [`holder`], `env` | What can go wrong, who holds, which environment variables matter? |
 //!
 //! # Who may import whom
-//! `cli` > `guard` > `exec` > `store` > `lock` > `repo` > `fs` > `sys` > `error` > `holder`, `env`: imports go down only,
+//! `cli` > `hooks` > `guard` > `watcher` > `exec` > `store` > `lock` > `repo` > `fs` > `sys` > `error` > `holder`, `env`: imports go down only,
 //! and a test holds this table against the sources.
 //!
 //! # Invariants
@@ -29,8 +32,8 @@
 //!
 //! # Files on disk
 //! The table stands at the head of `repo/layout.rs`; each format at the head of the file that owns it:
-//! `holder.rs` (a holder's record), `lock/queue.rs` (tickets), `lock/record.rs` (holders), `store/last.rs` (HEAD at the last
-//! release), `store/audit.rs` (the log).
+//! `holder.rs` (a holder's record), `hooks/world.rs` (kept indexes), `store/violations.rs`, `lock/queue.rs` (tickets), `lock/record.rs` (holders), `store/last.rs` (HEAD at the last
+//! release), `store/audit.rs` (the log), `hooks/manifest.rs` (installed hooks).
 //!
 //! # Example
 //! ```no_run
@@ -50,15 +53,19 @@ mod exec;
 mod fs;
 mod guard;
 pub mod holder;
+pub mod hooks;
 mod lock;
 mod repo;
 mod store;
 mod sys;
+mod watcher;
 
-pub use env::{ci_job, no_color, shell};
+pub use env::{ci_job, no_color, shell, skipped_once};
 pub use error::{Error, Result};
-pub use exec::{Ending, Task, die_of};
-pub use guard::{Notice, Outcome, changed_outside, exec, log};
+pub use exec::{Ending, Task, die_of, replace_by};
+pub use guard::{
+    Grant, Notice, Outcome, Released, Turn, Until, acquire, changed_outside, command_of, exec, log, release, wait,
+};
 pub use holder::{Holder, Mode};
 pub use lock::{Inspection, MOST_NAMES, Request, Scope, State, Waiting};
 pub use repo::{Config, Head, Repo, Setting};

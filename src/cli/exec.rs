@@ -4,13 +4,13 @@ use std::{ffi::OsString, fs::File, io::Write as _, path::PathBuf, time::Duration
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
-use repoguard::{Config, Ending, Error, Mode, Outcome, Repo, Request, Scope, Task, holder};
+use repoguard::{Config, Ending, Error, Outcome, Repo, Request, Task, holder};
 use serde_json::json;
 
 use super::{
     Context,
     exit::{self, Exit, Usage},
-    options::{self, Resources},
+    options::{self, Lock},
 };
 
 /// Run a command while holding the lock of this checkout
@@ -28,35 +28,17 @@ use super::{
 #[derive(Debug, PartialEq, Args)]
 #[command(override_usage = "repoguard exec [OPTIONS] -- CMD [ARG]...\n       repoguard exec [OPTIONS] -c STRING")]
 pub(super) struct Arguments {
-    /// Wait at most this long: `30s`, `5m`, `1.5`; `0` tries once [default: repoguard.timeout, else without limit]
-    #[arg(short = 'w', long, value_name = "DUR", value_parser = options::duration, allow_negative_numbers = true)]
-    timeout: Option<Duration>,
-    /// Do not wait
-    #[arg(short, long, conflicts_with = "timeout")]
-    no_wait: bool,
-    /// Hold it together with other shared holders
-    #[arg(short, long, conflicts_with = "exclusive")]
-    shared: bool,
-    /// Hold it alone (the default)
-    #[arg(short = 'x', long)]
-    exclusive: bool,
     #[command(flatten)]
-    resources: Resources,
+    lock: Lock,
     /// What to do when it is busy: wait, fail (exit 75), or skip (exit 0 without running CMD) [default: wait]
     #[arg(long, value_name = "WHAT", hide_possible_values = true)]
     on_busy: Option<OnBusy>,
-    /// Why, told to those who wait [default: the CI job's address]
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
     /// Hold it at most this long: then SIGTERM to CMD and its descendants
     #[arg(long, value_name = "DUR", value_parser = options::duration)]
     max_hold: Option<Duration>,
     /// How long after that SIGTERM to send SIGKILL
     #[arg(long, value_name = "DUR", value_parser = options::duration, default_value = "10s")]
     kill_after: Duration,
-    /// Exit with this status when busy
-    #[arg(short = 'E', long, value_name = "N", default_value_t = exit::BUSY)]
-    busy_exit_code: u8,
     /// Write how it went to a file, as JSON, so that it is never mistaken for CMD's own status
     #[arg(long, value_name = "PATH")]
     result_file: Option<PathBuf>,
@@ -82,30 +64,25 @@ enum OnBusy {
 /// `None` for all others, and for all that is wrong with them: the parser decides.
 pub(super) fn quick(arguments: &[OsString]) -> Option<Arguments> {
     let mut read = Arguments {
-        timeout: None,
-        no_wait: false,
-        shared: false,
-        exclusive: false,
-        resources: Resources::default(),
+        lock: Lock { busy_exit_code: exit::BUSY, ..Lock::default() },
         on_busy: None,
-        reason: None,
         max_hold: None,
         kill_after: KILL_AFTER,
-        busy_exit_code: exit::BUSY,
         result_file: None,
         command_line: None,
         cmd: Vec::new(),
     };
+    let lock = &mut read.lock;
     let mut rest = arguments.get(1..).filter(|rest| rest.first().is_some_and(|verb| verb == "exec"))?;
     loop {
         rest = &rest[1..];
         match rest.first()?.to_str()? {
-            "-n" | "--no-wait" if !read.no_wait => read.no_wait = true,
-            "-s" | "--shared" if !read.shared => read.shared = true,
-            "-x" | "--exclusive" if !read.exclusive => read.exclusive = true,
-            "-w" | "--timeout" if read.timeout.is_none() => {
+            "-n" | "--no-wait" if !lock.no_wait => lock.no_wait = true,
+            "-s" | "--shared" if !lock.shared => lock.shared = true,
+            "-x" | "--exclusive" if !lock.exclusive => lock.exclusive = true,
+            "-w" | "--timeout" if lock.timeout.is_none() => {
                 rest = &rest[1..];
-                read.timeout = Some(options::duration(rest.first()?.to_str()?).ok()?);
+                lock.timeout = Some(options::duration(rest.first()?.to_str()?).ok()?);
             }
             "--" => {
                 rest = &rest[1..];
@@ -115,8 +92,8 @@ pub(super) fn quick(arguments: &[OsString]) -> Option<Arguments> {
             _ => break,
         }
     }
+    let contradiction = (lock.no_wait && lock.timeout.is_some()) || (lock.shared && lock.exclusive);
     read.cmd = rest.to_vec();
-    let contradiction = (read.no_wait && read.timeout.is_some()) || (read.shared && read.exclusive);
     (!read.cmd.is_empty() && !contradiction).then_some(read)
 }
 
@@ -171,30 +148,15 @@ impl Arguments {
     }
 
     fn request(&self, config: &Config, task: &Task) -> anyhow::Result<Request> {
-        let request = self.resources.request(config)?;
-        if self.shared && request.scope == Some(Scope::Repo) {
-            return Err(
-                Usage("the whole repository cannot be held shared: --shared with --scope repo".to_owned()).into()
-            );
+        let mut request = self.lock.request(config)?;
+        match self.on_busy {
+            Some(OnBusy::Wait) => request.timeout = self.lock.own_timeout(),
+            Some(OnBusy::Fail | OnBusy::Skip) => {
+                request.timeout = Some(self.lock.own_timeout().unwrap_or(Duration::ZERO));
+            }
+            None => {}
         }
-        Ok(Request {
-            mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
-            timeout: self.timeout(config)?,
-            reason: self.reason.clone().or_else(repoguard::ci_job),
-            command: holder::readable_command(&task.command),
-            ..request
-        })
-    }
-
-    fn timeout(&self, config: &Config) -> repoguard::Result<Option<Duration>> {
-        if self.timeout.is_some() {
-            return Ok(self.timeout);
-        }
-        if self.no_wait || matches!(self.on_busy, Some(OnBusy::Fail | OnBusy::Skip)) {
-            return Ok(Some(Duration::ZERO));
-        }
-        let Some(setting) = config.setting("timeout").filter(|_| self.on_busy.is_none()) else { return Ok(None) };
-        options::duration(&setting.value).map(Some).map_err(|_| setting.bad(options::DURATION))
+        Ok(Request { command: holder::readable_command(&task.command), ..request })
     }
 }
 
@@ -207,7 +169,7 @@ fn busy(context: &Context, arguments: &Arguments, error: anyhow::Error) -> anyho
         }
         Some(Error::Busy { .. } | Error::Deadlock { .. }) => {
             context.ui.error(&error);
-            Ok(Exit::Status(arguments.busy_exit_code))
+            Ok(Exit::Status(arguments.lock.busy_exit_code))
         }
         _ => Err(error),
     }
@@ -240,8 +202,8 @@ fn report(arguments: &Arguments, result: &anyhow::Result<Outcome>) -> serde_json
             };
             let (name, status) = match error.downcast_ref() {
                 Some(Error::Busy { .. }) if arguments.on_busy == Some(OnBusy::Skip) => ("skipped", 0),
-                Some(Error::Busy { .. }) => ("busy", arguments.busy_exit_code),
-                Some(Error::Deadlock { .. }) => ("deadlock", arguments.busy_exit_code),
+                Some(Error::Busy { .. }) => ("busy", arguments.lock.busy_exit_code),
+                Some(Error::Deadlock { .. }) => ("deadlock", arguments.lock.busy_exit_code),
                 Some(Error::Interrupted { .. }) => ("interrupted", exit::of(error)),
                 _ => ("failed", exit::of(error)),
             };

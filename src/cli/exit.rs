@@ -10,6 +10,8 @@ pub(super) const NO: u8 = 1;
 pub(super) const USAGE: u8 = 2;
 /// `status` cannot tell.
 pub(super) const CANNOT_TELL: u8 = 3;
+/// Validation failed: the state is not what it was, or not what it should be.
+pub(super) const INVALID: u8 = 65;
 /// Locks do not work on this file system.
 pub(super) const UNAVAILABLE: u8 = 69;
 /// Not acquired in time.
@@ -62,10 +64,16 @@ pub(super) fn of(error: &anyhow::Error) -> u8 {
     if error.is::<Usage>() {
         return USAGE;
     }
-    match error.downcast_ref::<Error>() {
-        Some(Error::Busy { .. } | Error::Deadlock { .. }) => BUSY,
-        Some(Error::NoLocks { .. }) => UNAVAILABLE,
-        Some(Error::Interrupted { signal, .. }) => status(128 + signal),
+    error.downcast_ref().map_or(FAILED, of_error)
+}
+
+/// The status of an error of the library's.
+pub(super) fn of_error(error: &Error) -> u8 {
+    match error {
+        Error::ChangedMeanwhile { .. } => INVALID,
+        Error::Busy { .. } | Error::Deadlock { .. } => BUSY,
+        Error::NoLocks { .. } => UNAVAILABLE,
+        Error::Interrupted { signal, .. } => status(128 + signal),
         _ => FAILED,
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! One verb is one file: its arguments (whose doc comments are its help) and `run`.
 
+mod acquire;
 mod exec;
 mod exit;
+mod hook;
+mod hooks;
 mod log;
 mod manual;
 mod options;
@@ -65,6 +68,11 @@ const VERBS: &[Verb] = &[
     Verb { name: "exec", parser: exec::Arguments::augment_args, run: exec::parsed },
     Verb { name: "status", parser: status::Arguments::augment_args, run: status::run },
     Verb { name: "log", parser: log::Arguments::augment_args, run: log::run },
+    Verb { name: "acquire", parser: acquire::Acquire::augment_args, run: acquire::acquire },
+    Verb { name: "release", parser: acquire::Release::augment_args, run: acquire::release },
+    Verb { name: "wait", parser: acquire::Wait::augment_args, run: acquire::wait },
+    Verb { name: "hook", parser: hook::Arguments::augment_args, run: hook::parsed },
+    Verb { name: "hooks", parser: hooks::Arguments::augment_args, run: hooks::run },
     Verb { name: "completions", parser: manual::Completions::augment_args, run: manual::completions },
     Verb { name: "man", parser: manual::Man::augment_args, run: manual::man },
 ];
@@ -75,6 +83,10 @@ pub(crate) fn main() -> ExitCode {
     if let Some(arguments) = exec::quick(&arguments) {
         let context = Context { ui: Ui::new(Color::Auto, false, false), json: false };
         return render::finish(&context.ui, exec::run(&context, &arguments));
+    }
+    if let Some(arguments) = hook::quick(&arguments) {
+        let context = Context { ui: Ui::new(Color::Auto, false, false), json: false };
+        return render::finish(&context.ui, hook::run(&context, arguments));
     }
     let parser = match picked(&arguments) {
         Some(verb) => command([verb]),

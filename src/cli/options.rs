@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use repoguard::{Config, MOST_NAMES, Request, Scope};
+use repoguard::{Config, MOST_NAMES, Mode, Request, Scope};
 
 use super::exit::Usage;
 
@@ -20,6 +20,62 @@ pub(super) struct Resources {
     /// all or nothing
     #[arg(long = "name", value_name = "TEXT", value_parser = name)]
     names: Vec<String>,
+}
+
+/// Which lock is meant, how it is to be held, and how long to wait for it.
+#[derive(Debug, Default, PartialEq, Args)]
+pub(super) struct Lock {
+    /// Wait at most this long: `30s`, `5m`, `1.5`; `0` tries once [default: repoguard.timeout, else without limit]
+    #[arg(short = 'w', long, value_name = "DUR", value_parser = duration, allow_negative_numbers = true)]
+    pub(super) timeout: Option<Duration>,
+    /// Do not wait
+    #[arg(short, long, conflicts_with = "timeout")]
+    pub(super) no_wait: bool,
+    /// Hold it together with other shared holders
+    #[arg(short, long, conflicts_with = "exclusive")]
+    pub(super) shared: bool,
+    /// Hold it alone (the default)
+    #[arg(short = 'x', long)]
+    pub(super) exclusive: bool,
+    #[command(flatten)]
+    pub(super) resources: Resources,
+    /// Why, told to those who wait [default: the CI job's address]
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+    /// Exit with this status when busy
+    #[arg(short = 'E', long, value_name = "N", default_value_t = super::exit::BUSY)]
+    pub(super) busy_exit_code: u8,
+}
+
+impl Lock {
+    /// The request that these options make.
+    pub(super) fn request(&self, config: &Config) -> anyhow::Result<Request> {
+        let request = self.resources.request(config)?;
+        if self.shared && request.scope == Some(Scope::Repo) {
+            return Err(
+                Usage("the whole repository cannot be held shared: --shared with --scope repo".to_owned()).into()
+            );
+        }
+        Ok(Request {
+            mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
+            timeout: self.timeout(config)?,
+            reason: self.reason.clone().or_else(repoguard::ci_job),
+            ..request
+        })
+    }
+
+    /// How long to wait, as far as the command line says.
+    pub(super) fn own_timeout(&self) -> Option<Duration> {
+        self.timeout.or(self.no_wait.then_some(Duration::ZERO))
+    }
+
+    fn timeout(&self, config: &Config) -> repoguard::Result<Option<Duration>> {
+        if let Some(own) = self.own_timeout() {
+            return Ok(Some(own));
+        }
+        let Some(setting) = config.setting("timeout") else { return Ok(None) };
+        duration(&setting.value).map(Some).map_err(|_| setting.bad(DURATION))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]

@@ -3,7 +3,7 @@
 //! Lower case, what then where, `caused by:` lines, `hint:` with a command to paste. The meaning survives without colour.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
     rc::Rc,
@@ -13,7 +13,7 @@ use std::{
 use clap::builder::styling::{AnsiColor, Style};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use repoguard::{Ending, Error, Holder, Notice, Task, Waiting};
+use repoguard::{Ending, Error, Holder, Notice, Task, Waiting, hooks::Refusal};
 
 use super::{
     Color,
@@ -30,6 +30,7 @@ pub(super) struct Ui {
     quiet: bool,
     verbose: bool,
     waiting: Rc<RefCell<Line>>,
+    repeat: Rc<Cell<Duration>>,
 }
 
 /// The line that says that we wait.
@@ -48,7 +49,7 @@ impl Ui {
             Color::Never => false,
             Color::Auto => !repoguard::no_color() && io::stderr().is_terminal(),
         };
-        Self { color, quiet, verbose, waiting: Rc::default() }
+        Self { color, quiet, verbose, waiting: Rc::default(), repeat: Rc::new(Cell::new(REPEAT)) }
     }
 
     /// Prints what a command learns while it runs.
@@ -73,6 +74,19 @@ impl Ui {
                 let path = path.display();
                 self.warn(&format!("the lock was lost: `{path}` was removed while the command ran"));
             }
+            Notice::RanUnder(holder) => {
+                self.warn(&format!("this checkout did not wait for its turn; the lock is held by {}", who(holder)));
+                self.hint("`repoguard exec -- git …` waits; `git status` shows how it stands now");
+            }
+            Notice::Unguarded(error) => {
+                self.waiting_over();
+                self.warn("git goes on without the lock");
+                self.more("caused by:", &error.to_string());
+            }
+            Notice::Intruder(intruder) => {
+                self.warn(&format!("this checkout was changed while you held it, by {}", who(intruder)));
+                self.hint("`git status` shows how it stands; `repoguard log` keeps it");
+            }
             Notice::Trouble(error) => self.trouble(error),
             _ => {}
         }
@@ -89,10 +103,15 @@ impl Ui {
             let text = format!("waiting {}", waiting_text(waiting));
             let text = fitting(&text, width.saturating_sub(PREFIX.len() + 2));
             self.print(&format!("{REDRAW}{} {text}", self.styled(YELLOW, PREFIX)));
-        } else if line.said.is_none_or(|said| waiting.waited >= said + REPEAT) {
+        } else if line.said.is_none_or(|said| waiting.waited >= said + self.repeat.get()) {
             line.said = Some(waiting.waited);
             self.say(&format!("waiting {}", waiting_text(waiting)));
         }
+    }
+
+    /// How often to repeat that we wait, where it is not on a terminal.
+    pub(super) fn repeat_every(&self, time: Duration) {
+        self.repeat.set(time);
     }
 
     /// Takes the live line off the screen.
@@ -110,7 +129,16 @@ impl Ui {
         }
         if let Some(error) = error.downcast_ref::<Error>() {
             self.details(error);
+            self.hint_if_any(error.hint());
         }
+    }
+
+    /// Prints why a hook refuses, and how to get on.
+    pub(super) fn refused(&self, refusal: &Refusal) {
+        self.line(RED, &refusal.error.to_string());
+        self.causes(&refusal.error);
+        self.details(&refusal.error);
+        self.hint_if_any(refusal.hint.clone());
     }
 
     fn details(&self, error: &Error) {
@@ -130,13 +158,20 @@ impl Ui {
             }
             _ => {}
         }
-        if let Some(hint) = error.hint() {
+    }
+
+    fn hint_if_any(&self, hint: Option<String>) {
+        if let Some(hint) = hint {
             self.hint(&hint);
         }
     }
 
     fn trouble(&self, error: &Error) {
         self.warn(&error.to_string());
+        self.causes(error);
+    }
+
+    fn causes(&self, error: &Error) {
         let mut cause = std::error::Error::source(error);
         while let Some(error) = cause {
             self.more("caused by:", &error.to_string());
@@ -166,7 +201,13 @@ impl Ui {
         );
     }
 
-    fn say(&self, text: &str) {
+    /// Prints to stdout what a command did.
+    pub(super) fn report(&self, text: &str) -> anyhow::Result<()> {
+        if self.quiet { Ok(()) } else { data(text) }
+    }
+
+    /// Says something that -q keeps quiet.
+    pub(super) fn say(&self, text: &str) {
         if !self.quiet {
             self.line(Style::new().bold(), text);
         }
@@ -293,6 +334,15 @@ pub(super) fn who(holder: &Holder) -> String {
     }
     if let Some(reason) = &holder.reason {
         parts.push(format!("for: {reason}"));
+    }
+    if holder.editor {
+        parts.push("(an editor is open)".to_owned());
+    }
+    if let Some(pid) = holder.for_pid {
+        parts.push(format!("(until pid {pid} ends)"));
+    }
+    if let Some(until) = holder.until_ms {
+        parts.push(format!("(at the latest until {})", clock(until)));
     }
     if !holder.inherited_by.is_empty() {
         let pids: Vec<String> = holder.inherited_by.iter().map(u32::to_string).collect();

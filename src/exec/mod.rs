@@ -24,6 +24,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io,
+    path::Path,
     process::{Child, Command},
     time::Duration,
 };
@@ -87,6 +88,29 @@ impl Ending {
 /// Ends this process by a signal, as the command did; returns only where the signal is blocked.
 pub fn die_of(signal: i32) {
     sys::die_of(signal);
+}
+
+/// Replaces this process by another program, as a shell's `exec` does; with `input` on its standard input where that was
+/// read already. Returns only when it cannot.
+#[must_use]
+pub fn replace_by(program: &Path, arguments: &[OsString], input: Option<&[u8]>) -> io::Error {
+    let stdin = match input.map(crate::fs::nameless).transpose() {
+        Ok(stdin) => stdin,
+        Err(error) => return error,
+    };
+    let start = |program: &Path, before: &[&Path]| {
+        let mut command = Command::new(program);
+        command.args(before).args(arguments);
+        if let Some(Ok(stdin)) = stdin.as_ref().map(File::try_clone) {
+            command.stdin(stdin);
+        }
+        sys::replace_by(command)
+    };
+    match start(program, &[]) {
+        // As git does: a script without `#!` is one for the shell.
+        error if sys::is_format_error(&error) => start(Path::new("/bin/sh"), &[program]),
+        error => error,
+    }
 }
 
 /// What is done around a command; in the wrapper, or in the keeper where the wrapper was killed.

@@ -9,7 +9,7 @@ use std::{
 use super::{
     Acquired, Request, Wait, Waiting,
     cycle::{self, Graph},
-    family::{self, Cover, Family},
+    family::{self, Cover, Family, Token},
     file::LockFile,
     held::{Held, Part},
     inspect::{self, Lockable},
@@ -23,11 +23,21 @@ use crate::{
     fs::Sharing,
     holder::{self, Holder, Mode},
     repo::{REPO_KEY, Repo},
-    sys::{self, Event, FlockHelper, Signals},
+    sys::{self, Event, FdNumber, FlockHelper, Signals},
 };
 
 /// How long one try gives a holder whose process has just ended to let go.
 const LET_GO: Duration = Duration::from_millis(100);
+
+/// How an acquire began.
+pub(crate) enum Entered {
+    /// The lock is ours now.
+    Held(Box<Held>),
+    /// It was ours already: this process runs inside a hold that covers the request.
+    Inside,
+    /// Somebody is before us.
+    Queued(Box<Queued>),
+}
 
 /// Acquires what `request` asks for, waiting as long as it says.
 ///
@@ -35,6 +45,18 @@ const LET_GO: Duration = Duration::from_millis(100);
 /// [`Error::Busy`], [`Error::Deadlock`], [`Error::Interrupted`], [`Error::NeverGranted`], [`Error::NoLocks`],
 /// [`Error::NotAFile`], [`Error::Io`]. After an error nothing is left that could still take the lock.
 pub(crate) fn acquire(repo: &Repo, request: &Request, sharing: Sharing, wait: &mut Wait<'_>) -> Result<Acquired> {
+    match enter(repo, request, sharing)? {
+        Entered::Held(held) => Ok(Acquired::Held(held)),
+        Entered::Inside => Ok(Acquired::Inside),
+        Entered::Queued(queued) => queued.wait(wait).map(Acquired::Held),
+    }
+}
+
+/// Acquires what `request` asks for without waiting, or else takes a place in the queue.
+///
+/// # Errors
+/// As [`acquire`].
+pub(crate) fn enter(repo: &Repo, request: &Request, sharing: Sharing) -> Result<Entered> {
     let started = SystemTime::now();
     let mut plan = Plan::new(repo, request, sharing)?;
     let table = repo.holders_dir().map(|directory| Table::new(directory, sharing));
@@ -42,7 +64,7 @@ pub(crate) fn acquire(repo: &Repo, request: &Request, sharing: Sharing, wait: &m
 
     let mut family = Family::by_token(table.as_ref());
     if let Cover::Whole = family.reduce(&mut plan)? {
-        return Ok(Acquired::Inside);
+        return Ok(Entered::Inside);
     }
     let mut acquire = Acquire {
         what: plan.what.clone(),
@@ -52,24 +74,94 @@ pub(crate) fn acquire(repo: &Repo, request: &Request, sharing: Sharing, wait: &m
         queue,
         family: Vec::new(),
         queue_counts: true,
+        token: None,
     };
     acquire.family = family.ids();
 
     if acquire.nobody_before(None) && acquire.try_all()?.is_none() {
         let record = describe(repo, request, &acquire.plan, &acquire.family, started);
-        return acquire.hold(record);
+        return acquire.hold(record).map(Entered::Held);
     }
     family.join(Family::by_kinship(acquire.table.as_ref()));
     if let Cover::Whole = family.reduce(&mut acquire.plan)? {
-        return Ok(Acquired::Inside);
+        return Ok(Entered::Inside);
     }
     acquire.family = family.ids();
     if acquire.drop_covered_parts()? {
-        return Ok(Acquired::Inside);
+        return Ok(Entered::Inside);
     }
     let record = describe(repo, request, &acquire.plan, &acquire.family, started);
-    acquire.wait(&record, request.timeout, wait)?;
-    acquire.hold(record)
+    if acquire.nobody_before(None) && acquire.try_all()?.is_none() {
+        return acquire.hold(record).map(Entered::Held);
+    }
+    acquire.refuse_cycle(&record)?;
+    if request.timeout == Some(Duration::ZERO) {
+        acquire.try_once()?;
+        return acquire.hold(record).map(Entered::Held);
+    }
+    let begun = Instant::now();
+    let ticket = acquire.queue_up(&record)?;
+    Ok(Entered::Queued(Box::new(Queued { acquire, record, ticket, begun, timeout: request.timeout })))
+}
+
+/// A place in the queue: somebody is before us.
+pub(crate) struct Queued {
+    acquire: Acquire,
+    record: Holder,
+    /// `None` where there is no queue: then the kernel's must do.
+    ticket: Option<Ticket>,
+    begun: Instant,
+    timeout: Option<Duration>,
+}
+
+impl Queued {
+    /// Waits until the lock is ours.
+    ///
+    /// # Errors
+    /// As [`acquire`].
+    pub(crate) fn wait(mut self, wait: &mut Wait<'_>) -> Result<Box<Held>> {
+        if let Some(signals) = wait.signals {
+            signals.catch(sys::INTERRUPTS);
+        }
+        // A time beyond what the clock can tell is none.
+        let deadline = self.timeout.and_then(|timeout| self.begun.checked_add(timeout));
+        let mut clock = Clock { begun: self.begun, deadline, next_word: self.begun + Wait::GRACE };
+        let ticket = self.ticket.take();
+        self.record.takers.extend(self.acquire.wait(ticket.as_ref(), &mut clock, wait)?);
+        drop(ticket);
+        self.acquire.hold(self.record)
+    }
+
+    /// Makes the secret of the hold to come, by which the waiter can be found as well.
+    pub(crate) fn make_token(&mut self) -> Result<Token> {
+        let token = Token::new(self.ticket.as_ref().map_or(0, |ticket| ticket.number))?;
+        self.record.token_sha256 = Some(token.digest());
+        self.acquire.token = Some(token.clone());
+        if let Some(ticket) = &self.ticket {
+            ticket.rewrite(&self.record);
+        }
+        Ok(token)
+    }
+
+    /// The descriptors that a child must keep which waits in place of this process.
+    pub(crate) fn files(&self) -> Vec<FdNumber> {
+        let parts = self.acquire.parts.iter().map(|part| sys::number(part.file.file()));
+        parts.chain(self.ticket.as_ref().map(|ticket| sys::number(&ticket.fd()))).collect()
+    }
+
+    /// In a child that waits in place of its parent: tells those who look that it is us.
+    pub(crate) fn change_hands(&mut self) {
+        self.record.pid = std::process::id();
+        self.record.boot_ms = sys::boot_ms();
+        if let Some(ticket) = &self.ticket {
+            ticket.rewrite(&self.record);
+        }
+    }
+
+    /// In the parent of such a child: the place in the queue is no longer ours to give up.
+    pub(crate) fn leave_to_child(mut self) {
+        std::mem::forget(self.ticket.take());
+    }
 }
 
 /// An acquire under way.
@@ -83,6 +175,8 @@ struct Acquire {
     family: Vec<u64>,
     /// Whether we stand in line: not inside a hold of flock(1) that those in the queue wait for.
     queue_counts: bool,
+    /// The secret of the hold to come, where somebody knows it already.
+    token: Option<Token>,
 }
 
 impl Acquire {
@@ -174,7 +268,7 @@ impl Acquire {
             if !resources.contains(&part.plan.resource) {
                 continue;
             }
-            if family::locked_around_us(&part.plan, &part.file, &self.what)? {
+            if family::locked_around_us(&part.plan, &part.file, &self.plan)? {
                 // Who queues waits for the lock around us: to wait for them would be a deadlock.
                 self.queue_counts = false;
             } else {
@@ -185,38 +279,27 @@ impl Acquire {
         Ok(self.parts.is_empty())
     }
 
-    fn wait(&mut self, record: &Holder, timeout: Option<Duration>, wait: &mut Wait<'_>) -> Result<()> {
-        if self.nobody_before(None) && self.try_all()?.is_none() {
-            return Ok(());
+    /// Takes a place in the queue, if there is one for us.
+    fn queue_up(&self, record: &Holder) -> Result<Option<Ticket>> {
+        let Some(queue) = self.queue.as_ref().filter(|_| self.queue_counts) else { return Ok(None) };
+        match queue.enter(record, || self.refuse_cycle(record)) {
+            Ok(ticket) => Ok(Some(ticket)),
+            Err(deadlock @ Error::Deadlock { .. }) => Err(deadlock),
+            // Without a queue the kernel's must do: order is not kept, exclusion is.
+            Err(_) => Ok(None),
         }
-        self.refuse_cycle(record)?;
-        if timeout == Some(Duration::ZERO) {
-            return self.try_once();
-        }
-        if let Some(signals) = wait.signals {
-            signals.catch(sys::INTERRUPTS);
-        }
-        let begun = Instant::now();
-        // A time beyond what the clock can tell is none.
-        let deadline = timeout.and_then(|timeout| begun.checked_add(timeout));
-        let ticket = match self.queue.as_ref().filter(|_| self.queue_counts) {
-            Some(queue) => match queue.enter(record, || self.refuse_cycle(record)) {
-                Ok(ticket) => Some(ticket),
-                Err(deadlock @ Error::Deadlock { .. }) => return Err(deadlock),
-                // Without a queue the kernel's must do: order is not kept, exclusion is.
-                Err(_) => None,
-            },
-            None => None,
-        };
-        let mut clock = Clock { begun, deadline, next_word: begun + Wait::GRACE };
+    }
+
+    /// Waits until all files are ours; returns the processes that took some of them for us.
+    fn wait(&mut self, ticket: Option<&Ticket>, clock: &mut Clock, wait: &mut Wait<'_>) -> Result<Vec<u32>> {
         let mut passed = HashSet::new();
         // Our turn in the queue.
-        while let Some(ticket) = &ticket {
+        while let Some(ticket) = ticket {
             let Some(before) = self.predecessor(Some(ticket.number), &passed) else { break };
             let event = before.writer.as_ref().map(|writer| Event::ReaderGone(sys::fd(writer)));
             let before_us = self.queue.as_ref().map(|queue| queue.request(before.number)).unwrap_or_default();
             // Ticks are for those who are stopped when their turn comes; nothing else is looked at.
-            while !self.sleep(event, &mut clock, Some(ticket), wait)? {
+            while !self.sleep(event, clock, Some(ticket), wait)? {
                 if event.is_none() || queue::is_stopped(&before_us) {
                     passed.extend(event.is_some().then_some(before.number));
                     break;
@@ -224,19 +307,22 @@ impl Acquire {
             }
         }
         // The lock itself: in the kernel's queue, where users of flock(1) stand as well.
+        let mut takers = Vec::new();
         while let Some(busy) = self.try_all()? {
+            takers.clear();
             let part = &self.parts[busy];
             let exclusive = part.plan.mode == Mode::Exclusive;
-            match FlockHelper::start(part.file.file(), exclusive, ticket.as_ref().map(Ticket::fd)) {
+            match FlockHelper::start(part.file.file(), exclusive, ticket.map(Ticket::fd)) {
                 Ok(helper) => {
-                    while !self.sleep(Some(Event::Readable(helper.fd())), &mut clock, ticket.as_ref(), wait)? {}
+                    while !self.sleep(Some(Event::Readable(helper.fd())), clock, ticket, wait)? {}
+                    takers.push(helper.pid());
                     helper.stop();
                 }
                 // No process can be made: then look again and again.
-                Err(_) => drop(self.sleep(None, &mut clock, ticket.as_ref(), wait)?),
+                Err(_) => drop(self.sleep(None, clock, ticket, wait)?),
             }
         }
-        Ok(())
+        Ok(takers)
     }
 
     /// Sleeps until the event or the next tick; tells whether it was the event.
@@ -287,10 +373,8 @@ impl Acquire {
 
     /// Tells whether any process that holds one of our files can be seen to run.
     fn holder_runs(&self) -> bool {
-        let recorded = self.holders().into_iter().any(|hold| {
-            let pids = [Some(hold.pid), hold.keeper];
-            pids.into_iter().flatten().any(|pid| sys::still_runs(pid, hold.boot_ms) != Some(false))
-        });
+        // A keeper alone is about to let go, or keeps it for a command that goes on: then we try in vain.
+        let recorded = self.holders().into_iter().any(|hold| sys::still_runs(hold.pid, hold.boot_ms) != Some(false));
         let in_the_way = |part: &Part, exclusive| exclusive || part.plan.mode == Mode::Exclusive;
         recorded
             || self.parts.iter().any(|part| {
@@ -341,9 +425,10 @@ impl Acquire {
         Error::Busy { what: self.what.clone(), holders, ahead, waited }
     }
 
-    fn hold(self, record: Holder) -> Result<Acquired> {
-        let held = Held::new(self.parts, self.plan.worktrees, record, self.queue.as_ref(), self.table.as_ref())?;
-        Ok(Acquired::Held(Box::new(held)))
+    fn hold(self, record: Holder) -> Result<Box<Held>> {
+        let held =
+            Held::new(self.parts, self.plan.worktrees, record, self.token, self.queue.as_ref(), self.table.as_ref())?;
+        Ok(Box::new(held))
     }
 }
 
@@ -380,9 +465,11 @@ fn require_part(parts: &[Part], wanted: &PartPlan) -> Result<()> {
 
 fn describe(repo: &Repo, request: &Request, plan: &Plan, inside: &[u64], started: SystemTime) -> Holder {
     let directory = std::env::current_dir().unwrap_or_else(|_| repo.root().to_owned());
+    let us = std::process::id();
     Holder {
         schema: holder::SCHEMA,
-        pid: std::process::id(),
+        pid: request.for_process.unwrap_or(us),
+        takers: request.for_process.map(|_| us).into_iter().collect(),
         pid_namespace: sys::pid_namespace(),
         boot_ms: sys::boot_ms(),
         host: sys::host(),

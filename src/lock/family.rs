@@ -12,6 +12,9 @@ use crate::{
     sys,
 };
 
+/// Marks a token that was given out inside the hold.
+const NESTED: &str = "/inside";
+
 /// The secret of a hold: who knows it is inside, on purpose.
 #[derive(Clone)]
 pub(crate) struct Token(String);
@@ -26,6 +29,22 @@ impl Token {
 
     pub(crate) fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// A token that somebody shows.
+    pub(crate) fn shown(text: &str) -> Self {
+        Self(text.strip_suffix(NESTED).unwrap_or(text).to_owned())
+    }
+
+    /// What is given out instead of a token where everything is held around the caller already: who shows it is inside
+    /// like its giver, but cannot end the hold.
+    pub(crate) fn nested() -> String {
+        format!("{}{NESTED}", env::text(env::TOKEN).map_or_else(String::new, |token| Self::shown(&token).0))
+    }
+
+    /// Tells whether a text is one of [`Token::nested`].
+    pub(crate) fn is_nested(text: &str) -> bool {
+        text.ends_with(NESTED)
     }
 
     /// What is recorded of it.
@@ -53,7 +72,7 @@ impl Family {
     /// Finds the hold of the token in the environment, and those around it. Cheap without a token.
     pub(crate) fn by_token(table: Option<&Table>) -> Self {
         let (Some(token), Some(table)) = (env::text(env::TOKEN), table) else { return Self::default() };
-        let digest = Token(token).digest();
+        let digest = Token::shown(&token).digest();
         let live = table.live_slots();
         let ours = live.iter().filter(|(slot, hold)| {
             // A slot may be locked for an instant by somebody who is about to take it over, under an old record.
@@ -107,7 +126,7 @@ impl Family {
                 let everything = hold.resources.iter().any(|(key, mode)| key == REPO_KEY && *mode == Mode::Exclusive);
                 let held = hold.resources.iter().find(|(other, _)| other == key).map(|(_, mode)| *mode);
                 match held.or(everything.then_some(Mode::Exclusive)) {
-                    Some(mode) if mode.covers(*wanted) => covered.push(key.clone()),
+                    Some(mode) if plan.content || mode.covers(*wanted) => covered.push(key.clone()),
                     Some(_) => {
                         let why = if key == REPO_KEY {
                             "everything cannot be locked from inside a part of it"
@@ -130,7 +149,7 @@ impl Family {
 ///
 /// # Errors
 /// [`Error::NeverGranted`] when it is locked shared around us, and asked for exclusively.
-pub(super) fn locked_around_us(part: &PartPlan, file: &LockFile, what: &str) -> Result<bool> {
+pub(super) fn locked_around_us(part: &PartPlan, file: &LockFile, plan: &Plan) -> Result<bool> {
     let mut modes = sys::own_descriptor_locks(file.id());
     // Where the descriptor was closed for us (`flock -o`), the process that took the lock may still be above us.
     let ancestors = sys::ancestors();
@@ -140,10 +159,10 @@ pub(super) fn locked_around_us(part: &PartPlan, file: &LockFile, what: &str) -> 
         return Ok(false);
     }
     let exclusive = modes.contains(&true);
-    if part.mode == Mode::Exclusive && !exclusive {
+    if part.mode == Mode::Exclusive && !exclusive && !plan.content {
         let held = format!("`{}`", part.path.display());
         let why = "a shared hold cannot become exclusive";
-        return Err(Error::NeverGranted { what: what.to_owned(), held, why });
+        return Err(Error::NeverGranted { what: plan.what.clone(), held, why });
     }
     Ok(true)
 }

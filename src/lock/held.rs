@@ -44,16 +44,15 @@ impl Held {
         parts: Vec<Part>,
         worktrees: Vec<Worktree>,
         mut record: Holder,
+        token: Option<Token>,
         queue: Option<&Queue>,
         table: Option<&Table>,
     ) -> Result<Self> {
         let mut troubles = Vec::new();
         let now = holder::unix_ms(SystemTime::now());
-        // Written later than those processes started that it names, so that none is taken for a later one.
-        record.boot_ms = sys::boot_ms();
         record.id = queue.map_or(now * 1000, Queue::next_number);
         record.acquired_ms = Some(now);
-        let token = Token::new(record.id)?;
+        let token = token.map_or_else(|| Token::new(record.id), Ok)?;
         record.token_sha256 = Some(token.digest());
         let (mut slot, mut seen) = (None, Seen::default());
         match table.map(Table::claim) {
@@ -82,12 +81,18 @@ impl Held {
         self.parts.iter().map(|part| part.file.file()).chain(slot).collect()
     }
 
-    /// Writes who holds; `keeper` is the process that keeps the lock where the one that asked for it was killed.
+    /// To change the record before it is announced (again).
+    pub(crate) fn record_mut(&mut self) -> &mut Holder {
+        &mut self.record
+    }
+
+    /// Writes who holds.
     ///
     /// # Errors
     /// [`Error::Io`]: the lock is held all the same.
-    pub(crate) fn announce(&mut self, keeper: Option<u32>) -> Result<()> {
-        self.record.keeper = keeper;
+    pub(crate) fn announce(&mut self) -> Result<()> {
+        // Written later than those processes started that it names, so that none is taken for a later one.
+        self.record.boot_ms = sys::boot_ms();
         self.slot.as_ref().map_or(Ok(()), |slot| slot.write(&self.record))
     }
 

@@ -150,7 +150,8 @@ impl Lockable {
 
 /// The processes that are told of already.
 pub(super) fn pids(holders: &[Holder]) -> Vec<u32> {
-    holders.iter().flat_map(|hold| [Some(hold.pid), hold.keeper]).flatten().collect()
+    let pids = |hold: &Holder| [Some(hold.pid), hold.keeper].into_iter().flatten().chain(hold.takers.clone()).collect();
+    holders.iter().flat_map::<Vec<u32>, _>(pids).collect()
 }
 
 /// Adds who keeps the lock of a file where those that took it have ended.

@@ -16,14 +16,17 @@ mod acquire;
 mod cycle;
 mod family;
 mod file;
+mod find;
 mod held;
 mod inspect;
 mod queue;
 mod record;
 mod request;
 
-pub(crate) use acquire::acquire;
+pub(crate) use acquire::{Entered, Queued, acquire, enter};
+pub(crate) use family::Token;
 pub(crate) use file::LockFile;
+pub(crate) use find::{Found, find, still_waits, tell_waiting};
 pub(crate) use held::Held;
 pub use inspect::{Inspection, State};
 pub(crate) use request::Wait;

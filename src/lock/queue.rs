@@ -215,6 +215,14 @@ impl Queue {
 }
 
 impl Ticket {
+    /// Overwrites the request: it is made for another process now.
+    pub(crate) fn rewrite(&self, request: &Holder) {
+        let request = Holder { id: self.number, ..request.clone() };
+        // Only for those who look; who cannot be told sees the old process.
+        let file = fs::open(&self.record, true);
+        drop(file.and_then(|file| fs::overwrite(&file, &self.record, &request.to_record())));
+    }
+
     /// The descriptor that must die with us.
     pub(crate) fn fd(&self) -> sys::FdRef<'_> {
         sys::fd(&self.reader)

@@ -35,6 +35,10 @@ pub struct Request {
     pub reason: Option<String>,
     /// The command, told to those who wait.
     pub command: String,
+    /// The process that the lock is for, where it is not this one: what runs below it is inside the hold.
+    pub for_process: Option<u32>,
+    /// Whether a hold around this process is enough in any mode: git's hooks never ask for more than is held.
+    pub content: bool,
 }
 
 impl Default for Request {
@@ -46,6 +50,8 @@ impl Default for Request {
             timeout: None,
             reason: None,
             command: String::new(),
+            for_process: None,
+            content: false,
         }
     }
 }
@@ -104,6 +110,8 @@ pub(super) struct Plan {
     pub(super) what: String,
     /// The worktrees that are covered.
     pub(super) worktrees: Vec<Worktree>,
+    /// Whether a hold around us is enough in any mode.
+    pub(super) content: bool,
     pub(super) sharing: Sharing,
 }
 
@@ -127,6 +135,7 @@ impl Plan {
             scope: scope_text(scope, &request.names),
             what: String::new(),
             worktrees: Vec::new(),
+            content: request.content,
             sharing,
         };
         plan.what = plan.scope_in(repo);

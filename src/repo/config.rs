@@ -77,15 +77,17 @@ impl Config {
         Ok(config)
     }
 
-    /// The setting `repoguard.KEY` (`key` in lower case), or the environment variable that wins over it.
+    /// The setting `repoguard.KEY`, or the environment variable that wins over it: `hookTimeout` is
+    /// `REPOGUARD_HOOK_TIMEOUT` there.
     #[must_use]
     pub fn setting(&self, key: &str) -> Option<Setting> {
-        let variable = format!("{}{}", env::SETTING_PREFIX, key.to_ascii_uppercase());
+        let word = |c: char| if c.is_ascii_uppercase() { format!("_{c}") } else { c.to_ascii_uppercase().to_string() };
+        let variable = format!("{}{}", env::SETTING_PREFIX, key.chars().map(word).collect::<String>());
         if let Some(value) = env::get(&variable) {
             let value = value.to_string_lossy().into_owned();
             return Some(Setting { key: variable, value, origin: "the environment".to_owned() });
         }
-        let (_, value, origin) = self.entries.iter().rev().find(|(name, ..)| name == key)?;
+        let (_, value, origin) = self.entries.iter().rev().find(|(name, ..)| name.eq_ignore_ascii_case(key))?;
         Some(Setting { key: format!("repoguard.{key}"), value: value.clone(), origin: origin.clone() })
     }
 
@@ -107,9 +109,10 @@ fn parse(path: &Path, text: &[u8]) -> Result<Option<String>> {
     Ok(file.string("core.sharedRepository").map(|value| value.to_string()))
 }
 
+/// Tells whether a file may hold settings of ours. The hooks that we configure there are none.
 fn mentions_us(text: &[u8]) -> bool {
     let contains = |word: &[u8]| text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word));
-    contains(b"repoguard") || contains(b"[include")
+    contains(b"[repoguard") || contains(b"[include")
 }
 
 /// The system's and the user's configuration files, wherever a git may look for them.

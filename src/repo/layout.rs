@@ -8,7 +8,11 @@
 //! | `<common dir>/repoguard/queue/` | the last number, and who waits |
 //! | `<common dir>/repoguard/holders/` | who holds |
 //! | `<common dir>/repoguard/heads/` | HEAD of each worktree at the last release |
+//! | `<common dir>/repoguard/index/` | the index as it was when a commit began (to wait) |
+//! | `<common dir>/repoguard/violations/` | who changed a worktree under a hold, until its holder was told |
 //! | `<common dir>/repoguard/log.jsonl`, `log.1.jsonl` | one line a hold, and the lines before the last rotation |
+//! | `<common dir>/repoguard/hooks.json`, `hooks.lock` | which hooks were installed, and who installs just now |
+//! | `<common dir>/repoguard/hooks/` | the scripts, where git takes hooks from its configuration |
 //! | `<root>/.repoguard.lock` | the lock where there is no git directory |
 
 use std::{
@@ -85,8 +89,31 @@ impl Repo {
         Some(self.records()?.join("heads").join(&worktree.key))
     }
 
+    pub(crate) fn index_dir(&self) -> Option<PathBuf> {
+        Some(self.records()?.join("index"))
+    }
+
+    pub(crate) fn violations_dir(&self) -> Option<PathBuf> {
+        Some(self.records()?.join("violations"))
+    }
+
     pub(crate) fn log_file(&self) -> Option<PathBuf> {
         Some(self.records()?.join("log.jsonl"))
+    }
+
+    /// Which hooks were installed.
+    pub(crate) fn hooks_manifest(&self) -> Option<PathBuf> {
+        Some(self.records()?.join("hooks.json"))
+    }
+
+    /// The lock of those who install and uninstall hooks.
+    pub(crate) fn hooks_lock(&self) -> Option<PathBuf> {
+        Some(self.records()?.join("hooks.lock"))
+    }
+
+    /// The scripts that git's configuration names.
+    pub(crate) fn hook_scripts(&self) -> Option<PathBuf> {
+        Some(self.records()?.join("hooks"))
     }
 
     /// The lock of a name: its key in the queue, and its file.

@@ -15,6 +15,7 @@ use gix::{
 };
 
 pub use config::{Config, Setting};
+pub(crate) use git::{HookFacts, path_of};
 pub(crate) use layout::{REPO_KEY, ROOT_KEY, Worktree, hex};
 pub use state::Head;
 pub(crate) use state::index_stamp;

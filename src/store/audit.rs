@@ -3,7 +3,7 @@
 //! # Format
 //! JSON lines in `log.jsonl`, times as RFC 3339 in UTC, durations in milliseconds. `schema` is [`SCHEMA`], `event` one of
 //! `hold` (acquired and released), `died` (acquired, never released, found by the next), `lost` (the lock's file was
-//! removed while it was held) and `violated` (HEAD was changed outside the guard).
+//! removed while it was held) and `violated` (HEAD was changed outside the guard, or, with `under`, the worktree under a hold).
 //! Each line is one write; a line that a crash left torn is skipped. At [`ROTATE_BYTES`] the file becomes `log.1.jsonl`.
 
 use std::{
@@ -94,6 +94,9 @@ pub struct Entry {
     /// Fencing numbers of the holds around it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inside: Vec<u64>,
+    /// Fencing number of the hold under which somebody who did not ask changed the worktree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under: Option<u64>,
 }
 
 impl Entry {
@@ -124,7 +127,13 @@ impl Entry {
             head_after: None,
             index_rewritten: false,
             inside: record.inside.clone(),
+            under: None,
         }
+    }
+
+    /// Begins a line about a git command that changed a worktree under somebody's hold.
+    pub(crate) fn under(intruder: &Holder, hold: &Holder) -> Self {
+        Self { under: Some(hold.id), ..Self::new(Event::Violated, intruder) }
     }
 
     /// When it was released, found or asked for: what the log is ordered and searched by.

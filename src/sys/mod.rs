@@ -5,13 +5,17 @@
 //! | part | what |
 //! | --- | --- |
 //! | `file` | identity, owner and mode of files, opening without following links, FIFOs |
-//! | `process` | fork, reaping, process trees, stopped and dead processes, the machine's clock since boot |
+//! | `process` | fork, reaping, the machine's name and its clock since boot |
+//! | `session` | leaving the session of whoever started us |
 //! | `signal` | catching signals into a descriptor that can be polled, sending them, dying of them |
+//! | `table` | other processes: who is above and below whom, stopped or ended, started when, runs what; waiting for their end |
 //! | `wait` | polling descriptors, a blocking flock(2) that can be given up |
 //! | `locks` | who holds a flock(2), as the kernel tells it without trying the lock |
 //!
 //! # Limitations
-//! `locks`, stopped processes and process trees come from `/proc`; where there is none (macOS), they answer "unknown".
+//! `locks` comes from `/proc`; where there is none (macOS), it answers "unknown". `table` comes from `/proc` or from macOS,
+//! where the start of a process is known by the wall clock only, and the directory of another process is not told; any
+//! other Unix answers "unknown".
 
 #[cfg(unix)]
 mod unix;

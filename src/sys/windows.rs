@@ -46,6 +46,8 @@ fn unsupported<T>(what: &str) -> io::Result<T> {
 pub(crate) struct Fd(Infallible);
 /// A borrowed descriptor.
 pub(crate) type FdRef<'a> = &'a Fd;
+/// A descriptor as a number: there are none.
+pub(crate) type FdNumber = i32;
 /// One end of a connection between two processes of ours.
 pub(crate) type Channel = Fd;
 
@@ -81,6 +83,22 @@ pub(crate) fn fd(file: &Fd) -> FdRef<'_> {
     file
 }
 
+/// The number of a descriptor: it has none.
+pub(crate) fn number<T>(_: &T) -> FdNumber {
+    -1
+}
+
+/// For the child of a fork: there is none.
+pub(crate) fn leave_session(_keep: &[FdNumber]) {}
+
+/// Replaces this process by a command: runs it, and ends as it did.
+pub(crate) fn replace_by(mut command: std::process::Command) -> io::Error {
+    match command.status() {
+        Ok(status) => exit_now(status.code().unwrap_or(1)),
+        Err(error) => error,
+    }
+}
+
 /// Waits until the time is over, which is all that can happen; without events and time nothing would.
 pub(crate) fn poll(events: &[Event<'_>], timeout: Option<Duration>) -> io::Result<Vec<bool>> {
     if let Some(Event::Readable(fd) | Event::ReaderGone(fd)) = events.first() {
@@ -100,6 +118,10 @@ impl FlockHelper {
     }
 
     pub(crate) fn fd(&self) -> FdRef<'_> {
+        match self.0 {}
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
         match self.0 {}
     }
 
@@ -382,6 +404,11 @@ pub(crate) fn working_directory(_pid: u32) -> Option<PathBuf> {
     None
 }
 
+/// The program that another process runs: not known.
+pub(crate) fn executable(_pid: u32) -> Option<PathBuf> {
+    None
+}
+
 /// A process that may not be our child. A keeper has one, and there is no keeper.
 pub(crate) struct Process(u32);
 
@@ -389,6 +416,11 @@ impl Process {
     /// Takes hold of a process.
     pub(crate) fn open(pid: u32) -> Self {
         Self(pid)
+    }
+
+    /// Its number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.0
     }
 
     /// Tells whether it is known to have ended: a lock is not let go on a guess.
@@ -455,6 +487,10 @@ impl Signals {
     }
 
     pub(crate) fn catch(&self, _signals: &[i32]) {
+        match self.never {}
+    }
+
+    pub(crate) fn insist(&self, _signals: &[i32]) {
         match self.never {}
     }
 

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 /// The rooms, from the roof down: each may use itself and those below it. Rooms of one row are siblings and may not
 /// use each other.
-const ROOMS: [&[&str]; 10] = [
+const ROOMS: [&[&str]; 12] = [
     &["cli"],
+    &["hooks"],
     &["guard"],
-    &["exec", "mutation", "hooks"],
+    &["watcher"],
+    &["exec", "mutation"],
     &["store"],
     &["lock"],
     &["repo"],

@@ -174,7 +174,9 @@ fn crowded_table_of_locks_hides_nobody() {
                 while !stop.load(Ordering::Relaxed) {
                     let open = |n| std::fs::File::create(outside.outside(format!("{crowd}-{n}"))).unwrap();
                     let files: Vec<_> = (0..60).map(open).collect();
-                    files.iter().for_each(|file| file.lock().unwrap());
+                    for file in &files {
+                        file.lock().unwrap();
+                    }
                     ready.fetch_add(1, Ordering::Relaxed);
                 }
             });

@@ -6,7 +6,7 @@ use std::{
     fs::{File, Metadata, OpenOptions},
     io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd as _, OwnedFd},
         unix::{
             ffi::OsStrExt,
             fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
@@ -153,7 +153,7 @@ pub(crate) fn write_start(file: &File, bytes: &[u8]) -> io::Result<()> {
 pub(crate) fn make_fifo(path: &Path, mode: u32) -> io::Result<()> {
     let name = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: `name` is a valid C string for the whole call.
-    let result = unsafe { libc::mkfifo(name.as_ptr(), mode as libc::mode_t) };
+    let result = unsafe { libc::mkfifo(name.as_ptr(), (mode & 0o7777) as libc::mode_t) };
     if result == 0 { set_mode(path, mode) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -197,6 +197,11 @@ pub(crate) fn names(directory: &Path) -> Vec<String> {
 /// Borrows a file's descriptor.
 pub(crate) fn fd(file: &impl AsFd) -> FdRef<'_> {
     file.as_fd()
+}
+
+/// The number of a descriptor.
+pub(crate) fn number(file: &impl AsFd) -> super::FdNumber {
+    file.as_fd().as_raw_fd()
 }
 
 /// A path's bytes, as the system knows them.

@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::process::{all_processes, sees_all_locks};
+use super::{process::sees_all_locks, table::all_processes};
 use crate::sys::{FileId, KernelLock, KernelLocks};
 
 /// The holders of a file's flock(2) that the kernel's table shows. No lock that is held may be missing where

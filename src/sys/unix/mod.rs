@@ -3,17 +3,23 @@
 mod file;
 mod locks;
 mod process;
+mod session;
 mod signal;
+mod table;
 mod wait;
 
 pub(crate) use file::*;
 pub(crate) use locks::*;
 pub(crate) use process::*;
+pub(crate) use session::*;
 pub(crate) use signal::*;
+pub(crate) use table::*;
 pub(crate) use wait::*;
 
 /// A borrowed descriptor.
 pub(crate) type FdRef<'a> = std::os::fd::BorrowedFd<'a>;
+/// A descriptor as a number, for who must know which to keep.
+pub(crate) type FdNumber = std::os::fd::RawFd;
 /// An owned descriptor.
 pub(crate) type Fd = std::os::fd::OwnedFd;
 /// One end of a connection between two processes of ours.

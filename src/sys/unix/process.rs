@@ -1,22 +1,13 @@
-//! Processes: fork, reaping, who is above and below whom, who is stopped or dead.
+//! This process: fork, reaping, where it runs, and since when the machine does.
 
-use std::{
-    collections::HashMap,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::OnceLock,
-    time::Duration,
-};
+use std::{fs, io, path::Path, sync::OnceLock};
 
 use rustix::{
     process::{Pid, WaitOptions},
     time::ClockId,
 };
 
-use crate::sys::{ChildEvent, Event, Forked};
-
-/// Milliseconds of a clock tick in `/proc/PID/stat`: Linux shows 100 a second on every platform.
-const TICK_MS: u64 = 10;
+use crate::sys::{ChildEvent, Forked};
 
 /// Splits this process in two.
 ///
@@ -74,6 +65,11 @@ fn event(status: rustix::process::WaitStatus) -> Option<ChildEvent> {
         .or_else(|| status.continued().then_some(ChildEvent::Continued))
 }
 
+/// Replaces this process by a command; returns only when it cannot.
+pub(crate) fn replace_by(mut command: std::process::Command) -> io::Error {
+    std::os::unix::process::CommandExt::exec(&mut command)
+}
+
 /// The process that started us, or that inherited us.
 pub(crate) fn parent() -> u32 {
     std::os::unix::process::parent_id()
@@ -125,156 +121,4 @@ pub(crate) fn boot_ms() -> u64 {
     let clock = ClockId::Monotonic;
     let now = rustix::time::clock_gettime(clock);
     now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
-}
-
-/// What `/proc/PID/stat` tells of a process.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ProcessState {
-    pub(crate) parent: u32,
-    pub(crate) started_ms: u64,
-    /// Stopped by a signal (Ctrl-Z) or a debugger.
-    pub(crate) stopped: bool,
-    /// Ended, but not yet reaped.
-    pub(crate) zombie: bool,
-}
-
-/// Reads the state of a process; `None` when there is none (or no `/proc`).
-pub(crate) fn process_state(pid: u32) -> Option<ProcessState> {
-    // The command's name stands in parentheses and may hold anything, parentheses included.
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let end = stat.iter().rposition(|&byte| byte == b')')?;
-    let rest = std::str::from_utf8(stat.get(end + 2..)?).ok()?;
-    let mut fields = rest.split(' ');
-    let state = fields.next()?;
-    let parent = fields.next()?.parse().ok()?;
-    let started: u64 = fields.nth(17)?.parse().ok()?;
-    Some(ProcessState {
-        parent,
-        started_ms: started * TICK_MS,
-        stopped: matches!(state, "T" | "t"),
-        zombie: matches!(state, "Z" | "X"),
-    })
-}
-
-/// Tells whether a process of which a record was written at `boot_ms` still runs. `None`: cannot tell.
-pub(crate) fn still_runs(pid: u32, boot_ms: u64) -> Option<bool> {
-    match process_state(pid) {
-        Some(state) => Some(!state.zombie && state.started_ms <= boot_ms + TICK_MS),
-        None if Path::new("/proc/self/stat").exists() => Some(false),
-        None => {
-            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
-            Some(rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
-        }
-    }
-}
-
-/// The processes above this one, nearest first.
-pub(crate) fn ancestors() -> Vec<u32> {
-    let mut chain = Vec::new();
-    let mut pid = parent();
-    while pid > 0 && !chain.contains(&pid) {
-        chain.push(pid);
-        pid = process_state(pid).map_or(0, |state| state.parent);
-    }
-    chain
-}
-
-/// All processes below `root`, children before grandchildren.
-pub(crate) fn descendants(root: u32) -> Vec<u32> {
-    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
-    for pid in all_processes() {
-        if let Some(state) = process_state(pid).filter(|state| !state.zombie) {
-            children.entry(state.parent).or_default().push(pid);
-        }
-    }
-    let mut found = vec![root];
-    let mut next = 0;
-    while let Some(&pid) = found.get(next) {
-        found.extend(children.remove(&pid).unwrap_or_default());
-        next += 1;
-    }
-    found.split_off(1)
-}
-
-/// All processes that this one can see.
-pub(crate) fn all_processes() -> Vec<u32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-}
-
-/// The command line of another process, if it may be read.
-pub(crate) fn command_line(pid: u32) -> Option<Vec<String>> {
-    let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let words = raw.strip_suffix(&[0]).unwrap_or(&raw);
-    (!words.is_empty()).then(|| words.split(|&b| b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect())
-}
-
-/// The user that another process runs as.
-pub(crate) fn process_owner(pid: u32) -> Option<u32> {
-    fs::metadata(format!("/proc/{pid}")).ok().map(|metadata| super::owner(&metadata).0)
-}
-
-/// The directory of another process, if it may be read.
-pub(crate) fn working_directory(pid: u32) -> Option<PathBuf> {
-    fs::read_link(format!("/proc/{pid}/cwd")).ok()
-}
-
-/// A process that may not be our child, and that cannot be taken for a later one with the same number.
-pub(crate) struct Process {
-    pid: u32,
-    started_ms: Option<u64>,
-    #[cfg(target_os = "linux")]
-    handle: Option<std::os::fd::OwnedFd>,
-}
-
-impl Process {
-    /// Takes hold of a process that exists now.
-    pub(crate) fn open(pid: u32) -> Self {
-        Self {
-            pid,
-            started_ms: process_state(pid).map(|state| state.started_ms),
-            #[cfg(target_os = "linux")]
-            handle: i32::try_from(pid)
-                .ok()
-                .and_then(Pid::from_raw)
-                .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()),
-        }
-    }
-
-    /// Tells whether it has ended; a process that nobody has reaped yet has.
-    pub(crate) fn has_ended(&self) -> bool {
-        match (process_state(self.pid), self.started_ms) {
-            (Some(state), started) => state.zombie || started.is_none_or(|started| state.started_ms != started),
-            (None, _) => still_runs(self.pid, boot_ms()) != Some(true),
-        }
-    }
-
-    /// Tells whether it is stopped.
-    pub(crate) fn is_stopped(&self) -> bool {
-        !self.has_ended() && process_state(self.pid).is_some_and(|state| state.stopped)
-    }
-
-    /// Waits until it has ended, a signal has come, or the time is over.
-    pub(crate) fn wait(&self, signals: &super::Signals, timeout: Option<Duration>) {
-        /// How often to look where the system has no handles for processes.
-        const LOOK: Duration = Duration::from_millis(20);
-        #[cfg(target_os = "linux")]
-        let handle = self.handle.as_ref().map(|handle| Event::Readable(super::fd(handle)));
-        #[cfg(not(target_os = "linux"))]
-        let handle: Option<Event<'_>> = None;
-        let timeout = if handle.is_some() { timeout } else { Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK))) };
-        let events: Vec<Event<'_>> = [Event::Readable(signals.fd())].into_iter().chain(handle).collect();
-        // Whatever it says, the caller looks again.
-        drop(super::poll(&events, timeout));
-    }
-
-    /// It and all processes below it.
-    pub(crate) fn tree(&self) -> Vec<u32> {
-        if self.has_ended() {
-            return Vec::new();
-        }
-        let mut tree = descendants(self.pid);
-        tree.insert(0, self.pid);
-        tree
-    }
 }

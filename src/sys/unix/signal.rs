@@ -75,6 +75,22 @@ impl Signals {
         }
     }
 
+    /// Catches signals from now on, also where whoever started us ignored or blocked them.
+    #[expect(clippy::unused_self, reason = "what is caught goes to the one pipe, which must be open")]
+    #[expect(unsafe_code, reason = "rustix has no signal masks")]
+    pub(crate) fn insist(&self, signals: &[i32]) {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: the set lives on this stack for the whole call, and sigemptyset initialises it.
+        unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            for &signal in signals {
+                set_handler(signal);
+                libc::sigaddset(set.as_mut_ptr(), signal);
+            }
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut());
+        }
+    }
+
     /// For the child of a fork: a pipe of its own, so that it does not read its parent's signals.
     pub(crate) fn for_child(&self) -> io::Result<Self> {
         Ok(Self { inheritance: self.inheritance, ..Self::open()? })
@@ -103,6 +119,12 @@ impl Signals {
             })
             .collect()
     }
+}
+
+/// For a process that is about to close what it inherited: signals that arrive from now on are lost, until
+/// [`Signals::open`].
+pub(super) fn listen_no_more() {
+    SINK.store(-1, Ordering::SeqCst);
 }
 
 /// Sends a signal to one process; tells whether there is such a process, and it may be sent to.

@@ -79,6 +79,11 @@ impl FlockHelper {
         }
     }
 
+    /// The process that the kernel names as the taker of the lock, also when it has ended.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
     /// Readable once the lock was got, or the helper has ended for another reason.
     pub(crate) fn fd(&self) -> FdRef<'_> {
         self.reader.as_fd()

@@ -1,0 +1,43 @@
+#!/bin/sh
+# repoguard-hook 1: holds the lock of this checkout while git works. `repoguard hooks uninstall` puts back what was here.
+binary=@BINARY@
+[ -x "$binary" ] && exec "$binary" hook @HOOK@ --script "$0" -- "$@"
+
+# It was moved or removed. Programs with windows have a short PATH: look where it is usually installed, too.
+gone=$binary
+for binary in "$(command -v repoguard)" "${HOME-}/.cargo/bin/repoguard" /opt/homebrew/bin/repoguard \
+    /usr/local/bin/repoguard "${HOME-}/.local/bin/repoguard"; do
+    [ -x "$binary" ] && exec "$binary" hook @HOOK@ --script "$0" -- "$@"
+done
+
+# Goes on without the guard: to the hook that was here before. Whoever moved this script runs that one itself.
+go_on() {
+    case $0 in
+    */@HOOK@) [ -x "$0.repoguard-chained" ] && exec "$0.repoguard-chained" "$@" ;;
+    esac
+    exit 0
+}
+[ "${REPOGUARD-}" = 0 ] && go_on "$@"
+
+say() {
+    printf '%s\n' "$1" >&2
+}
+case @HOOK@:@IF_MISSING@ in
+# After the files have changed refusing would only leave them half changed.
+post-checkout:* | reference-transaction:* | *:warn)
+    say "repoguard: not guarded: \`$gone\` is gone, and no other repoguard was found"
+    say '  hint: install repoguard again, and run `repoguard hooks install`'
+    go_on "$@"
+    ;;
+esac
+case $0 in
+/*) hook=$0 ;;
+*) hook=$PWD/$0 ;;
+esac
+remove="rm \"$hook\""
+[ -e "$0.repoguard-chained" ] && remove="mv \"$hook.repoguard-chained\" \"$hook\""
+say "repoguard: refused by the hook @HOOK@: \`$gone\` is gone, and no other repoguard was found"
+say '  hint: install repoguard again, and run `repoguard hooks install`'
+say "  hint: or take the guard away: \`$remove\`"
+say '  hint: or skip it once: `REPOGUARD=0 git …`'
+exit 1

@@ -1,0 +1,143 @@
+//! `repoguard acquire`, `release` and `wait`: for scripts and CI jobs with several steps.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{ArgGroup, ArgMatches, Args, FromArgMatches};
+use repoguard::{Config, Error, Grant, Released, Repo, Request, Turn, Until};
+use serde_json::json;
+
+use super::{
+    Context,
+    exit::{self, Exit, Usage},
+    options::{self, Lock},
+    render,
+};
+
+/// Acquire the lock for several steps, and print a token
+///
+/// Returns with the lock held by a small process in the background, until `repoguard release TOKEN`, the end of the process
+/// given by --for-pid, or the time given by --ttl: one of the two is required, so that nothing is locked for ever.
+///
+/// `export REPOGUARD_TOKEN=$(repoguard acquire --for-pid $$)` puts the rest of a script inside the hold: git hooks and
+/// `repoguard exec` go on at once. Without the variable it waits like everybody.
+///
+/// Inside a hold that covers it already nothing is acquired, and releasing the token changes nothing.
+///
+/// Exit status: 0; 75 busy (see -E), 69 locks do not work on this file system, 125 repoguard failed, 128+n interrupted by
+/// signal n while waiting, 2 wrong use.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("until").required(true).multiple(true))]
+pub(super) struct Acquire {
+    /// Hold it until this process ends: `$$` is the shell that runs the script
+    #[arg(long, value_name = "PID", group = "until", value_parser = clap::value_parser!(u32).range(1..))]
+    for_pid: Option<u32>,
+    /// Hold it at most this long, from the moment it is acquired: `30s`, `5m`, `1.5`
+    #[arg(long, value_name = "DUR", group = "until", value_parser = options::duration)]
+    ttl: Option<Duration>,
+    /// Do not wait, but leave a process in the queue that does: `repoguard wait TOKEN` waits for it
+    #[arg(long)]
+    background: bool,
+    #[command(flatten)]
+    lock: Lock,
+}
+
+/// Let go what `repoguard acquire` holds, or give up its place in the queue
+///
+/// Exit status: 0; 1 when nothing is held under this token (any more): it was released already, its process has ended, its
+/// time is over, or it is wrong. Nothing is harmed then.
+#[derive(Debug, Args)]
+pub(super) struct Release {
+    /// What `repoguard acquire` printed
+    token: String,
+}
+
+/// Wait until what `repoguard acquire --background` asked for is held
+///
+/// Exit status: 0 held; 1 neither held nor waited for under this token (any more), 75 not held before --timeout was over (it
+/// goes on waiting, and this can be asked again), 128+n interrupted by signal n.
+#[derive(Debug, Args)]
+pub(super) struct Wait {
+    /// What `repoguard acquire --background` printed
+    token: String,
+    /// Wait at most this long: `30s`, `5m`, `1.5`; `0` asks once [default: without limit]
+    #[arg(short = 'w', long, value_name = "DUR", value_parser = options::duration)]
+    timeout: Option<Duration>,
+}
+
+pub(super) fn acquire(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let arguments = Acquire::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
+    let repo = repo()?;
+    let config = Config::load(&repo)?;
+    let command = arguments.for_pid.and_then(repoguard::command_of).unwrap_or_else(|| "repoguard acquire".to_owned());
+    let request = Request { command, ..arguments.lock.request(&config)? };
+    let until = Until { process: arguments.for_pid, ttl: arguments.ttl };
+    let tell = &mut |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
+    let grant = repoguard::acquire(&repo, &config, &request, until, arguments.background, tell);
+    context.ui.waiting_over();
+    match grant {
+        Ok(grant) => {
+            let text = if context.json { format!("{}\n", to_json(&grant)) } else { format!("{}\n", grant.token) };
+            render::data(&text)?;
+            Ok(Exit::OK)
+        }
+        Err(error @ (Error::Busy { .. } | Error::Deadlock { .. })) => {
+            context.ui.error(&error.into());
+            Ok(Exit::Status(arguments.lock.busy_exit_code))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) fn release(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let arguments = Release::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
+    let released = repoguard::release(&repo()?, &arguments.token)?;
+    let (name, said) = match released {
+        Released::Done => ("released", None),
+        Released::Inside => ("inside", Some("nothing to release: it was acquired inside a hold, which goes on")),
+        Released::Unknown => ("unknown", Some("nothing is held under this token (any more)")),
+        Released::Command => ("command", Some("this is the token of a hold that ends with its command: not released")),
+    };
+    if context.json {
+        render::data(&format!("{}\n", json!({"schema": 1, "outcome": name})))?;
+    } else if let Some(said) = said {
+        context.ui.say(said);
+    }
+    Ok(match released {
+        Released::Done | Released::Inside => Exit::OK,
+        Released::Unknown | Released::Command => Exit::Status(exit::NO),
+    })
+}
+
+pub(super) fn wait(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let arguments = Wait::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
+    let tell = &mut |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
+    let turn = repoguard::wait(&repo()?, &arguments.token, arguments.timeout, tell);
+    context.ui.waiting_over();
+    let turn = turn?;
+    if context.json {
+        render::data(&format!("{}\n", json!({"schema": 1, "state": state(turn)})))?;
+    } else if turn == Turn::Over {
+        context.ui.say("nothing is held or waited for under this token (any more)");
+    }
+    Ok(if turn == Turn::Over { Exit::Status(exit::NO) } else { Exit::OK })
+}
+
+fn repo() -> anyhow::Result<Repo> {
+    let directory = std::env::current_dir().context("cannot find the current directory")?;
+    Ok(Repo::discover(&directory)?)
+}
+
+fn to_json(grant: &Grant) -> serde_json::Value {
+    let waited = u64::try_from(grant.waited.as_millis()).unwrap_or(u64::MAX);
+    json!({"schema": 1, "token": grant.token, "state": state(grant.turn), "fence": grant.fence, "waited_ms": waited})
+}
+
+fn state(turn: Turn) -> &'static str {
+    match turn {
+        Turn::Held => "held",
+        Turn::Inside => "inside",
+        Turn::Queued => "queued",
+        Turn::Over => "over",
+    }
+}

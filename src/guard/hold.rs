@@ -1,0 +1,170 @@
+//! What is done when a hold begins and when it ends? compare → … → write down → release.
+
+use crate::{
+    error::Result,
+    exec::{Duty, Ending},
+    fs::Sharing,
+    holder::{Holder, Mode},
+    lock::Held,
+    repo::{Head, Repo, Worktree},
+    store::{
+        audit::{self, Entry, Event},
+        last::Last,
+        violations,
+    },
+};
+
+use super::Notice;
+
+/// A worktree as it is when the lock is acquired, and as it was when the lock was last released.
+struct Before {
+    worktree: Worktree,
+    last: Option<Last>,
+    now: Option<Last>,
+}
+
+impl Before {
+    fn head_moved(&self) -> Option<(Head, Head)> {
+        let (last, now) = (self.last.as_ref()?, self.now.as_ref()?);
+        (last.head != now.head).then(|| (last.head.clone(), now.head.clone()))
+    }
+
+    fn index_rewritten(&self) -> bool {
+        matches!((&self.last, &self.now), (Some(last), Some(now)) if last.index != now.index)
+    }
+}
+
+/// Finds out what happened since the last release, tells it and logs it. Where HEAD was moved by the very process that the
+/// lock is for (a checkout, told of by its hook), that is no news.
+fn compare(
+    repo: &Repo,
+    held: &Held,
+    sharing: Sharing,
+    moved_head: bool,
+    tell: &mut dyn FnMut(Notice<'_>),
+) -> Vec<Before> {
+    let look = |worktree: &Worktree| Before {
+        last: Last::read(repo, worktree),
+        now: Last::look(repo, worktree, held.record().id),
+        worktree: worktree.clone(),
+    };
+    let before: Vec<Before> = held.worktrees.iter().map(look).collect();
+    let covers = |hold: &Holder, worktree: &Worktree| {
+        hold.resources.iter().any(|(key, mode)| *key == worktree.key || (key == "repo" && *mode == Mode::Exclusive))
+    };
+    for died in &held.died {
+        let moved = before.iter().filter(|before| covers(died, &before.worktree)).find_map(Before::head_moved);
+        tell(Notice::Died(died, moved.as_ref()));
+        let mut entry = Entry::new(Event::Died, died);
+        (entry.head_before, entry.head_after) = moved.unzip();
+        note(repo, held, &entry, sharing, tell);
+    }
+    for before in &before {
+        let others = held.others.iter().chain(&held.died).any(|hold| covers(hold, &before.worktree));
+        if let Some((last, now)) = before.head_moved().filter(|_| !others && !moved_head) {
+            tell(Notice::Violated(&last, &now));
+            let mut entry = Entry::new(Event::Violated, held.record());
+            (entry.head_before, entry.head_after) = (Some(last), Some(now));
+            note(repo, held, &entry, sharing, tell);
+        }
+    }
+    before
+}
+
+fn note(repo: &Repo, held: &Held, entry: &Entry, sharing: Sharing, tell: &mut dyn FnMut(Notice<'_>)) {
+    if !held.is_recorded() {
+        return;
+    }
+    if let Err(trouble) = audit::append(repo, entry, sharing) {
+        tell(Notice::Trouble(&trouble));
+    }
+}
+
+/// A hold of our own, and what is done when it begins and ends.
+pub(crate) struct Hold<'a> {
+    pub(crate) repo: &'a Repo,
+    sharing: Sharing,
+    pub(crate) held: Box<Held>,
+    before: Vec<Before>,
+    tell: &'a mut dyn FnMut(Notice<'_>),
+}
+
+impl<'a> Hold<'a> {
+    /// The lock was acquired: looks what happened since it was last released. `moved_head`: the process that it is for has
+    /// moved HEAD already.
+    pub(crate) fn new(
+        repo: &'a Repo,
+        sharing: Sharing,
+        held: Box<Held>,
+        moved_head: bool,
+        tell: &'a mut dyn FnMut(Notice<'_>),
+    ) -> Self {
+        for trouble in &held.troubles {
+            tell(Notice::Trouble(trouble));
+        }
+        let before = compare(repo, &held, sharing, moved_head, tell);
+        Self { repo, sharing, held, before, tell }
+    }
+
+    fn try_to(&mut self, result: Result<()>) {
+        if let Err(trouble) = result {
+            (self.tell)(Notice::Trouble(&trouble));
+        }
+    }
+}
+
+impl Duty for Hold<'_> {
+    fn files(&self) -> Vec<&std::fs::File> {
+        self.held.files()
+    }
+
+    fn begin(&mut self) {
+        let announced = self.held.announce();
+        self.try_to(announced);
+    }
+
+    fn replace(&mut self) {
+        self.held.record_mut().keeper = Some(std::process::id());
+        let announced = self.held.announce();
+        self.try_to(announced);
+    }
+
+    fn write_down(&mut self, ending: Option<Ending>) -> Ending {
+        let lost = self.held.lost();
+        for path in &lost {
+            (self.tell)(Notice::Lost(path));
+        }
+        if let Some(intruder) = violations::take(self.repo, self.held.record().id) {
+            (self.tell)(Notice::Intruder(&intruder));
+        }
+        let mut entry = Entry::new(if lost.is_empty() { Event::Hold } else { Event::Lost }, &self.held.ended());
+        entry.status = ending.map(Ending::status);
+        for index in 0..self.before.len() {
+            let before = &self.before[index];
+            let after = Last::look(self.repo, &before.worktree, self.held.record().id);
+            if index == 0 {
+                entry.index_rewritten = before.index_rewritten();
+                entry.head_before = before.now.as_ref().map(|now| now.head.clone());
+                entry.head_after = after.as_ref().map(|after| after.head.clone());
+            }
+            let is_new = |after: &Last| self.held.is_recorded() && !same(before.last.as_ref(), after);
+            if let Some(after) = after.filter(is_new) {
+                let written = after.write(self.repo, &before.worktree, self.sharing);
+                self.try_to(written);
+            }
+        }
+        note(self.repo, &self.held, &entry, self.sharing, self.tell);
+        let recorded = self.held.record_release();
+        self.try_to(recorded);
+        if lost.is_empty() { ending.unwrap_or(Ending::Failed) } else { Ending::Lost }
+    }
+
+    fn let_go(&mut self) {
+        self.held.unlock();
+    }
+}
+
+/// Tells whether there is nothing new to record.
+fn same(last: Option<&Last>, now: &Last) -> bool {
+    last.is_some_and(|last| last.head == now.head && last.index == now.index)
+}

@@ -1,0 +1,316 @@
+//! Which holds outlive the process that took them? Those of git's hooks, and of `repoguard acquire`: a watcher keeps them.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{Notice, hold::Hold};
+use crate::{
+    error::{Error, Result},
+    exec::Duty as _,
+    fs::Sharing,
+    holder::{self, Holder},
+    lock::{self, Acquired, Entered, Found, Held, Queued, Request, Token, Wait, Waiting},
+    repo::{Config, Repo},
+    sys::{self, Event, Process, Signals},
+    watcher,
+};
+
+/// When a hold ends that no command carries; with neither it would last for ever.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Until {
+    /// When this process has ended.
+    pub process: Option<u32>,
+    /// So long after it was acquired.
+    pub ttl: Option<Duration>,
+}
+
+/// What [`acquire`] got.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// Who shows it in `REPOGUARD_TOKEN` is inside the hold; [`release`] and [`wait`] take it.
+    pub token: String,
+    /// How it stands.
+    pub turn: Turn,
+    /// Fencing number; `None` while it waits, and inside another hold.
+    pub fence: Option<u64>,
+    /// How long it waited.
+    pub waited: Duration,
+}
+
+/// How a request for a lock stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// It is held.
+    Held,
+    /// It was held around the caller already; nothing was acquired, and nothing will be released.
+    Inside,
+    /// It waits in the background.
+    Queued,
+    /// There is no such hold and no such request: it is over, or never was.
+    Over,
+}
+
+/// What became of a [`release`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Released {
+    /// The lock was let go, or the place in the queue given up.
+    Done,
+    /// The token was given out inside another hold, which goes on.
+    Inside,
+    /// No hold has this token, or it has ended already.
+    Unknown,
+    /// It is the token of `exec`, whose hold ends with its command.
+    Command,
+}
+
+/// Acquires a lock and leaves it to a watcher in the background, which holds it until [`release`] or `until`.
+///
+/// With `background` it never blocks: where somebody is before us, the watcher waits in the queue. Else it blocks as the
+/// request says. Must be called while this process has only one thread, because it forks.
+///
+/// # Errors
+/// [`Error::NoProcess`] when there is no such process to hold it for; else as [`super::exec()`].
+pub fn acquire(
+    repo: &Repo,
+    config: &Config,
+    request: &Request,
+    until: Until,
+    background: bool,
+    tell: &mut dyn FnMut(Notice<'_>),
+) -> Result<Grant> {
+    let process = until.process.map(Process::open);
+    if let Some(pid) = until.process.filter(|_| process.as_ref().is_some_and(Process::has_ended)) {
+        return Err(Error::NoProcess { pid });
+    }
+    let until = Background { process, ttl: until.ttl };
+    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
+    let begun = Instant::now();
+    let held = match lock::enter(repo, request, sharing)? {
+        Entered::Inside => {
+            return Ok(Grant { token: Token::nested(), turn: Turn::Inside, fence: None, waited: Duration::ZERO });
+        }
+        Entered::Queued(queued) if background => {
+            let token = wait_in_background(repo, sharing, queued, until)?;
+            return Ok(Grant { token, turn: Turn::Queued, fence: None, waited: Duration::ZERO });
+        }
+        Entered::Queued(queued) => {
+            let tell = &mut |waiting: &Waiting<'_>| tell(Notice::Waiting(waiting));
+            queued.wait(&mut Wait { signals: Some(&signals), tell })?
+        }
+        Entered::Held(held) => held,
+    };
+    not_interrupted(&held, &signals)?;
+    let waited = begun.elapsed();
+    tell(Notice::Acquired(waited));
+    let (token, fence) = (held.token.as_str().to_owned(), Some(held.record().id));
+    let until = until.begin();
+    keep(
+        Hold::new(repo, sharing, held, false, tell),
+        &until,
+        |record, us, watcher| {
+            record.takers.push(us);
+            record.pid = watcher;
+            show(&until, record);
+        },
+        || {},
+    )?;
+    Ok(Grant { token, turn: Turn::Held, fence, waited })
+}
+
+/// Acquires a lock, blocking as the request says; `None` where it is held around this process. The second value tells how
+/// long it took.
+pub(crate) fn take(
+    repo: &Repo,
+    request: &Request,
+    sharing: Sharing,
+    tell: &mut dyn FnMut(Notice<'_>),
+) -> Result<Option<Box<Held>>> {
+    let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
+    let tell = &mut |waiting: &Waiting<'_>| tell(Notice::Waiting(waiting));
+    match lock::acquire(repo, request, sharing, &mut Wait { signals: Some(&signals), tell })? {
+        Acquired::Inside => Ok(None),
+        Acquired::Held(held) => not_interrupted(&held, &signals).map(|()| Some(held)),
+    }
+}
+
+/// Leaves a lock that was acquired for `process`, and named it in its request, to a watcher, until that process has ended.
+///
+/// The watcher runs `at_end` before it lets go.
+///
+/// # Errors
+/// [`Error::Io`] when no process can be made: then the lock was let go.
+pub(crate) fn keep_for(hold: Hold<'_>, process: Process, at_end: impl FnOnce()) -> Result<()> {
+    let until = watcher::Until { process: Some(process), deadline: None, on_request: false };
+    keep(hold, &until, |record, _, watcher| record.keeper = Some(watcher), at_end)
+}
+
+/// Makes the watcher. `describe` changes the record so that it names the watcher: it gets this process and the watcher.
+fn keep(
+    mut hold: Hold<'_>,
+    until: &watcher::Until,
+    describe: impl Fn(&mut Holder, u32, u32),
+    at_end: impl FnOnce(),
+) -> Result<()> {
+    let us = std::process::id();
+    let files: Vec<_> = hold.held.files().into_iter().map(sys::number).collect();
+    let made = watcher::leave(&files, |signals| {
+        describe(hold.held.record_mut(), us, std::process::id());
+        watcher::watch(until, signals);
+        at_end();
+        hold.write_down(None);
+        hold.let_go();
+    });
+    match made {
+        Ok(watcher) => {
+            // Before this process returns: who comes next must find that it is inside.
+            describe(hold.held.record_mut(), us, watcher);
+            hold.begin();
+            Ok(())
+        }
+        Err(error) => {
+            hold.let_go();
+            Err(Error::io("make a background process for", hold.repo.root())(error))
+        }
+    }
+}
+
+/// Makes a watcher that waits in the queue in place of this process, and then keeps the lock; returns the token.
+fn wait_in_background(repo: &Repo, sharing: Sharing, mut queued: Box<Queued>, until: Background) -> Result<String> {
+    let token = queued.make_token()?;
+    let us = std::process::id();
+    let files = queued.files();
+    let mut waiting_here = Some((queued, until));
+    let made = watcher::leave(&files, |signals| {
+        let Some((mut queued, until)) = waiting_here.take() else { return };
+        queued.change_hands();
+        // A time that is over, or a process that is gone: nobody is there to be told.
+        let wait = &mut Wait { signals: Some(signals), tell: &mut |_| {} };
+        let Ok(held) = queued.wait(wait) else { return };
+        let until = until.begin();
+        let mut silent = |_: Notice<'_>| {};
+        let mut duty = Hold::new(repo, sharing, held, false, &mut silent);
+        duty.held.record_mut().takers.push(us);
+        show(&until, duty.held.record_mut());
+        duty.begin();
+        watcher::watch(&until, signals);
+        duty.write_down(None);
+        duty.let_go();
+    });
+    let Some((queued, _)) = waiting_here else { return Ok(token.as_str().to_owned()) };
+    match made {
+        Ok(_) => {
+            queued.leave_to_child();
+            Ok(token.as_str().to_owned())
+        }
+        Err(error) => Err(Error::io("make a background process for", repo.root())(error)),
+    }
+}
+
+/// The command line of a process, for those who wait for a hold that is for it; `None` where it cannot be read.
+#[must_use]
+pub fn command_of(pid: u32) -> Option<String> {
+    sys::command_line(pid).map(|command| holder::readable_command(&command))
+}
+
+/// Ends the hold of a token, or gives up its place in the queue; blocks until that is done, for milliseconds.
+///
+/// # Errors
+/// [`Error::NotReached`] when whoever keeps it cannot be told: another user's, or in another pid namespace.
+pub fn release(repo: &Repo, token: &str) -> Result<Released> {
+    /// How long a watcher may take.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    if Token::is_nested(token) {
+        return Ok(Released::Inside);
+    }
+    let token = Token::shown(token);
+    let (keeper, held) = match lock::find(repo, &token) {
+        None => return Ok(Released::Unknown),
+        Some(Found::Request(request, _)) => (request, false),
+        Some(Found::Hold(hold)) if !hold.is_kept() => return Ok(Released::Command),
+        Some(Found::Hold(hold)) => (hold, true),
+    };
+    let reached = keeper.pid_namespace == sys::pid_namespace() && watcher::ask(keeper.pid);
+    let begun = Instant::now();
+    while let Some(found) = lock::find(repo, &token) {
+        // A request may have got the lock just before it was told to give up: then it lets go.
+        if !reached || begun.elapsed() > PATIENCE {
+            return Err(Error::NotReached { keeper });
+        }
+        if let (Found::Hold(hold), false) = (found, held) {
+            watcher::ask(hold.pid);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(Released::Done)
+}
+
+/// Waits until the request of a token holds the lock.
+///
+/// # Errors
+/// [`Error::Busy`] when it does not before `timeout` is over (never, with `None`), [`Error::Interrupted`].
+pub fn wait(repo: &Repo, token: &str, timeout: Option<Duration>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Turn> {
+    if Token::is_nested(token) {
+        return Ok(Turn::Inside);
+    }
+    let token = Token::shown(token);
+    let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
+    signals.catch(sys::INTERRUPTS);
+    let begun = Instant::now();
+    let mut last: Option<Process> = None;
+    loop {
+        let (request, gone) = match lock::find(repo, &token) {
+            Some(Found::Hold(_)) => return Ok(Turn::Held),
+            Some(Found::Request(request, gone)) => (request, gone),
+            // Between its place in the queue and its hold it is to be seen nowhere.
+            None if last.as_ref().is_some_and(|process| !process.has_ended()) => {
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            None => return Ok(Turn::Over),
+        };
+        last = Some(Process::open(request.pid));
+        let waited = begun.elapsed();
+        if timeout.is_some_and(|timeout| waited >= timeout) {
+            return Err(lock::still_waits(repo, &request, waited));
+        }
+        if waited >= Wait::GRACE {
+            lock::tell_waiting(repo, &request, waited, &mut |waiting| tell(Notice::Waiting(waiting)));
+        }
+        let left = timeout.map_or(Wait::TICK, |timeout| timeout.saturating_sub(waited));
+        let word = if waited < Wait::GRACE { Wait::GRACE.saturating_sub(waited) } else { Wait::TICK };
+        let ticket = gone.as_ref().map(|gone| Event::ReaderGone(sys::fd(gone)));
+        let events: Vec<_> = [Event::Readable(signals.fd())].into_iter().chain(ticket).collect();
+        sys::poll(&events, Some(left.min(word))).map_err(Error::io("wait for", repo.root()))?;
+        if let Some(signal) = signals.interrupt() {
+            return Err(Error::Interrupted { what: request.scope.clone(), signal });
+        }
+    }
+}
+
+/// [`Until`], with the process taken hold of.
+struct Background {
+    process: Option<Process>,
+    ttl: Option<Duration>,
+}
+
+impl Background {
+    /// The lock was acquired now.
+    fn begin(self) -> watcher::Until {
+        let deadline = self.ttl.and_then(|ttl| Instant::now().checked_add(ttl));
+        watcher::Until { process: self.process, deadline, on_request: true }
+    }
+}
+
+/// Records until when a watcher holds.
+fn show(until: &watcher::Until, record: &mut Holder) {
+    record.for_pid = until.process.as_ref().map(Process::pid);
+    let end = until.deadline.map(|deadline| SystemTime::now() + deadline.saturating_duration_since(Instant::now()));
+    record.until_ms = end.map(holder::unix_ms);
+}
+
+/// A signal may come in the instant that a wait ends.
+fn not_interrupted(held: &Held, signals: &Signals) -> Result<()> {
+    let Some(signal) = signals.interrupt() else { return Ok(()) };
+    held.unlock();
+    Err(Error::Interrupted { what: held.record().scope.clone(), signal })
+}

@@ -1,0 +1,171 @@
+//! What does repoguard promise? This room keeps it, readable from top to bottom: acquire → compare → record → run →
+//! log → release.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | this one | around a command: [`exec()`] |
+//! | `hold` | what is done when any hold begins and ends |
+//! | `keep` | holds that outlive the process that took them, kept by a watcher in the background |
+
+mod hold;
+mod keep;
+
+pub(crate) use hold::Hold;
+pub use keep::{Grant, Released, Turn, Until, acquire, command_of, release, wait};
+pub(crate) use keep::{keep_for, take};
+
+use std::{
+    ffi::OsString,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    env,
+    error::{Error, Result},
+    exec::{self, Duty, Ending, Task},
+    fs::Sharing,
+    holder::Holder,
+    lock::{self, Acquired, Held, Request, Wait, Waiting},
+    repo::{Config, Head, Repo},
+    store::{
+        audit::{self, Entry},
+        last::Last,
+    },
+    sys::Signals,
+};
+
+/// Something worth telling the user, beside the command's own output.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Notice<'a> {
+    /// The lock is busy; told after 300 ms and then every second.
+    Waiting(&'a Waiting<'a>),
+    /// The lock is held, after this wait; not told where the command runs inside a hold.
+    Acquired(Duration),
+    /// An earlier holder was killed with all its processes. HEAD as it was before and is now, if it moved.
+    Died(&'a Holder, Option<&'a (Head, Head)>),
+    /// HEAD was changed outside the guard since the last release, from the first to the second.
+    Violated(&'a Head, &'a Head),
+    /// The lock's file was removed while the command ran, so it was not exclusive to the end.
+    Lost(&'a std::path::Path),
+    /// This git command changed the worktree while somebody held the lock.
+    RanUnder(&'a Holder),
+    /// A checkout goes on without the lock.
+    Unguarded(&'a Error),
+    /// Somebody who does not ask, an ordinary git command, changed this worktree while the lock was held.
+    Intruder(&'a Holder),
+    /// Something beside the lock failed, and did not stop it.
+    Trouble(&'a Error),
+}
+
+/// How an [`exec()`] ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome {
+    /// How the command ended, or why it never ran.
+    pub ending: Ending,
+    /// A signal that both the command and this process got and that the command died of: whoever called this process
+    /// should see it die of the same.
+    pub die_of: Option<i32>,
+    /// Fencing number of the hold; `None` where the command ran inside another one.
+    pub fence: Option<u64>,
+    /// How long it waited for the lock.
+    pub waited: Duration,
+    /// How long it was held.
+    pub held: Duration,
+}
+
+/// Runs a command while holding a lock; blocks until the command has ended.
+///
+/// The command never runs without the lock, whatever of this process, its keeper and the lock's files is killed or
+/// removed. Must be called while this process has only one thread, because it forks.
+///
+/// # Errors
+/// [`Error::Busy`], [`Error::Deadlock`] or [`Error::Interrupted`] when the lock was not acquired,
+/// [`Error::NeverGranted`], [`Error::NoLocks`], [`Error::NotAFile`] or [`Error::Io`] when it could not be. Then the
+/// command did not run.
+pub fn exec(
+    repo: &Repo,
+    config: &Config,
+    request: &Request,
+    task: &Task,
+    tell: &mut dyn FnMut(Notice<'_>),
+) -> Result<Outcome> {
+    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
+    let begun = Instant::now();
+    let wait = &mut Wait { signals: Some(&signals), tell: &mut |waiting| tell(Notice::Waiting(waiting)) };
+    let held = match lock::acquire(repo, request, sharing, wait)? {
+        Acquired::Held(held) => held,
+        Acquired::Inside => {
+            let run = exec::run(task, &[], &signals, &mut Guest);
+            return Ok(Outcome {
+                ending: run.ending,
+                die_of: run.die_of,
+                fence: None,
+                waited: Duration::ZERO,
+                held: Duration::ZERO,
+            });
+        }
+    };
+    let acquired = Instant::now();
+    tell(Notice::Acquired(acquired - begun));
+    let (fence, environment) = (held.record().id, environment(repo, &held));
+    let mut duty = Hold::new(repo, sharing, held, false, tell);
+    // Caught while waiting, come as the wait was over: the command does not exist yet, and would never see it.
+    if let Some(signal) = signals.interrupt() {
+        duty.let_go();
+        return Err(Error::Interrupted { what: duty.held.record().scope.clone(), signal });
+    }
+    let run = exec::run(task, &environment, &signals, &mut duty);
+    Ok(Outcome {
+        ending: run.ending,
+        die_of: run.die_of,
+        fence: Some(fence),
+        waited: acquired - begun,
+        held: acquired.elapsed(),
+    })
+}
+
+/// What a command can know about the hold that it runs in.
+fn environment(repo: &Repo, held: &Held) -> [(&'static str, OsString); 4] {
+    [
+        (env::TOKEN, held.token.as_str().into()),
+        (env::FENCE, held.record().id.to_string().into()),
+        (env::LOCK_PATH, repo.lock_path().into()),
+        (env::LOCK_SCOPE, held.record().scope.clone().into()),
+    ]
+}
+
+/// What is done around a command that runs inside somebody else's hold: nothing.
+struct Guest;
+
+impl Duty for Guest {
+    fn files(&self) -> Vec<&std::fs::File> {
+        Vec::new()
+    }
+
+    fn begin(&mut self) {}
+
+    fn replace(&mut self) {}
+
+    fn write_down(&mut self, ending: Option<Ending>) -> Ending {
+        ending.unwrap_or(Ending::Failed)
+    }
+
+    fn let_go(&mut self) {}
+}
+
+/// HEAD as it was left by the last holder, and as it is, where they differ. Only while nobody holds the worktree is that a
+/// change made outside the guard.
+#[must_use]
+pub fn changed_outside(repo: &Repo) -> Option<(Head, Head)> {
+    let worktree = repo.worktree()?;
+    let (last, now) = (Last::read(repo, &worktree)?, Last::look(repo, &worktree, 0)?);
+    (last.head != now.head).then_some((last.head, now.head))
+}
+
+/// The newest `count` lines of the log (all with `None`), oldest first. Does not block.
+#[must_use]
+pub fn log(repo: &Repo, count: Option<usize>) -> Vec<Entry> {
+    audit::read(repo, count)
+}

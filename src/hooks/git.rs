@@ -1,0 +1,91 @@
+//! Which git runs this hook, and what was it called for?
+
+use std::path::Path;
+
+use crate::sys::{self, Process};
+
+/// The git process that a hook runs in.
+pub(super) struct Git {
+    /// The one that holds until the end: the outermost of those that are each other's parents.
+    pub(super) process: Process,
+    /// Its command line.
+    pub(super) command: Vec<String>,
+    /// The subcommand of the one that called the hook: `commit`, `merge`.
+    pub(super) verb: Option<String>,
+}
+
+impl Git {
+    /// Finds it among the ancestors of this process; `None` where the hook was not called by git: by hand, or by a client
+    /// that brings a git of its own kind.
+    ///
+    /// Shells and other programs may stand between it and us (hook managers), but none between it and the gits above it: who
+    /// runs git from a script, an alias or a `rebase --exec` may live for hours. With `nearest` not even those.
+    pub(super) fn find(nearest: bool) -> Option<Self> {
+        let ancestors = sys::ancestors();
+        let first = ancestors.iter().position(|&pid| is_git(pid))?;
+        let above = ancestors[first + 1..].iter().take_while(|&&pid| !nearest && is_git(pid)).count();
+        let last = first + above;
+        // Taken hold of before looking whether it is still above us: then it is the one that we mean.
+        let process = Process::open(ancestors[last]);
+        let still_ours = !process.has_ended() && sys::ancestors().contains(&ancestors[last]);
+        let command = sys::command_line(ancestors[last]).unwrap_or_else(|| vec!["git".to_owned()]);
+        let verb = verb(&sys::command_line(ancestors[first]).unwrap_or_default());
+        still_ours.then_some(Self { process, command, verb })
+    }
+}
+
+/// Tells whether a process runs git itself, by its program: `git`, `git-receive-pack`. Not so for programs in another
+/// language whose name begins with `git-` (those of GUIs may live for days), and not for servers.
+fn is_git(pid: u32) -> bool {
+    let program = sys::executable(pid);
+    let name = program.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    let is_git = name.is_some_and(|name| name == "git" || name.starts_with("git-"));
+    is_git && !sys::command_line(pid).is_some_and(|command| is_server(&command))
+}
+
+fn is_server(command: &[String]) -> bool {
+    let program = command.first().map_or("", |program| program.rsplit('/').next().unwrap_or(program));
+    program == "git-daemon" || verb(command).as_deref() == Some("daemon")
+}
+
+/// The subcommand on a command line of git's.
+fn verb(command: &[String]) -> Option<String> {
+    let mut words = command.iter();
+    let program = words.next()?.rsplit('/').next()?;
+    if let Some(verb) = program.strip_prefix("git-") {
+        return Some(verb.to_owned());
+    }
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-C" | "-c" | "--git-dir" | "--work-tree" | "--namespace" | "--exec-path" | "--config-env" => {
+                words.next()?;
+            }
+            option if option.starts_with('-') => {}
+            verb => return Some(verb.to_owned()),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn subcommand_is_found_behind_the_options() {
+        assert_eq!(verb(&words("git -C x -c a=b --no-pager commit -a")).as_deref(), Some("commit"));
+        assert_eq!(verb(&words("/usr/lib/git-core/git-receive-pack .")).as_deref(), Some("receive-pack"));
+        assert_eq!(verb(&words("git --version")), None);
+    }
+
+    #[test]
+    fn server_that_lives_for_ever_is_not_held_for() {
+        assert!(is_server(&words("git daemon --export-all")));
+        assert!(is_server(&words("/usr/libexec/git-core/git-daemon --export-all")));
+        assert!(!is_server(&words("git commit -m daemon")));
+    }
+}

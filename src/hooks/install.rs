@@ -1,0 +1,326 @@
+//! How do our scripts get to where git looks for hooks? All of them or none, beside what was there, as often as you like.
+//!
+//! # Invariants
+//! - Everything is looked at and decided before anything is changed; a failure afterwards undoes what was done.
+//! - No hook of somebody else's is lost: it is kept beside ours, or nothing is installed.
+//! - Git's own settings are never changed but for sections named `hook.repoguard-…`.
+
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Event, IfMissing,
+    change::{self, Change},
+    manifest::Manifest,
+    place::{self, Place},
+    script,
+    slot::Slot,
+};
+use crate::{
+    error::{Error, Result},
+    fs::{self, Sharing},
+    holder::Mode,
+    lock::LockFile,
+    repo::Repo,
+};
+
+/// How long another install or uninstall may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Permissions of a script, before the umask.
+const SCRIPT_MODE: u32 = 0o777;
+
+/// What to install, and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Exactly these hooks; when empty, those that are of use in the repository.
+    pub hooks: Vec<Event>,
+    /// Also [`Event::ReferenceTransaction`].
+    pub strict: bool,
+    /// What a hook does when no repoguard is found.
+    pub if_missing: IfMissing,
+    /// Also scripts in the hooks directory, where git's configuration names hooks (git 2.54 and later): for other, older
+    /// gits that work in the same repository.
+    pub both: bool,
+    /// Also where `core.hooksPath` is set outside of the repository.
+    pub force: bool,
+    /// The repoguard that the hooks start.
+    pub program: PathBuf,
+}
+
+impl Options {
+    /// The defaults.
+    #[must_use]
+    pub fn new(program: PathBuf) -> Self {
+        Self {
+            hooks: Vec::new(),
+            strict: false,
+            if_missing: IfMissing::default(),
+            both: false,
+            force: false,
+            program: script::lasting(program),
+        }
+    }
+}
+
+/// What came of an install.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Report {
+    /// Where git looks for hooks.
+    pub directory: PathBuf,
+    /// The hooks that are in place now.
+    pub hooks: Vec<Installed>,
+    /// What only the user can do, because the directory is made by another program.
+    pub by_hand: Vec<ByHand>,
+}
+
+/// A hook in place.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Installed {
+    /// Which.
+    pub event: Event,
+    /// `installed`, `updated` or `unchanged`.
+    pub change: &'static str,
+    /// How git reaches it: `script`, `config`, the name of the program whose hook runs it, or `hook` where a hook of the
+    /// user's own does.
+    pub via: &'static str,
+    /// The script.
+    pub path: PathBuf,
+    /// The hook that runs after it.
+    pub chained: Option<PathBuf>,
+    /// Whether that one was found just now.
+    pub kept: bool,
+}
+
+/// A line to add to a hook that belongs to another program.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ByHand {
+    /// Which.
+    pub event: Event,
+    /// The user's own file that the other program runs.
+    pub file: PathBuf,
+    /// The line; `None` where the other program runs nothing for this hook.
+    pub line: Option<String>,
+    /// Whether it is there already.
+    pub done: bool,
+}
+
+/// Installs hooks. Waits up to ten seconds for another install in this repository.
+///
+/// # Errors
+/// [`Error::NoRepository`], [`Error::HooksElsewhere`] without `force`, [`Error::NotAFile`], [`Error::TwoHooks`] and
+/// [`Error::HookNotMovable`] for what is in the way, [`Error::Git`], [`Error::Io`]. After an error all is as before.
+pub fn install(repo: &Repo, options: &Options) -> Result<Report> {
+    let place = Place::of(repo)?;
+    let mut events = if options.hooks.is_empty() { place.default_events(repo) } else { options.hooks.clone() };
+    if options.strict {
+        events.push(Event::ReferenceTransaction);
+    }
+    events.sort_unstable();
+    events.dedup();
+    let configured = place.facts.runs_configured_hooks();
+    let scripts = !configured || options.both;
+    let mut report = Report { directory: place.directory.clone(), hooks: Vec::new(), by_hand: Vec::new() };
+    if let Some(own) = place.husky.as_ref().filter(|_| scripts) {
+        report.by_hand = events.iter().map(|event| by_hand(&place, own, *event)).collect();
+    } else if scripts && !place.is_own() && !options.force {
+        let origin = place.hooks_path.map_or_else(String::new, |path| path.origin);
+        return Err(Error::HooksElsewhere { path: place.directory, origin });
+    }
+    let scripts = scripts && place.husky.is_none();
+    if !configured && !scripts {
+        return Ok(report);
+    }
+    let _lock = Lock::take(repo, place.sharing)?;
+    let mut change = Change::new(repo, place.sharing);
+    let manifest_path = repo.hooks_manifest().unwrap_or_default();
+    let before = Manifest::read(&manifest_path);
+    let mut manifest = before.clone().unwrap_or_default();
+    // What this git runs, and what only others run.
+    let mut found = Vec::new();
+    if scripts {
+        let created = prepare(&mut change, &place.directory)?;
+        manifest.add_directory(&place.common, &place.directory, created);
+        found = plans(&place, &events, options)?;
+    }
+    if configured {
+        for event in &events {
+            report.hooks.push(configure(&mut change, &place, *event, options)?);
+        }
+    }
+    for (slot, plan) in &found {
+        let text = script::text(slot.event, &options.program, options.if_missing);
+        report.hooks.push(carry_out(&mut change, slot, plan, &text)?);
+    }
+    for event in events {
+        manifest.add(event);
+    }
+    if before.as_ref() != Some(&manifest) {
+        change.put(&manifest_path, &manifest.to_bytes(), 0o666)?;
+    }
+    change.finish();
+    Ok(report)
+}
+
+/// Makes the directory that git looks in; whether it was missing.
+fn prepare(change: &mut Change<'_>, directory: &Path) -> Result<bool> {
+    match std::fs::metadata(directory) {
+        Ok(metadata) if metadata.is_dir() => {
+            change::tidy(directory);
+            Ok(false)
+        }
+        Ok(metadata) => {
+            let kind = crate::sys::kind(&metadata);
+            Err(Error::NotAFile { path: directory.to_owned(), kind, expected: "a directory" })
+        }
+        Err(_) => change.make_directory(directory).map(|()| true),
+    }
+}
+
+/// What to do about a hook.
+enum Plan {
+    /// Nothing: it is reached this way.
+    Nothing { path: PathBuf, via: &'static str },
+    /// Write ours, where nothing or an older one of ours is.
+    Write { path: PathBuf, via: &'static str, new: bool },
+    /// Keep what is there, and write ours.
+    Keep,
+    /// The same, in the place of what was kept before.
+    KeepInstead,
+    /// The same; the program that is there runs what was kept before instead of ours.
+    HandOver,
+}
+
+fn plans(place: &Place, events: &[Event], options: &Options) -> Result<Vec<(Slot, Plan)>> {
+    let slots = events.iter().map(|event| {
+        let slot = Slot::of(&place.directory, *event);
+        let plan = plan(&slot, &script::text(*event, &options.program, options.if_missing))?;
+        Ok((slot, plan))
+    });
+    slots.collect()
+}
+
+fn plan(slot: &Slot, text: &[u8]) -> Result<Plan> {
+    slot.check()?;
+    let write = |path: &PathBuf, file: &Option<super::slot::File>, via| match file {
+        Some(file) if file.text == text && file.is_executable() => Plan::Nothing { path: path.clone(), via },
+        file => Plan::Write { path: path.clone(), via, new: file.is_none() },
+    };
+    let Some(file) = slot.file.as_ref().filter(|file| file.is_link() || !file.is_ours()) else {
+        return Ok(write(&slot.path, &slot.file, "script"));
+    };
+    if file.is_executable() && script::calls(&file.text, slot.event) {
+        return Ok(Plan::Nothing { path: slot.path.clone(), via: "hook" });
+    }
+    if let Some(manager) = file.manager().filter(|manager| !manager.movable) {
+        return Err(Error::HookNotMovable { path: slot.path.clone(), manager: manager.name });
+    }
+    match (&slot.chained, slot.run_by()) {
+        (None, Some(manager)) => Ok(write(&slot.legacy_path, &slot.legacy, manager.name)),
+        (None, None) => Ok(Plan::Keep),
+        (Some(_), _) if slot.chained_is_superseded() => Ok(Plan::KeepInstead),
+        (Some(_), Some(_)) => Ok(Plan::HandOver),
+        (Some(_), None) => Err(Error::TwoHooks { hook: slot.path.clone(), kept: slot.chained_path.clone() }),
+    }
+}
+
+fn carry_out(change: &mut Change<'_>, slot: &Slot, plan: &Plan, text: &[u8]) -> Result<Installed> {
+    let (path, via, done) = match plan {
+        Plan::Nothing { path, via } => (path, *via, "unchanged"),
+        Plan::Write { path, via, new } => {
+            change.put(path, text, SCRIPT_MODE)?;
+            (path, *via, if *new { "installed" } else { "updated" })
+        }
+        Plan::Keep | Plan::KeepInstead | Plan::HandOver => {
+            match plan {
+                Plan::KeepInstead => change.remove(&slot.chained_path)?,
+                Plan::HandOver => change.shift(&slot.chained_path, &slot.legacy_path)?,
+                _ => {}
+            }
+            change.keep(&slot.path, &slot.chained_path)?;
+            change.put(&slot.path, text, SCRIPT_MODE)?;
+            (&slot.path, "script", "installed")
+        }
+    };
+    // Where others put ours it is of no use any more.
+    for displaced in slot.displaced().filter(|displaced| *displaced != path && via == "script") {
+        if !(matches!(plan, Plan::HandOver) && *displaced == slot.legacy_path) {
+            change.remove(displaced)?;
+        }
+    }
+    let kept = matches!(plan, Plan::Keep | Plan::KeepInstead | Plan::HandOver);
+    let chained = (kept || slot.chained.is_some()) && via == "script";
+    Ok(Installed {
+        event: slot.event,
+        change: done,
+        via,
+        path: path.clone(),
+        chained: chained.then(|| slot.chained_path.clone()),
+        kept,
+    })
+}
+
+/// Writes a script that git's configuration names, and names it there.
+fn configure(change: &mut Change<'_>, place: &Place, event: Event, options: &Options) -> Result<Installed> {
+    let path = place.configured_script(event);
+    let text = script::text(event, &options.program, options.if_missing);
+    let before = place.configured(event);
+    let wanted: [(String, OsString); 2] = {
+        let [name, command] = place::keys(event);
+        [(name, event.name().into()), (command, place.configured_command(event))]
+    };
+    let current = std::fs::read(&path).ok();
+    let mut done = "unchanged";
+    if current.as_deref() != Some(&text[..]) || !fs::is_executable(&path) {
+        done = "updated";
+        change.put(&path, &text, SCRIPT_MODE)?;
+    }
+    for (key, value) in &wanted {
+        let old = before.iter().find(|(name, _)| name == key).map(|(_, value)| value);
+        // Git's answer is compared as text: what is no text is written again.
+        if old != Some(value) {
+            done = "updated";
+            change.configure(key, value, old.map(OsString::as_os_str))?;
+        }
+    }
+    let change = if before.is_empty() && current.is_none() { "installed" } else { done };
+    Ok(Installed { event, change, via: "config", path, chained: None, kept: false })
+}
+
+/// What the user can do where husky generates the directory.
+fn by_hand(place: &Place, own: &Path, event: Event) -> ByHand {
+    let file = own.join(event.name());
+    let runs = fs::is_executable(&place.directory.join(event.name()));
+    let done = runs && std::fs::read(&file).is_ok_and(|text| script::calls(&text, event));
+    ByHand { event, file, line: runs.then(|| script::line(event)), done }
+}
+
+/// The lock of those who install and uninstall.
+pub(super) struct Lock(LockFile);
+
+impl Lock {
+    pub(super) fn take(repo: &Repo, sharing: Sharing) -> Result<Self> {
+        let path = repo.hooks_lock().unwrap_or_default();
+        let lock = LockFile::new(fs::open_or_create(&path, sharing)?, &path)?;
+        let end = Instant::now() + PATIENCE;
+        while !lock.try_lock(Mode::Exclusive).map_err(Error::io("lock", &path))? {
+            if Instant::now() > end {
+                return Err(Error::io("lock", path)(io::ErrorKind::TimedOut.into()));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(Self(lock))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.0.unlock();
+    }
+}

@@ -1,0 +1,55 @@
+//! What do git's hooks guard? Somebody who never heard of repoguard types `git commit`: the hooks take the lock for it.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `event` | the hooks that take part, and what is known of each |
+//! | `run` | what each hook does when git calls it |
+//! | `git` | which git called, and what for |
+//! | `world` | whether somebody changed what a git command was about to use |
+//! | `install` | puts the scripts in place, beside what was there |
+//! | `uninstall` | takes them away again, and puts back what was there |
+//! | `survey` | tells of each hook whether git reaches it |
+//! | `place` | where git looks for hooks here, and whether they may be written there |
+//! | `slot` | the files of one hook: what git runs, what was kept beside it, where others put ours |
+//! | `script` | the text of the scripts, and how to recognise it |
+//! | `managers` | other programs that install hooks, and how to recognise them |
+//! | `manifest` | what was installed here |
+//! | `change` | several changes to files as one: all or none |
+
+mod change;
+mod event;
+mod git;
+mod install;
+mod managers;
+mod manifest;
+mod place;
+mod run;
+mod script;
+mod slot;
+mod survey;
+mod uninstall;
+mod world;
+
+use std::path::{Path, PathBuf};
+
+pub use event::Event;
+pub use install::{ByHand, Installed, Options, Report, install};
+pub use place::HooksPath;
+pub use run::{Call, Input, Refusal, read_input, run};
+pub use script::IfMissing;
+pub use survey::{Seen, State, Survey, survey};
+pub use uninstall::{Removed, Uninstalled, uninstall};
+
+/// What is added to the name of a hook that was there before ours.
+const CHAINED: &str = ".repoguard-chained";
+
+/// Where the hook is that stood here before a script of ours. `None` where the script does not stand where git looks: another
+/// program moved it away, and calls it as well as its own.
+fn chained(script: &Path, event: Event) -> Option<PathBuf> {
+    if script.file_name()? != event.name() {
+        return None;
+    }
+    let mut path = script.as_os_str().to_owned();
+    path.push(CHAINED);
+    Some(path.into())
+}

@@ -1,0 +1,344 @@
+//! What does each hook do when git calls it? Ours already → try → wait, where no lock of git's is held → look whether the
+//! world has changed → hold until git has ended.
+//!
+//! The rules were measured, git by git. The two that matter most: where git holds one of its own locks while a hook runs,
+//! the hook must not wait, or the holder's git fails; and what was waited for may have changed HEAD or the index under the
+//! git command that waited, which would then take what it never saw.
+
+use std::{
+    ffi::OsString,
+    io::Read as _,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    Event,
+    git::Git,
+    world::{self, Kept, World},
+};
+use crate::{
+    env,
+    error::{Error, Result},
+    fs::Sharing,
+    guard::{self, Hold, Notice},
+    holder::{self, Holder},
+    lock::{Held, Request},
+    repo::{Config, Repo},
+    store::{
+        audit::{self, Entry},
+        violations,
+    },
+};
+
+/// Reads what git gave a hook on its standard input.
+pub type Input<'a> = dyn FnMut() -> Result<Vec<u8>> + 'a;
+
+/// A hook as git called it.
+#[derive(Debug)]
+pub struct Call {
+    /// Which hook.
+    pub event: Event,
+    /// The script that git runs, where the call came through one.
+    pub script: Option<PathBuf>,
+    /// The hook's arguments.
+    pub arguments: Vec<OsString>,
+    /// How long to wait at most where waiting is safe.
+    pub timeout: Duration,
+}
+
+/// Why a hook refuses, and how its user gets on.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What is wrong.
+    pub error: Error,
+    /// The way out, with a command to paste.
+    pub hint: Option<String>,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self { hint: error.hint(), error }
+    }
+}
+
+impl Call {
+    /// The hook that stood here before ours: it runs after the guard, in place of this process.
+    ///
+    /// None where our script was moved away by another program: whoever did that calls the hooks itself.
+    #[must_use]
+    pub fn chained(&self) -> Option<PathBuf> {
+        let script = self.script.as_deref()?;
+        super::chained(script, self.event).filter(|chained| crate::fs::is_executable(chained))
+    }
+}
+
+/// Takes the lock for the git command that calls this hook, until that command has ended. `input` reads what the hook was
+/// given on its standard input; called only where that matters.
+///
+/// Blocks for [`Call::timeout`] at most, and not at all where git holds a lock of its own. Must be called while this process
+/// has only one thread, because it forks.
+///
+/// # Errors
+/// A [`Refusal`]: the git command must not go on. Never for [`Event::PostCheckout`], which is too late to refuse.
+pub fn run(
+    repo: &Repo,
+    config: &Config,
+    call: &Call,
+    input: &mut Input<'_>,
+    tell: &mut dyn FnMut(Notice<'_>),
+) -> Result<(), Refusal> {
+    let git = Git::find(call.event == Event::PreReceive);
+    let hook = Hook { repo, sharing: Sharing::new(config.shared_repository(), repo.common_dir()), call, git };
+    match call.event {
+        Event::PostCheckout => {
+            hook.after_checkout(tell);
+            Ok(())
+        }
+        Event::ReferenceTransaction => hook.before_references_change(input, tell),
+        _ => hook.before_change(tell),
+    }
+}
+
+/// Reads what git gives a hook on its standard input.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be read.
+pub fn read_input() -> Result<Vec<u8>> {
+    let mut input = Vec::new();
+    std::io::stdin().read_to_end(&mut input).map_err(Error::io("read", "standard input"))?;
+    Ok(input)
+}
+
+struct Hook<'a> {
+    repo: &'a Repo,
+    sharing: Sharing,
+    call: &'a Call,
+    git: Option<Git>,
+}
+
+impl Hook<'_> {
+    /// A hook that can refuse before anything has changed.
+    fn before_change(self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Refusal> {
+        match self.take(Duration::ZERO, tell) {
+            Ok(Some(held)) => self.hold(held, tell),
+            Ok(None) => self.nothing_swept_in(),
+            Err(error @ Error::Busy { .. }) if world::git_holds_its_index() => {
+                Err(Refusal { error, hint: Some(self.way_out()) })
+            }
+            Err(Error::Busy { .. }) if !self.call.timeout.is_zero() => self.wait(tell),
+            Err(error) => Err(self.refusal(error)),
+        }
+    }
+
+    /// Waits for the lock; then what git has read must still be so.
+    fn wait(self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Refusal> {
+        let world = World::look(self.repo, self.sharing);
+        let held = self.take(self.call.timeout, tell);
+        let changed = match &held {
+            Ok(_) => world.changed(self.repo, self.call.event == Event::PreCommit),
+            Err(_) => Ok(None),
+        };
+        world.forget();
+        let held = held.map_err(|error| self.refusal(error))?;
+        let refused = match changed {
+            Ok(None) => None,
+            Ok(Some(what)) => Some(Error::ChangedMeanwhile { what: format!("{what} while it waited for the lock") }),
+            Err(error) => Some(error),
+        };
+        match (refused, held) {
+            (None, Some(held)) => self.hold(held, tell),
+            (None, None) => Ok(()),
+            (Some(error), held) => {
+                if let Some(held) = held {
+                    held.unlock();
+                }
+                Err(self.refusal(error))
+            }
+        }
+    }
+
+    /// Git reads the index again after its pre-commit hook, and then makes the commit's tree: what somebody staged in
+    /// between would be swept in.
+    fn nothing_swept_in(&self) -> Result<(), Refusal> {
+        if self.call.event != Event::PrepareCommitMsg || world::git_holds_its_index() {
+            return Ok(());
+        }
+        let Some(git) = &self.git else { return Ok(()) };
+        let index = world::index_path(self.repo);
+        let Some(kept) = Kept::find(self.repo, index, &git.process.pid().to_string()) else { return Ok(()) };
+        match kept.has_changed(self.repo) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                let what = "other files were staged while it ran".to_owned();
+                Err(self.refusal(Error::ChangedMeanwhile { what }))
+            }
+            Err(error) => Err(self.refusal(error)),
+        }
+    }
+
+    /// The files have changed already: nothing can be refused, but others can be told and kept out from now on.
+    fn after_checkout(self, tell: &mut dyn FnMut(Notice<'_>)) {
+        let held = match self.take(Duration::ZERO, tell) {
+            Err(Error::Busy { holders, .. }) => {
+                self.ran_under(&holders, tell);
+                self.take(self.call.timeout, tell)
+            }
+            held => held,
+        };
+        let held = held.map_err(Refusal::from).and_then(|held| held.map_or(Ok(()), |held| self.hold(held, tell)));
+        if let Err(refusal) = held {
+            tell(Notice::Unguarded(&refusal.error));
+        }
+    }
+
+    /// References are about to change, and git has locked them: only a try is possible, and a refusal only where it leaves
+    /// nothing half done.
+    fn before_references_change(self, input: &mut Input<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Refusal> {
+        let state = self.call.arguments.first();
+        if state.is_none_or(|state| state != "prepared" && state != "preparing") {
+            return Ok(());
+        }
+        match self.take(Duration::ZERO, tell) {
+            Ok(Some(held)) => self.hold(held, tell),
+            Ok(None) => Ok(()),
+            Err(Error::Busy { holders, what, ahead, waited }) => {
+                if self.can_refuse(&input()?) {
+                    let error = Error::Busy { holders, what, ahead, waited };
+                    return Err(Refusal { error, hint: Some(self.way_out()) });
+                }
+                self.ran_under(&holders, tell);
+                Ok(())
+            }
+            Err(error) => Err(self.refusal(error)),
+        }
+    }
+
+    /// Whether refusing these changes of references leaves everything as it was: a checkout, reset or abort has changed
+    /// index and files by now, a commit, merge or tag has not.
+    fn can_refuse(&self, input: &[u8]) -> bool {
+        let verb = self.git.as_ref().and_then(|git| git.verb.as_deref()).unwrap_or_default();
+        let head = self.repo.worktree().and_then(|worktree| self.repo.head(&worktree));
+        let branch = head.and_then(|head| head.branch);
+        let text = String::from_utf8_lossy(input);
+        text.lines().filter_map(|line| line.splitn(3, ' ').nth(2)).all(|name| match name {
+            "HEAD" => matches!(verb, "commit" | "update-ref" | "symbolic-ref"),
+            "ORIG_HEAD" => verb == "merge",
+            name if Some(name) == branch.as_deref() => matches!(verb, "commit" | "update-ref"),
+            name => name.starts_with("refs/"),
+        })
+    }
+
+    /// Tells and logs that this git command changes the worktree while others hold it.
+    fn ran_under(&self, holders: &[Holder], tell: &mut dyn FnMut(Notice<'_>)) {
+        let intruder = self.describe();
+        for holder in holders {
+            tell(Notice::RanUnder(holder));
+            let entry = Entry::under(&intruder, holder);
+            let left = violations::leave(self.repo, holder.id, &intruder, self.sharing);
+            if let Err(trouble) = left.and_then(|()| audit::append(self.repo, &entry, self.sharing)) {
+                tell(Notice::Trouble(&trouble));
+            }
+        }
+    }
+
+    fn describe(&self) -> Holder {
+        let request = self.request(Duration::ZERO);
+        let now = holder::unix_ms(SystemTime::now());
+        Holder {
+            pid: request.for_process.unwrap_or_else(std::process::id),
+            user: env::user().unwrap_or_else(crate::sys::effective_user_name),
+            host: crate::sys::host(),
+            agent: env::agent().map(str::to_owned),
+            command: request.command,
+            directory: holder::readable(&self.repo.root().to_string_lossy()),
+            scope: "worktree".to_owned(),
+            schema: holder::SCHEMA,
+            requested_ms: now,
+            ..Holder::default()
+        }
+    }
+
+    fn request(&self, timeout: Duration) -> Request {
+        let command = self.git.as_ref().map(|git| holder::readable_command(&git.command));
+        Request {
+            timeout: Some(timeout),
+            reason: env::ci_job(),
+            command: command.unwrap_or_else(|| format!("{} hook", self.call.event.name())),
+            for_process: self.git.as_ref().map(|git| git.process.pid()),
+            content: true,
+            ..Request::default()
+        }
+    }
+
+    /// Acquires the lock; `None` where it is held around us.
+    fn take(&self, timeout: Duration, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Option<Box<Held>>> {
+        let held = guard::take(self.repo, &self.request(timeout), self.sharing, tell)?;
+        Ok(held.map(|mut held| {
+            held.record_mut().editor = self.opens_editor();
+            held
+        }))
+    }
+
+    /// Holds it until git has ended; only for this moment where no git is above us.
+    fn hold(self, held: Box<Held>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Refusal> {
+        let moved_head = self.call.event == Event::PostCheckout;
+        let duty = Hold::new(self.repo, self.sharing, held, moved_head, tell);
+        let Some(git) = self.git else {
+            duty.held.unlock();
+            return Ok(());
+        };
+        // A hook that runs after ours may stage files by right.
+        let plain = self.call.event == Event::PreCommit && !world::git_holds_its_index();
+        let kept = (plain && self.call.chained().is_none()).then(|| {
+            let name = git.process.pid().to_string();
+            Kept::keep(self.repo, world::index_path(self.repo), &name, self.sharing)
+        });
+        guard::keep_for(duty, git.process, || {
+            if let Some(kept) = kept {
+                kept.forget();
+            }
+        })
+        .map_err(Refusal::from)
+    }
+
+    /// Whether somebody may be typing a message while the lock is held: git tells hooks when nobody will.
+    fn opens_editor(&self) -> bool {
+        let commit = matches!(self.call.event, Event::PreCommit | Event::PrepareCommitMsg);
+        commit && env::get("GIT_EDITOR").is_none_or(|editor| editor != ":")
+    }
+
+    fn refusal(&self, error: Error) -> Refusal {
+        let hint = match (&error, self.call.event) {
+            (Error::Busy { .. } | Error::ChangedMeanwhile { .. }, event) => match event {
+                Event::ApplypatchMsg => {
+                    Some("`git am --continue` tries again, `git am --abort` puts it back".to_owned())
+                }
+                Event::PrepareCommitMsg => self.unfinished().or_else(|| error.hint()),
+                _ => error.hint(),
+            },
+            _ => error.hint(),
+        };
+        Refusal { error, hint }
+    }
+
+    /// How to go on with what has changed the files already.
+    fn unfinished(&self) -> Option<String> {
+        let git_dir = self.repo.git_dir()?;
+        let states = [("MERGE_HEAD", "merge"), ("CHERRY_PICK_HEAD", "cherry-pick"), ("REVERT_HEAD", "revert")];
+        let (_, verb) = states.into_iter().find(|(file, _)| git_dir.join(file).exists())?;
+        let rebase = ["rebase-merge", "rebase-apply"].iter().any(|state| git_dir.join(state).exists());
+        let verb = if rebase { "rebase" } else { verb };
+        Some(format!("finish with `git {verb} --continue`, or put it back with `git {verb} --abort`"))
+    }
+
+    /// The same git command, waiting for its turn before git has taken any lock of its own.
+    fn way_out(&self) -> String {
+        let words = self.git.as_ref().map_or(&[][..], |git| &git.command);
+        let words: Vec<_> = words.iter().map(|word| crate::error::quoted(Path::new(word))).collect();
+        let command = if words.is_empty() { "git …".to_owned() } else { words.join(" ") };
+        format!(
+            "`repoguard exec -- {command}` waits for its turn; git holds a lock of its own here, so this hook cannot"
+        )
+    }
+}

@@ -1,0 +1,112 @@
+//! What does git run? The text of our scripts, how to recognise one, and which program it starts.
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
+
+use super::Event;
+use crate::{env, fs, repo::path_of, sys};
+
+const TEMPLATE: &str = include_str!("../../hooks/hook.sh");
+/// What begins the line by which we know our own, whatever its version.
+const MARK: &[u8] = b"# repoguard-hook ";
+/// What begins the line that names the program.
+const BINARY: &[u8] = b"\nbinary='";
+/// Where programs are installed that are not on the `PATH` of a program with windows; in the script, too.
+const USUAL: [&str; 2] = ["/opt/homebrew/bin", "/usr/local/bin"];
+/// The same, below the home directory.
+const USUAL_AT_HOME: [&str; 2] = [".cargo/bin", ".local/bin"];
+
+/// What a hook does when no repoguard is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IfMissing {
+    /// Refuses, where that is not too late, and tells the ways out.
+    #[default]
+    Refuse,
+    /// Warns and goes on.
+    Warn,
+}
+
+/// The script of a hook.
+pub(super) fn text(event: Event, binary: &Path, if_missing: IfMissing) -> Vec<u8> {
+    let if_missing = match if_missing {
+        IfMissing::Refuse => "refuse",
+        IfMissing::Warn => "warn",
+    };
+    let filled = TEMPLATE.replace("@HOOK@", event.name()).replace("@IF_MISSING@", if_missing);
+    let (before, after) = filled.split_once("@BINARY@").unwrap_or((&filled, ""));
+    [before.as_bytes(), &quoted(binary.as_os_str()), after.as_bytes()].concat()
+}
+
+/// Tells whether a script is one of ours.
+pub(super) fn is_ours(text: &[u8]) -> bool {
+    text.split(|byte| *byte == b'\n').take(3).any(|line| line.starts_with(MARK))
+}
+
+/// Tells whether a script of somebody else's runs `repoguard hook EVENT`, in a line that is no comment.
+pub(super) fn calls(text: &[u8], event: Event) -> bool {
+    let text = String::from_utf8_lossy(text);
+    let lines = text.lines().map(str::trim_start).filter(|line| !line.starts_with('#'));
+    lines.into_iter().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().map(|word| word.trim_matches(['"', '\''])).collect();
+        words.windows(3).any(|words| words[0].ends_with("repoguard") && words[1] == "hook" && words[2] == event.name())
+    })
+}
+
+/// The line that makes a script of somebody else's run the guard.
+pub(super) fn line(event: Event) -> String {
+    format!("repoguard hook {} \"$@\"", event.name())
+}
+
+/// Tells whether a script of ours will find a program to start: the one it names, or another one.
+pub(super) fn finds_program(text: &[u8]) -> bool {
+    named_program(text).is_some_and(|program| fs::is_executable(&program)) || found().next().is_some()
+}
+
+/// The program that a script of ours names.
+fn named_program(text: &[u8]) -> Option<PathBuf> {
+    let start = text.windows(BINARY.len()).position(|window| window == BINARY)? + BINARY.len();
+    let (mut rest, mut path) = (&text[start..], Vec::new());
+    loop {
+        let end = rest.iter().position(|byte| *byte == b'\'')?;
+        path.extend_from_slice(&rest[..end]);
+        match rest[end..].strip_prefix(br"'\''") {
+            Some(more) => {
+                path.push(b'\'');
+                rest = more;
+            }
+            None => return Some(path_of(&path)),
+        }
+    }
+}
+
+/// The name of a program that lasts longest: the one on `PATH`, where that is the same program. Package managers keep
+/// that one, and change where it leads.
+pub(super) fn lasting(program: PathBuf) -> PathBuf {
+    let Ok(real) = program.canonicalize() else { return program };
+    found().find(|found| found.canonicalize().is_ok_and(|found| found == real)).unwrap_or(program)
+}
+
+/// Where a repoguard is found by its name.
+pub(super) fn found() -> impl Iterator<Item = PathBuf> {
+    let path = env::get("PATH").unwrap_or_default();
+    let path: Vec<PathBuf> = std::env::split_paths(&path).filter(|directory| directory.is_absolute()).collect();
+    let home = env::get("HOME").map(PathBuf::from);
+    let at_home = home.into_iter().flat_map(|home| USUAL_AT_HOME.map(|directory| home.join(directory)));
+    let all = path.into_iter().chain(at_home).chain(USUAL.map(PathBuf::from));
+    all.map(|directory| directory.join("repoguard")).filter(|program| fs::is_executable(program))
+}
+
+/// A text as one word of a shell.
+pub(super) fn quoted(text: &OsStr) -> Vec<u8> {
+    let mut word = vec![b'\''];
+    for byte in sys::bytes(text).iter() {
+        match byte {
+            b'\'' => word.extend_from_slice(br"'\''"),
+            byte => word.push(*byte),
+        }
+    }
+    word.push(b'\'');
+    word
+}

@@ -1,0 +1,140 @@
+//! Which files does a hook have? What git runs, what was kept beside it, and where others put ours.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    CHAINED, Event,
+    managers::{self, Manager},
+    script,
+};
+use crate::{
+    error::{Error, Result},
+    sys::{self, FileId},
+};
+
+/// A hook that is larger is compared with nothing.
+const MOST_BYTES: u64 = 16 << 20;
+
+/// A hook's files in a directory.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) event: Event,
+    /// What git runs.
+    pub(super) path: PathBuf,
+    pub(super) file: Option<File>,
+    /// What was there before us, and runs after the guard.
+    pub(super) chained_path: PathBuf,
+    pub(super) chained: Option<File>,
+    /// Where pre-commit and prek put, and run, what they find.
+    pub(super) legacy_path: PathBuf,
+    pub(super) legacy: Option<File>,
+    /// Where lefthook puts what it finds, and does not run it.
+    pub(super) old_path: PathBuf,
+    pub(super) old: Option<File>,
+}
+
+/// One file of them.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) id: FileId,
+    /// What is wrong with it as a hook: what it is instead of a file.
+    wrong: Option<&'static str>,
+    /// Where it points, if it is a symbolic link.
+    target: Option<PathBuf>,
+    mode: u32,
+    /// What is in it; nothing where it cannot be read.
+    pub(super) text: Vec<u8>,
+}
+
+impl Slot {
+    /// Looks; opens nothing that could block.
+    pub(super) fn of(directory: &Path, event: Event) -> Self {
+        let path = directory.join(event.name());
+        let beside = |suffix| {
+            let beside = with_suffix(&path, suffix);
+            let file = File::look(&beside);
+            (beside, file)
+        };
+        let (chained_path, chained) = beside(CHAINED);
+        let (legacy_path, legacy) = beside(".legacy");
+        let (old_path, old) = beside(".old");
+        let file = File::look(&path);
+        Self { event, path, file, chained_path, chained, legacy_path, legacy, old_path, old }
+    }
+
+    /// Refuses what cannot be a hook where there should be one.
+    pub(super) fn check(&self) -> Result<()> {
+        for (path, file) in [(&self.path, &self.file), (&self.chained_path, &self.chained)] {
+            if let Some(kind) = file.as_ref().and_then(|file| file.wrong) {
+                return Err(Error::NotAFile { path: path.clone(), kind, expected: "a hook" });
+            }
+        }
+        Ok(())
+    }
+
+    /// The files of ours that others put away.
+    pub(super) fn displaced(&self) -> impl Iterator<Item = &PathBuf> {
+        let places = [(&self.legacy_path, &self.legacy), (&self.old_path, &self.old)];
+        places.into_iter().filter(|(_, file)| file.as_ref().is_some_and(File::is_ours)).map(|(path, _)| path)
+    }
+
+    /// Whether what was kept before need not be kept beside the hook that git runs now.
+    pub(super) fn chained_is_superseded(&self) -> bool {
+        let (Some(file), Some(chained)) = (&self.file, &self.chained) else { return false };
+        chained.id == file.id || chained.equals(file) || managers::is_older(&chained.text, &file.text)
+    }
+
+    /// The program whose hook runs ours, which it found there and put away.
+    pub(super) fn run_by(&self) -> Option<&'static Manager> {
+        let manager = self.file.as_ref().and_then(File::manager).filter(|manager| manager.runs_legacy);
+        manager.filter(|_| self.legacy.as_ref().is_some_and(File::is_ours))
+    }
+}
+
+impl File {
+    fn look(path: &Path) -> Option<Self> {
+        let entry = std::fs::symlink_metadata(path).ok()?;
+        let target = entry.is_symlink().then(|| std::fs::read_link(path).unwrap_or_default());
+        // Where a link points nowhere, the link is all there is.
+        let metadata = std::fs::metadata(path).unwrap_or_else(|_| entry.clone());
+        let dangling = metadata.is_symlink();
+        let wrong = (!metadata.is_file() && !dangling).then(|| sys::kind(&metadata));
+        let readable = metadata.is_file() && metadata.len() <= MOST_BYTES;
+        let text = readable.then(|| std::fs::read(path).ok()).flatten().unwrap_or_default();
+        let mode = if dangling { 0 } else { sys::mode(&metadata) };
+        Some(Self { id: sys::identity(&entry), wrong, target, mode, text })
+    }
+
+    /// Whether it is a script of ours, also through a link.
+    pub(super) fn is_ours(&self) -> bool {
+        script::is_ours(&self.text)
+    }
+
+    pub(super) fn is_link(&self) -> bool {
+        self.target.is_some()
+    }
+
+    /// Whether git can run it.
+    pub(super) fn is_executable(&self) -> bool {
+        self.wrong.is_none() && self.mode & 0o111 != 0
+    }
+
+    pub(super) fn manager(&self) -> Option<&'static Manager> {
+        managers::of(&self.text)
+    }
+
+    /// Whether both are the same in all that matters to git and to their owner.
+    pub(super) fn equals(&self, other: &Self) -> bool {
+        let same = (&self.target, self.mode, &self.text) == (&other.target, other.mode, &other.text);
+        same && (self.is_link() || !self.text.is_empty())
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}

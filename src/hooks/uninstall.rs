@@ -1,0 +1,126 @@
+//! How do our scripts go away again? What was there before us comes back, byte for byte.
+//!
+//! Also what others made of our scripts goes, and what we kept is where it would be if we had never been here.
+
+use std::path::PathBuf;
+
+use super::{
+    Event,
+    change::{self, Change},
+    install::Lock,
+    managers,
+    manifest::Manifest,
+    place::Place,
+    slot::{File, Slot},
+};
+use crate::{error::Result, fs, repo::Repo};
+
+/// What came of an uninstall.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Uninstalled {
+    /// What was changed; nothing where nothing was installed.
+    pub hooks: Vec<Removed>,
+}
+
+/// A hook that was taken away.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Removed {
+    /// Which.
+    pub event: Event,
+    /// `removed`, `restored` (what was there before us is back), or `left` (what we kept could not go back, because git
+    /// runs another hook there now).
+    pub change: &'static str,
+    /// The hook; with `left`, the file that was left.
+    pub path: PathBuf,
+}
+
+/// Uninstalls the hooks, in every directory of this repository. Waits up to ten seconds for another install.
+///
+/// A directory outside of the repository is only touched where an install from here wrote to it.
+///
+/// # Errors
+/// [`crate::Error::NoRepository`], [`crate::Error::Git`], [`crate::Error::Io`]. After an error all is as before.
+pub fn uninstall(repo: &Repo) -> Result<Uninstalled> {
+    let place = Place::of(repo)?;
+    let _lock = Lock::take(repo, place.sharing)?;
+    let manifest_path = repo.hooks_manifest().unwrap_or_default();
+    let manifest = Manifest::read(&manifest_path).unwrap_or_default();
+    let mut directories = manifest.directories(&place.common);
+    directories.push(place.default.clone());
+    if place.is_own() {
+        directories.push(place.directory.clone());
+    }
+    directories.retain(|directory| directory.is_dir() && managers::husky(directory).is_none());
+    directories.sort();
+    directories.dedup();
+    let mut change = Change::new(repo, place.sharing);
+    let mut done = Uninstalled::default();
+    for event in Event::ALL {
+        let values = place.configured(event);
+        let script = place.configured_script(event);
+        if !values.is_empty() {
+            change.remove_section(values)?;
+            done.hooks.push(Removed { event, change: "removed", path: script.clone() });
+        }
+        if script.exists() {
+            change.remove(&script)?;
+        }
+    }
+    for directory in &directories {
+        change::tidy(directory);
+        for event in Event::ALL {
+            done.hooks.extend(clear(&mut change, &Slot::of(directory, event))?);
+        }
+    }
+    if manifest_path.exists() {
+        change.remove(&manifest_path)?;
+    }
+    change.finish();
+    for directory in directories.iter().filter(|directory| manifest.created(&place.common, directory)) {
+        fs::remove_directory(directory);
+    }
+    if let Some(scripts) = place.configured_script(Event::PreCommit).parent() {
+        fs::remove_directory(scripts);
+    }
+    Ok(done)
+}
+
+/// Takes one hook away.
+fn clear(change: &mut Change<'_>, slot: &Slot) -> Result<Option<Removed>> {
+    let ours = slot.file.as_ref().is_some_and(|file| file.is_ours() && !file.is_link());
+    let is_ours = |file: &Option<File>| file.as_ref().is_some_and(File::is_ours);
+    let mut taken = None;
+    let mut result = match (&slot.file, &slot.chained) {
+        (Some(_), None) if ours => {
+            change.remove(&slot.path)?;
+            Some(("removed", &slot.path))
+        }
+        (_, None) => None,
+        (file, Some(_)) if ours || file.is_none() => {
+            change.shift(&slot.chained_path, &slot.path)?;
+            Some(("restored", &slot.path))
+        }
+        _ if slot.chained_is_superseded() => {
+            change.remove(&slot.chained_path)?;
+            Some(("restored", &slot.path))
+        }
+        _ => {
+            let places = [(&slot.legacy_path, &slot.legacy), (&slot.old_path, &slot.old)];
+            taken = places.into_iter().find(|(_, file)| is_ours(file)).map(|(path, _)| path);
+            match taken {
+                Some(place) => {
+                    change.shift(&slot.chained_path, place)?;
+                    Some(("restored", place))
+                }
+                None => Some(("left", &slot.chained_path)),
+            }
+        }
+    };
+    for displaced in slot.displaced().filter(|displaced| Some(*displaced) != taken) {
+        change.remove(displaced)?;
+        result = result.or(Some(("removed", displaced)));
+    }
+    Ok(result.map(|(change, path)| Removed { event: slot.event, change, path: path.clone() }))
+}

@@ -1,0 +1,110 @@
+//! Has somebody changed what a git command was about to use? HEAD and index, before and after a wait.
+//!
+//! # Format
+//! `<common dir>/repoguard/index/<name>`: a hard link to an index as it was. Git never writes into an index but puts a new
+//! file in its place, so a link keeps what was there, however large, at the price of one system call. As long as both are
+//! the same file nothing has changed; else git tells the entries of both.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    env,
+    error::Result,
+    fs::{self, Sharing},
+    repo::{Head, Repo},
+    sys,
+};
+
+/// HEAD and index of a worktree at one moment.
+pub(super) struct World {
+    head: Option<Head>,
+    index: Kept,
+}
+
+/// An index as it was.
+pub(super) struct Kept {
+    index: PathBuf,
+    /// `None` where there was no index, or none could be kept.
+    link: Option<PathBuf>,
+}
+
+impl World {
+    /// Looks at it now.
+    pub(super) fn look(repo: &Repo, sharing: Sharing) -> Self {
+        let head = repo.worktree().and_then(|worktree| repo.head(&worktree));
+        let name = format!("wait-{}", std::process::id());
+        Self { head, index: Kept::keep(repo, index_path(repo), &name, sharing) }
+    }
+
+    /// What has changed since, in words.
+    ///
+    /// # Errors
+    /// When git cannot tell: then it must be taken for changed.
+    pub(super) fn changed(&self, repo: &Repo, with_index: bool) -> Result<Option<String>> {
+        let now = repo.worktree().and_then(|worktree| repo.head(&worktree));
+        if let (Some(before), Some(now)) = (&self.head, &now)
+            && before != now
+        {
+            return Ok(Some(format!("HEAD moved from {before} to {now}")));
+        }
+        if with_index && self.index.has_changed(repo)? {
+            return Ok(Some("other files were staged".to_owned()));
+        }
+        Ok(None)
+    }
+
+    /// It is needed no longer.
+    pub(super) fn forget(self) {
+        self.index.forget();
+    }
+}
+
+impl Kept {
+    /// Keeps the index that is there now under a name of ours.
+    pub(super) fn keep(repo: &Repo, index: PathBuf, name: &str, sharing: Sharing) -> Self {
+        let link = repo.index_dir().map(|directory| directory.join(name));
+        let link = link.filter(|link| fs::link(&index, link, sharing).is_ok());
+        Self { index, link }
+    }
+
+    /// The one that was kept under this name, if it was.
+    pub(super) fn find(repo: &Repo, index: PathBuf, name: &str) -> Option<Self> {
+        let link = repo.index_dir()?.join(name);
+        std::fs::symlink_metadata(&link).is_ok().then_some(Self { index, link: Some(link) })
+    }
+
+    /// Tells whether the entries differ from those that are there now.
+    ///
+    /// # Errors
+    /// When git cannot tell.
+    pub(super) fn has_changed(&self, repo: &Repo) -> Result<bool> {
+        let identity = |path: &Path| std::fs::metadata(path).ok().map(|metadata| sys::identity(&metadata));
+        let Some(link) = &self.link else { return Ok(identity(&self.index).is_some()) };
+        if identity(link) == identity(&self.index) {
+            return Ok(false);
+        }
+        Ok(repo.index_entries(link)? != repo.index_entries(&self.index)?)
+    }
+
+    /// It is needed no longer.
+    pub(super) fn forget(self) {
+        if let Some(link) = &self.link {
+            fs::remove(link);
+        }
+    }
+}
+
+/// The index that the git command of this hook uses.
+pub(super) fn index_path(repo: &Repo) -> PathBuf {
+    let own = repo.git_dir().unwrap_or(repo.root()).join("index");
+    match env::get("GIT_INDEX_FILE").map(std::path::absolute) {
+        Some(Ok(path)) => path,
+        _ => own,
+    }
+}
+
+/// Whether git holds its own `index.lock` while this hook runs, as in `commit -a` and `commit PATH`: then the index that it
+/// uses is that file, or one that ends like it.
+pub(super) fn git_holds_its_index() -> bool {
+    env::get("GIT_INDEX_FILE").is_some_and(|path| sys::bytes(&path).ends_with(b".lock"))
+}

@@ -1,0 +1,58 @@
+//! Whose token is this? The hold or the request that was made under it.
+
+use std::time::Duration;
+
+use super::{Holder, Waiting, cycle, family::Token, queue::Queue, record::Table};
+use crate::{error::Error, fs::Sharing, repo::Repo, sys};
+
+/// What a token stands for.
+pub(crate) enum Found {
+    /// A live hold.
+    Hold(Box<Holder>),
+    /// A request that waits, and a descriptor that tells when it waits no longer.
+    Request(Box<Holder>, Option<sys::Fd>),
+}
+
+/// Finds what a token stands for; `None` when it is wrong, or its hold is over. Takes no lock and never blocks.
+pub(crate) fn find(repo: &Repo, token: &Token) -> Option<Found> {
+    let digest = token.digest();
+    let ours = |record: &Holder| record.token_sha256.as_deref() == Some(&digest);
+    let held = || Table::new(repo.holders_dir()?, Sharing::default()).live().into_iter().find(ours);
+    if let Some(hold) = held() {
+        return Some(Found::Hold(Box::new(hold)));
+    }
+    let queue = Queue::new(repo.queue_dir()?, Sharing::default());
+    let waiting = queue.requests().into_iter().find(ours).and_then(|request| {
+        let ticket = queue.before(Some(request.id + 1), &request.resources, &mut |number| number != request.id)?;
+        Some(Found::Request(Box::new(request), ticket.writer))
+    });
+    // It may have got the lock since we looked for its hold.
+    waiting.or_else(|| held().map(|hold| Found::Hold(Box::new(hold))))
+}
+
+/// Tells how a request stands that waits elsewhere.
+pub(crate) fn tell_waiting(repo: &Repo, request: &Holder, waited: Duration, tell: &mut dyn FnMut(&Waiting<'_>)) {
+    let look = || in_the_way(repo, request);
+    tell(&Waiting { waited, what: &what(repo, request), look: &look });
+}
+
+/// The error for a request that waits elsewhere, and longer than its asker wants to.
+pub(crate) fn still_waits(repo: &Repo, request: &Holder, waited: Duration) -> Error {
+    let (holders, ahead) = in_the_way(repo, request);
+    Error::Busy { what: what(repo, request), holders, ahead, waited }
+}
+
+fn what(repo: &Repo, request: &Holder) -> String {
+    format!("the lock of `{}` ({})", repo.root().display(), request.scope)
+}
+
+/// Who holds what a request waits for, and who waits before it.
+fn in_the_way(repo: &Repo, request: &Holder) -> (Vec<Holder>, Vec<Holder>) {
+    let table = repo.holders_dir().map(|directory| Table::new(directory, Sharing::default()));
+    let queue = repo.queue_dir().map(|directory| Queue::new(directory, Sharing::default()));
+    let mut holders = table.as_ref().map(Table::live).unwrap_or_default();
+    let mut ahead = queue.as_ref().map(Queue::requests).unwrap_or_default();
+    holders.retain(|hold| cycle::conflict(hold, request));
+    ahead.retain(|other| other.id < request.id && cycle::conflict(other, request));
+    (holders, ahead)
+}

@@ -1,0 +1,42 @@
+//! Leaving the session of whoever started us: a background process that nobody waits for.
+
+use std::fs::{self, OpenOptions};
+
+use super::FdNumber;
+
+/// Cuts this process off from whoever started it: a session of its own, `/` as working directory, no terminal, standard
+/// input and outputs at `/dev/null`, and no open file but those in `keep`. Who waits for the end of a pipe that it
+/// inherited does not wait for this process.
+///
+/// For the child of a fork only: files that are still owned by values in its memory are closed, so those must never be
+/// dropped.
+pub(crate) fn leave_session(keep: &[FdNumber]) {
+    super::signal::listen_no_more();
+    let _ = rustix::process::setsid();
+    let _ = rustix::process::chdir("/");
+    // Where there is no `/dev/null` they are just closed.
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+    if let Ok(null) = &null {
+        let _ = rustix::stdio::dup2_stdin(null);
+        let _ = rustix::stdio::dup2_stdout(null);
+        let _ = rustix::stdio::dup2_stderr(null);
+    }
+    let first = if null.is_ok() { 3 } else { 0 };
+    let open: Vec<i32> = match fs::read_dir("/dev/fd") {
+        Ok(entries) => entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect(),
+        Err(_) => (0..1024).collect(),
+    };
+    for number in open.into_iter().filter(|&number| number >= first) {
+        if !keep.contains(&number) {
+            close(number);
+        }
+    }
+    // Closed above, under its number.
+    std::mem::forget(null);
+}
+
+#[expect(unsafe_code, reason = "descriptors that came from elsewhere are known only by their numbers")]
+fn close(number: i32) {
+    // SAFETY: the caller promises that no value that owns this descriptor is ever used or dropped again.
+    unsafe { libc::close(number) };
+}

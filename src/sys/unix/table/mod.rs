@@ -1,0 +1,172 @@
+//! What does the system tell about other processes? Who is above and below whom, who is stopped or has ended.
+//!
+//! What the system keeps is read by `procfs` or `macos`, which have the same functions; the rest follows from it.
+
+#[cfg(target_os = "macos")]
+mod macos;
+#[cfg(not(target_os = "macos"))]
+mod procfs;
+
+use std::{collections::HashMap, os::fd::OwnedFd, time::Duration};
+
+use rustix::process::Pid;
+
+#[cfg(target_os = "macos")]
+use self::macos as system;
+#[cfg(not(target_os = "macos"))]
+use self::procfs as system;
+pub(crate) use self::system::*;
+use super::process::{boot_ms, parent};
+use crate::sys::Event;
+
+/// What the system tells of a process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProcessState {
+    pub(crate) parent: u32,
+    /// When it started, as the system keeps it: the same for as long as it lives, and different for the next of its
+    /// number.
+    start: u64,
+    /// When it started, in milliseconds since the machine's boot, as [`boot_ms`] counts; not quite precise.
+    pub(crate) started_ms: u64,
+    /// Stopped by a signal (Ctrl-Z) or a debugger.
+    pub(crate) stopped: bool,
+    /// Ended, but not yet reaped.
+    pub(crate) zombie: bool,
+}
+
+/// Tells whether a process of which a record was written at `boot_ms` still runs. `None`: cannot tell.
+pub(crate) fn still_runs(pid: u32, boot_ms: u64) -> Option<bool> {
+    match process_state(pid) {
+        Some(state) => Some(!state.zombie && state.started_ms <= boot_ms + system::START_PRECISION_MS),
+        None if system::is_complete() => Some(false),
+        None => {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+            Some(rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+        }
+    }
+}
+
+/// The processes above this one, nearest first.
+pub(crate) fn ancestors() -> Vec<u32> {
+    let mut chain = Vec::new();
+    let mut pid = parent();
+    while pid > 0 && !chain.contains(&pid) {
+        chain.push(pid);
+        pid = process_state(pid).map_or(0, |state| state.parent);
+    }
+    chain
+}
+
+/// All processes below `root`, children before grandchildren.
+pub(crate) fn descendants(root: u32) -> Vec<u32> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for pid in all_processes() {
+        if let Some(state) = process_state(pid).filter(|state| !state.zombie) {
+            children.entry(state.parent).or_default().push(pid);
+        }
+    }
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        found.extend(children.remove(&pid).unwrap_or_default());
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// A process that may not be our child, and that cannot be taken for a later one with the same number. To be opened by
+/// the process that waits for it: a fork does not hand it down.
+pub(crate) struct Process {
+    pid: u32,
+    start: Option<u64>,
+    /// Becomes readable when it has ended.
+    handle: Option<OwnedFd>,
+}
+
+impl Process {
+    /// Takes hold of a process that exists now.
+    pub(crate) fn open(pid: u32) -> Self {
+        Self { pid, start: process_state(pid).map(|state| state.start), handle: system::watch(pid) }
+    }
+
+    /// Its number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Tells whether it has ended; a process that nobody has reaped yet has.
+    pub(crate) fn has_ended(&self) -> bool {
+        match (process_state(self.pid), self.start) {
+            (Some(state), start) => state.zombie || start.is_none_or(|start| state.start != start),
+            (None, _) => still_runs(self.pid, boot_ms()) != Some(true),
+        }
+    }
+
+    /// Tells whether it is stopped.
+    pub(crate) fn is_stopped(&self) -> bool {
+        !self.has_ended() && process_state(self.pid).is_some_and(|state| state.stopped)
+    }
+
+    /// Waits until it has ended, a signal has come, or the time is over.
+    pub(crate) fn wait(&self, signals: &crate::sys::Signals, timeout: Option<Duration>) {
+        /// How often to look where the system gives no handle for it.
+        const LOOK: Duration = Duration::from_millis(20);
+        let handle = self.handle.as_ref().map(|handle| Event::Readable(crate::sys::fd(handle)));
+        let timeout = if handle.is_some() { timeout } else { Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK))) };
+        let events: Vec<Event<'_>> = [Event::Readable(signals.fd())].into_iter().chain(handle).collect();
+        // Whatever it says, the caller looks again.
+        drop(crate::sys::poll(&events, timeout));
+    }
+
+    /// It and all processes below it.
+    pub(crate) fn tree(&self) -> Vec<u32> {
+        if self.has_ended() {
+            return Vec::new();
+        }
+        let mut tree = descendants(self.pid);
+        tree.insert(0, self.pid);
+        tree
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_in_the_table_with_its_program() {
+        let pid = std::process::id();
+        let state = process_state(pid).expect("a state");
+        assert_eq!(state.parent, parent());
+        assert!(!state.zombie && state.started_ms <= boot_ms() + system::START_PRECISION_MS);
+        assert!(all_processes().contains(&pid));
+        assert_eq!(process_owner(pid), Some(crate::sys::effective_user()));
+        assert_eq!(command_line(pid), Some(std::env::args().collect()));
+        let program = std::env::current_exe().and_then(std::fs::canonicalize).expect("a program");
+        assert_eq!(executable(pid), Some(program));
+    }
+
+    #[test]
+    fn handle_is_readable_when_the_process_has_ended_and_not_before() {
+        let Ok(crate::sys::Forked::Parent(pid)) = fork_sleeper() else { panic!("a child") };
+        let process = Process::open(pid);
+        let ready = |timeout| {
+            let handle = process.handle.as_ref().expect("a handle");
+            crate::sys::poll(&[Event::Readable(crate::sys::fd(handle))], Some(timeout)).expect("poll")[0]
+        };
+        assert!(!process.has_ended() && !ready(Duration::ZERO));
+        assert!(crate::sys::send(pid, crate::sys::KILL));
+        assert!(ready(Duration::from_secs(10)));
+        crate::sys::reap(pid);
+        assert!(process.has_ended() && ready(Duration::ZERO));
+    }
+
+    fn fork_sleeper() -> std::io::Result<crate::sys::Forked> {
+        let forked = crate::sys::fork()?;
+        if matches!(forked, crate::sys::Forked::Child) {
+            let _ = rustix::event::poll(&mut [], Some(&rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 }));
+            crate::sys::exit_now(0)
+        }
+        Ok(forked)
+    }
+}

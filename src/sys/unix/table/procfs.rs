@@ -1,0 +1,86 @@
+//! The table of processes in `/proc`, as Linux keeps it; a system without `/proc` answers "unknown". See proc(5).
+
+use std::{
+    ffi::OsString,
+    fs,
+    os::{
+        fd::OwnedFd,
+        unix::ffi::{OsStrExt as _, OsStringExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use super::ProcessState;
+
+/// Milliseconds of a clock tick in `/proc/PID/stat`: Linux shows 100 a second on every platform.
+const TICK_MS: u64 = 10;
+
+/// How far [`ProcessState::started_ms`] may be from the truth.
+pub(super) const START_PRECISION_MS: u64 = TICK_MS;
+
+/// Tells whether a process that the table does not show has ended: there is a table.
+pub(super) fn is_complete() -> bool {
+    Path::new("/proc/self/stat").exists()
+}
+
+/// Reads the state of a process; `None` when there is none (or no `/proc`).
+pub(crate) fn process_state(pid: u32) -> Option<ProcessState> {
+    // The command's name stands in parentheses and may hold anything, parentheses included.
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(end + 2..)?).ok()?;
+    let mut fields = rest.split(' ');
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    let ticks: u64 = fields.nth(17)?.parse().ok()?;
+    Some(ProcessState {
+        parent,
+        start: ticks,
+        started_ms: ticks * TICK_MS,
+        stopped: matches!(state, "T" | "t"),
+        zombie: matches!(state, "Z" | "X"),
+    })
+}
+
+/// All processes that this one can see.
+pub(crate) fn all_processes() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The command line of another process, if it may be read.
+pub(crate) fn command_line(pid: u32) -> Option<Vec<String>> {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words = raw.strip_suffix(&[0]).unwrap_or(&raw);
+    (!words.is_empty()).then(|| words.split(|&b| b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect())
+}
+
+/// The user that another process runs as.
+pub(crate) fn process_owner(pid: u32) -> Option<u32> {
+    fs::metadata(format!("/proc/{pid}")).ok().map(|metadata| crate::sys::owner(&metadata).0)
+}
+
+/// The directory of another process, if it may be read.
+pub(crate) fn working_directory(pid: u32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/cwd")).ok()
+}
+
+/// The program that a process runs, if it may be read; where it has been removed, the path that it had.
+pub(crate) fn executable(pid: u32) -> Option<PathBuf> {
+    let link = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let path = link.as_os_str().as_bytes();
+    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+    Some(OsString::from_vec(path.to_vec()).into())
+}
+
+/// A descriptor that becomes readable when the process has ended.
+#[cfg(target_os = "linux")]
+pub(super) fn watch(pid: u32) -> Option<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)?;
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn watch(_pid: u32) -> Option<OwnedFd> {
+    None
+}
