@@ -10,10 +10,13 @@ for binary in "$(command -v repoguard)" "${HOME-}/.cargo/bin/repoguard" /opt/hom
     [ -x "$binary" ] && exec "$binary" hook @HOOK@ --script "$0" -- "$@"
 done
 
-# Goes on without the guard: to the hook that was here before. Whoever moved this script runs that one itself.
+# Goes on without the guard, to the hook that was here before.
 go_on() {
+    chained=${0%.legacy}.repoguard-chained
     case $0 in
-    */@HOOK@) [ -x "$0.repoguard-chained" ] && exec "$0.repoguard-chained" "$@" ;;
+    */@HOOK@) [ -x "$chained" ] && exec "$chained" "$@" ;;
+    # What runs this one as the hook that it found must not be run by it.
+    */@HOOK@.legacy) [ -x "$chained" ] && ! grep -qs hook-impl "$chained" && exec "$chained" "$@" ;;
     esac
     exit 0
 }

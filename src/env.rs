@@ -12,6 +12,8 @@ pub(crate) const FENCE: &str = "REPOGUARD_FENCE";
 pub(crate) const LOCK_PATH: &str = "REPOGUARD_LOCK_PATH";
 /// What is held: `worktree`, `repo`, or `name NAME`, separated by commas; set for the command.
 pub(crate) const LOCK_SCOPE: &str = "REPOGUARD_LOCK_SCOPE";
+/// Set for an installed hook that is only tried: it answers, and does nothing.
+pub(crate) const TRIAL: &str = "REPOGUARD_TRIAL";
 /// What stands before each setting's name, as in `REPOGUARD_TIMEOUT`: the variable wins over git's configuration.
 pub(crate) const SETTING_PREFIX: &str = "REPOGUARD_";
 
@@ -68,6 +70,12 @@ pub fn ci_job() -> Option<String> {
 #[must_use]
 pub fn shell() -> OsString {
     get("SHELL").unwrap_or_else(|| "/bin/sh".into())
+}
+
+/// Tells whether this hook is only tried.
+#[must_use]
+pub fn is_trial() -> bool {
+    get(TRIAL).is_some()
 }
 
 /// Tells whether the hooks are to be skipped this time: `REPOGUARD=0`.

@@ -8,6 +8,7 @@
 //! | room | the question it answers |
 //! | --- | --- |
 //! | [`hooks`] | What do git's hooks guard, and how do they get and stay where git looks for them? |
+//! | [`doctor`] | Is the guard effective here? |
 //! | `hooks` | What do git's hooks guard, and how do they get into their place? |
 //! | `guard` | What does repoguard promise? acquire → compare → record → run → log → release |
 //! | `watcher` | What holds a lock when the process that took it must end? |
@@ -20,7 +21,7 @@
 //! | [`mod@error`], [`holder`], `env` | What can go wrong, who holds, which environment variables matter? |
 //!
 //! # Who may import whom
-//! `cli` > `hooks` > `guard` > `watcher` > `exec` > `store` > `lock` > `repo` > `fs` > `sys` > `error` > `holder`, `env`: imports go down only,
+//! `cli` > `doctor` > `hooks` > `guard` > `watcher` > `exec` > `store` > `lock` > `repo` > `fs` > `sys` > `error` > `holder`, `env`: imports go down only,
 //! and a test holds this table against the sources.
 //!
 //! # Invariants
@@ -47,6 +48,7 @@
 //! # Ok::<(), repoguard::Error>(())
 //! ```
 
+pub mod doctor;
 mod env;
 pub mod error;
 mod exec;
@@ -60,7 +62,7 @@ mod store;
 mod sys;
 mod watcher;
 
-pub use env::{ci_job, no_color, shell, skipped_once};
+pub use env::{ci_job, is_trial, no_color, shell, skipped_once};
 pub use error::{Error, Result};
 pub use exec::{Ending, Task, die_of, replace_by};
 pub use guard::{

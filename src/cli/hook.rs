@@ -69,6 +69,9 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
     let Some(event) = Event::from_name(&arguments.event) else {
         return Err(Usage(format!("`{}` is no hook that takes the lock", arguments.event)).into());
     };
+    if repoguard::is_trial() {
+        return Ok(Exit::Status(exit::status(hooks::ANSWER)));
+    }
     let mut call = Call { event, script: arguments.script, arguments: arguments.given, timeout: TIMEOUT };
     let mut input = None;
     if !repoguard::skipped_once() {
@@ -92,9 +95,8 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
 
 fn guard(context: &Context, call: &mut Call, input: &mut Option<Vec<u8>>) -> anyhow::Result<Result<(), Refusal>> {
     let directory = std::env::current_dir().context("cannot find the current directory")?;
-    // Git has made sure already that its owner can be trusted.
-    let repo = Repo::discover_of_any_owner(&directory)?;
-    let config = Config::load(&repo)?;
+    let repo = Repo::of_hook(&directory)?;
+    let config = Config::load_in_hook(&repo)?;
     if call.event == Event::PreReceive {
         call.timeout = PUSH_TIMEOUT;
         context.ui.repeat_every(PUSH_REPEAT);

@@ -296,7 +296,8 @@ fn survey_json(repo: &Repo, survey: &Survey) -> Value {
 
 fn survey_text(survey: &Survey) -> String {
     let mut text = String::new();
-    for seen in &survey.hooks {
+    let mut hooks = survey.hooks.iter().peekable();
+    while let Some(seen) = hooks.next() {
         let how = match (seen.state, seen.via, seen.by) {
             (State::Active, Some("script") | None, _) => String::new(),
             (State::Active, Some("config"), _) => ", named in the repository's configuration".to_owned(),
@@ -313,7 +314,8 @@ fn survey_text(survey: &Survey) -> String {
         if let Some(note) = &seen.note {
             let _ = writeln!(text, "  {note}");
         }
-        if let Some(hint) = &seen.hint {
+        // What is to be done about several is told once.
+        if let Some(hint) = seen.hint.as_ref().filter(|_| hooks.peek().is_none_or(|next| next.hint != seen.hint)) {
             let _ = writeln!(text, "  hint: {hint}");
         }
     }

@@ -3,6 +3,7 @@
 //! One verb is one file: its arguments (whose doc comments are its help) and `run`.
 
 mod acquire;
+mod doctor;
 mod exec;
 mod exit;
 mod hook;
@@ -71,6 +72,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "acquire", parser: acquire::Acquire::augment_args, run: acquire::acquire },
     Verb { name: "release", parser: acquire::Release::augment_args, run: acquire::release },
     Verb { name: "wait", parser: acquire::Wait::augment_args, run: acquire::wait },
+    Verb { name: "doctor", parser: doctor::Arguments::augment_args, run: doctor::run },
     Verb { name: "hook", parser: hook::Arguments::augment_args, run: hook::parsed },
     Verb { name: "hooks", parser: hooks::Arguments::augment_args, run: hooks::run },
     Verb { name: "completions", parser: manual::Completions::augment_args, run: manual::completions },

@@ -25,11 +25,14 @@ use std::{
     fs::File,
     io,
     path::Path,
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use crate::sys::{self, Signals};
+use crate::{
+    env,
+    sys::{self, Signals},
+};
 
 /// A command, and how long it may run.
 #[derive(Debug, Clone)]
@@ -111,6 +114,22 @@ pub fn replace_by(program: &Path, arguments: &[OsString], input: Option<&[u8]>) 
         error if sys::is_format_error(&error) => start(Path::new("/bin/sh"), &[program]),
         error => error,
     }
+}
+
+/// Runs a program with a short `PATH` and without a terminal, as a graphical client would, and tells whether it ends with
+/// `status` in time. It finds [`env::TRIAL`] in its environment.
+///
+/// # Errors
+/// When no process can be made.
+pub(crate) fn answers(program: &Path, directory: &Path, status: i32, within: Duration) -> io::Result<bool> {
+    let answer = sys::status_of_child(within, || {
+        let mut command = Command::new(program);
+        command.current_dir(directory).env("PATH", "/usr/bin:/bin").env(env::TRIAL, "1");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        drop(sys::replace_by(command));
+        -1
+    })?;
+    Ok(answer == Some(status))
 }
 
 /// What is done around a command; in the wrapper, or in the keeper where the wrapper was killed.

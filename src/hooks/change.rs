@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     fs::{self, Sharing},
     repo::Repo,
     sys,
@@ -120,8 +120,12 @@ impl<'a> Change<'a> {
 
     /// Gives what is there a second name to come back from; `false` when nothing is there.
     fn set_aside(&mut self, path: &Path) -> Result<bool> {
-        if std::fs::symlink_metadata(path).is_err() {
-            return Ok(false);
+        match std::fs::symlink_metadata(path) {
+            Err(_) => return Ok(false),
+            Ok(metadata) if metadata.is_dir() => {
+                return Err(Error::NotAFile { path: path.to_owned(), kind: "a directory", expected: "a file" });
+            }
+            Ok(_) => {}
         }
         let aside = aside(path);
         fs::remove(&aside);

@@ -8,10 +8,8 @@ use crate::sys::{self, Process};
 pub(super) struct Git {
     /// The one that holds until the end: the outermost of those that are each other's parents.
     pub(super) process: Process,
-    /// Its command line.
-    pub(super) command: Vec<String>,
-    /// The subcommand of the one that called the hook: `commit`, `merge`.
-    pub(super) verb: Option<String>,
+    /// The one that called the hook.
+    caller: u32,
 }
 
 impl Git {
@@ -21,16 +19,23 @@ impl Git {
     /// Shells and other programs may stand between it and us (hook managers), but none between it and the gits above it: who
     /// runs git from a script, an alias or a `rebase --exec` may live for hours. With `nearest` not even those.
     pub(super) fn find(nearest: bool) -> Option<Self> {
-        let ancestors = sys::ancestors();
-        let first = ancestors.iter().position(|&pid| is_git(pid))?;
-        let above = ancestors[first + 1..].iter().take_while(|&&pid| !nearest && is_git(pid)).count();
-        let last = first + above;
+        let mut above = sys::ancestors().skip_while(|&pid| !is_git(pid));
+        let caller = above.next()?;
+        let outermost = above.take_while(|&pid| !nearest && is_git(pid)).last().unwrap_or(caller);
         // Taken hold of before looking whether it is still above us: then it is the one that we mean.
-        let process = Process::open(ancestors[last]);
-        let still_ours = !process.has_ended() && sys::ancestors().contains(&ancestors[last]);
-        let command = sys::command_line(ancestors[last]).unwrap_or_else(|| vec!["git".to_owned()]);
-        let verb = verb(&sys::command_line(ancestors[first]).unwrap_or_default());
-        still_ours.then_some(Self { process, command, verb })
+        let process = Process::open(outermost);
+        let still_ours = sys::ancestors().any(|pid| pid == outermost);
+        still_ours.then_some(Self { process, caller })
+    }
+
+    /// The command line of the process that holds.
+    pub(super) fn command(&self) -> Vec<String> {
+        sys::command_line(self.process.pid()).unwrap_or_else(|| vec!["git".to_owned()])
+    }
+
+    /// The subcommand of the one that called the hook: `commit`, `merge`.
+    pub(super) fn verb(&self) -> Option<String> {
+        verb(&sys::command_line(self.caller).unwrap_or_default())
     }
 }
 
@@ -40,6 +45,7 @@ fn is_git(pid: u32) -> bool {
     let program = sys::executable(pid);
     let name = program.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
     let is_git = name.is_some_and(|name| name == "git" || name.starts_with("git-"));
+    // A program that is not git is not asked for more.
     is_git && !sys::command_line(pid).is_some_and(|command| is_server(&command))
 }
 

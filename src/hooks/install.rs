@@ -193,8 +193,6 @@ enum Plan {
     Keep,
     /// The same, in the place of what was kept before.
     KeepInstead,
-    /// The same; the program that is there runs what was kept before instead of ours.
-    HandOver,
 }
 
 fn plans(place: &Place, events: &[Event], options: &Options) -> Result<Vec<(Slot, Plan)>> {
@@ -222,10 +220,9 @@ fn plan(slot: &Slot, text: &[u8]) -> Result<Plan> {
         return Err(Error::HookNotMovable { path: slot.path.clone(), manager: manager.name });
     }
     match (&slot.chained, slot.run_by()) {
-        (None, Some(manager)) => Ok(write(&slot.legacy_path, &slot.legacy, manager.name)),
-        (None, None) => Ok(Plan::Keep),
         (Some(_), _) if slot.chained_is_superseded() => Ok(Plan::KeepInstead),
-        (Some(_), Some(_)) => Ok(Plan::HandOver),
+        (_, Some(manager)) => Ok(write(&slot.legacy_path, &slot.legacy, manager.name)),
+        (None, None) => Ok(Plan::Keep),
         (Some(_), None) => Err(Error::TwoHooks { hook: slot.path.clone(), kept: slot.chained_path.clone() }),
     }
 }
@@ -237,11 +234,9 @@ fn carry_out(change: &mut Change<'_>, slot: &Slot, plan: &Plan, text: &[u8]) -> 
             change.put(path, text, SCRIPT_MODE)?;
             (path, *via, if *new { "installed" } else { "updated" })
         }
-        Plan::Keep | Plan::KeepInstead | Plan::HandOver => {
-            match plan {
-                Plan::KeepInstead => change.remove(&slot.chained_path)?,
-                Plan::HandOver => change.shift(&slot.chained_path, &slot.legacy_path)?,
-                _ => {}
+        Plan::Keep | Plan::KeepInstead => {
+            if matches!(plan, Plan::KeepInstead) {
+                change.remove(&slot.chained_path)?;
             }
             change.keep(&slot.path, &slot.chained_path)?;
             change.put(&slot.path, text, SCRIPT_MODE)?;
@@ -249,12 +244,10 @@ fn carry_out(change: &mut Change<'_>, slot: &Slot, plan: &Plan, text: &[u8]) -> 
         }
     };
     // Where others put ours it is of no use any more.
-    for displaced in slot.displaced().filter(|displaced| *displaced != path && via == "script") {
-        if !(matches!(plan, Plan::HandOver) && *displaced == slot.legacy_path) {
-            change.remove(displaced)?;
-        }
+    for displaced in slot.displaced().filter(|_| via == "script") {
+        change.remove(displaced)?;
     }
-    let kept = matches!(plan, Plan::Keep | Plan::KeepInstead | Plan::HandOver);
+    let kept = matches!(plan, Plan::Keep | Plan::KeepInstead);
     let chained = (kept || slot.chained.is_some()) && via == "script";
     Ok(Installed {
         event: slot.event,

@@ -43,8 +43,13 @@ pub(super) fn of(text: &[u8]) -> Option<&'static Manager> {
 
 /// Whether one hook is only what a program made before it made the other one.
 pub(super) fn is_older(hook: &[u8], other: &[u8]) -> bool {
-    let manager = of(hook).filter(|manager| manager.generated);
-    manager.is_some() && manager == of(other)
+    let (Some(hook), Some(other)) = (of(hook), of(other)) else { return false };
+    hook.generated && (hook == other || hook.runs_legacy && other.runs_legacy)
+}
+
+/// Whether the hook at a path runs what was there before it as `NAME.legacy`.
+pub(super) fn runs_legacy(path: &Path) -> bool {
+    std::fs::read(path).is_ok_and(|text| of(&text).is_some_and(|manager| manager.runs_legacy))
 }
 
 /// The directory of the user's own hooks, where `directory` is one that husky writes anew whenever it likes.

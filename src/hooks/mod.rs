@@ -40,16 +40,21 @@ pub use script::IfMissing;
 pub use survey::{Seen, State, Survey, survey};
 pub use uninstall::{Removed, Uninstalled, uninstall};
 
+/// The exit status by which a hook that is only tried answers.
+pub const ANSWER: i32 = 42;
+
 /// What is added to the name of a hook that was there before ours.
 const CHAINED: &str = ".repoguard-chained";
+/// What pre-commit and prek add to the name of a hook that they find, and then run before their own.
+const LEGACY: &str = ".legacy";
 
-/// Where the hook is that stood here before a script of ours. `None` where the script does not stand where git looks: another
-/// program moved it away, and calls it as well as its own.
+/// Where the hook is that stood here before a script of ours. `None` where another program that moved our script away runs
+/// all it wants to run itself.
 fn chained(script: &Path, event: Event) -> Option<PathBuf> {
-    if script.file_name()? != event.name() {
-        return None;
+    let (name, path) = (script.file_name()?, script.with_file_name(format!("{}{CHAINED}", event.name())));
+    if name == event.name() {
+        return Some(path);
     }
-    let mut path = script.as_os_str().to_owned();
-    path.push(CHAINED);
-    Some(path.into())
+    // Those who run us as what they found must not be run by us: they would run us again.
+    (name == &*format!("{}{LEGACY}", event.name()) && !managers::runs_legacy(&path)).then_some(path)
 }

@@ -217,14 +217,14 @@ impl Hook<'_> {
     /// Whether refusing these changes of references leaves everything as it was: a checkout, reset or abort has changed
     /// index and files by now, a commit, merge or tag has not.
     fn can_refuse(&self, input: &[u8]) -> bool {
-        let verb = self.git.as_ref().and_then(|git| git.verb.as_deref()).unwrap_or_default();
+        let verb = self.git.as_ref().and_then(Git::verb).unwrap_or_default();
         let head = self.repo.worktree().and_then(|worktree| self.repo.head(&worktree));
         let branch = head.and_then(|head| head.branch);
         let text = String::from_utf8_lossy(input);
         text.lines().filter_map(|line| line.splitn(3, ' ').nth(2)).all(|name| match name {
-            "HEAD" => matches!(verb, "commit" | "update-ref" | "symbolic-ref"),
+            "HEAD" => matches!(verb.as_str(), "commit" | "update-ref" | "symbolic-ref"),
             "ORIG_HEAD" => verb == "merge",
-            name if Some(name) == branch.as_deref() => matches!(verb, "commit" | "update-ref"),
+            name if Some(name) == branch.as_deref() => matches!(verb.as_str(), "commit" | "update-ref"),
             name => name.starts_with("refs/"),
         })
     }
@@ -260,7 +260,7 @@ impl Hook<'_> {
     }
 
     fn request(&self, timeout: Duration) -> Request {
-        let command = self.git.as_ref().map(|git| holder::readable_command(&git.command));
+        let command = self.git.as_ref().map(|git| holder::readable_command(&git.command()));
         Request {
             timeout: Some(timeout),
             reason: env::ci_job(),
@@ -334,7 +334,7 @@ impl Hook<'_> {
 
     /// The same git command, waiting for its turn before git has taken any lock of its own.
     fn way_out(&self) -> String {
-        let words = self.git.as_ref().map_or(&[][..], |git| &git.command);
+        let words = self.git.as_ref().map(Git::command).unwrap_or_default();
         let words: Vec<_> = words.iter().map(|word| crate::error::quoted(Path::new(word))).collect();
         let command = if words.is_empty() { "git …".to_owned() } else { words.join(" ") };
         format!(

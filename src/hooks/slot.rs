@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    CHAINED, Event,
+    CHAINED, Event, LEGACY,
     managers::{self, Manager},
     script,
 };
@@ -59,7 +59,7 @@ impl Slot {
             (beside, file)
         };
         let (chained_path, chained) = beside(CHAINED);
-        let (legacy_path, legacy) = beside(".legacy");
+        let (legacy_path, legacy) = beside(LEGACY);
         let (old_path, old) = beside(".old");
         let file = File::look(&path);
         Self { event, path, file, chained_path, chained, legacy_path, legacy, old_path, old }

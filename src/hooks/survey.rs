@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Event,
+    Event, chained,
     manifest::Manifest,
     place::{HooksPath, Place, keys},
     script,
@@ -185,14 +185,11 @@ impl Looker<'_> {
         let mut seen = seen(slot.event, State::Active, slot.path.clone());
         let Some(file) = &slot.file else { return self.missing(slot, seen) };
         if file.is_ours() {
-            seen.chained = slot.chained.as_ref().map(|_| slot.chained_path.clone());
+            seen.chained = chained(&slot.path, slot.event).filter(|_| slot.chained.is_some());
             return seen.started("script", file);
         }
         if let (Some(manager), Some(legacy), true) = (slot.run_by(), &slot.legacy, file.is_executable()) {
-            if slot.chained.is_some() && !slot.chained_is_superseded() {
-                seen.note = Some(format!("`{}` is no longer run", slot.chained_path.display()));
-                seen.hint = Some(INSTALL.to_owned());
-            }
+            seen.chained = chained(&slot.legacy_path, slot.event).filter(|_| slot.chained.is_some());
             seen.path.clone_from(&slot.legacy_path);
             return seen.started(manager.name, legacy);
         }

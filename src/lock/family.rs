@@ -90,7 +90,7 @@ impl Family {
         if live.is_empty() {
             return Self::default();
         }
-        let ancestors = sys::ancestors();
+        let ancestors: Vec<u32> = sys::ancestors().collect();
         let ours = live.iter().filter(|(slot, hold)| {
             let pids = [Some(hold.pid), hold.keeper];
             let ancestor = same_pids(hold)
@@ -152,7 +152,7 @@ impl Family {
 pub(super) fn locked_around_us(part: &PartPlan, file: &LockFile, plan: &Plan) -> Result<bool> {
     let mut modes = sys::own_descriptor_locks(file.id());
     // Where the descriptor was closed for us (`flock -o`), the process that took the lock may still be above us.
-    let ancestors = sys::ancestors();
+    let ancestors: Vec<u32> = sys::ancestors().collect();
     let kernel = sys::kernel_locks(file.id());
     modes.extend(kernel.locks.iter().filter(|lock| ancestors.contains(&lock.pid)).map(|lock| lock.exclusive));
     if modes.is_empty() {

@@ -44,6 +44,18 @@ impl Config {
     /// # Errors
     /// [`Error::BrokenRepository`] when a configuration file is damaged.
     pub fn load(repo: &Repo) -> Result<Self> {
+        Self::read(repo, true)
+    }
+
+    /// As [`Config::load`] for a hook: git has read the configuration just now, and found nothing wrong with it.
+    ///
+    /// # Errors
+    /// As [`Config::load`], where there is anything in it for us.
+    pub fn load_in_hook(repo: &Repo) -> Result<Self> {
+        Self::read(repo, false)
+    }
+
+    fn read(repo: &Repo, check: bool) -> Result<Self> {
         let local = repo.common_dir().map(|common| common.join("config"));
         let mut config = Self::default();
         let mut ask_git =
@@ -58,7 +70,9 @@ impl Config {
                 Err(error) => return Err(Error::io("read", path)(error)),
             };
             ask_git |= mentions_us(&text);
-            config.shared_repository = parse(&path, &text)?;
+            if check || mentions(&text, b"sharedrepository") {
+                config.shared_repository = parse(&path, &text)?;
+            }
         }
         if ask_git {
             let directory = repo.git_dir().unwrap_or(repo.root());
@@ -111,8 +125,11 @@ fn parse(path: &Path, text: &[u8]) -> Result<Option<String>> {
 
 /// Tells whether a file may hold settings of ours. The hooks that we configure there are none.
 fn mentions_us(text: &[u8]) -> bool {
-    let contains = |word: &[u8]| text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word));
-    contains(b"[repoguard") || contains(b"[include")
+    mentions(text, b"[repoguard") || mentions(text, b"[include")
+}
+
+fn mentions(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word))
 }
 
 /// The system's and the user's configuration files, wherever a git may look for them.

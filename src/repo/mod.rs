@@ -74,6 +74,20 @@ impl Repo {
         Self::find(directory).map(|(repo, _)| repo)
     }
 
+    /// The repository whose git runs the hook that this process is: git starts hooks at the top of the worktree, or says with
+    /// `GIT_DIR` where the repository is, and has made sure that its owner can be trusted.
+    ///
+    /// # Errors
+    /// As [`Repo::discover_of_any_owner`].
+    pub fn of_hook(directory: &Path) -> Result<Self> {
+        let own = directory.join(".git");
+        let is_plain = env::get("GIT_DIR").is_none() && directory.is_absolute() && own.join("HEAD").is_file();
+        if is_plain {
+            return Self::from_dirs(own, Some(directory.to_owned()), directory);
+        }
+        Self::discover_of_any_owner(directory)
+    }
+
     /// The top of the worktree; of a bare repository its directory; else the directory that was asked about.
     #[must_use]
     pub fn root(&self) -> &Path {

@@ -337,6 +337,16 @@ pub(crate) fn parent() -> u32 {
     0
 }
 
+/// Tells whether a file is on a file system of this machine alone: not known.
+pub(crate) fn is_local(_: &Path) -> bool {
+    false
+}
+
+/// Runs `action` in a child: there is no fork.
+pub(crate) fn status_of_child(_patience: Duration, _action: impl FnOnce() -> i32) -> io::Result<Option<i32>> {
+    unsupported("there is no fork")
+}
+
 /// Name of this machine: not known, since only the environment tells.
 pub(crate) fn host() -> String {
     String::new()
@@ -380,8 +390,8 @@ pub(crate) fn still_runs(pid: u32, _boot_ms: u64) -> Option<bool> {
 }
 
 /// The processes above this one: not known.
-pub(crate) fn ancestors() -> Vec<u32> {
-    Vec::new()
+pub(crate) fn ancestors() -> impl Iterator<Item = u32> {
+    std::iter::empty()
 }
 
 /// All processes below one: not known.

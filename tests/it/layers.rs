@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 /// The rooms, from the roof down: each may use itself and those below it. Rooms of one row are siblings and may not
 /// use each other.
-const ROOMS: [&[&str]; 12] = [
+const ROOMS: [&[&str]; 13] = [
     &["cli"],
+    &["doctor"],
     &["hooks"],
     &["guard"],
     &["watcher"],

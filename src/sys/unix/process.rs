@@ -1,6 +1,11 @@
 //! This process: fork, reaping, where it runs, and since when the machine does.
 
-use std::{fs, io, path::Path, sync::OnceLock};
+use std::{
+    fs, io,
+    path::Path,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use rustix::{
     process::{Pid, WaitOptions},
@@ -47,6 +52,29 @@ pub(crate) fn next_child_event() -> Option<(u32, ChildEvent)> {
             Err(rustix::io::Errno::INTR) => {}
             Ok(None) | Err(_) => return None,
         }
+    }
+}
+
+/// Runs `action` in a child, and returns the status that it returns; `None` when that takes too long, and then the child is
+/// killed. Must be called while this process has only one thread.
+pub(crate) fn status_of_child(patience: Duration, action: impl FnOnce() -> i32) -> io::Result<Option<i32>> {
+    let child = match fork()? {
+        Forked::Child => exit_now(action()),
+        Forked::Parent(pid) => i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?,
+    };
+    let end = Instant::now() + patience;
+    let mut pause = Duration::from_micros(200);
+    loop {
+        if let Some((_, status)) = rustix::process::waitpid(Some(child), WaitOptions::NOHANG)? {
+            return Ok(Some(status.exit_status().unwrap_or(-1)));
+        }
+        if Instant::now() >= end {
+            // One that hangs in the kernel cannot even be killed: it is not waited for.
+            let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
+            return Ok(None);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
     }
 }
 
@@ -110,6 +138,20 @@ fn is_overlay(path: &Path) -> bool {
 
 #[cfg(not(target_os = "linux"))]
 fn is_overlay(_path: &Path) -> bool {
+    false
+}
+
+/// Tells whether a file is on a file system of this machine alone; `false` also where that is not known.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_local(path: &Path) -> bool {
+    /// The magic numbers of statfs(2): ext, xfs, btrfs, f2fs, bcachefs, zfs, tmpfs, overlay.
+    const LOCAL: [i64; 8] =
+        [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0xca45_1a4e, 0x2fc1_2fc1, 0x0102_1994, 0x794c_7630];
+    rustix::fs::statfs(path).is_ok_and(|fs| LOCAL.contains(&fs.f_type))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_local(_path: &Path) -> bool {
     false
 }
 

@@ -3,6 +3,8 @@
 //! Nothing of the caller's environment but `PATH` reaches a child, git reads no configuration but the repository's, and
 //! whatever still runs in a sandbox when it is dropped is killed.
 
+mod guarded;
+mod hooks;
 mod process;
 mod running;
 mod terminal;
@@ -19,6 +21,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub(crate) use guarded::{Gate, OBEDIENT, kept_indexes};
+pub(crate) use hooks::{
+    USUAL_HOOKS, assert_all, contents, hook, hooks, script, states, states_in, survey, without_samples,
+};
 pub(crate) use process::{
     alive, all_in, kill, kill_group, parent_of, process_group, runs_our_program, state_of, zombies_below,
 };

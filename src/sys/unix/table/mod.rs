@@ -46,15 +46,12 @@ pub(crate) fn still_runs(pid: u32, boot_ms: u64) -> Option<bool> {
     }
 }
 
-/// The processes above this one, nearest first.
-pub(crate) fn ancestors() -> Vec<u32> {
-    let mut chain = Vec::new();
-    let mut pid = parent();
-    while pid > 0 && !chain.contains(&pid) {
-        chain.push(pid);
-        pid = process_state(pid).map_or(0, |state| state.parent);
-    }
-    chain
+/// The processes above this one, nearest first; each is looked up when it is asked for.
+pub(crate) fn ancestors() -> impl Iterator<Item = u32> {
+    /// More are none: the table changes while it is read.
+    const MOST: usize = 10_000;
+    let above = |&pid: &u32| process_state(pid).map(|state| state.parent);
+    std::iter::successors(Some(parent()), above).take_while(|&pid| pid > 0).take(MOST)
 }
 
 /// All processes below `root`, children before grandchildren.

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     fs,
+    io::Read as _,
     os::{
         fd::OwnedFd,
         unix::ffi::{OsStrExt as _, OsStringExt as _},
@@ -23,10 +24,18 @@ pub(super) fn is_complete() -> bool {
     Path::new("/proc/self/stat").exists()
 }
 
+/// The first KiB of a file in `/proc`, by one read: these files have no size, and are asked for on everybody's path.
+fn start_of(path: &str) -> Option<Vec<u8>> {
+    let mut start = vec![0; 1024];
+    let read = fs::File::open(path).ok()?.read(&mut start).ok()?;
+    start.truncate(read);
+    Some(start)
+}
+
 /// Reads the state of a process; `None` when there is none (or no `/proc`).
 pub(crate) fn process_state(pid: u32) -> Option<ProcessState> {
     // The command's name stands in parentheses and may hold anything, parentheses included.
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = start_of(&format!("/proc/{pid}/stat"))?;
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 2..)?).ok()?;
     let mut fields = rest.split(' ');
@@ -50,7 +59,11 @@ pub(crate) fn all_processes() -> Vec<u32> {
 
 /// The command line of another process, if it may be read.
 pub(crate) fn command_line(pid: u32) -> Option<Vec<String>> {
-    let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let path = format!("/proc/{pid}/cmdline");
+    let raw = match start_of(&path)? {
+        start if start.len() < 1024 => start,
+        _ => fs::read(path).ok()?,
+    };
     let words = raw.strip_suffix(&[0]).unwrap_or(&raw);
     (!words.is_empty()).then(|| words.split(|&b| b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect())
 }

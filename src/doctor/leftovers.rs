@@ -1,0 +1,164 @@
+//! Which of git's own lock files did a git leave behind that has died? Removed only with proof: never by age, never because
+//! nobody has them open.
+//!
+//! Proof is that git's own note beside the lock (`core.lockfilePid`) names a process that has ended, or, on a local file
+//! system, that the lock was made before the machine started. A process in another container may be one that this one
+//! cannot see, so the first counts only where this process sees all.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use super::{Finding, Verdict};
+use crate::{
+    error::{Result, quoted},
+    fs::{self, Sharing},
+    lock::{self, Acquired, Request, Scope, Wait},
+    repo::{Config, Repo},
+    sys,
+};
+
+/// How much later than a boot a file must not be to be from before it, for clocks that are set at boot.
+const BOOT_MARGIN: Duration = Duration::from_secs(60);
+
+/// Git's lock files in a git directory, beside those of references.
+const LOCKS: &[&str] = &[
+    "index.lock",
+    "HEAD.lock",
+    "ORIG_HEAD.lock",
+    "MERGE_HEAD.lock",
+    "config.lock",
+    "packed-refs.lock",
+    "shallow.lock",
+];
+
+/// Looks for them; with `fix`, removes those that are proved to be left over, under the lock of everything.
+pub(super) fn look(repo: &Repo, config: &Config, fix: Option<&Request>) -> Result<Vec<Finding>> {
+    let found = lasting(repo);
+    if found.is_empty() {
+        return Ok(vec![Finding::new("leftovers", Verdict::Good, "no lock file of git's is left over")]);
+    }
+    let Some(fix) = fix.filter(|_| found.iter().any(|lock| proof(lock).is_some())) else {
+        return Ok(found.iter().map(|lock| tell(lock)).collect());
+    };
+    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let request = Request { scope: Some(Scope::Repo), command: "repoguard doctor --fix".to_owned(), ..fix.clone() };
+    let wait = &mut Wait { signals: None, tell: &mut |_| {} };
+    let held = match lock::acquire(repo, &request, sharing, wait)? {
+        Acquired::Held(held) => Some(held),
+        Acquired::Inside => None,
+    };
+    let findings = found.iter().map(|lock| remove(lock)).collect();
+    if let Some(held) = held {
+        held.unlock();
+    }
+    Ok(findings)
+}
+
+/// Lock files that are neither git's nor ours: who uses them does not see this guard.
+pub(super) fn other_schemes(repo: &Repo) -> Vec<Finding> {
+    /// What such files are called.
+    const ENDS: [&str; 3] = ["lock", "lck", "pid"];
+    let places = [repo.git_dir(), Some(repo.root())];
+    let files = places.into_iter().flatten().flat_map(|place| {
+        let names = sys::names(place).into_iter();
+        let locks = names.filter(|name| {
+            let is_lock = name.rsplit_once('.').is_some_and(|(_, end)| ENDS.contains(&end));
+            // In the worktree only hidden ones: `Cargo.lock` and its like are no locks.
+            let may_be_one = place != repo.root() || name.starts_with('.');
+            let known = LOCKS.contains(&name.as_str()) || name.contains("repoguard") || name.contains("~pid");
+            is_lock && may_be_one && !known
+        });
+        locks.map(|name| place.join(name)).collect::<Vec<_>>()
+    });
+    let tell = |path: PathBuf| {
+        let found = format!("`{}` is a lock of neither git nor repoguard", path.display());
+        Finding::new("schemes", Verdict::Note, found).hint("who relies on it should run under `repoguard exec`, too")
+    };
+    files.map(tell).collect()
+}
+
+/// Those that are there for longer than git needs for one step.
+fn lasting(repo: &Repo) -> Vec<PathBuf> {
+    /// How long git may take for a step.
+    const STEP: Duration = Duration::from_millis(200);
+    let identity = |path: &Path| std::fs::symlink_metadata(path).ok().map(|metadata| sys::identity(&metadata));
+    let seen: Vec<_> = all(repo).into_iter().map(|path| (identity(&path), path)).collect();
+    if !seen.is_empty() {
+        std::thread::sleep(STEP);
+    }
+    let still = seen.into_iter().filter(|(before, path)| before.is_some() && identity(path) == *before);
+    still.map(|(_, path)| path).collect()
+}
+
+fn all(repo: &Repo) -> Vec<PathBuf> {
+    let (Some(own), Some(common)) = (repo.git_dir(), repo.common_dir()) else { return Vec::new() };
+    let mut places = vec![own];
+    places.extend((own != common).then_some(common));
+    let named = places.iter().flat_map(|place| LOCKS.iter().map(|name| place.join(name)));
+    let mut locks: Vec<PathBuf> = named.filter(|lock| std::fs::symlink_metadata(lock).is_ok()).collect();
+    for place in places {
+        references(&place.join("refs"), &mut locks);
+    }
+    locks
+}
+
+/// The lock files of references, at any depth.
+fn references(directory: &Path, locks: &mut Vec<PathBuf>) {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in entries {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => references(&entry.path(), locks),
+            Ok(_) if entry.path().extension().is_some_and(|end| end == "lock") => locks.push(entry.path()),
+            _ => {}
+        }
+    }
+}
+
+fn tell(lock: &Path) -> Finding {
+    let path = lock.display();
+    if let Some(why) = proof(lock) {
+        return Finding::new("leftovers", Verdict::Bad, format!("`{path}` is left over: {why}"))
+            .hint("`repoguard doctor --fix` removes it, under the lock");
+    }
+    let found = format!("`{path}` is there for a while: a git works, or one that died left it; nothing proves which");
+    let hint = format!("when you are sure that no git works here: `rm {}`", quoted(lock));
+    Finding::new("leftovers", Verdict::Bad, found).hint(hint)
+}
+
+/// Removes one that is proved to be left over; looked at again, since somebody may have done so meanwhile.
+fn remove(lock: &Path) -> Finding {
+    let Some(why) = proof(lock) else { return tell(lock) };
+    fs::remove(lock);
+    if let Some(note) = note(lock) {
+        fs::remove(&note);
+    }
+    let path = lock.display();
+    if std::fs::symlink_metadata(lock).is_err() {
+        return Finding::new("leftovers", Verdict::Good, format!("removed `{path}`: {why}"));
+    }
+    Finding::new("leftovers", Verdict::Bad, format!("`{path}` cannot be removed, but is left over: {why}"))
+        .hint(format!("`ls -ld {}` shows who may", quoted(lock)))
+}
+
+/// Why it is sure that nobody uses a lock file any more.
+fn proof(lock: &Path) -> Option<String> {
+    let metadata = std::fs::symlink_metadata(lock).ok().filter(std::fs::Metadata::is_file)?;
+    let noted = note(lock).and_then(|note| fs::read_small(&note, 64));
+    let pid = noted.and_then(|text| String::from_utf8_lossy(&text).trim().strip_prefix("pid ")?.trim().parse().ok());
+    if let Some(pid) = pid.filter(|_| sys::sees_all_locks())
+        && sys::still_runs(pid, sys::boot_ms()) == Some(false)
+    {
+        return Some(format!("git noted that process {pid} made it, and that has ended"));
+    }
+    let started = SystemTime::now().checked_sub(Duration::from_millis(sys::boot_ms()))?;
+    let before = metadata.modified().ok()?.checked_add(BOOT_MARGIN)? < started;
+    (before && sys::is_local(lock)).then(|| "it was made before this machine started".to_owned())
+}
+
+/// Git's note of who made a lock: `index~pid.lock` for `index.lock`.
+fn note(lock: &Path) -> Option<PathBuf> {
+    let name = lock.file_stem()?.to_str()?;
+    Some(lock.with_file_name(format!("{name}~pid.lock")))
+}
