@@ -11,7 +11,7 @@ mod support;
 
 use std::{env, ffi::OsString, process::ExitCode};
 
-use support::{cost, exec, growth, handover, setup::Setup, stamp, status, table::Table};
+use support::{cost, exec, growth, handover, hooks, setup::Setup, stamp, status, table::Table};
 
 /// A section's name on the command line, and what measures it.
 type Section = (&'static str, fn(&Setup) -> Vec<Table>);
@@ -22,6 +22,7 @@ const SECTIONS: &[Section] = &[
     ("handover", handover::tables),
     ("cost", cost::tables),
     ("status", status::tables),
+    ("hooks", hooks::tables),
 ];
 
 fn main() -> ExitCode {

@@ -218,7 +218,7 @@ pub(crate) fn link(from: &Path, to: &Path, sharing: Sharing) -> Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => std::fs::copy(from, to).map(drop),
         linked => linked,
     };
-    linked.map_err(Error::io("keep a copy of", from))
+    linked.map_err(Error::io("create", to))
 }
 
 /// Tells whether a file is there that can be run.

@@ -4,6 +4,7 @@ pub mod cost;
 pub mod exec;
 pub mod growth;
 pub mod handover;
+pub mod hooks;
 pub mod process;
 pub mod repo;
 pub mod rounds;

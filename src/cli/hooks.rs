@@ -46,8 +46,9 @@ enum Action {
 /// input and environment. To install again changes nothing, or what is out of date; hooks that were installed before
 /// stay.
 ///
-/// Hooks go where git looks for them. A core.hooksPath of the repository's own is used and never changed; one that is
-/// set outside of the repository is refused without --force, because hooks there are run for other repositories, too.
+/// Hooks go where git looks for them. A core.hooksPath of the repository's own is used and never changed (where it is in
+/// the checkout, git sees the new files there); one that is set outside of the repository is refused without --force,
+/// because hooks there are run for other repositories, too.
 /// Where husky makes the directory, nothing is written: the lines to add to its own files are printed, exit 1. Linked
 /// worktrees share the hooks of the main one.
 ///
@@ -311,10 +312,10 @@ fn survey_text(survey: &Survey) -> String {
         // Writing to a string cannot fail.
         let (name, state) = (seen.event.name(), seen.state.name());
         let _ = writeln!(text, "{name}: {state}{how} (`{}`{chained})", seen.path.display());
-        if let Some(note) = &seen.note {
+        // What is so of several, or to be done about them, is told once.
+        if let Some(note) = seen.note.as_ref().filter(|_| hooks.peek().is_none_or(|next| next.note != seen.note)) {
             let _ = writeln!(text, "  {note}");
         }
-        // What is to be done about several is told once.
         if let Some(hint) = seen.hint.as_ref().filter(|_| hooks.peek().is_none_or(|next| next.hint != seen.hint)) {
             let _ = writeln!(text, "  hint: {hint}");
         }

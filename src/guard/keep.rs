@@ -152,6 +152,11 @@ fn keep(
     at_end: impl FnOnce(),
 ) -> Result<()> {
     let us = std::process::id();
+    // Who comes next from inside could not see that it is inside, and would wait for itself.
+    if let Err(error) = hold.held.must_be_recorded() {
+        hold.let_go();
+        return Err(error);
+    }
     let files: Vec<_> = hold.held.files().into_iter().map(sys::number).collect();
     let made = watcher::leave(&files, |signals| {
         describe(hold.held.record_mut(), us, std::process::id());

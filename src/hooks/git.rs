@@ -42,9 +42,11 @@ impl Git {
 /// Tells whether a process runs git itself, by its program: `git`, `git-receive-pack`. Not so for programs in another
 /// language whose name begins with `git-` (those of GUIs may live for days), and not for servers.
 fn is_git(pid: u32) -> bool {
-    let program = sys::executable(pid);
+    // Where the program of another user's process cannot be seen, what it calls itself must do.
+    let program = sys::executable(pid).or_else(|| Some(sys::command_line(pid)?.first()?.into()));
     let name = program.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-    let is_git = name.is_some_and(|name| name == "git" || name.starts_with("git-"));
+    // Wrapped by a package manager it is called `.git-wrapped`.
+    let is_git = name.is_some_and(|name| name == "git" || name.trim_start_matches('.').starts_with("git-"));
     // A program that is not git is not asked for more.
     is_git && !sys::command_line(pid).is_some_and(|command| is_server(&command))
 }

@@ -216,14 +216,13 @@ fn plan(slot: &Slot, text: &[u8]) -> Result<Plan> {
     if file.is_executable() && script::calls(&file.text, slot.event) {
         return Ok(Plan::Nothing { path: slot.path.clone(), via: "hook" });
     }
-    if let Some(manager) = file.manager().filter(|manager| !manager.movable) {
-        return Err(Error::HookNotMovable { path: slot.path.clone(), manager: manager.name });
+    if let Some(error) = slot.obstacle() {
+        return Err(error);
     }
     match (&slot.chained, slot.run_by()) {
         (Some(_), _) if slot.chained_is_superseded() => Ok(Plan::KeepInstead),
         (_, Some(manager)) => Ok(write(&slot.legacy_path, &slot.legacy, manager.name)),
-        (None, None) => Ok(Plan::Keep),
-        (Some(_), None) => Err(Error::TwoHooks { hook: slot.path.clone(), kept: slot.chained_path.clone() }),
+        _ => Ok(Plan::Keep),
     }
 }
 

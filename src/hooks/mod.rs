@@ -32,6 +32,8 @@ mod world;
 
 use std::path::{Path, PathBuf};
 
+use crate::repo::Repo;
+
 pub use event::Event;
 pub use install::{ByHand, Installed, Options, Report, install};
 pub use place::HooksPath;
@@ -47,6 +49,12 @@ pub const ANSWER: i32 = 42;
 const CHAINED: &str = ".repoguard-chained";
 /// What pre-commit and prek add to the name of a hook that they find, and then run before their own.
 const LEGACY: &str = ".legacy";
+
+/// Tells whether a script is one that git's configuration names: git runs others after it.
+fn is_configured_script(repo: &Repo, script: &Path) -> bool {
+    let ours = repo.hook_scripts().and_then(|directory| directory.canonicalize().ok());
+    ours.is_some() && script.parent().and_then(|directory| directory.canonicalize().ok()) == ours
+}
 
 /// Where the hook is that stood here before a script of ours. `None` where another program that moved our script away runs
 /// all it wants to run itself.

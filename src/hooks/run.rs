@@ -133,7 +133,7 @@ impl Hook<'_> {
 
     /// Waits for the lock; then what git has read must still be so.
     fn wait(self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Refusal> {
-        let world = World::look(self.repo, self.sharing);
+        let world = World::look(self.repo, self.sharing)?;
         let held = self.take(self.call.timeout, tell);
         let changed = match &held {
             Ok(_) => world.changed(self.repo, self.call.event == Event::PreCommit),
@@ -284,22 +284,37 @@ impl Hook<'_> {
     fn hold(self, held: Box<Held>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Refusal> {
         let moved_head = self.call.event == Event::PostCheckout;
         let duty = Hold::new(self.repo, self.sharing, held, moved_head, tell);
+        let last = self.is_the_last_hook();
         let Some(git) = self.git else {
             duty.held.unlock();
             return Ok(());
         };
-        // A hook that runs after ours may stage files by right.
         let plain = self.call.event == Event::PreCommit && !world::git_holds_its_index();
-        let kept = (plain && self.call.chained().is_none()).then(|| {
+        let kept = (plain && last).then(|| {
             let name = git.process.pid().to_string();
             Kept::keep(self.repo, world::index_path(self.repo), &name, self.sharing)
         });
+        let kept = match kept.transpose() {
+            Ok(kept) => kept,
+            Err(error) => {
+                duty.held.unlock();
+                return Err(error.into());
+            }
+        };
         guard::keep_for(duty, git.process, || {
             if let Some(kept) = kept {
                 kept.forget();
             }
         })
         .map_err(Refusal::from)
+    }
+
+    /// Whether git runs no other hook of this kind after ours, which may stage files by right: ours is the script in git's own
+    /// directory, not one that git's configuration names or that another program calls, and none is chained.
+    fn is_the_last_hook(&self) -> bool {
+        let Some(script) = &self.call.script else { return false };
+        let by_git = script.file_name().is_some_and(|name| name == self.call.event.name());
+        by_git && !super::is_configured_script(self.repo, script) && self.call.chained().is_none()
     }
 
     /// Whether somebody may be typing a message while the lock is held: git tells hooks when nobody will.

@@ -110,3 +110,42 @@ pub(super) fn quoted(text: &OsStr) -> Vec<u8> {
     word.push(b'\'');
     word
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn program_is_read_as_it_was_written() {
+        for name in ["/usr/bin/repoguard", "/it's \"my\" $HOME/über/repoguard", "'", "''\n", ""] {
+            let text = text(Event::PreCommit, Path::new(name), IfMissing::Warn);
+            assert_eq!(named_program(&text), Some(PathBuf::from(name)), "{name}");
+            assert!(is_ours(&text));
+            let filled = String::from_utf8_lossy(&text);
+            assert!(["@HOOK", "@BINARY", "@IF_MISSING"].iter().all(|place| !filled.contains(place)), "{name}");
+        }
+        assert_eq!(named_program(b"#!/bin/sh\n"), None);
+    }
+
+    #[test]
+    fn scripts_are_taken_for_nobody_elses() {
+        for event in Event::ALL {
+            let text = text(event, Path::new("/usr/bin/repoguard"), IfMissing::Refuse);
+            assert!(super::super::managers::of(&text).is_none());
+        }
+    }
+
+    #[test]
+    fn call_is_found_but_no_mention() {
+        for line in [
+            "repoguard hook pre-commit \"$@\"",
+            "  '/usr/bin/repoguard' hook pre-commit",
+            "x=1 repoguard hook pre-commit",
+        ] {
+            assert!(calls(line.as_bytes(), Event::PreCommit), "{line}");
+        }
+        for line in ["# repoguard hook pre-commit", "repoguard hook pre-commit-msg", "repoguard hooks status", ""] {
+            assert!(!calls(line.as_bytes(), Event::PreCommit), "{line}");
+        }
+    }
+}

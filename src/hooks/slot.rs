@@ -75,6 +75,16 @@ impl Slot {
         Ok(())
     }
 
+    /// Why the hook of somebody else's that is there cannot be kept beside ours.
+    pub(super) fn obstacle(&self) -> Option<Error> {
+        let file = self.file.as_ref()?;
+        if let Some(manager) = file.manager().filter(|manager| !manager.movable) {
+            return Some(Error::HookNotMovable { path: self.path.clone(), manager: manager.name });
+        }
+        let free = self.chained.is_none() || self.chained_is_superseded() || self.run_by().is_some();
+        (!free).then(|| Error::TwoHooks { hook: self.path.clone(), kept: self.chained_path.clone() })
+    }
+
     /// The files of ours that others put away.
     pub(super) fn displaced(&self) -> impl Iterator<Item = &PathBuf> {
         let places = [(&self.legacy_path, &self.legacy), (&self.old_path, &self.old)];

@@ -204,13 +204,9 @@ impl Looker<'_> {
         seen.by = manager.map(|manager| manager.name);
         let was_here = slot.displaced().next().is_some() || slot.chained.is_some() || self.manifest.has(slot.event);
         let state = if was_here { State::Displaced } else { State::NotInstalled };
-        match manager.filter(|manager| !manager.movable) {
-            Some(manager) => {
-                let line = script::line(slot.event);
-                seen.not(state, &format!("let {} run `{line}`, as one of its own hooks", manager.name))
-            }
-            None => seen.not(state, INSTALL),
-        }
+        // What install would say, or the way to it.
+        let hint = slot.obstacle().and_then(|error| error.hint());
+        seen.not(state, hint.as_deref().unwrap_or(INSTALL))
     }
 
     fn missing(&self, slot: &Slot, seen: Seen) -> Seen {

@@ -24,16 +24,19 @@ pub(super) struct World {
 /// An index as it was.
 pub(super) struct Kept {
     index: PathBuf,
-    /// `None` where there was no index, or none could be kept.
+    /// `None` where there was no index.
     link: Option<PathBuf>,
 }
 
 impl World {
     /// Looks at it now.
-    pub(super) fn look(repo: &Repo, sharing: Sharing) -> Self {
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] when the index cannot be kept.
+    pub(super) fn look(repo: &Repo, sharing: Sharing) -> Result<Self> {
         let head = repo.worktree().and_then(|worktree| repo.head(&worktree));
         let name = format!("wait-{}", std::process::id());
-        Self { head, index: Kept::keep(repo, index_path(repo), &name, sharing) }
+        Ok(Self { head, index: Kept::keep(repo, index_path(repo), &name, sharing)? })
     }
 
     /// What has changed since, in words.
@@ -61,10 +64,16 @@ impl World {
 
 impl Kept {
     /// Keeps the index that is there now under a name of ours.
-    pub(super) fn keep(repo: &Repo, index: PathBuf, name: &str, sharing: Sharing) -> Self {
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] when it can be neither linked nor copied.
+    pub(super) fn keep(repo: &Repo, index: PathBuf, name: &str, sharing: Sharing) -> Result<Self> {
         let link = repo.index_dir().map(|directory| directory.join(name));
-        let link = link.filter(|link| fs::link(&index, link, sharing).is_ok());
-        Self { index, link }
+        let link = link.filter(|_| std::fs::symlink_metadata(&index).is_ok());
+        if let Some(link) = &link {
+            fs::link(&index, link, sharing)?;
+        }
+        Ok(Self { index, link })
     }
 
     /// The one that was kept under this name, if it was.

@@ -30,6 +30,8 @@ pub(crate) struct Held {
     pub(crate) died: Vec<Holder>,
     /// Things that went wrong beside the lock, and did not stop it.
     pub(crate) troubles: Vec<Error>,
+    /// Why records cannot be kept here, where they never can.
+    unrecorded: Option<Error>,
 }
 
 /// One file of a lock.
@@ -54,20 +56,38 @@ impl Held {
         record.acquired_ms = Some(now);
         let token = token.map_or_else(|| Token::new(record.id), Ok)?;
         record.token_sha256 = Some(token.digest());
-        let (mut slot, mut seen) = (None, Seen::default());
+        let (mut slot, mut seen, mut unrecorded) = (None, Seen::default(), None);
         match table.map(Table::claim) {
             Some(Ok((claimed, found))) => (slot, seen) = (Some(claimed), found),
-            // In a sandbox that may only read there are no records; that is no trouble.
-            Some(Err(Error::Io { source, .. })) if sys::is_read_only_error(&source) => {}
-            Some(Err(error)) => troubles.push(error),
+            Some(Err(error)) => unrecorded = Some(error),
             None => {}
         }
-        Ok(Self { parts, slot, record, token, worktrees, others: seen.live, died: seen.died, troubles })
+        // In a sandbox that may only read there are no records; that is no trouble.
+        if !matches!(&unrecorded, Some(Error::Io { source, .. }) if sys::is_read_only_error(source)) {
+            troubles.extend(unrecorded.take());
+        }
+        let (others, died) = (seen.live, seen.died);
+        Ok(Self { parts, slot, record, token, worktrees, others, died, troubles, unrecorded })
     }
 
     /// Tells whether records are kept of this hold: not in a sandbox that may only read.
     pub(crate) fn is_recorded(&self) -> bool {
         self.slot.is_some()
+    }
+
+    /// Makes sure that others can find this hold, and those inside of it that they are.
+    ///
+    /// # Errors
+    /// Why no record could be kept of it.
+    pub(crate) fn must_be_recorded(&mut self) -> Result<()> {
+        if self.is_recorded() {
+            return Ok(());
+        }
+        Err(self
+            .unrecorded
+            .take()
+            .or_else(|| self.troubles.pop())
+            .unwrap_or(Error::Unsupported { what: "a hold that outlives its process, outside of a git repository," }))
     }
 
     /// The record of this hold.

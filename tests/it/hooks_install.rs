@@ -9,8 +9,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::support::{
-    Sandbox, USUAL_HOOKS as USUAL, assert_all, binary, contents, eventually, hook, hooks, is_root, listing, script,
-    skip, states, states_in, to_the_end, without_samples,
+    Sandbox, USUAL_HOOKS as USUAL, assert_all, binary, contents, eventually, hook, hooks, hooks_command, hooks_in,
+    is_root, listing, script, skip, states, states_in, to_the_end, without_samples,
 };
 
 #[test]
@@ -89,7 +89,7 @@ fn repository_that_receives_pushes_gets_pre_receive() {
     assert_all(&states(&sandbox), &with_pre_receive, "active script");
     let bare = sandbox.outside("bare.git");
     sandbox.git([OsStr::new("clone"), "-q".as_ref(), "--bare".as_ref(), ".".as_ref(), bare.as_ref()]);
-    sandbox.repoguard(["hooks", "install"]).current_dir(&bare).assert().success();
+    hooks_in(&sandbox, &bare, &["install"], 0);
     assert_all(&states_in(&sandbox, &bare), &["pre-receive"], "active script");
     sandbox.git([OsStr::new("push"), "-q".as_ref(), bare.as_ref(), "HEAD:refs/heads/pushed".as_ref()]);
 }
@@ -98,7 +98,7 @@ fn repository_that_receives_pushes_gets_pre_receive() {
 fn linked_worktrees_share_the_hooks() {
     let sandbox = Sandbox::new();
     let linked = sandbox.worktree("linked");
-    sandbox.repoguard(["hooks", "install"]).current_dir(&linked).assert().success();
+    hooks_in(&sandbox, &linked, &["install"], 0);
     assert_all(&states(&sandbox), &USUAL, "active script");
     assert_all(&states_in(&sandbox, &linked), &USUAL, "active script");
     hooks(&sandbox, &["uninstall"], 0);
@@ -134,9 +134,9 @@ fn hooks_path_of_the_user_is_refused_without_force() {
     let config = sandbox.outside("gitconfig");
     fs::write(&config, format!("[core]\n\thooksPath = {}\n", shared.display())).unwrap();
     let run = |args: &[&str]| {
-        let mut command = sandbox.repoguard(["hooks"]);
-        command.args(args).env("GIT_CONFIG_GLOBAL", &config);
-        command
+        let mut command = hooks_command(&sandbox, binary(), args);
+        command.env("GIT_CONFIG_GLOBAL", &config);
+        to_the_end(command)
     };
     let output = run(&["install"]).assert().code(125).stdout("").get_output().clone();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -149,8 +149,8 @@ fn hooks_path_of_the_user_is_refused_without_force() {
     run(&["uninstall"]).assert().success();
     assert!(contents(&shared).is_empty());
     // One given for a single command is not the repository's either.
-    let mut once = sandbox.command(binary());
-    once.args(["hooks", "install"]).env("GIT_CONFIG_COUNT", "1");
+    let mut once = hooks_command(&sandbox, binary(), &["install"]);
+    once.env("GIT_CONFIG_COUNT", "1");
     once.env("GIT_CONFIG_KEY_0", "core.hooksPath").env("GIT_CONFIG_VALUE_0", &shared);
     to_the_end(once).assert().code(125);
 }
@@ -172,30 +172,18 @@ fn missing_directory_is_made_and_removed_again() {
 
 #[test]
 fn whatever_is_in_the_way_nothing_is_half_installed() {
-    let file = |sandbox: &Sandbox| {
-        fs::remove_dir_all(sandbox.path(".git/hooks")).unwrap();
-        fs::write(sandbox.path(".git/hooks"), "").unwrap();
-    };
-    let directory = |sandbox: &Sandbox| fs::create_dir(hook(sandbox, "post-checkout")).unwrap();
-    let link = |sandbox: &Sandbox| symlink("/", hook(sandbox, "post-checkout")).unwrap();
-    let kept = |sandbox: &Sandbox| fs::create_dir(hook(sandbox, "post-checkout.repoguard-chained")).unwrap();
-    let two = |sandbox: &Sandbox| {
-        script(&hook(sandbox, "post-checkout"), "exit 1");
-        script(&hook(sandbox, "post-checkout.repoguard-chained"), "exit 2");
-    };
-    let overcommit = |sandbox: &Sandbox| script(&hook(sandbox, "post-checkout"), ": OVERCOMMIT_DISABLE");
-    let cases: [(&dyn Fn(&Sandbox), &str); 6] = [
-        (&file, "is a regular file, not a directory"),
-        (&directory, "post-checkout` is a directory"),
-        (&link, "post-checkout` is a directory"),
-        (&kept, "post-checkout.repoguard-chained` is a directory"),
-        (&two, "two different hooks"),
-        (&overcommit, "overcommit"),
+    let cases = [
+        ("rm -r ../hooks; touch ../hooks", "is a regular file, not a directory"),
+        ("mkdir post-checkout", "post-checkout` is a directory"),
+        ("ln -s / post-checkout", "post-checkout` is a directory"),
+        ("mkdir post-checkout.repoguard-chained", "post-checkout.repoguard-chained` is a directory"),
+        ("echo one >post-checkout; echo two >post-checkout.repoguard-chained", "two different hooks"),
+        ("echo : OVERCOMMIT_DISABLE >post-checkout", "overcommit"),
     ];
     for (prepare, expected) in cases {
         let sandbox = without_samples();
         script(&hook(&sandbox, "pre-commit"), "exit 0");
-        prepare(&sandbox);
+        sandbox.sh(&format!("cd .git/hooks; {prepare}")).assert().success();
         let before = contents(&sandbox.path(".git/hooks"));
         let told = hooks(&sandbox, &["install"], 125);
         assert!(told.contains(expected) && told.contains("hint:"), "{expected}: {told}");
@@ -255,7 +243,8 @@ fn who_was_killed_between_two_steps_left_nothing_that_harms() {
 fn installs_that_race_come_to_the_same() {
     let sandbox = without_samples();
     script(&hook(&sandbox, "pre-commit"), "exit 0 # mine");
-    let racers: Vec<_> = (0..8).map(|_| sandbox.start(sandbox.repoguard_command(["hooks", "install"]))).collect();
+    let start = |_| sandbox.start(hooks_command(&sandbox, binary(), &["install"]));
+    let racers: Vec<_> = (0..8).map(start).collect();
     for mut racer in racers {
         assert_eq!(racer.ended().code(), Some(0), "{}", racer.stderr());
     }
@@ -274,7 +263,7 @@ fn odd_names_are_no_trouble() {
         let program = sandbox.path("bin/repoguard");
         fs::create_dir(sandbox.path("bin")).unwrap();
         fs::copy(binary(), &program).unwrap();
-        to_the_end(sandbox.command(&program)).args(["hooks", "install"]).assert().success();
+        to_the_end(hooks_command(&sandbox, &program, &["install"])).assert().success();
         assert_all(&states(&sandbox), &USUAL, "active script");
         let text = fs::read(hook(&sandbox, "pre-commit")).unwrap();
         let part = name.split(|byte| *byte == b'\'').next_back().unwrap();
@@ -293,8 +282,8 @@ fn submodules_have_hooks_of_their_own() {
     sandbox.sh(add).assert().success();
     hooks(&sandbox, &["install"], 0);
     assert_all(&states_in(&sandbox, &sandbox.path("sub")), &USUAL, "not-installed");
-    let output = sandbox.repoguard(["hooks", "install", "--recurse-submodules", "--json"]).assert().success();
-    let document: Value = serde_json::from_slice(&output.get_output().stdout).expect("one JSON document");
+    let document = hooks(&sandbox, &["install", "--recurse-submodules", "--json"], 0);
+    let document: Value = serde_json::from_str(&document).expect("one JSON document");
     assert_eq!(document["submodules"][0]["hooks"][0]["change"], "installed", "{document}");
     assert_all(&states_in(&sandbox, &sandbox.path("sub")), &USUAL, "active script");
     hooks(&sandbox, &["uninstall", "--recurse-submodules"], 0);

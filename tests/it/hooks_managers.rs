@@ -148,6 +148,25 @@ fn lefthook() {
 }
 
 #[test]
+fn lefthook_and_a_hook_of_the_users_own_are_one_too_many() {
+    let Some(sandbox) = with("lefthook", &[("lefthook.yml", "pre-commit: {commands: {m: {run: 'true'}}}\n")]) else {
+        return;
+    };
+    script(&hook(&sandbox, "pre-commit"), "exit 0 # mine");
+    let mine = fs::read(hook(&sandbox, "pre-commit")).unwrap();
+    hooks(&sandbox, &["install"], 0);
+    run(&sandbox, "lefthook install");
+    let before = contents(&sandbox.path(".git/hooks"));
+    let told = hooks(&sandbox, &["install"], 125);
+    assert!(told.contains("two different hooks"), "{told}");
+    assert!(hooks(&sandbox, &["status"], 1).contains("make one of the two"), "the way out is told");
+    assert_eq!(contents(&sandbox.path(".git/hooks")), before);
+    // It is where lefthook would have put it.
+    hooks(&sandbox, &["uninstall"], 0);
+    assert_eq!(fs::read(hook(&sandbox, "pre-commit.old")).unwrap(), mine);
+}
+
+#[test]
 fn husky() {
     let Some(sandbox) = with("husky", &[]) else { return };
     run(&sandbox, "husky");

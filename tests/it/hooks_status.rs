@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use crate::support::{
-    Sandbox, USUAL_HOOKS as USUAL, assert_all, binary, contents, eventually, hook, hooks, listing, script, states,
-    states_in, survey, to_the_end, without_samples,
+    Sandbox, USUAL_HOOKS as USUAL, assert_all, binary, contents, eventually, hook, hooks, hooks_command, hooks_in,
+    listing, pretend, script, states, states_in, survey, to_the_end, without_samples,
 };
 
 /// What is told of one hook.
@@ -24,7 +24,7 @@ fn installed_copy(sandbox: &Sandbox, options: &[&str]) -> PathBuf {
     let program = sandbox.outside("bin/repoguard");
     fs::create_dir_all(sandbox.outside("bin")).unwrap();
     fs::copy(binary(), &program).unwrap();
-    to_the_end(sandbox.command(&program)).args(["hooks", "install"]).args(options).assert().success();
+    to_the_end(hooks_command(sandbox, &program, &[&["install"], options].concat())).assert().success();
     program
 }
 
@@ -113,7 +113,7 @@ fn moved_repository_stays_guarded() {
         let log = sandbox.repoguard(["log"]).current_dir(&moved).output().unwrap();
         String::from_utf8_lossy(&log.stdout).contains("git commit")
     });
-    sandbox.repoguard(["hooks", "uninstall"]).current_dir(&moved).assert().success();
+    hooks_in(&sandbox, &moved, &["uninstall"], 0);
     assert_all(&states_in(&sandbox, &moved), &USUAL, "not-installed");
 }
 
@@ -125,8 +125,10 @@ fn hook_without_its_program_refuses_and_tells_the_ways_out() {
     assert_all(&states(&sandbox), &USUAL, "active script");
     fs::remove_file(&program).unwrap();
     assert_all(&states(&sandbox), &USUAL, "active script"); // another one is on PATH
-    let output = sandbox.repoguard(["hooks", "status"]).env("PATH", path_without_repoguard()).assert().code(1);
-    let text = String::from_utf8_lossy(&output.get_output().stdout).into_owned();
+    let mut status = hooks_command(&sandbox, binary(), &["status"]);
+    status.env("PATH", path_without_repoguard());
+    let output = to_the_end(status).assert().code(1).get_output().clone();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("pre-commit: binary-missing"), "{text}");
 
     let commit = "git commit -q --allow-empty -m second";
@@ -169,16 +171,6 @@ fn hook_without_its_program_goes_on_where_it_may() {
     // To install again writes the program that is there now.
     let told = hooks(&sandbox, &["install"], 0);
     assert_eq!(told.matches("updated `").count(), 5, "{told}");
-}
-
-/// Puts a git on `PATH` that says it is another version, and is not otherwise.
-fn pretend(sandbox: &Sandbox, version: &str) -> OsString {
-    let directory = sandbox.outside("pretended");
-    let line = "case \"$*\" in *version) echo \"git version $V\"; exit;; esac; PATH=${PATH#*:} exec git \"$@\"";
-    script(&directory.join("git"), &line.replace("$V", version));
-    let path = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect::<Vec<_>>();
-    let first = [directory, binary().parent().unwrap().to_owned()];
-    std::env::join_paths(first.into_iter().chain(path)).unwrap()
 }
 
 #[test]

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 #![allow(clippy::disallowed_methods, reason = "tests make and break files, and start whom they test")]
 
+mod acquire;
+mod acquire_queue;
 mod config;
 mod death;
 mod exec_basics;
@@ -13,12 +15,17 @@ mod exec_pass_through;
 mod fleet;
 mod flock_compat;
 mod help;
+mod hooks_busy;
+mod hooks_fleet;
 mod hooks_forms;
 mod hooks_hold;
 mod hooks_inside;
 mod hooks_install;
 mod hooks_managers;
+mod hooks_server;
 mod hooks_status;
+mod hooks_unfinished;
+mod hooks_wait;
 mod hostile;
 mod hostile_places;
 mod layers;

@@ -147,3 +147,12 @@ impl Gate {
         fs::remove_file(&self.closed).unwrap();
     }
 }
+
+/// `repoguard acquire OPTIONS`, which must be granted; returns the token.
+#[track_caller]
+pub(crate) fn acquire(sandbox: &Sandbox, options: &[&str]) -> String {
+    let output = sandbox.repoguard(["acquire"]).args(options).assert().success().get_output().clone();
+    let token = String::from_utf8(output.stdout).expect("UTF-8");
+    assert_eq!(token.lines().count(), 1, "{token}");
+    token.trim().to_owned()
+}

@@ -1,14 +1,17 @@
 //! Hooks: what is there, and how `repoguard hooks status` sees it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
-use super::Sandbox;
+use super::{Sandbox, binary, to_the_end};
 
 /// The hooks that are installed where there is a checkout.
 pub(crate) const USUAL_HOOKS: [&str; 5] =
@@ -17,16 +20,51 @@ pub(crate) const USUAL_HOOKS: [&str; 5] =
 /// `repoguard hooks ARGS`; what it prints.
 #[track_caller]
 pub(crate) fn hooks(sandbox: &Sandbox, args: &[&str], status: i32) -> String {
-    let output = sandbox.repoguard(["hooks"]).args(args).assert().code(status).get_output().clone();
+    hooks_in(sandbox, sandbox.here(), args, status)
+}
+
+/// The same in another directory.
+#[track_caller]
+pub(crate) fn hooks_in(sandbox: &Sandbox, directory: &Path, args: &[&str], status: i32) -> String {
+    let mut command = hooks_command(sandbox, binary(), args);
+    command.current_dir(directory);
+    let output = to_the_end(command).assert().code(status).get_output().clone();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!told.contains("panicked"), "{told}");
     if status == 125 { told } else { String::from_utf8_lossy(&output.stdout).into_owned() }
 }
 
+/// `repoguard hooks ARGS`, to be run, with a git that takes hooks from files: newer ones are told to say they are older.
+pub(crate) fn hooks_command(sandbox: &Sandbox, program: &Path, args: &[&str]) -> Command {
+    static NEWER: LazyLock<bool> = LazyLock::new(|| {
+        let output = Command::new("git").arg("version").output().expect("git");
+        let version = String::from_utf8_lossy(&output.stdout).into_owned();
+        let numbers: Vec<u32> = version.split(['.', ' ']).filter_map(|part| part.parse().ok()).take(2).collect();
+        numbers >= vec![2, 54]
+    });
+    let mut command = sandbox.command(program);
+    command.arg("hooks").args(args);
+    if *NEWER {
+        command.env("PATH", pretend(sandbox, "2.53.0"));
+    }
+    command
+}
+
+/// Puts a git on `PATH` that says it is another version, and is not otherwise.
+pub(crate) fn pretend(sandbox: &Sandbox, version: &str) -> OsString {
+    let directory = sandbox.outside("pretended");
+    let line = "case \"$*\" in *version) echo \"git version $V\"; exit;; esac; PATH=${PATH#*:} exec git \"$@\"";
+    script(&directory.join("git"), &line.replace("$V", version));
+    let path = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect::<Vec<_>>();
+    let first = [directory, binary().parent().unwrap().to_owned()];
+    std::env::join_paths(first.into_iter().chain(path)).unwrap()
+}
+
 /// The document of `repoguard hooks status --json` in a directory.
 #[track_caller]
 pub(crate) fn survey(sandbox: &Sandbox, directory: &Path) -> Value {
-    let output = sandbox.repoguard(["hooks", "status", "--json"]).current_dir(directory).output().unwrap();
+    let mut command = hooks_command(sandbox, binary(), &["status", "--json"]);
+    let output = command.current_dir(directory).output().unwrap();
     let document: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
     assert_eq!(output.status.code(), Some(i32::from(document["reached"] != true)), "{document}");
     document

@@ -21,9 +21,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub(crate) use guarded::{Gate, OBEDIENT, kept_indexes};
+pub(crate) use guarded::{Gate, OBEDIENT, acquire, kept_indexes};
 pub(crate) use hooks::{
-    USUAL_HOOKS, assert_all, contents, hook, hooks, script, states, states_in, survey, without_samples,
+    USUAL_HOOKS, assert_all, contents, hook, hooks, hooks_command, hooks_in, pretend, script, states, states_in,
+    survey, without_samples,
 };
 pub(crate) use process::{
     alive, all_in, kill, kill_group, parent_of, process_group, runs_our_program, state_of, zombies_below,
