@@ -6,7 +6,7 @@
 //! nothing else of whoever started it: nobody who waits for the end of a pipe waits for it, and no Ctrl-C reaches it.
 
 use std::{
-    io,
+    io::{self, Read as _, Write as _},
     time::{Duration, Instant},
 };
 
@@ -31,11 +31,36 @@ impl Until {
 
 /// Makes a watcher that keeps the open files `keep`, runs `action` and ends; returns its pid.
 ///
+/// It is a child of this process, or with `orphan`, at the price of another fork, of none that waits for its children: a
+/// program that replaces this one may wait for all.
+///
 /// Must be called while this process has only one thread.
 ///
 /// # Errors
 /// When no process can be made.
-pub(crate) fn leave(keep: &[FdNumber], action: impl FnOnce(&Signals)) -> io::Result<u32> {
+pub(crate) fn leave(keep: &[FdNumber], orphan: bool, action: impl FnOnce(&Signals)) -> io::Result<u32> {
+    if !orphan {
+        return leave_child(keep, action);
+    }
+    let (mut ours, mut theirs) = sys::channel()?;
+    match sys::fork()? {
+        Forked::Parent(between) => {
+            drop(theirs);
+            let mut pid = [0; 4];
+            let told = ours.read_exact(&mut pid);
+            sys::reap(between);
+            told.map(|()| u32::from_le_bytes(pid))
+        }
+        Forked::Child => {
+            if let Ok(pid) = leave_child(keep, action) {
+                drop(theirs.write_all(&pid.to_le_bytes()));
+            }
+            sys::exit_now(0)
+        }
+    }
+}
+
+fn leave_child(keep: &[FdNumber], action: impl FnOnce(&Signals)) -> io::Result<u32> {
     let forked: io::Result<Result<Signals, u32>> = sys::with_signals_blocked(|| match sys::fork()? {
         Forked::Parent(pid) => Ok(Err(pid)),
         Forked::Child => {

@@ -86,8 +86,8 @@ pub fn acquire(
     let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
     let begun = Instant::now();
     let held = match lock::enter(repo, request, sharing)? {
-        Entered::Inside => {
-            return Ok(Grant { token: Token::nested(), turn: Turn::Inside, fence: None, waited: Duration::ZERO });
+        Entered::Inside(outer) => {
+            return Ok(Grant { token: Token::nested(outer), turn: Turn::Inside, fence: None, waited: Duration::ZERO });
         }
         Entered::Queued(queued) if background => {
             let token = wait_in_background(repo, sharing, queued, until)?;
@@ -107,6 +107,7 @@ pub fn acquire(
     keep(
         Hold::new(repo, sharing, held, false, tell),
         &until,
+        false,
         |record, us, watcher| {
             record.takers.push(us);
             record.pid = watcher;
@@ -135,19 +136,20 @@ pub(crate) fn take(
 
 /// Leaves a lock that was acquired for `process`, and named it in its request, to a watcher, until that process has ended.
 ///
-/// The watcher runs `at_end` before it lets go.
+/// The watcher runs `at_end` before it lets go. `orphan`: this process is about to be replaced by another program.
 ///
 /// # Errors
 /// [`Error::Io`] when no process can be made: then the lock was let go.
-pub(crate) fn keep_for(hold: Hold<'_>, process: Process, at_end: impl FnOnce()) -> Result<()> {
+pub(crate) fn keep_for(hold: Hold<'_>, process: Process, orphan: bool, at_end: impl FnOnce()) -> Result<()> {
     let until = watcher::Until { process: Some(process), deadline: None, on_request: false };
-    keep(hold, &until, |record, _, watcher| record.keeper = Some(watcher), at_end)
+    keep(hold, &until, orphan, |record, _, watcher| record.keeper = Some(watcher), at_end)
 }
 
 /// Makes the watcher. `describe` changes the record so that it names the watcher: it gets this process and the watcher.
 fn keep(
     mut hold: Hold<'_>,
     until: &watcher::Until,
+    orphan: bool,
     describe: impl Fn(&mut Holder, u32, u32),
     at_end: impl FnOnce(),
 ) -> Result<()> {
@@ -158,7 +160,7 @@ fn keep(
         return Err(error);
     }
     let files: Vec<_> = hold.held.files().into_iter().map(sys::number).collect();
-    let made = watcher::leave(&files, |signals| {
+    let made = watcher::leave(&files, orphan, |signals| {
         describe(hold.held.record_mut(), us, std::process::id());
         watcher::watch(until, signals);
         at_end();
@@ -185,7 +187,7 @@ fn wait_in_background(repo: &Repo, sharing: Sharing, mut queued: Box<Queued>, un
     let us = std::process::id();
     let files = queued.files();
     let mut waiting_here = Some((queued, until));
-    let made = watcher::leave(&files, |signals| {
+    let made = watcher::leave(&files, false, |signals| {
         let Some((mut queued, until)) = waiting_here.take() else { return };
         queued.change_hands();
         // A time that is over, or a process that is gone: nobody is there to be told.
@@ -224,8 +226,8 @@ pub fn command_of(pid: u32) -> Option<String> {
 pub fn release(repo: &Repo, token: &str) -> Result<Released> {
     /// How long a watcher may take.
     const PATIENCE: Duration = Duration::from_secs(5);
-    if Token::is_nested(token) {
-        return Ok(Released::Inside);
+    if let Some(outer) = Token::outer(token) {
+        return Ok(if lock::lives(repo, outer) { Released::Inside } else { Released::Unknown });
     }
     let token = Token::shown(token);
     let (keeper, held) = match lock::find(repo, &token) {
@@ -254,8 +256,8 @@ pub fn release(repo: &Repo, token: &str) -> Result<Released> {
 /// # Errors
 /// [`Error::Busy`] when it does not before `timeout` is over (never, with `None`), [`Error::Interrupted`].
 pub fn wait(repo: &Repo, token: &str, timeout: Option<Duration>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Turn> {
-    if Token::is_nested(token) {
-        return Ok(Turn::Inside);
+    if let Some(outer) = Token::outer(token) {
+        return Ok(if lock::lives(repo, outer) { Turn::Inside } else { Turn::Over });
     }
     let token = Token::shown(token);
     let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;

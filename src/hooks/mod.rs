@@ -5,6 +5,7 @@
 //! | `event` | the hooks that take part, and what is known of each |
 //! | `run` | what each hook does when git calls it |
 //! | `git` | which git called, and what for |
+//! | `hint` | how the user of a refused command gets on |
 //! | `world` | whether somebody changed what a git command was about to use |
 //! | `install` | puts the scripts in place, beside what was there |
 //! | `uninstall` | takes them away again, and puts back what was there |
@@ -19,6 +20,7 @@
 mod change;
 mod event;
 mod git;
+mod hint;
 mod install;
 mod managers;
 mod manifest;

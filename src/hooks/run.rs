@@ -8,13 +8,14 @@
 use std::{
     ffi::OsString,
     io::Read as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
 use super::{
     Event,
     git::Git,
+    hint,
     world::{self, Kept, World},
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     fs::Sharing,
     guard::{self, Hold, Notice},
     holder::{self, Holder},
-    lock::{Held, Request},
+    lock::{Held, Request, Scope},
     repo::{Config, Repo},
     store::{
         audit::{self, Entry},
@@ -89,7 +90,8 @@ pub fn run(
     tell: &mut dyn FnMut(Notice<'_>),
 ) -> Result<(), Refusal> {
     let git = Git::find(call.event == Event::PreReceive);
-    let hook = Hook { repo, sharing: Sharing::new(config.shared_repository(), repo.common_dir()), call, git };
+    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let hook = Hook { repo, sharing, call, git, scope: scope(repo, call.event, input)? };
     match call.event {
         Event::PostCheckout => {
             hook.after_checkout(tell);
@@ -110,11 +112,34 @@ pub fn read_input() -> Result<Vec<u8>> {
     Ok(input)
 }
 
+/// What the lock must cover: a push to a branch that is checked out in a linked worktree may change the files there
+/// (`receive.denyCurrentBranch=updateInstead`), and only everything covers more than one worktree.
+fn scope(repo: &Repo, event: Event, input: &mut Input<'_>) -> Result<Scope> {
+    if event != Event::PreReceive {
+        return Ok(Scope::Worktree);
+    }
+    let worktrees = repo.worktrees()?;
+    let linked: Vec<_> = worktrees.iter().skip(1).filter_map(|worktree| repo.head(worktree)?.branch).collect();
+    if linked.is_empty() {
+        return Ok(Scope::Worktree);
+    }
+    let input = input()?;
+    let input = String::from_utf8_lossy(&input);
+    let pushed = references(&input).any(|name| linked.iter().any(|branch| branch == name));
+    Ok(if pushed { Scope::Repo } else { Scope::Worktree })
+}
+
+/// The names of the references in what git gives a hook: lines of old value, new value and name.
+fn references(input: &str) -> impl Iterator<Item = &str> {
+    input.lines().filter_map(|line| line.splitn(3, ' ').nth(2))
+}
+
 struct Hook<'a> {
     repo: &'a Repo,
     sharing: Sharing,
     call: &'a Call,
     git: Option<Git>,
+    scope: Scope,
 }
 
 impl Hook<'_> {
@@ -123,9 +148,7 @@ impl Hook<'_> {
         match self.take(Duration::ZERO, tell) {
             Ok(Some(held)) => self.hold(held, tell),
             Ok(None) => self.nothing_swept_in(),
-            Err(error @ Error::Busy { .. }) if world::git_holds_its_index() => {
-                Err(Refusal { error, hint: Some(self.way_out()) })
-            }
+            Err(error @ Error::Busy { .. }) if world::git_holds_its_index() => Err(self.refusal_at_once(error)),
             Err(Error::Busy { .. }) if !self.call.timeout.is_zero() => self.wait(tell),
             Err(error) => Err(self.refusal(error)),
         }
@@ -166,7 +189,7 @@ impl Hook<'_> {
         }
         let Some(git) = &self.git else { return Ok(()) };
         let index = world::index_path(self.repo);
-        let Some(kept) = Kept::find(self.repo, index, &git.process.pid().to_string()) else { return Ok(()) };
+        let Some(kept) = Kept::find(self.repo, index, &world::name_of(git.process.pid())) else { return Ok(()) };
         match kept.has_changed(self.repo) {
             Ok(false) => Ok(()),
             Ok(true) => {
@@ -205,7 +228,7 @@ impl Hook<'_> {
             Err(Error::Busy { holders, what, ahead, waited }) => {
                 if self.can_refuse(&input()?) {
                     let error = Error::Busy { holders, what, ahead, waited };
-                    return Err(Refusal { error, hint: Some(self.way_out()) });
+                    return Err(self.refusal_at_once(error));
                 }
                 self.ran_under(&holders, tell);
                 Ok(())
@@ -221,7 +244,7 @@ impl Hook<'_> {
         let head = self.repo.worktree().and_then(|worktree| self.repo.head(&worktree));
         let branch = head.and_then(|head| head.branch);
         let text = String::from_utf8_lossy(input);
-        text.lines().filter_map(|line| line.splitn(3, ' ').nth(2)).all(|name| match name {
+        references(&text).all(|name| match name {
             "HEAD" => matches!(verb.as_str(), "commit" | "update-ref" | "symbolic-ref"),
             "ORIG_HEAD" => verb == "merge",
             name if Some(name) == branch.as_deref() => matches!(verb.as_str(), "commit" | "update-ref"),
@@ -267,6 +290,7 @@ impl Hook<'_> {
             command: command.unwrap_or_else(|| format!("{} hook", self.call.event.name())),
             for_process: self.git.as_ref().map(|git| git.process.pid()),
             content: true,
+            scope: Some(self.scope),
             ..Request::default()
         }
     }
@@ -291,7 +315,7 @@ impl Hook<'_> {
         };
         let plain = self.call.event == Event::PreCommit && !world::git_holds_its_index();
         let kept = (plain && last).then(|| {
-            let name = git.process.pid().to_string();
+            let name = world::name_of(git.process.pid());
             Kept::keep(self.repo, world::index_path(self.repo), &name, self.sharing)
         });
         let kept = match kept.transpose() {
@@ -301,10 +325,13 @@ impl Hook<'_> {
                 return Err(error.into());
             }
         };
-        guard::keep_for(duty, git.process, || {
+        // A hook that runs in place of this process may wait for all its children.
+        let orphan = self.call.chained().is_some();
+        guard::keep_for(duty, git.process, orphan, || {
             if let Some(kept) = kept {
                 kept.forget();
             }
+            world::tidy(self.repo);
         })
         .map_err(Refusal::from)
     }
@@ -324,36 +351,13 @@ impl Hook<'_> {
     }
 
     fn refusal(&self, error: Error) -> Refusal {
-        let hint = match (&error, self.call.event) {
-            (Error::Busy { .. } | Error::ChangedMeanwhile { .. }, event) => match event {
-                Event::ApplypatchMsg => {
-                    Some("`git am --continue` tries again, `git am --abort` puts it back".to_owned())
-                }
-                Event::PrepareCommitMsg => self.unfinished().or_else(|| error.hint()),
-                _ => error.hint(),
-            },
-            _ => error.hint(),
-        };
-        Refusal { error, hint }
+        let hint = hint::after(self.repo, self.call.event, self.git.as_ref(), &error);
+        Refusal { hint: hint.or_else(|| error.hint()), error }
     }
 
-    /// How to go on with what has changed the files already.
-    fn unfinished(&self) -> Option<String> {
-        let git_dir = self.repo.git_dir()?;
-        let states = [("MERGE_HEAD", "merge"), ("CHERRY_PICK_HEAD", "cherry-pick"), ("REVERT_HEAD", "revert")];
-        let (_, verb) = states.into_iter().find(|(file, _)| git_dir.join(file).exists())?;
-        let rebase = ["rebase-merge", "rebase-apply"].iter().any(|state| git_dir.join(state).exists());
-        let verb = if rebase { "rebase" } else { verb };
-        Some(format!("finish with `git {verb} --continue`, or put it back with `git {verb} --abort`"))
-    }
-
-    /// The same git command, waiting for its turn before git has taken any lock of its own.
-    fn way_out(&self) -> String {
-        let words = self.git.as_ref().map(Git::command).unwrap_or_default();
-        let words: Vec<_> = words.iter().map(|word| crate::error::quoted(Path::new(word))).collect();
-        let command = if words.is_empty() { "git …".to_owned() } else { words.join(" ") };
-        format!(
-            "`repoguard exec -- {command}` waits for its turn; git holds a lock of its own here, so this hook cannot"
-        )
+    /// Git holds a lock of its own.
+    fn refusal_at_once(&self, error: Error) -> Refusal {
+        let command = self.git.as_ref().map(Git::command).unwrap_or_default();
+        Refusal { error, hint: Some(hint::way_out(&command)) }
     }
 }

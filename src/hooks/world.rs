@@ -1,7 +1,8 @@
 //! Has somebody changed what a git command was about to use? HEAD and index, before and after a wait.
 //!
 //! # Format
-//! `<common dir>/repoguard/index/<name>`: a hard link to an index as it was. Git never writes into an index but puts a new
+//! `<common dir>/repoguard/index/<pid namespace>-<pid>`: a hard link to an index as it was, of the git process that runs or of the hook that
+//! waits. Git never writes into an index but puts a new
 //! file in its place, so a link keeps what was there, however large, at the price of one system call. As long as both are
 //! the same file nothing has changed; else git tells the entries of both.
 
@@ -35,7 +36,7 @@ impl World {
     /// [`crate::Error::Io`] when the index cannot be kept.
     pub(super) fn look(repo: &Repo, sharing: Sharing) -> Result<Self> {
         let head = repo.worktree().and_then(|worktree| repo.head(&worktree));
-        let name = format!("wait-{}", std::process::id());
+        let name = name_of(std::process::id());
         Ok(Self { head, index: Kept::keep(repo, index_path(repo), &name, sharing)? })
     }
 
@@ -99,6 +100,22 @@ impl Kept {
     pub(super) fn forget(self) {
         if let Some(link) = &self.link {
             fs::remove(link);
+        }
+    }
+}
+
+/// The name under which the index of a process is kept: another process may have its number in another pid namespace.
+pub(super) fn name_of(pid: u32) -> String {
+    format!("{}-{pid}", sys::pid_namespace())
+}
+
+/// Removes what processes kept that were killed before they could remove it.
+pub(super) fn tidy(repo: &Repo) {
+    let Some(directory) = repo.index_dir() else { return };
+    for name in sys::names(&directory) {
+        let pid = name.rsplit('-').next().and_then(|pid| pid.parse().ok()).filter(|&pid| name == name_of(pid));
+        if pid.is_some_and(|pid| sys::still_runs(pid, sys::boot_ms()) == Some(false)) {
+            fs::remove(&directory.join(name));
         }
     }
 }

@@ -33,8 +33,9 @@ const LET_GO: Duration = Duration::from_millis(100);
 pub(crate) enum Entered {
     /// The lock is ours now.
     Held(Box<Held>),
-    /// It was ours already: this process runs inside a hold that covers the request.
-    Inside,
+    /// It was ours already: this process runs inside the hold with this fencing number (0: one of flock(1)), which covers the
+    /// request.
+    Inside(u64),
     /// Somebody is before us.
     Queued(Box<Queued>),
 }
@@ -47,7 +48,7 @@ pub(crate) enum Entered {
 pub(crate) fn acquire(repo: &Repo, request: &Request, sharing: Sharing, wait: &mut Wait<'_>) -> Result<Acquired> {
     match enter(repo, request, sharing)? {
         Entered::Held(held) => Ok(Acquired::Held(held)),
-        Entered::Inside => Ok(Acquired::Inside),
+        Entered::Inside(_) => Ok(Acquired::Inside),
         Entered::Queued(queued) => queued.wait(wait).map(Acquired::Held),
     }
 }
@@ -64,7 +65,7 @@ pub(crate) fn enter(repo: &Repo, request: &Request, sharing: Sharing) -> Result<
 
     let mut family = Family::by_token(table.as_ref());
     if let Cover::Whole = family.reduce(&mut plan)? {
-        return Ok(Entered::Inside);
+        return Ok(Entered::Inside(family.outer()));
     }
     let mut acquire = Acquire {
         what: plan.what.clone(),
@@ -84,11 +85,11 @@ pub(crate) fn enter(repo: &Repo, request: &Request, sharing: Sharing) -> Result<
     }
     family.join(Family::by_kinship(acquire.table.as_ref()));
     if let Cover::Whole = family.reduce(&mut acquire.plan)? {
-        return Ok(Entered::Inside);
+        return Ok(Entered::Inside(family.outer()));
     }
     acquire.family = family.ids();
     if acquire.drop_covered_parts()? {
-        return Ok(Entered::Inside);
+        return Ok(Entered::Inside(family.outer()));
     }
     let record = describe(repo, request, &acquire.plan, &acquire.family, started);
     if acquire.nobody_before(None) && acquire.try_all()?.is_none() {

@@ -36,15 +36,18 @@ impl Token {
         Self(text.strip_suffix(NESTED).unwrap_or(text).to_owned())
     }
 
-    /// What is given out instead of a token where everything is held around the caller already: who shows it is inside
-    /// like its giver, but cannot end the hold.
-    pub(crate) fn nested() -> String {
-        format!("{}{NESTED}", env::text(env::TOKEN).map_or_else(String::new, |token| Self::shown(&token).0))
+    /// What is given out instead of a token where everything is held around the caller already, by the hold with this
+    /// fencing number (0 where it is flock(1)'s): who shows it is inside like its giver, but cannot end the hold.
+    pub(crate) fn nested(outer: u64) -> String {
+        // A caller that is inside by its token alone must stay so.
+        let shown = env::text(env::TOKEN).map_or_else(|| outer.to_string(), |token| Self::shown(&token).0);
+        format!("{shown}{NESTED}")
     }
 
-    /// Tells whether a text is one of [`Token::nested`].
-    pub(crate) fn is_nested(text: &str) -> bool {
-        text.ends_with(NESTED)
+    /// The fencing number of the hold that a text of [`Token::nested`] was given out in; `None` for other texts.
+    pub(crate) fn outer(text: &str) -> Option<u64> {
+        let outer = text.strip_suffix(NESTED)?;
+        outer.split('-').next()?.parse().ok()
     }
 
     /// What is recorded of it.
@@ -108,6 +111,11 @@ impl Family {
     pub(crate) fn join(&mut self, other: Self) {
         let known = self.ids();
         self.holds.extend(other.holds.into_iter().filter(|hold| !known.contains(&hold.id)));
+    }
+
+    /// The fencing number of a hold around us; 0 where it has none.
+    pub(super) fn outer(&self) -> u64 {
+        self.holds.first().map_or(0, |hold| hold.id)
     }
 
     /// Fencing numbers of all holds around us.

@@ -13,6 +13,12 @@ pub(crate) enum Found {
     Request(Box<Holder>, Option<sys::Fd>),
 }
 
+/// Tells whether the hold with this fencing number lives. That of flock(1), 0, is not known, and taken to.
+pub(crate) fn lives(repo: &Repo, fence: u64) -> bool {
+    let table = repo.holders_dir().map(|directory| Table::new(directory, Sharing::default()));
+    fence == 0 || table.is_some_and(|table| table.live().iter().any(|hold| hold.id == fence))
+}
+
 /// Finds what a token stands for; `None` when it is wrong, or its hold is over. Takes no lock and never blocks.
 pub(crate) fn find(repo: &Repo, token: &Token) -> Option<Found> {
     let digest = token.digest();

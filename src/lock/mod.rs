@@ -26,7 +26,7 @@ mod request;
 pub(crate) use acquire::{Entered, Queued, acquire, enter};
 pub(crate) use family::Token;
 pub(crate) use file::LockFile;
-pub(crate) use find::{Found, find, still_waits, tell_waiting};
+pub(crate) use find::{Found, find, lives, still_waits, tell_waiting};
 pub(crate) use held::Held;
 pub use inspect::{Inspection, State};
 pub(crate) use request::Wait;

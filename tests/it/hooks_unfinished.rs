@@ -23,37 +23,65 @@ fn pasted<'a>(told: &'a str, command: &str) -> &'a str {
     told[start..].split('`').next().unwrap_or_default()
 }
 
+/// Lets a command be refused, then does what the hint says once nobody is in the way.
+#[track_caller]
+fn finished_by_hint(prepare: &str, command: &str, way_out: &str, subject: &str) {
+    let (sandbox, mut holder) = held_after(prepare);
+    let before = sandbox.git(["rev-parse", "HEAD"]);
+    let mut git = sandbox.sh_command(command);
+    git.env("REPOGUARD_HOOK_TIMEOUT", "0.2").env("GIT_EDITOR", ":");
+    let mut git = sandbox.start(git);
+    assert_ne!(git.ended().code(), Some(0), "{command}: {}", git.stderr());
+    let told = git.stderr();
+    assert!(told.contains("repoguard: busy"), "{command}: {told}");
+    assert_eq!(sandbox.git(["rev-parse", "HEAD"]), before, "{command}: {told}");
+    holder.finish();
+    let way_out = pasted(&told, way_out).to_owned();
+    let output = sandbox.sh(&way_out).env("GIT_EDITOR", ":").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{command}, then {way_out}: {told}");
+    assert_eq!(sandbox.git(["log", "-1", "--format=%s"]).trim(), subject, "{command}, then {way_out}");
+    assert_eq!(sandbox.git(["status", "--porcelain"]), "", "{command}, then {way_out}");
+    sandbox.assert_nothing_left();
+}
+
 #[test]
 fn refused_command_is_finished_by_what_its_hint_says() {
     let conflict = |command: &str| format!("git {command} conflict; echo both >file; git add file");
     for (prepare, command, way_out, subject) in [
-        (String::new(), "git merge --no-edit side", "git merge --continue", "Merge branch 'side'"),
-        (String::new(), "git cherry-pick side", "git cherry-pick --continue", "side"),
-        (String::new(), "git revert --no-edit HEAD", "git revert --continue", "Revert \"ours\""),
-        (String::new(), "git am -q ../patch", "git am --continue", "side"),
-        (conflict("merge"), "git commit -q --no-edit", "git merge --continue", "Merge branch 'conflict'"),
-        (conflict("cherry-pick"), "git cherry-pick --continue", "git cherry-pick --continue", "conflict"),
-        (conflict("rebase"), "git rebase --continue", "git rebase --continue", "ours"),
+        ("", "git merge --no-edit side", "git merge --continue", "Merge branch 'side'"),
+        ("", "git cherry-pick side", "git cherry-pick --continue", "side"),
+        (&conflict("merge"), "git commit -q --no-edit", "git merge --continue", "Merge branch 'conflict'"),
+        (&conflict("cherry-pick"), "git cherry-pick --continue", "git cherry-pick --continue", "conflict"),
+        (&conflict("rebase"), "git rebase --continue", "git rebase --continue", "ours"),
     ] {
-        let (sandbox, mut holder) = held_after(&prepare);
-        let files = sandbox.git(["ls-files", "-s"]);
-        let before = sandbox.git(["rev-parse", "HEAD"]);
-        let mut git = sandbox.sh_command(command);
-        git.env("REPOGUARD_HOOK_TIMEOUT", "0.2").env("GIT_EDITOR", ":");
-        let mut git = sandbox.start(git);
-        assert_ne!(git.ended().code(), Some(0), "{command}: {}", git.stderr());
-        let told = git.stderr();
-        assert!(told.contains("repoguard: busy"), "{command}: {told}");
-        assert_eq!(sandbox.git(["rev-parse", "HEAD"]), before, "{command}: {told}");
-        holder.finish();
-        let way_out = pasted(&told, way_out).to_owned();
-        let output = sandbox.sh(&way_out).env("GIT_EDITOR", ":").output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{command}, then {way_out}: {told}");
-        assert_eq!(sandbox.git(["log", "-1", "--format=%s"]).trim(), subject, "{command}, then {way_out}");
-        assert_eq!(sandbox.git(["status", "--porcelain"]), "", "{files}");
-        sandbox.assert_nothing_left();
+        finished_by_hint(prepare, command, way_out, subject);
     }
+}
+
+#[test]
+fn refused_revert_is_finished_by_what_its_hint_says() {
+    // Of a revert without conflicts nothing but the message is left: `git revert --continue` knows of none.
+    finished_by_hint("", "git revert --no-edit HEAD", "git commit", "Revert \"ours\"");
+}
+
+#[test]
+fn refused_am_is_put_back_as_its_hint_says_and_done_again() {
+    let (sandbox, mut holder) = held_after("");
+    let mut git = sandbox.sh_command("git am -q ../patch");
+    git.env("REPOGUARD_HOOK_TIMEOUT", "0.2");
+    let mut git = sandbox.start(git);
+    assert_ne!(git.ended().code(), Some(0), "{}", git.stderr());
+    holder.finish();
+    let told = git.stderr();
+    // It applies nothing, and finds that nothing was changed.
+    assert!(!told.contains("git am --continue"), "{told}");
+    let way_out = pasted(&told, "git am --abort").to_owned();
+    sandbox.sh(&way_out).assert().success();
+    assert_eq!(sandbox.git(["status", "--porcelain"]), "");
+    sandbox.git(["am", "-q", "../patch"]);
+    assert_eq!(sandbox.git(["log", "-1", "--format=%s"]), "side\n");
+    sandbox.assert_nothing_left();
 }
 
 #[test]
