@@ -219,7 +219,7 @@ impl Error {
             ),
             Self::HookNotMovable { path, .. } => {
                 let event = path.file_name().unwrap_or_default().to_string_lossy();
-                format!("let it run `repoguard hook {event} \"$@\"` itself, as one of its own hooks")
+                format!("let it run `repoguard hook {event} \"$@\"` itself, as one of the hooks in its own configuration")
             }
             Self::Io { path, source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => format!("`ls -ld {}` shows who may", quoted(path)),

@@ -19,8 +19,9 @@ use super::{
 /// Returns with the lock held by a small process in the background, until `repoguard release TOKEN`, the end of the process
 /// given by --for-pid, or the time given by --ttl: one of the two is required, so that nothing is locked for ever.
 ///
-/// `export REPOGUARD_TOKEN=$(repoguard acquire --for-pid $$)` puts the rest of a script inside the hold: git hooks and
-/// `repoguard exec` go on at once. Without the variable it waits like everybody.
+/// `token=$(repoguard acquire --for-pid $$) || exit; export REPOGUARD_TOKEN=$token` puts the rest of a script inside the
+/// hold: git hooks and `repoguard exec` go on at once. Without the variable it waits like everybody. (An `export` around
+/// it would hide its exit status.)
 ///
 /// Inside a hold that covers it already nothing is acquired, and releasing the token changes nothing.
 ///

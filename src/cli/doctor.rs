@@ -24,9 +24,7 @@ const WAIT: Duration = Duration::from_secs(10);
 /// Tries whether locks on this file system exclude, whether git reaches each hook and the hook finds repoguard, also with the
 /// short PATH of a graphical client, and looks for lock files that a git which died left behind.
 ///
-/// What no hook can guard, a doctor cannot see either: plain file writes, `git add`, `rm`, `mv`, `restore`, `reset`,
-/// `switch`, `stash pop`, `cherry-pick`, `clean`, commands with `-c core.hooksPath=…`, and programs that work on the
-/// repository without git.
+/// That all is well does not mean that everybody is stopped: `repoguard hooks --help` tells what no hook can guard.
 ///
 /// Exit status: 0; 1 when something is wrong.
 #[derive(Debug, Args)]

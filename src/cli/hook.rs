@@ -30,7 +30,8 @@ const PUSH_REPEAT: Duration = Duration::from_secs(5);
 /// Waits at most `repoguard.hookTimeout` (60s; 30s in pre-receive), and not at all where git holds a lock of its own. With
 /// `REPOGUARD=0` in the environment it does nothing.
 ///
-/// Exit status: 0 go on; 65 HEAD or the index changed while it waited, 75 busy, others as of `exec`: git stops.
+/// Exit status: 0 go on; 65 HEAD or the index changed while it waited, 75 busy, others as of `exec`: git stops, with a
+/// status of its own.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The hook: pre-commit, prepare-commit-msg, pre-rebase, applypatch-msg, post-checkout, pre-receive or

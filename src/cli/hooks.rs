@@ -21,10 +21,11 @@ use super::{
 /// The hooks that are installed take the lock of the checkout when git calls them, and hold it until git has ended, also
 /// when git is killed. Inside `repoguard exec` they know that the lock is held and go on.
 ///
-/// What hooks can guard: `git commit` in every form, `merge`, `cherry-pick`, `revert`, `rebase` and `am` (before a
-/// commit is made), the rest of a checkout's run, and pushes that are received. What they cannot: `add`, `rm`, `mv`,
-/// `restore`, `reset`, `clean`, `stash pop`, the files that `checkout` and `merge` write before their first hook, `git -c
-/// core.hooksPath=…`, programs that do not run hooks, and plain writes to files.
+/// Before anything has changed they guard `git commit` in every form, `rebase`, `am` and pushes that are received. The
+/// commits of `merge`, `cherry-pick` and `revert` wait, but their files are written before. `switch`, `checkout` and
+/// `restore` cannot be stopped: they are told to both sides, and logged. Not seen at all are `add`, `rm`, `mv`, `reset`,
+/// `stash`, `apply`, `clean`, a merge that makes no commit, `git -c core.hooksPath=…`, programs that do not run hooks, and
+/// plain writes to files.
 ///
 /// `REPOGUARD=0 git …` skips the guard once; other hooks still run.
 #[derive(Debug, Args)]
@@ -62,7 +63,8 @@ struct Install {
     /// Install this hook and not the usual ones; can be given several times
     #[arg(long = "hook", value_name = "NAME", value_parser = event)]
     hooks: Vec<Event>,
-    /// Also reference-transaction: guards whatever moves a reference, and makes git several times slower
+    /// Also reference-transaction: refuses changes of tags and other branches, `fetch`, `stash push` and merges while
+    /// somebody holds the lock, and tells of `reset`; makes git several times slower
     #[arg(long)]
     strict: bool,
     /// What a hook does when repoguard is not found any more; post-checkout and reference-transaction always only warn

@@ -58,6 +58,10 @@ fn line(entry: &Entry) -> String {
         (Some(before), Some(after)) if before != after => format!("  HEAD {before} → {after}"),
         _ => String::new(),
     };
+    if let Some(fence) = entry.under {
+        let who = format!("{}@{} pid {} `{}`", entry.user, entry.host, entry.pid, entry.command);
+        return format!("{time}  did not wait while hold {fence} lasted  {}  {who}", entry.scope);
+    }
     if entry.event == Event::Violated {
         return format!("{time}  changed outside the guard, found by pid {}{moved}", entry.pid);
     }

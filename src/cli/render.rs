@@ -75,7 +75,7 @@ impl Ui {
                 self.warn(&format!("the lock was lost: `{path}` was removed while the command ran"));
             }
             Notice::RanUnder(holder) => {
-                self.warn(&format!("this checkout did not wait for its turn; the lock is held by {}", who(holder)));
+                self.warn(&format!("this git command did not wait for its turn; the lock is held by {}", who(holder)));
                 self.hint("`repoguard exec -- git …` waits; `git status` shows how it stands now");
             }
             Notice::Unguarded(error) => {

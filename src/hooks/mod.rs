@@ -6,6 +6,7 @@
 //! | `run` | what each hook does when git calls it |
 //! | `git` | which git called, and what for |
 //! | `hint` | how the user of a refused command gets on |
+//! | `transaction` | whether a change of references may be refused |
 //! | `world` | whether somebody changed what a git command was about to use |
 //! | `install` | puts the scripts in place, beside what was there |
 //! | `uninstall` | takes them away again, and puts back what was there |
@@ -29,6 +30,7 @@ mod run;
 mod script;
 mod slot;
 mod survey;
+mod transaction;
 mod uninstall;
 mod world;
 

@@ -16,6 +16,7 @@ use super::{
     Event,
     git::Git,
     hint,
+    transaction::{self, Judgement, references},
     world::{self, Kept, World},
 };
 use crate::{
@@ -125,13 +126,8 @@ fn scope(repo: &Repo, event: Event, input: &mut Input<'_>) -> Result<Scope> {
     }
     let input = input()?;
     let input = String::from_utf8_lossy(&input);
-    let pushed = references(&input).any(|name| linked.iter().any(|branch| branch == name));
+    let pushed = references(&input).any(|change| linked.iter().any(|branch| branch == change.name));
     Ok(if pushed { Scope::Repo } else { Scope::Worktree })
-}
-
-/// The names of the references in what git gives a hook: lines of old value, new value and name.
-fn references(input: &str) -> impl Iterator<Item = &str> {
-    input.lines().filter_map(|line| line.splitn(3, ' ').nth(2))
 }
 
 struct Hook<'a> {
@@ -226,36 +222,30 @@ impl Hook<'_> {
             Ok(Some(held)) => self.hold(held, tell),
             Ok(None) => Ok(()),
             Err(Error::Busy { holders, what, ahead, waited }) => {
-                if self.can_refuse(&input()?) {
-                    let error = Error::Busy { holders, what, ahead, waited };
-                    return Err(self.refusal_at_once(error));
+                let head = self.repo.worktree().and_then(|worktree| self.repo.head(&worktree));
+                let branch = head.and_then(|head| head.branch);
+                let verb = self.git.as_ref().and_then(Git::verb).unwrap_or_default();
+                match transaction::judge(&String::from_utf8_lossy(&input()?), &verb, branch.as_deref()) {
+                    Judgement::Refuse => Err(self.refusal_at_once(Error::Busy { holders, what, ahead, waited })),
+                    Judgement::Tell => {
+                        self.ran_under(&holders, tell);
+                        Ok(())
+                    }
+                    Judgement::Pass => Ok(()),
                 }
-                self.ran_under(&holders, tell);
-                Ok(())
             }
             Err(error) => Err(self.refusal(error)),
         }
-    }
-
-    /// Whether refusing these changes of references leaves everything as it was: a checkout, reset or abort has changed
-    /// index and files by now, a commit, merge or tag has not.
-    fn can_refuse(&self, input: &[u8]) -> bool {
-        let verb = self.git.as_ref().and_then(Git::verb).unwrap_or_default();
-        let head = self.repo.worktree().and_then(|worktree| self.repo.head(&worktree));
-        let branch = head.and_then(|head| head.branch);
-        let text = String::from_utf8_lossy(input);
-        references(&text).all(|name| match name {
-            "HEAD" => matches!(verb.as_str(), "commit" | "update-ref" | "symbolic-ref"),
-            "ORIG_HEAD" => verb == "merge",
-            name if Some(name) == branch.as_deref() => matches!(verb.as_str(), "commit" | "update-ref"),
-            name => name.starts_with("refs/"),
-        })
     }
 
     /// Tells and logs that this git command changes the worktree while others hold it.
     fn ran_under(&self, holders: &[Holder], tell: &mut dyn FnMut(Notice<'_>)) {
         let intruder = self.describe();
         for holder in holders {
+            // Once: a git command changes references in several steps.
+            if violations::left(self.repo, holder.id).is_some_and(|left| left.pid == intruder.pid) {
+                continue;
+            }
             tell(Notice::RanUnder(holder));
             let entry = Entry::under(&intruder, holder);
             let left = violations::leave(self.repo, holder.id, &intruder, self.sharing);

@@ -98,7 +98,11 @@ impl Repo {
         let directory = std::path::absolute(directory).map_err(Error::io("find", directory))?;
         if let Some(git_dir) = env::get("GIT_DIR") {
             // As git: whoever names the directory trusts it.
-            return Self::at_git_dir(&directory.join(git_dir), &directory).map(|repo| (repo, Trust::Full));
+            let git_dir = directory.join(git_dir);
+            // Who receives a push stands in the git directory itself, the worktree is around it.
+            let inside = directory.ends_with(".git") && git_dir.canonicalize().is_ok_and(|git| directory == git);
+            let around = directory.parent().filter(|_| inside).unwrap_or(&directory);
+            return Self::at_git_dir(&git_dir, around).map(|repo| (repo, Trust::Full));
         }
         let options = upwards::Options {
             current_dir: Some(&directory),

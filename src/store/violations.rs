@@ -22,12 +22,16 @@ pub(crate) fn leave(repo: &Repo, fence: u64, intruder: &Holder, sharing: Sharing
     fs::overwrite(&fs::open_or_create(&path, sharing)?, &path, &intruder.to_record())
 }
 
+/// The word that was left under a hold, if there is one.
+pub(crate) fn left(repo: &Repo, fence: u64) -> Option<Holder> {
+    Holder::from_record(&fs::read_small(&path(repo, fence)?, RECORD_BYTES)?)
+}
+
 /// Takes the word that was left under a hold, if there is one.
 pub(crate) fn take(repo: &Repo, fence: u64) -> Option<Holder> {
-    let path = path(repo, fence)?;
-    let record = fs::read_small(&path, RECORD_BYTES)?;
-    fs::remove(&path);
-    Holder::from_record(&record)
+    let left = left(repo, fence)?;
+    fs::remove(&path(repo, fence)?);
+    Some(left)
 }
 
 fn path(repo: &Repo, fence: u64) -> Option<PathBuf> {

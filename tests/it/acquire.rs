@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Sandbox, acquire, alive, eventually, kill, zombies_below};
+use crate::support::{Sandbox, acquire, alive, eventually, kill, skip, zombies_below};
 
 const LONG: [&str; 2] = ["--ttl", "10m"];
 
@@ -320,4 +320,33 @@ fn interrupted_acquire_leaves_nothing() {
     }
     holder.finish();
     sandbox.assert_nothing_left();
+}
+
+#[test]
+fn token_that_cannot_be_printed_locks_nothing() {
+    if !std::path::Path::new("/dev/full").exists() {
+        return skip("token that cannot be printed", "no /dev/full");
+    }
+    let sandbox = Sandbox::new();
+    sandbox.sh("exec repoguard acquire --ttl 10m >/dev/full").assert().failure();
+    assert_eq!(sandbox.try_once(&[]), 0, "nobody knows the token: {:?}", sandbox.holders());
+    let mut holder = sandbox.hold(&[]);
+    sandbox.sh("exec repoguard acquire --background --ttl 10m >/dev/full").assert().failure();
+    assert_eq!(sandbox.waiters(), 0);
+    holder.finish();
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn longest_time_to_live_is_refused_or_ends_like_any_other() {
+    let sandbox = Sandbox::new();
+    for ttl in ["1e12", "1e18", "1.8e19"] {
+        let output = sandbox.repoguard(["acquire", "--ttl", ttl]).output().unwrap();
+        if output.status.success() {
+            assert!(sandbox.holder()["until_ms"].as_u64().is_some(), "{ttl}: {:?}", sandbox.holder());
+            let token = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(status_of(&sandbox, &["release", token.trim()]), Some(0), "{ttl}");
+        }
+        assert_eq!(sandbox.try_once(&[]), 0, "{ttl}");
+    }
 }

@@ -167,6 +167,42 @@ fn strict_hook_lets_pass_what_has_changed_files_already_and_tells_of_it() {
 }
 
 #[test]
+fn strict_hook_refuses_nothing_that_has_begun() {
+    // By the time references change, each of these has changed something else that a refusal would leave as it is.
+    for (prepare, command, look, after) in [
+        ("echo x >file; git stash -q", "git stash pop", "git stash list; cat file", "x\n"),
+        (
+            "git clone -q --bare . ../up; git remote add up ../up; git fetch -q up; git commit -q --allow-empty -m more",
+            "git push -q up main",
+            "git log -1 --format=%s up/main; git -C ../up log -1 --format=%s main",
+            "more\nmore\n",
+        ),
+        (
+            "git clone -q --bare . ../up; git remote add up ../up; git fetch -q up",
+            "git remote rename up upstream",
+            "git remote; git for-each-ref --format='%(refname)' refs/remotes/upstream/main refs/remotes/up",
+            "upstream\nrefs/remotes/upstream/main\n",
+        ),
+        (
+            "git commit -q --allow-empty -m more",
+            "git bisect start HEAD HEAD~2",
+            "git bisect log | grep -c '^git bisect'",
+            "1\n",
+        ),
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.sh(&format!("set -e; git commit -q --allow-empty -m second; {prepare}")).assert().success();
+        sandbox.repoguard(["hooks", "install", "--strict"]).assert().success();
+        let _holder = sandbox.hold(&[]);
+        let output = sandbox.sh(command).env("REPOGUARD_HOOK_TIMEOUT", "0").output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{command}: {told}");
+        let seen = sandbox.sh(look).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&seen.stdout), after, "{command}: {told}");
+    }
+}
+
+#[test]
 fn strict_hook_lets_everything_pass_when_nobody_holds() {
     let (sandbox, mut holder) = strict();
     holder.finish();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Sandbox, has_program, hook, lines, script, skip};
+use crate::support::{OBEDIENT, Sandbox, eventually, has_program, hook, lines, script, skip};
 
 const COMMIT: &str = "git commit -q -m x";
 
@@ -200,4 +200,21 @@ fn standard_input_of_a_chained_hook_is_whole() {
         assert_eq!(seen.iter().filter(|line| line.contains(" refs/tags/tag-")).count(), 2000, "held: {held}");
         assert_eq!(seen.iter().filter(|line| line.ends_with(" refs/heads/main")).count(), 1, "held: {held}");
     }
+}
+
+#[test]
+fn commit_that_would_close_a_cycle_of_waiters_is_refused_at_once() {
+    let sandbox = staged();
+    let mut named = sandbox.hold_with(&["--name", "x"], OBEDIENT);
+    let mut other = sandbox.hold_with(&[], OBEDIENT);
+    other.send("repoguard exec --name x -- true");
+    eventually("the one waits for the other", || sandbox.waiters() == 1);
+    named.send("git commit -q -m x; echo \"status $?\"");
+    eventually("the commit has ended", || named.stdout().contains("done"));
+    assert!(named.stdout().contains("status 1"), "{}", named.stdout());
+    assert!(named.stderr().contains("deadlock"), "{}", named.stderr());
+    named.finish();
+    assert!(other.finish().success(), "{}", other.stderr());
+    sandbox.assert_nothing_left();
+    sandbox.git(["commit", "-q", "-m", "x"]);
 }

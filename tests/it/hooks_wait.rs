@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{OBEDIENT, Running, Sandbox, eventually, hook, kept_indexes, lines, script};
+use crate::support::{OBEDIENT, Running, Sandbox, Terminal, eventually, hook, kept_indexes, lines, script, skip};
 
 const COMMIT: [&str; 4] = ["commit", "-q", "-m", "mine"];
 /// Moves the branch without touching the index.
@@ -156,7 +156,7 @@ fn hook_that_runs_the_guard_by_a_line_of_its_own_may_stage() {
 
 /// The command in a hint.
 fn pasted(told: &str) -> &str {
-    let start = told.find("`repoguard exec").unwrap_or_else(|| panic!("no command to paste: {told}")) + 1;
+    let start = told.find("hint: `repoguard ").unwrap_or_else(|| panic!("no command to paste: {told}")) + 7;
     told[start..].split('`').next().unwrap_or_default()
 }
 
@@ -255,4 +255,53 @@ fn commit_keeps_its_place_among_those_who_wait() {
     holder.finish();
     assert!(first.ended().success() && git.ended().success() && last.ended().success(), "{}", git.stderr());
     assert_eq!(lines(&sandbox.outside("order")), ["first", "commit", "last"]);
+}
+
+#[test]
+fn commit_that_is_stopped_while_it_waits_holds_nobody_up() {
+    let (sandbox, mut holder) = held();
+    let mut git = sandbox.git_queued(&COMMIT);
+    let mut behind = sandbox.queue(&[], "true");
+    git.signal_group(Signal::STOP);
+    holder.finish();
+    assert!(behind.ended().success(), "{}", behind.stderr());
+    git.signal_group(Signal::CONT);
+    assert!(git.ended().success(), "{}", git.stderr());
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn waiting_line_of_a_commit_leaves_the_terminal_and_ctrl_c_ends_the_wait() {
+    let (sandbox, mut holder) = held();
+    let Some(terminal) = Terminal::open(&sandbox, 200) else {
+        return skip("a commit that waits on a terminal", "no tmux or no bash");
+    };
+    terminal.line("git commit -m never");
+    terminal.expect("waiting");
+    terminal.key("C-c");
+    // Git does not wait for its hook then, so the shell's prompt may come before our last word.
+    eventually("nobody waits", || sandbox.waiters() == 0);
+    assert_eq!(commits(&sandbox), 1);
+    terminal.clear();
+    terminal.line("git commit -m mine");
+    terminal.expect("waiting");
+    holder.finish();
+    terminal.expect("1 file changed");
+    terminal.prompt();
+    assert!(!terminal.screen().contains("waiting"), "{}", terminal.screen());
+}
+
+#[test]
+fn hook_whose_git_was_killed_holds_nothing_up() {
+    let (sandbox, mut holder) = held();
+    let mut git = sandbox.git_queued(&COMMIT);
+    git.signal(Signal::KILL);
+    git.ended();
+    let mut behind = sandbox.queue(&[], "true");
+    holder.finish();
+    assert!(behind.ended().success(), "{}", behind.stderr());
+    assert_eq!(behind.stderr().matches("killed before").count(), 0, "{}", behind.stderr());
+    eventually("no process is left", || sandbox.processes().is_empty());
+    sandbox.assert_nothing_left();
+    assert_eq!(commits(&sandbox), 1);
 }
