@@ -10,6 +10,7 @@ mod acquire;
 mod acquire_queue;
 mod config;
 mod death;
+mod doctor;
 mod exec_basics;
 mod exec_pass_through;
 mod fleet;

@@ -1,0 +1,138 @@
+//! `repoguard doctor`: tried, not assumed; and nothing is removed without proof.
+
+use std::fs::{self, File};
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+use crate::support::{OBEDIENT, Sandbox, eventually, listing, skip};
+
+/// What `doctor --json` found, and its exit status.
+fn examined(sandbox: &Sandbox, args: &[&str]) -> (Vec<Value>, i32) {
+    let output = sandbox.repoguard(["doctor", "--json"]).args(args).output().unwrap();
+    let document: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    assert_eq!(document["schema"], 1);
+    let status = output.status.code().expect("an exit status");
+    assert_eq!(document["effective"], status == 0, "{document}");
+    (document["findings"].as_array().expect("an array").clone(), status)
+}
+
+/// The verdicts of a check.
+fn verdicts(findings: &[Value], check: &str) -> Vec<String> {
+    let of_check = findings.iter().filter(|finding| finding["check"] == check);
+    of_check.map(|finding| finding["verdict"].as_str().expect("a verdict").to_owned()).collect()
+}
+
+/// Makes a file as it would be if it had been made before this machine started.
+fn make_ancient(sandbox: &Sandbox, name: &str) {
+    let path = sandbox.path(name);
+    let file = File::create(&path).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(20 * 365 * 86400)).unwrap();
+}
+
+#[test]
+fn where_all_is_well_it_says_so_and_changes_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.install_hooks();
+    sandbox.repoguard(["exec", "--", "true"]).assert().success();
+    let files = || listing(sandbox.here()).into_keys().collect::<Vec<_>>();
+    let before = files();
+    let (findings, status) = examined(&sandbox, &[]);
+    assert_eq!(status, 0, "{findings:?}");
+    assert_eq!(verdicts(&findings, "locks"), ["ok"]);
+    assert_eq!(verdicts(&findings, "hooks"), ["ok"; 5]);
+    assert_eq!(verdicts(&findings, "leftovers"), ["ok"]);
+    assert_eq!(files(), before);
+    assert_eq!(sandbox.log().len(), 1, "the hooks that were tried held nothing");
+}
+
+#[test]
+fn without_hooks_that_is_told_and_outside_of_a_repository_locks_are_tried() {
+    let sandbox = Sandbox::new();
+    let (findings, status) = examined(&sandbox, &[]);
+    assert_eq!((status, verdicts(&findings, "hooks")), (0, vec!["note".to_owned()]));
+    let outside = Sandbox::empty();
+    let (findings, status) = examined(&outside, &[]);
+    assert_eq!((status, verdicts(&findings, "locks")), (0, vec!["ok".to_owned()]));
+    assert_eq!(listing(outside.here()).len(), 1, "nothing is left in the directory");
+}
+
+#[test]
+fn hook_that_would_not_run_is_found_by_running_it() {
+    let breaks: [(&str, &str); 4] = [
+        ("deleted", "rm .git/hooks/pre-rebase"),
+        ("not executable", "chmod -x .git/hooks/pre-rebase"),
+        ("displaced", "printf '#!/bin/sh\\n' >.git/hooks/pre-rebase"),
+        ("its shell is gone", "sed -i 's,^#!/bin/sh,#!/no/such/shell,' .git/hooks/pre-rebase"),
+    ];
+    for (what, script) in breaks {
+        let sandbox = Sandbox::new();
+        sandbox.install_hooks();
+        sandbox.sh(script).assert().success();
+        let (findings, status) = examined(&sandbox, &[]);
+        let bad: Vec<_> = findings.iter().filter(|finding| finding["verdict"] == "bad").collect();
+        assert_eq!((status, bad.len()), (1, 1), "{what}: {findings:?}");
+        assert!(bad[0]["found"].as_str().unwrap().contains("pre-rebase"), "{what}: {bad:?}");
+        assert!(bad[0]["hint"].is_string(), "{what}: {bad:?}");
+    }
+}
+
+#[test]
+fn lock_of_git_that_is_older_than_the_machines_boot_is_removed_by_fix_only() {
+    let sandbox = Sandbox::new();
+    for name in [".git/index.lock", ".git/refs/heads/a.lock"] {
+        make_ancient(&sandbox, name);
+    }
+    let (findings, status) = examined(&sandbox, &[]);
+    if findings.iter().any(|finding| finding["found"].as_str().unwrap().contains("nothing proves")) {
+        return skip(
+            "proof by the machine's boot",
+            "the temporary directory is not known to be on a local file system",
+        );
+    }
+    assert_eq!((status, verdicts(&findings, "leftovers")), (1, vec!["bad".to_owned(); 2]));
+    assert!(sandbox.path(".git/index.lock").exists() && sandbox.path(".git/refs/heads/a.lock").exists());
+    let (findings, status) = examined(&sandbox, &["--fix"]);
+    assert_eq!((status, verdicts(&findings, "leftovers")), (0, vec!["ok".to_owned(); 2]));
+    assert!(!sandbox.path(".git/index.lock").exists() && !sandbox.path(".git/refs/heads/a.lock").exists());
+    assert_eq!(examined(&sandbox, &[]).1, 0);
+}
+
+#[test]
+fn lock_of_git_without_proof_is_never_removed() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path(".git/index.lock"), "").unwrap();
+    // Git's own note names a process that lives: this one.
+    fs::write(sandbox.path(".git/HEAD.lock"), "").unwrap();
+    fs::write(sandbox.path(".git/HEAD~pid.lock"), format!("pid {}\n", std::process::id())).unwrap();
+    for args in [&[][..], &["--fix"]] {
+        let (findings, status) = examined(&sandbox, args);
+        assert_eq!((status, verdicts(&findings, "leftovers")), (1, vec!["bad".to_owned(); 2]));
+        assert!(sandbox.path(".git/index.lock").exists() && sandbox.path(".git/HEAD.lock").exists());
+    }
+}
+
+#[test]
+fn nothing_is_fixed_under_somebody_elses_hold() {
+    let sandbox = Sandbox::new();
+    make_ancient(&sandbox, ".git/index.lock");
+    if verdicts(&examined(&sandbox, &[]).0, "leftovers") != ["bad"] {
+        return;
+    }
+    let mut holder = sandbox.hold_with(&[], OBEDIENT);
+    let mut fix = sandbox.start(sandbox.repoguard_command(["doctor", "--fix"]));
+    eventually("the doctor waits for its turn", || sandbox.waiters() == 1);
+    assert!(sandbox.path(".git/index.lock").exists());
+    holder.finish();
+    fix.ended();
+    assert_eq!(sandbox.path(".git/index.lock").exists(), fix.stdout().contains("nothing proves"), "{}", fix.stdout());
+}
+
+#[test]
+fn locks_of_other_programs_are_noted() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path(".git/agent.lock"), "").unwrap();
+    fs::write(sandbox.path("Cargo.lock"), "").unwrap();
+    let (findings, status) = examined(&sandbox, &[]);
+    assert_eq!((status, verdicts(&findings, "schemes")), (0, vec!["note".to_owned()]));
+}
