@@ -350,3 +350,14 @@ fn longest_time_to_live_is_refused_or_ends_like_any_other() {
         assert_eq!(sandbox.try_once(&[]), 0, "{ttl}");
     }
 }
+
+#[test]
+fn hold_that_ends_as_it_begins_is_not_taken_for_a_crash() {
+    let rounds = "for i in $(seq 15); do repoguard acquire --ttl 0 >/dev/null; repoguard exec -- true; done";
+    let sandboxes: Vec<Sandbox> = (0..6).map(|_| Sandbox::new()).collect();
+    let mut all: Vec<_> = sandboxes.iter().map(|sandbox| sandbox.start(sandbox.sh_command(rounds))).collect();
+    for running in &mut all {
+        assert!(running.ended().success());
+        assert_eq!(running.stderr(), "");
+    }
+}

@@ -159,11 +159,11 @@ fn what_is_staged_after_the_guard_never_comes_into_the_commit() {
     let adds = "n=0; while ! [ -e ../stop ]; do n=$((n+1)); echo $n >a$n; git add a$n 2>/dev/null; sleep 0.03; done";
     let mut adder = sandbox.start(sandbox.sh_command(adds));
     let (mut landed, mut refused) = (0, 0);
-    for _ in 0..300 {
+    for _ in 0..200 {
         let mut git = sandbox.start(sandbox.git_command(["commit", "-q", "--allow-empty", "-m", "x"]));
         landed += usize::from(git.ended().success());
         refused += usize::from(git.stderr().contains("other files were staged"));
-        if landed >= 10 && refused >= 10 {
+        if landed >= 5 && refused >= 5 {
             break;
         }
     }
