@@ -29,60 +29,61 @@ impl Until {
     }
 }
 
-/// Makes a watcher that keeps the open files `keep`, runs `action` and ends; returns its pid.
-///
-/// It is a child of this process, or with `orphan`, at the price of another fork, of none that waits for its children: a
-/// program that replaces this one may wait for all.
+/// When whoever makes a watcher goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// At once.
+    Not,
+    /// When it has said that it is ready.
+    UntilReady,
+    /// The same, and it is no child of this process: a program that is about to replace this one may wait for all of its
+    /// children.
+    UntilReadyAsOrphan,
+}
+
+/// Makes a watcher that keeps the open files `keep`, runs `action` and ends. `action` gets its signals, and what it calls when
+/// it is ready.
 ///
 /// Must be called while this process has only one thread.
 ///
 /// # Errors
-/// When no process can be made.
-pub(crate) fn leave(keep: &[FdNumber], orphan: bool, action: impl FnOnce(&Signals)) -> io::Result<u32> {
-    if !orphan {
-        return leave_child(keep, action);
-    }
+/// When no process can be made, or it was killed before it was ready.
+pub(crate) fn leave(keep: &[FdNumber], wait: Wait, action: impl FnOnce(&Signals, &mut dyn FnMut())) -> io::Result<()> {
     let (mut ours, mut theirs) = sys::channel()?;
-    match sys::fork()? {
-        Forked::Parent(between) => {
-            drop(theirs);
-            let mut pid = [0; 4];
-            let told = ours.read_exact(&mut pid);
-            sys::reap(between);
-            told.map(|()| u32::from_le_bytes(pid))
+    let keep: Vec<_> = keep.iter().copied().chain([sys::number(&theirs)]).collect();
+    let forked: io::Result<Result<Signals, u32>> = sys::with_signals_blocked(|| {
+        if let Forked::Parent(pid) = sys::fork()? {
+            return Ok(Err(pid));
         }
-        Forked::Child => {
-            if let Ok(pid) = leave_child(keep, action) {
-                drop(theirs.write_all(&pid.to_le_bytes()));
-            }
-            sys::exit_now(0)
+        if wait == Wait::UntilReadyAsOrphan && !matches!(sys::fork(), Ok(Forked::Child)) {
+            sys::exit_now(0);
         }
-    }
-}
-
-fn leave_child(keep: &[FdNumber], action: impl FnOnce(&Signals)) -> io::Result<u32> {
-    let forked: io::Result<Result<Signals, u32>> = sys::with_signals_blocked(|| match sys::fork()? {
-        Forked::Parent(pid) => Ok(Err(pid)),
-        Forked::Child => {
-            sys::leave_session(keep);
-            Ok(Ok(signals()))
-        }
+        sys::leave_session(&keep);
+        Ok(Ok(signals()))
     });
     match forked? {
-        Err(pid) => Ok(pid),
+        Err(pid) => {
+            drop(theirs);
+            if wait == Wait::UntilReadyAsOrphan {
+                sys::reap(pid);
+            }
+            if wait == Wait::Not { Ok(()) } else { ours.read_exact(&mut [0]) }
+        }
         Ok(signals) => {
-            action(&signals);
+            // It must not die of them.
+            signals.insist(sys::INTERRUPTS);
+            // Who waits for this byte may have gone.
+            action(&signals, &mut || drop(theirs.write_all(&[1])));
             sys::exit_now(0)
         }
     }
 }
 
-/// Signals for the watcher, which must not die of them. It has hardly an open file: one more can only be refused for a
-/// moment, while the machine has none.
+/// Signals for the watcher. It has hardly an open file: one more can only be refused for a moment, while the machine has
+/// none.
 fn signals() -> Signals {
     loop {
         if let Ok(signals) = Signals::open() {
-            signals.insist(sys::INTERRUPTS);
             return signals;
         }
         std::thread::sleep(Duration::from_millis(10));

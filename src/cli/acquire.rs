@@ -79,7 +79,11 @@ pub(super) fn acquire(context: &Context, matches: &ArgMatches) -> anyhow::Result
     match grant {
         Ok(grant) => {
             let text = if context.json { format!("{}\n", to_json(&grant)) } else { format!("{}\n", grant.token) };
-            render::data(&text)?;
+            if let Err(error) = render::data(&text) {
+                // Nobody could release what nobody was told of.
+                drop(repoguard::release(&repo, &grant.token));
+                return Err(error.context("cannot print the token, so the lock was let go"));
+            }
             Ok(Exit::OK)
         }
         Err(error @ (Error::Busy { .. } | Error::Deadlock { .. })) => {

@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
 use repoguard::{
-    Config, Repo,
+    Config, Error, Repo,
     hooks::{self, Call, Event, Refusal},
 };
 
@@ -77,6 +77,10 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
     let mut input = None;
     if !repoguard::skipped_once() {
         let guarded = guard(context, &mut call, &mut input);
+        // Git died of the same Ctrl-C, and the shell's prompt may stand where we would write.
+        if let Ok(Err(Refusal { error: error @ Error::Interrupted { .. }, .. })) = &guarded {
+            return Ok(Exit::Status(exit::of_error(error)));
+        }
         context.ui.waiting_over();
         match guarded {
             Ok(Ok(())) => {}

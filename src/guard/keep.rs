@@ -103,18 +103,16 @@ pub fn acquire(
     let waited = begun.elapsed();
     tell(Notice::Acquired(waited));
     let (token, fence) = (held.token.as_str().to_owned(), Some(held.record().id));
-    let until = until.begin();
-    keep(
-        Hold::new(repo, sharing, held, false, tell),
-        &until,
-        false,
-        |record, us, watcher| {
-            record.takers.push(us);
-            record.pid = watcher;
-            show(&until, record);
-        },
-        || {},
-    )?;
+    let (until, us) = (until.begin(), std::process::id());
+    let shown = shown(&until);
+    let describe = |record: &mut Holder| {
+        record.takers.push(us);
+        record.pid = std::process::id();
+        (record.for_pid, record.until_ms) = shown;
+    };
+    let duty = Hold::new(repo, sharing, held, false, tell);
+    // Nobody can find the hold before its record names the watcher.
+    keep(duty, Watch { until, wait: watcher::Wait::UntilReady, describe, at_end: || {} })?;
     Ok(Grant { token, turn: Turn::Held, fence, waited })
 }
 
@@ -142,43 +140,44 @@ pub(crate) fn take(
 /// [`Error::Io`] when no process can be made: then the lock was let go.
 pub(crate) fn keep_for(hold: Hold<'_>, process: Process, orphan: bool, at_end: impl FnOnce()) -> Result<()> {
     let until = watcher::Until { process: Some(process), deadline: None, on_request: false };
-    keep(hold, &until, orphan, |record, _, watcher| record.keeper = Some(watcher), at_end)
+    let describe = |record: &mut Holder| record.keeper = Some(std::process::id());
+    // Those inside know it by the process that it is for, which the record names already.
+    let wait = if orphan { watcher::Wait::UntilReadyAsOrphan } else { watcher::Wait::Not };
+    keep(hold, Watch { until, wait, describe, at_end })
 }
 
-/// Makes the watcher. `describe` changes the record so that it names the watcher: it gets this process and the watcher.
-fn keep(
-    mut hold: Hold<'_>,
-    until: &watcher::Until,
-    orphan: bool,
-    describe: impl Fn(&mut Holder, u32, u32),
-    at_end: impl FnOnce(),
-) -> Result<()> {
-    let us = std::process::id();
+/// What is particular about a watcher.
+struct Watch<D, E> {
+    until: watcher::Until,
+    wait: watcher::Wait,
+    /// Makes the record name the watcher, in which it runs.
+    describe: D,
+    /// Runs in the watcher before it lets go.
+    at_end: E,
+}
+
+/// Makes the watcher. From then on the record is its own to write: it may have released the lock at once.
+fn keep<D: FnOnce(&mut Holder), E: FnOnce()>(mut hold: Hold<'_>, watch: Watch<D, E>) -> Result<()> {
     // Who comes next from inside could not see that it is inside, and would wait for itself.
     if let Err(error) = hold.held.must_be_recorded() {
         hold.let_go();
         return Err(error);
     }
+    hold.begin();
     let files: Vec<_> = hold.held.files().into_iter().map(sys::number).collect();
-    let made = watcher::leave(&files, orphan, |signals| {
-        describe(hold.held.record_mut(), us, std::process::id());
-        watcher::watch(until, signals);
-        at_end();
+    let made = watcher::leave(&files, watch.wait, |signals, ready| {
+        (watch.describe)(hold.held.record_mut());
+        hold.begin();
+        ready();
+        watcher::watch(&watch.until, signals);
+        (watch.at_end)();
         hold.write_down(None);
         hold.let_go();
     });
-    match made {
-        Ok(watcher) => {
-            // Before this process returns: who comes next must find that it is inside.
-            describe(hold.held.record_mut(), us, watcher);
-            hold.begin();
-            Ok(())
-        }
-        Err(error) => {
-            hold.let_go();
-            Err(Error::io("make a background process for", hold.repo.root())(error))
-        }
-    }
+    made.map_err(|error| {
+        hold.let_go();
+        Error::io("make a background process for", hold.repo.root())(error)
+    })
 }
 
 /// Makes a watcher that waits in the queue in place of this process, and then keeps the lock; returns the token.
@@ -187,17 +186,19 @@ fn wait_in_background(repo: &Repo, sharing: Sharing, mut queued: Box<Queued>, un
     let us = std::process::id();
     let files = queued.files();
     let mut waiting_here = Some((queued, until));
-    let made = watcher::leave(&files, false, |signals| {
+    let made = watcher::leave(&files, watcher::Wait::UntilReady, |signals, ready| {
         let Some((mut queued, until)) = waiting_here.take() else { return };
         queued.change_hands();
+        ready();
         // A time that is over, or a process that is gone: nobody is there to be told.
         let wait = &mut Wait { signals: Some(signals), tell: &mut |_| {} };
         let Ok(held) = queued.wait(wait) else { return };
         let until = until.begin();
         let mut silent = |_: Notice<'_>| {};
         let mut duty = Hold::new(repo, sharing, held, false, &mut silent);
-        duty.held.record_mut().takers.push(us);
-        show(&until, duty.held.record_mut());
+        let record = duty.held.record_mut();
+        record.takers.push(us);
+        (record.for_pid, record.until_ms) = shown(&until);
         duty.begin();
         watcher::watch(&until, signals);
         duty.write_down(None);
@@ -205,7 +206,7 @@ fn wait_in_background(repo: &Repo, sharing: Sharing, mut queued: Box<Queued>, un
     });
     let Some((queued, _)) = waiting_here else { return Ok(token.as_str().to_owned()) };
     match made {
-        Ok(_) => {
+        Ok(()) => {
             queued.leave_to_child();
             Ok(token.as_str().to_owned())
         }
@@ -303,16 +304,17 @@ struct Background {
 impl Background {
     /// The lock was acquired now.
     fn begin(self) -> watcher::Until {
-        let deadline = self.ttl.and_then(|ttl| Instant::now().checked_add(ttl));
+        /// A longer time is as good as for ever, and more than clocks can tell.
+        const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
+        let deadline = self.ttl.map(|ttl| Instant::now() + ttl.min(LONGEST));
         watcher::Until { process: self.process, deadline, on_request: true }
     }
 }
 
-/// Records until when a watcher holds.
-fn show(until: &watcher::Until, record: &mut Holder) {
-    record.for_pid = until.process.as_ref().map(Process::pid);
+/// Until when a watcher holds, as records tell it: a process, and milliseconds since 1970.
+fn shown(until: &watcher::Until) -> (Option<u32>, Option<u64>) {
     let end = until.deadline.map(|deadline| SystemTime::now() + deadline.saturating_duration_since(Instant::now()));
-    record.until_ms = end.map(holder::unix_ms);
+    (until.process.as_ref().map(Process::pid), end.map(holder::unix_ms))
 }
 
 /// A signal may come in the instant that a wait ends.

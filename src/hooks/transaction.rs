@@ -32,11 +32,13 @@ pub(super) fn references(input: &str) -> impl Iterator<Item = Change<'_>> {
 
 /// Judges a transaction of the git subcommand `verb`, where HEAD is on `branch`.
 pub(super) fn judge(input: &str, verb: &str, branch: Option<&str>) -> Judgement {
-    // These move references from one storage to another, or belong to another checkout.
-    if matches!(verb, "gc" | "pack-refs" | "maintenance" | "worktree") {
+    // These move references from one storage to another, belong to another checkout, or have begun already.
+    if matches!(verb, "gc" | "pack-refs" | "maintenance" | "worktree" | "remote" | "bisect") {
         return Judgement::Pass;
     }
-    let changes: Vec<Change<'_>> = references(input).filter(|change| change.old != change.new).collect();
+    // Of a deletion git does not always tell the old value, and it "deletes" what is not there.
+    let is_change = |change: &Change<'_>| change.old != change.new || change.name.starts_with("refs/");
+    let changes: Vec<Change<'_>> = references(input).filter(is_change).collect();
     let is_head = |change: &Change<'_>| change.name == "HEAD" || Some(change.name) == branch;
     if !changes.is_empty() && changes.iter().all(|change| can_be_refused(change, verb, is_head(change))) {
         return Judgement::Refuse;
@@ -76,6 +78,7 @@ mod tests {
         assert_eq!(judged("commit", &[("1", "2", "HEAD"), ("1", "2", "refs/heads/main")]), Judgement::Refuse);
         assert_eq!(judged("merge", &[(ZERO, "1", "ORIG_HEAD")]), Judgement::Refuse);
         assert_eq!(judged("stash", &[(ZERO, "1", "refs/stash")]), Judgement::Refuse);
+        assert_eq!(judged("branch", &[(ZERO, ZERO, "refs/heads/other")]), Judgement::Refuse);
         assert_eq!(judged("fetch", &[("1", "2", "refs/remotes/origin/main")]), Judgement::Refuse);
     }
 
