@@ -30,7 +30,9 @@ pub(super) fn try_them(repo: &Repo, config: &Config) -> Finding {
     let directory = repo.records().unwrap_or_else(|| repo.root().to_owned());
     let name = format!(".doctor-{}", std::process::id());
     let path = directory.join(name);
-    let finding = match fs::open_or_create(&path, sharing) {
+    let lock = repo.lock_path();
+    let there = std::fs::symlink_metadata(&lock).is_ok().then(|| fs::open(&lock, false)).transpose();
+    let finding = match there.and_then(|_| fs::open_or_create(&path, sharing)) {
         Ok(_) => trial(&path, repo),
         Err(error) => failed("locks", &error),
     };

@@ -159,15 +159,16 @@ struct Watch<D, E> {
 /// Makes the watcher. From then on the record is its own to write: it may have released the lock at once.
 fn keep<D: FnOnce(&mut Holder), E: FnOnce()>(mut hold: Hold<'_>, watch: Watch<D, E>) -> Result<()> {
     // Who comes next from inside could not see that it is inside, and would wait for itself.
-    if let Err(error) = hold.held.must_be_recorded() {
+    if let Err(error) = hold.held.must_be_recorded().and_then(|()| hold.held.announce()) {
         hold.let_go();
         return Err(error);
     }
-    hold.begin();
     let files: Vec<_> = hold.held.files().into_iter().map(sys::number).collect();
     let made = watcher::leave(&files, watch.wait, |signals, ready| {
         (watch.describe)(hold.held.record_mut());
-        hold.begin();
+        if hold.held.announce().is_err() && watch.wait == watcher::Wait::UntilReady {
+            return hold.let_go();
+        }
         ready();
         watcher::watch(&watch.until, signals);
         (watch.at_end)();

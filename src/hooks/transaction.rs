@@ -33,7 +33,8 @@ pub(super) fn references(input: &str) -> impl Iterator<Item = Change<'_>> {
 /// Judges a transaction of the git subcommand `verb`, where HEAD is on `branch`.
 pub(super) fn judge(input: &str, verb: &str, branch: Option<&str>) -> Judgement {
     // These move references from one storage to another, belong to another checkout, or have begun already.
-    if matches!(verb, "gc" | "pack-refs" | "maintenance" | "worktree" | "remote" | "bisect") {
+    // (Older gits bisect in a `bisect--helper`.)
+    if matches!(verb, "gc" | "pack-refs" | "maintenance" | "worktree" | "remote" | "bisect" | "bisect--helper") {
         return Judgement::Pass;
     }
     // Of a deletion git does not always tell the old value, and it "deletes" what is not there.

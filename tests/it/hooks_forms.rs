@@ -97,7 +97,7 @@ forms! {
     checkout_of_a_file: "echo x >file; git checkout -q -- file; grep -qx ours file" => "git checkout -q -- file";
     bisect:
         "git commit -q --allow-empty -m more; git bisect start HEAD HEAD~2 >/dev/null; git bisect run sh -c 'exit 1' >/dev/null; \
-         git bisect reset >/dev/null 2>&1" => "git bisect start";
+         git bisect reset >/dev/null 2>&1" => "git bisect";
 }
 
 /// Waits at a gate, without a word.

@@ -129,10 +129,16 @@ fn chained_hook_is_called_as_git_called_ours() {
 
 #[test]
 fn status_of_a_chained_hook_is_passed_on() {
+    // As with the hook alone: gits differ.
+    let alone = Sandbox::new();
+    alone.git(["commit", "-q", "--allow-empty", "-m", "second"]);
+    alone.own_hook("pre-rebase", "exit 7");
+    let mut rebase = alone.start(alone.git_command(["rebase", "-q", "-f", "HEAD~1"]));
+    let refused_rebase = rebase.ended().code().expect("an exit status");
     for (event, args, status) in [
         ("pre-commit", &["commit", "-q", "-m", "x"][..], 1),
         ("prepare-commit-msg", &["commit", "-q", "-m", "x"], 1),
-        ("pre-rebase", &["rebase", "-q", "-f", "HEAD~1"], 1),
+        ("pre-rebase", &["rebase", "-q", "-f", "HEAD~1"], refused_rebase),
         ("post-checkout", &["checkout", "-q", "-b", "other"], 1),
     ] {
         let sandbox = Sandbox::new();

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::support::{HOLD, Running, Sandbox, has_program, is_root, skip, to_the_end, walk};
 
@@ -228,4 +229,25 @@ fn held_lock_is_never_called_free_across_pid_namespaces() {
     assert_eq!(sandbox.try_once(&[]), 75);
     holder.finish();
     assert_eq!(sandbox.try_once(&[]), 0);
+}
+
+#[test]
+fn on_a_full_disk_what_outlives_its_process_is_refused_at_once() {
+    let sandbox = Sandbox::new();
+    let Some(mount) = Mount::new(&sandbox, "size=1m") else {
+        return skip("hooks on a full disk", "cannot mount a tmpfs");
+    };
+    let place = mount.0.join("clone");
+    sandbox.git(["clone", "-q", "--template=", ".", place.to_str().unwrap()]);
+    sandbox.install_hooks_in(&place);
+    sandbox.sh("cat /dev/zero >../fill 2>/dev/null; :").current_dir(&place).assert().success();
+    // A hook that could not tell the next one that it is inside would make it wait for a minute.
+    for command in ["git commit -q --allow-empty -m x", "repoguard acquire --ttl 1m"] {
+        let output = sandbox.sh(command).current_dir(&place).timeout(Duration::from_secs(20)).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code().is_some_and(|status| status != 0), "{command}: {told}");
+        assert!(told.contains("No space left") && told.contains("hint:"), "{command}: {told}");
+    }
+    fs::remove_file(mount.0.join("fill")).unwrap();
+    assert_eq!(sandbox.try_once_in(&place, &[]), 0);
 }
