@@ -27,6 +27,13 @@ pub(crate) fn text(name: &str) -> Option<String> {
     get(name).and_then(|value| value.into_string().ok())
 }
 
+/// What `git -c` and its like hand down to every git below: keys with values in one text, or keys one by one.
+pub(crate) fn git_parameters() -> Vec<OsString> {
+    let count = text("GIT_CONFIG_COUNT").and_then(|count| count.parse().ok()).unwrap_or(0).min(1000);
+    let keys = (0..count).filter_map(|number| get(&format!("GIT_CONFIG_KEY_{number}")));
+    get("GIT_CONFIG_PARAMETERS").into_iter().chain(keys).collect()
+}
+
 /// Name of the user who runs this process, as the environment tells it.
 pub(crate) fn user() -> Option<String> {
     text("USER").or_else(|| text("LOGNAME"))

@@ -376,14 +376,16 @@ impl Acquire {
     fn holder_runs(&self) -> bool {
         // A keeper alone is about to let go, or keeps it for a command that goes on: then we try in vain.
         let recorded = self.holders().into_iter().any(|hold| sys::still_runs(hold.pid, hold.boot_ms) != Some(false));
+        if recorded {
+            return true;
+        }
+        let kernel = sys::kernel_locks(&self.parts.iter().map(|part| part.file.id()).collect::<Vec<_>>());
         let in_the_way = |part: &Part, exclusive| exclusive || part.plan.mode == Mode::Exclusive;
-        recorded
-            || self.parts.iter().any(|part| {
-                let kernel = sys::kernel_locks(part.file.id());
-                kernel.locks.iter().any(|lock| {
-                    in_the_way(part, lock.exclusive) && sys::still_runs(lock.pid, sys::boot_ms()) != Some(false)
-                })
+        self.parts.iter().any(|part| {
+            kernel.locks.iter().filter(|lock| lock.file == part.file.id()).any(|lock| {
+                in_the_way(part, lock.exclusive) && sys::still_runs(lock.pid, sys::boot_ms()) != Some(false)
             })
+        })
     }
 
     fn refuse_cycle(&self, record: &Holder) -> Result<()> {
@@ -404,8 +406,10 @@ impl Acquire {
     /// Who holds what we want, and who waits before us.
     fn look(&self, ticket: Option<&Ticket>) -> (Vec<Holder>, Vec<Holder>) {
         let mut holders = self.holders();
-        for file in self.parts.iter().filter_map(|part| Lockable::new(&part.plan)) {
-            for unrecorded in file.unrecorded_holders(&inspect::pids(&holders)).0 {
+        let files: Vec<Lockable> = self.parts.iter().filter_map(|part| Lockable::new(&part.plan)).collect();
+        let kernel = inspect::kernel_locks(&files);
+        for file in &files {
+            for unrecorded in file.unrecorded_holders(&kernel, &inspect::pids(&holders)) {
                 // Everybody holds `repo` shared: only who excludes us is in the way.
                 if unrecorded.mode.is_none_or(|mode| mode.conflicts_with(file.mode)) {
                     holders.push(unrecorded);

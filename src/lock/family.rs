@@ -161,7 +161,7 @@ pub(super) fn locked_around_us(part: &PartPlan, file: &LockFile, plan: &Plan) ->
     let mut modes = sys::own_descriptor_locks(file.id());
     // Where the descriptor was closed for us (`flock -o`), the process that took the lock may still be above us.
     let ancestors: Vec<u32> = sys::ancestors().collect();
-    let kernel = sys::kernel_locks(file.id());
+    let kernel = sys::kernel_locks(&[file.id()]);
     modes.extend(kernel.locks.iter().filter(|lock| ancestors.contains(&lock.pid)).map(|lock| lock.exclusive));
     if modes.is_empty() {
         return Ok(false);

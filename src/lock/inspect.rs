@@ -13,7 +13,7 @@ use crate::{
     fs::Sharing,
     holder,
     repo::{REPO_KEY, ROOT_KEY, Repo},
-    sys::{self, FileId},
+    sys::{self, FileId, KernelLocks},
 };
 
 /// Whether something is held. "Cannot tell" is never taken for "free".
@@ -57,16 +57,14 @@ impl Repo {
         let mut holders: Vec<Holder> = slots.into_iter().map(|(slot, hold)| with_heirs(hold, slot)).collect();
         let mut held = holders.iter().any(|hold| cycle::resources_conflict(&hold.resources, &plan.resources));
         let files: Vec<Lockable> = plan.parts.iter().filter_map(Lockable::new).collect();
-        let mut complete = true;
+        let kernel = kernel_locks(&files);
         for file in &files {
-            let (unrecorded, all) = file.unrecorded_holders(&pids(&holders));
-            complete &= all;
-            for unrecorded in unrecorded {
+            for unrecorded in file.unrecorded_holders(&kernel, &pids(&holders)) {
                 held |= unrecorded.mode.is_none_or(|mode| mode.conflicts_with(file.mode));
                 holders.push(with_heirs(unrecorded, file.id));
             }
         }
-        if !held && !complete {
+        if !held && !kernel.complete {
             // What the kernel's table leaves out, the descriptors of those who took or inherited the lock tell.
             for file in files.iter().filter(|file| file.mode == Mode::Exclusive) {
                 for pid in sys::descriptor_holders(file.id) {
@@ -115,13 +113,11 @@ impl Lockable {
         })
     }
 
-    /// Holders that left no record, as the kernel shows them, and whether those are all; what is held by `known`
-    /// processes is told already.
-    pub(super) fn unrecorded_holders(&self, known: &[u32]) -> (Vec<Holder>, bool) {
-        let kernel = sys::kernel_locks(self.id);
+    /// Holders that left no record, as the kernel shows them; what is held by `known` processes is told already.
+    pub(super) fn unrecorded_holders(&self, kernel: &KernelLocks, known: &[u32]) -> Vec<Holder> {
         let mode = |exclusive| if exclusive { Mode::Exclusive } else { Mode::Shared };
-        let unknown = kernel.locks.iter().filter(|lock| !known.contains(&lock.pid));
-        (unknown.map(|lock| self.holder(lock.pid, Some(mode(lock.exclusive)))).collect(), kernel.complete)
+        let unknown = kernel.locks.iter().filter(|lock| lock.file == self.id && !known.contains(&lock.pid));
+        unknown.map(|lock| self.holder(lock.pid, Some(mode(lock.exclusive)))).collect()
     }
 
     /// What the system tells of a process that holds this file.
@@ -146,6 +142,11 @@ impl Lockable {
             ..Holder::default()
         }
     }
+}
+
+/// What the kernel shows of all these files.
+pub(super) fn kernel_locks(files: &[Lockable]) -> KernelLocks {
+    sys::kernel_locks(&files.iter().map(|file| file.id).collect::<Vec<_>>())
 }
 
 /// The processes that are told of already.

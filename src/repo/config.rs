@@ -58,8 +58,10 @@ impl Config {
     fn read(repo: &Repo, check: bool) -> Result<Self> {
         let local = repo.common_dir().map(|common| common.join("config"));
         let mut config = Self::default();
-        let mut ask_git =
-            ["GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT"].into_iter().any(|name| env::get(name).is_some());
+        let mut ask_git = env::git_parameters().iter().any(|text| {
+            let text = crate::sys::bytes(text);
+            [&b"repoguard."[..], b"core.sharedrepository", b"include"].iter().any(|word| mentions(&text, word))
+        });
         for path in global_files().into_iter().chain(repo.git_dir().map(|dir| dir.join("config.worktree"))) {
             ask_git |= std::fs::read(path).is_ok_and(|text| mentions_us(&text));
         }

@@ -71,11 +71,12 @@ pub(crate) enum Forked {
 /// A flock(2) that the kernel shows: by whom, and whether alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KernelLock {
+    pub(crate) file: FileId,
     pub(crate) pid: u32,
     pub(crate) exclusive: bool,
 }
 
-/// What the kernel shows of the flocks on one file.
+/// What the kernel shows of the flocks on some files.
 pub(crate) struct KernelLocks {
     pub(crate) locks: Vec<KernelLock>,
     /// Whether no lock can be missing.

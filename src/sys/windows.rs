@@ -459,7 +459,7 @@ impl Process {
 // Locks, as the kernel tells who holds them.
 
 /// The holders of a file's lock: not known.
-pub(crate) fn kernel_locks(_: FileId) -> KernelLocks {
+pub(crate) fn kernel_locks(_: &[FileId]) -> KernelLocks {
     KernelLocks { locks: Vec::new(), complete: false }
 }
 

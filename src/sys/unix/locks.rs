@@ -12,39 +12,63 @@
 
 use std::{
     fs::{self, File},
-    io::Read as _,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
 use super::{process::sees_all_locks, table::all_processes};
 use crate::sys::{FileId, KernelLock, KernelLocks};
 
-/// The holders of a file's flock(2) that the kernel's table shows. No lock that is held may be missing where
+/// The flocks on some files that the kernel's table shows. None that is held may be missing where
 /// [`KernelLocks::complete`] says so.
-pub(crate) fn kernel_locks(file: FileId) -> KernelLocks {
-    /// More than the kernel ever gives at once, which is a page.
-    const PAGE: usize = 64 << 10;
-    /// How often a long table is read: what one reading missed, the next one shows.
-    const READINGS: usize = 3;
+pub(crate) fn kernel_locks(files: &[FileId]) -> KernelLocks {
+    /// How often a long table is read before it is given up: it changes all the time.
+    const READINGS: usize = 4;
     let mut found = KernelLocks { locks: Vec::new(), complete: false };
+    let mut last = Vec::new();
     for _ in 0..READINGS {
-        let Ok(mut source) = File::open("/proc/locks") else { return found };
-        let mut table = vec![0; PAGE];
-        let Ok(first) = source.read(&mut table) else { return found };
-        table.truncate(first);
-        let Ok(more) = source.read_to_end(&mut table) else { return found };
-        let table = String::from_utf8_lossy(&table);
-        for lock in table.lines().filter_map(|line| parse(line, file)) {
-            if !found.locks.contains(&lock) {
+        let Some((table, at_once)) = read_table() else { return found };
+        for lock in String::from_utf8_lossy(&table).lines().filter_map(parse) {
+            if files.contains(&lock.file) && !found.locks.contains(&lock) {
                 found.locks.push(lock);
             }
         }
-        if more == 0 {
+        if at_once || table == last {
             found.complete = sees_all_locks();
             break;
         }
+        last = table;
     }
     found
+}
+
+/// Reads the kernel's table of locks; tells whether the kernel gave it at once, as it was at one instant. A longer one is
+/// as it was when a second reading shows the same.
+fn read_table() -> Option<(Vec<u8>, bool)> {
+    /// The kernel gives a page at once, of 4 KiB at least, ended where the next line does not fit.
+    const PAGE: usize = 64 << 10;
+    /// What leaves room for another line is the whole table.
+    const ROOM: usize = (4 << 10) - 256;
+    /// Pages overlap: what moves forward by the lines that go meanwhile is not skipped.
+    const STEP: u64 = 2 << 10;
+    let source = File::open("/proc/locks").ok()?;
+    let mut page = vec![0; PAGE];
+    let first = source.read_at(&mut page, 0).ok()?;
+    let mut table = page[..first].to_vec();
+    if first <= ROOM {
+        return Some((table, true));
+    }
+    let mut offset = STEP;
+    loop {
+        let read = source.read_at(&mut page, offset).ok()?;
+        if read == 0 {
+            return Some((table, false));
+        }
+        // The page before has the line that this one begins in.
+        let line = page[..read].iter().position(|&byte| byte == b'\n').map_or(read, |end| end + 1);
+        table.extend_from_slice(&page[line..read]);
+        offset += STEP;
+    }
 }
 
 /// The flocks held on a file by the open files that this process inherited or opened: their modes, `true` = exclusive.
@@ -70,11 +94,11 @@ pub(crate) fn descriptor_holders(file: FileId) -> Vec<u32> {
 fn held_by(info: &Path, file: FileId) -> Vec<bool> {
     // A descriptor may be closed meanwhile; what it held is gone then, too.
     let info = fs::read_to_string(info).unwrap_or_default();
-    let locks = info.lines().filter_map(|line| line.strip_prefix("lock:"));
-    locks.filter_map(|line| parse(line, file)).map(|lock| lock.exclusive).collect()
+    let locks = info.lines().filter_map(|line| parse(line.strip_prefix("lock:")?));
+    locks.filter(|lock| lock.file == file).map(|lock| lock.exclusive).collect()
 }
 
-fn parse(line: &str, file: FileId) -> Option<KernelLock> {
+fn parse(line: &str) -> Option<KernelLock> {
     let mut fields = line.split_whitespace().skip(1);
     if fields.next()? != "FLOCK" {
         return None;
@@ -84,8 +108,8 @@ fn parse(line: &str, file: FileId) -> Option<KernelLock> {
     let mut place = fields.next()?.split(':');
     let major = u32::from_str_radix(place.next()?, 16).ok()?;
     let minor = u32::from_str_radix(place.next()?, 16).ok()?;
-    let inode: u64 = place.next()?.parse().ok()?;
-    (inode == file.inode && super::device(major, minor) == file.device).then_some(KernelLock { pid, exclusive })
+    let inode = place.next()?.parse().ok()?;
+    Some(KernelLock { file: FileId { device: super::device(major, minor), inode }, pid, exclusive })
 }
 
 #[cfg(test)]
@@ -95,10 +119,10 @@ mod tests {
     #[test]
     fn line_of_the_kernel_is_understood_and_a_waiting_one_is_not_a_holder() {
         let file = FileId { device: super::super::device(0xfe, 0), inode: 5678 };
-        let held = parse("1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF", file);
-        assert_eq!(held, Some(KernelLock { pid: 1234, exclusive: true }));
-        assert_eq!(parse("1: -> FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF", file), None);
-        assert_eq!(parse("2: POSIX  ADVISORY  WRITE 1234 fe:00:5678 0 EOF", file), None);
-        assert_eq!(parse("1: FLOCK  ADVISORY  READ 1234 fe:01:5678 0 EOF", file), None);
+        let held = parse("1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF");
+        assert_eq!(held, Some(KernelLock { file, pid: 1234, exclusive: true }));
+        assert_eq!(parse("1: -> FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF"), None);
+        assert_eq!(parse("2: POSIX  ADVISORY  WRITE 1234 fe:00:5678 0 EOF"), None);
+        assert_eq!(parse(" FLOCK  ADVISORY"), None);
     }
 }
