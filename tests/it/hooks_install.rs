@@ -9,8 +9,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::support::{
-    Sandbox, USUAL_HOOKS as USUAL, assert_all, binary, contents, eventually, hook, hooks, hooks_command, hooks_in,
-    is_root, listing, script, skip, states, states_in, to_the_end, without_samples,
+    Sandbox, USUAL_HOOKS as USUAL, assert_all, binary, contents, copy_of_program, eventually, hook, hooks,
+    hooks_command, hooks_in, is_root, listing, script, skip, states, states_in, to_the_end, without_samples,
 };
 
 #[test]
@@ -262,7 +262,7 @@ fn odd_names_are_no_trouble() {
         sandbox.git(["init", "-q", "-b", "main"]);
         let program = sandbox.path("bin/repoguard");
         fs::create_dir(sandbox.path("bin")).unwrap();
-        fs::copy(binary(), &program).unwrap();
+        copy_of_program(&program);
         to_the_end(hooks_command(&sandbox, &program, &["install"])).assert().success();
         assert_all(&states(&sandbox), &USUAL, "active script");
         let text = fs::read(hook(&sandbox, "pre-commit")).unwrap();

@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use crate::support::{
-    Sandbox, USUAL_HOOKS as USUAL, assert_all, binary, contents, eventually, hook, hooks, hooks_command, hooks_in,
-    listing, pretend, script, states, states_in, survey, to_the_end, without_samples,
+    Sandbox, USUAL_HOOKS as USUAL, assert_all, binary, contents, copy_of_program, eventually, hook, hooks,
+    hooks_command, hooks_in, lines, listing, pretend, script, states, states_in, survey, to_the_end, without_samples,
 };
 
 /// What is told of one hook.
@@ -23,7 +23,7 @@ fn of(sandbox: &Sandbox, name: &str) -> serde_json::Value {
 fn installed_copy(sandbox: &Sandbox, options: &[&str]) -> PathBuf {
     let program = sandbox.outside("bin/repoguard");
     fs::create_dir_all(sandbox.outside("bin")).unwrap();
-    fs::copy(binary(), &program).unwrap();
+    copy_of_program(&program);
     to_the_end(hooks_command(sandbox, &program, &[&["install"], options].concat())).assert().success();
     program
 }
@@ -166,7 +166,7 @@ fn hook_without_its_program_goes_on_where_it_may() {
     assert_eq!(fs::read_to_string(sandbox.outside("seen")).unwrap(), "chained\n");
     // Found where it is usually installed, though not on PATH.
     fs::create_dir_all(sandbox.outside("home/.cargo/bin")).unwrap();
-    fs::copy(binary(), sandbox.outside("home/.cargo/bin/repoguard")).unwrap();
+    copy_of_program(&sandbox.outside("home/.cargo/bin/repoguard"));
     without_repoguard(&sandbox, commit).assert().success().stderr("");
     // To install again writes the program that is there now.
     let told = hooks(&sandbox, &["install"], 0);
@@ -212,9 +212,10 @@ fn newer_git_gets_hooks_by_its_configuration() {
     fs::rename(sandbox.here(), &moved).unwrap();
     fs::create_dir(sandbox.here()).unwrap();
     sandbox.sh(&format!("cd ../moved && {commit}")).assert().success();
+    let log = moved.join(".git/repoguard/log.jsonl");
+    eventually("the hook took the lock again", || lines(&log).len() == 2);
     fs::remove_dir(sandbox.here()).unwrap();
     fs::rename(&moved, sandbox.here()).unwrap();
-    eventually("the hook took the lock again", || sandbox.log().len() == 2);
     fs::write(hook(&sandbox, "pre-commit"), mine).unwrap();
 
     // A git that does not read it is told of.

@@ -239,6 +239,13 @@ pub(crate) fn binary() -> &'static Path {
     assert_cmd::cargo::cargo_bin!("repoguard")
 }
 
+/// Copies the program under test. Not by this process: a child that another test makes meanwhile would inherit the file open
+/// for writing, and the copy could not be run ("text file busy").
+pub(crate) fn copy_of_program(to: &Path) {
+    let status = Command::new("cp").arg(binary()).arg(to).status().unwrap();
+    assert!(status.success());
+}
+
 /// `PATH` with the program under test first, so that scripts find it as `repoguard`; without what is not there.
 fn path_with_repoguard() -> OsString {
     let old = std::env::var_os("PATH").unwrap_or_default();
