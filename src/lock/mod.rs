@@ -13,6 +13,7 @@
 //! Where `.git` is read-only or missing there is neither queue nor record; the kernel's queue must do.
 
 mod acquire;
+mod attempt;
 mod cycle;
 mod family;
 mod file;
@@ -20,15 +21,17 @@ mod find;
 mod held;
 mod inspect;
 mod queue;
+mod queued;
 mod record;
 mod request;
 
-pub(crate) use acquire::{Entered, Queued, acquire, enter};
+pub(crate) use acquire::{Entered, acquire, enter};
 pub(crate) use family::Token;
 pub(crate) use file::LockFile;
 pub(crate) use find::{Found, find, lives, still_waits, tell_waiting};
 pub(crate) use held::Held;
 pub use inspect::{Inspection, State};
+pub(crate) use queued::Queued;
 pub(crate) use request::Wait;
 pub use request::{MOST_NAMES, Request, Scope, Waiting};
 
