@@ -35,8 +35,8 @@ pub(crate) enum Entered {
 /// Acquires what `request` asks for, waiting as long as it says.
 ///
 /// # Errors
-/// [`Error::Busy`], [`Error::Deadlock`], [`Error::Interrupted`], [`Error::NeverGranted`], [`Error::NoLocks`],
-/// [`Error::NotAFile`], [`Error::Io`]. After an error nothing is left that could still take the lock.
+/// Those of [`crate::Error`] for a lock that is busy, that can never be granted, or that does not work, and
+/// [`crate::Error::Interrupted`]. After an error nothing is left that could still take the lock.
 pub(crate) fn acquire(repo: &Repo, request: &Request, sharing: Sharing, wait: &mut Wait<'_>) -> Result<Acquired> {
     match enter(repo, request, sharing)? {
         Entered::Held(held) => Ok(Acquired::Held(held)),

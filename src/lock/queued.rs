@@ -32,7 +32,7 @@ impl Queued {
     /// Waits until the lock is ours.
     ///
     /// # Errors
-    /// As [`acquire`].
+    /// As [`super::acquire()`].
     pub(crate) fn wait(mut self, wait: &mut Wait<'_>) -> Result<Box<Held>> {
         if let Some(signals) = wait.signals {
             signals.catch(sys::INTERRUPTS);
