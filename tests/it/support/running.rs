@@ -94,8 +94,13 @@ impl Running {
     /// The keeper: the process of ours that lives beside the wrapper, to hold the lock should the wrapper be killed.
     #[track_caller]
     pub(crate) fn keeper(&self) -> u32 {
-        let ours = process_group(self.pid()).into_iter().filter(|pid| *pid != self.pid() && runs_our_program(*pid));
-        let keepers: Vec<u32> = ours.collect();
+        let keepers = || -> Vec<u32> {
+            let ours = process_group(self.pid()).into_iter();
+            ours.filter(|pid| *pid != self.pid() && runs_our_program(*pid)).collect()
+        };
+        // It is made when the command has run for a moment.
+        eventually("a keeper is there", || !keepers().is_empty());
+        let keepers = keepers();
         assert_eq!(keepers.len(), 1, "one keeper: {keepers:?}");
         keepers[0]
     }
