@@ -116,8 +116,7 @@ pub fn acquire(
     Ok(Grant { token, turn: Turn::Held, fence, waited })
 }
 
-/// Acquires a lock, blocking as the request says; `None` where it is held around this process. The second value tells how
-/// long it took.
+/// Acquires a lock, blocking as the request says; `None` where it is held around this process.
 pub(crate) fn take(
     repo: &Repo,
     request: &Request,

@@ -33,21 +33,21 @@ impl Token {
 
     /// A token that somebody shows.
     pub(crate) fn shown(text: &str) -> Self {
-        Self(text.strip_suffix(NESTED).unwrap_or(text).to_owned())
+        Self(nested_parts(text).map_or(text, |(_, token)| token).to_owned())
     }
 
     /// What is given out instead of a token where everything is held around the caller already, by the hold with this
     /// fencing number (0 where it is flock(1)'s): who shows it is inside like its giver, but cannot end the hold.
+    ///
+    /// `<fence>/<the giver's own token>/inside`: who is inside by a token alone stays so.
     pub(crate) fn nested(outer: u64) -> String {
-        // A caller that is inside by its token alone must stay so.
-        let shown = env::text(env::TOKEN).map_or_else(|| outer.to_string(), |token| Self::shown(&token).0);
-        format!("{shown}{NESTED}")
+        let own = env::text(env::TOKEN).map_or_else(String::new, |token| Self::shown(&token).0);
+        format!("{outer}/{own}{NESTED}")
     }
 
     /// The fencing number of the hold that a text of [`Token::nested`] was given out in; `None` for other texts.
     pub(crate) fn outer(text: &str) -> Option<u64> {
-        let outer = text.strip_suffix(NESTED)?;
-        outer.split('-').next()?.parse().ok()
+        nested_parts(text).map(|(outer, _)| outer)
     }
 
     /// What is recorded of it.
@@ -55,6 +55,12 @@ impl Token {
         use sha2::Digest as _;
         hex(&sha2::Sha256::digest(self.0.as_bytes()))
     }
+}
+
+/// The two parts of a text of [`Token::nested`].
+fn nested_parts(text: &str) -> Option<(u64, &str)> {
+    let (outer, token) = text.strip_suffix(NESTED)?.split_once('/')?;
+    Some((outer.parse().ok()?, token))
 }
 
 /// The holds that this process is inside of.
