@@ -27,6 +27,7 @@ use self::{exit::Exit, render::Ui};
 /// destroying each other's work: whoever runs their command under `repoguard exec` waits for their turn, is told who is
 /// in the way, and has the repository for themselves until the command has ended.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 struct Globals {
     /// Run as if started in DIR; can be given several times, each relative to the one before
     #[arg(short = 'C', value_name = "DIR", global = true)]
@@ -67,14 +68,14 @@ struct Verb {
 
 const VERBS: &[Verb] = &[
     Verb { name: "exec", parser: exec::Arguments::augment_args, run: exec::parsed },
-    Verb { name: "status", parser: status::Arguments::augment_args, run: status::run },
-    Verb { name: "log", parser: log::Arguments::augment_args, run: log::run },
     Verb { name: "acquire", parser: acquire::Acquire::augment_args, run: acquire::acquire },
     Verb { name: "release", parser: acquire::Release::augment_args, run: acquire::release },
     Verb { name: "wait", parser: acquire::Wait::augment_args, run: acquire::wait },
+    Verb { name: "hooks", parser: hooks::Arguments::augment_args, run: hooks::run },
+    Verb { name: "status", parser: status::Arguments::augment_args, run: status::run },
+    Verb { name: "log", parser: log::Arguments::augment_args, run: log::run },
     Verb { name: "doctor", parser: doctor::Arguments::augment_args, run: doctor::run },
     Verb { name: "hook", parser: hook::Arguments::augment_args, run: hook::parsed },
-    Verb { name: "hooks", parser: hooks::Arguments::augment_args, run: hooks::run },
     Verb { name: "completions", parser: manual::Completions::augment_args, run: manual::completions },
     Verb { name: "man", parser: manual::Man::augment_args, run: manual::man },
 ];
