@@ -1,13 +1,15 @@
 #!/bin/sh
-# repoguard-hook 1: holds the lock of this checkout while git works. `repoguard hooks uninstall` puts back what was here.
+# repoguard-hook 1 @SUM@: holds the lock of this checkout while git works. `repoguard hooks uninstall` puts back what was here.
 binary=@BINARY@
-[ -x "$binary" ] && exec "$binary" hook @HOOK@ --script "$0" -- "$@"
+[ -f "$binary" ] && [ -x "$binary" ] && exec "$binary" hook @HOOK@ --script "$0" -- "$@"
 
 # It was moved or removed. Programs with windows have a short PATH: look where it is usually installed, too.
 gone=$binary
 for binary in "$(command -v repoguard)" "${HOME-}/.cargo/bin/repoguard" /opt/homebrew/bin/repoguard \
     /usr/local/bin/repoguard "${HOME-}/.local/bin/repoguard"; do
-    [ -x "$binary" ] && exec "$binary" hook @HOOK@ --script "$0" -- "$@"
+    case $binary in
+    /*) [ -f "$binary" ] && [ -x "$binary" ] && exec "$binary" hook @HOOK@ --script "$0" -- "$@" ;;
+    esac
 done
 
 # Goes on without the guard, to the hook that was here before.
@@ -38,6 +40,9 @@ case $0 in
 *) hook=$PWD/$0 ;;
 esac
 remove="rm \"$hook\""
+case $0 in
+*/repoguard/hooks/@HOOK@) remove='git config --remove-section hook.repoguard-@HOOK@' ;;
+esac
 [ -e "$0.repoguard-chained" ] && remove="mv \"$hook.repoguard-chained\" \"$hook\""
 say "repoguard: refused by the hook @HOOK@: \`$gone\` is gone, and no other repoguard was found"
 say '  hint: install repoguard again, and run `repoguard hooks install`'

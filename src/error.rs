@@ -104,6 +104,12 @@ pub enum Error {
         /// What would be right.
         expected: &'static str,
     },
+    /// Somebody has changed a hook of repoguard's: what was added would be lost.
+    #[error("`{}` is repoguard's, but somebody has edited it", .path.display())]
+    HookEdited {
+        /// The hook.
+        path: PathBuf,
+    },
     /// There is no process to hold a lock for.
     #[error("there is no process {pid} to hold the lock for")]
     NoProcess {
@@ -202,6 +208,9 @@ impl Error {
             Self::Config { key, .. } if key.starts_with("repoguard.") => {
                 format!("`git config --show-origin --get-all {key}`")
             }
+            Self::HookEdited { path } => {
+                format!("move what was added to a hook of your own, then `rm {}`, and do this again", quoted(path))
+            }
             Self::ChangedMeanwhile { .. } => "`git status` shows how it stands; then do it again".to_owned(),
             Self::NotReached { .. } => {
                 "release it as that user, on the machine and in the container that acquired it".to_owned()
@@ -219,7 +228,7 @@ impl Error {
             ),
             Self::HookNotMovable { path, .. } => {
                 let event = path.file_name().unwrap_or_default().to_string_lossy();
-                format!("let it run `repoguard hook {event} \"$@\"` itself, as one of the hooks in its own configuration")
+                format!("let it run `repoguard hook {event} \"$@\"` itself, first of all that it runs")
             }
             Self::Io { path, source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => format!("`ls -ld {}` shows who may", quoted(path)),

@@ -223,7 +223,7 @@ pub(crate) fn link(from: &Path, to: &Path, sharing: Sharing) -> Result<()> {
 
 /// Tells whether a file is there that can be run.
 pub(crate) fn is_executable(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && sys::mode(&metadata) & 0o111 != 0)
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) && sys::may_execute(path)
 }
 
 /// Removes a file; a missing one is as good as removed.

@@ -92,7 +92,8 @@ struct Uninstall {
 /// Tell of each hook whether git reaches it, and if not, why
 ///
 /// Takes no lock and writes nothing. States: active, displaced (git runs somebody else's hook instead), bypassed (git looks
-/// elsewhere), deleted, not-executable, binary-missing (the hook would find no repoguard), not-installed.
+/// elsewhere), deleted, not-executable, binary-missing (the hook would find no repoguard), edited (somebody changed our script),
+/// not-installed.
 ///
 /// Exit status: 0 when git reaches every hook, else 1.
 #[derive(Debug, Args)]

@@ -49,12 +49,12 @@ pub(super) fn is_older(hook: &[u8], other: &[u8]) -> bool {
 
 /// Whether the hook at a path runs what was there before it as `NAME.legacy`.
 pub(super) fn runs_legacy(path: &Path) -> bool {
-    std::fs::read(path).is_ok_and(|text| of(&text).is_some_and(|manager| manager.runs_legacy))
+    super::slot::read(path).is_some_and(|text| of(&text).is_some_and(|manager| manager.runs_legacy))
 }
 
 /// The directory of the user's own hooks, where `directory` is one that husky writes anew whenever it likes.
 pub(super) fn husky(directory: &Path) -> Option<PathBuf> {
-    let generated =
-        directory.ends_with(".husky/_") || ["h", "husky.sh"].iter().any(|name| directory.join(name).is_file());
+    let has_its_files = || ["h", "husky.sh"].iter().any(|name| directory.join(name).is_file());
+    let generated = directory.ends_with(".husky/_") || (directory.ends_with("_") && has_its_files());
     directory.parent().filter(|_| generated).map(Path::to_owned)
 }

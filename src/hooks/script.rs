@@ -6,11 +6,17 @@ use std::{
 };
 
 use super::Event;
-use crate::{env, fs, repo::path_of, sys};
+use crate::{
+    env, fs,
+    repo::{hex, path_of},
+    sys,
+};
 
 const TEMPLATE: &str = include_str!("../../hooks/hook.sh");
 /// What begins the line by which we know our own, whatever its version.
 const MARK: &[u8] = b"# repoguard-hook ";
+/// What stands in the mark for the sum while it is made.
+const NO_SUM: &[u8] = b"@SUM@";
 /// What begins the line that names the program.
 const BINARY: &[u8] = b"\nbinary='";
 /// Where programs are installed that are not on the `PATH` of a program with windows; in the script, too.
@@ -36,7 +42,30 @@ pub(super) fn text(event: Event, binary: &Path, if_missing: IfMissing) -> Vec<u8
     };
     let filled = TEMPLATE.replace("@HOOK@", event.name()).replace("@IF_MISSING@", if_missing);
     let (before, after) = filled.split_once("@BINARY@").unwrap_or((&filled, ""));
-    [before.as_bytes(), &quoted(binary.as_os_str()), after.as_bytes()].concat()
+    let unsigned = [before.as_bytes(), &quoted(binary.as_os_str()), after.as_bytes()].concat();
+    let sum = sum(&unsigned);
+    replace(&unsigned, NO_SUM, &sum)
+}
+
+/// The sum of a script whose mark has no sum yet.
+fn sum(unsigned: &[u8]) -> Vec<u8> {
+    use sha2::Digest as _;
+    hex(&sha2::Sha256::digest(unsigned))[..16].into()
+}
+
+/// Replaces the first occurrence of a text.
+fn replace(text: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+    match text.windows(old.len()).position(|window| window == old) {
+        Some(at) => [&text[..at], new, &text[at + old.len()..]].concat(),
+        None => text.to_vec(),
+    }
+}
+
+/// Tells whether somebody has changed a script of ours, of whatever version: it has the sum of what it was.
+pub(super) fn is_edited(text: &[u8]) -> bool {
+    let mark = text.split(|byte| *byte == b'\n').take(3).find(|line| line.starts_with(MARK));
+    let signed = mark.and_then(|line| line[MARK.len()..].split(|byte| b" :".contains(byte)).nth(1));
+    signed.is_some_and(|signed| sum(&replace(text, signed, NO_SUM)) != signed)
 }
 
 /// Tells whether a script is one of ours.
@@ -120,9 +149,10 @@ mod tests {
         for name in ["/usr/bin/repoguard", "/it's \"my\" $HOME/über/repoguard", "'", "''\n", ""] {
             let text = text(Event::PreCommit, Path::new(name), IfMissing::Warn);
             assert_eq!(named_program(&text), Some(PathBuf::from(name)), "{name}");
-            assert!(is_ours(&text));
+            assert!(is_ours(&text) && !is_edited(&text));
+            assert!(is_edited(&[&text[..], b"exit 0\n"].concat()));
             let filled = String::from_utf8_lossy(&text);
-            assert!(["@HOOK", "@BINARY", "@IF_MISSING"].iter().all(|place| !filled.contains(place)), "{name}");
+            assert!(["@HOOK", "@BINARY", "@IF_MISSING", "@SUM"].iter().all(|place| !filled.contains(place)), "{name}");
         }
         assert_eq!(named_program(b"#!/bin/sh\n"), None);
     }

@@ -45,6 +45,8 @@ pub(super) struct File {
     /// Where it points, if it is a symbolic link.
     target: Option<PathBuf>,
     mode: u32,
+    /// Whether git would run it: on some file systems nothing can be run, and what is executable for others is not for us.
+    executable: bool,
     /// What is in it; nothing where it cannot be read.
     pub(super) text: Vec<u8>,
 }
@@ -72,6 +74,9 @@ impl Slot {
                 return Err(Error::NotAFile { path: path.clone(), kind, expected: "a hook" });
             }
         }
+        if self.file.as_ref().is_some_and(File::is_edited) {
+            return Err(Error::HookEdited { path: self.path.clone() });
+        }
         Ok(())
     }
 
@@ -80,6 +85,9 @@ impl Slot {
         let file = self.file.as_ref()?;
         if let Some(manager) = file.manager().filter(|manager| !manager.movable) {
             return Some(Error::HookNotMovable { path: self.path.clone(), manager: manager.name });
+        }
+        if file.manager().is_none() && knows_its_name(&file.text) {
+            return Some(Error::HookNotMovable { path: self.path.clone(), manager: "you" });
         }
         let free = self.chained.is_none() || self.chained_is_superseded() || self.run_by().is_some();
         (!free).then(|| Error::TwoHooks { hook: self.path.clone(), kept: self.chained_path.clone() })
@@ -115,12 +123,18 @@ impl File {
         let readable = metadata.is_file() && metadata.len() <= MOST_BYTES;
         let text = readable.then(|| std::fs::read(path).ok()).flatten().unwrap_or_default();
         let mode = if dangling { 0 } else { sys::mode(&metadata) };
-        Some(Self { id: sys::identity(&entry), wrong, target, mode, text })
+        let executable = wrong.is_none() && crate::fs::is_executable(path);
+        Some(Self { id: sys::identity(&entry), wrong, target, mode, executable, text })
     }
 
     /// Whether it is a script of ours, also through a link.
     pub(super) fn is_ours(&self) -> bool {
         script::is_ours(&self.text)
+    }
+
+    /// Whether it is a script of ours that somebody has changed.
+    pub(super) fn is_edited(&self) -> bool {
+        self.is_ours() && script::is_edited(&self.text)
     }
 
     pub(super) fn is_link(&self) -> bool {
@@ -129,7 +143,7 @@ impl File {
 
     /// Whether git can run it.
     pub(super) fn is_executable(&self) -> bool {
-        self.wrong.is_none() && self.mode & 0o111 != 0
+        self.executable
     }
 
     pub(super) fn manager(&self) -> Option<&'static Manager> {
@@ -141,6 +155,18 @@ impl File {
         let same = (&self.target, self.mode, &self.text) == (&other.target, other.mode, &other.text);
         same && (self.is_link() || !self.text.is_empty())
     }
+}
+
+/// The text of a hook; nothing of what is no file, or too large for one. Does not block.
+pub(super) fn read(path: &Path) -> Option<Vec<u8>> {
+    File::look(path).filter(|file| file.wrong.is_none()).map(|file| file.text)
+}
+
+/// Whether a script finds out what it is to do from the name that it is called by: under another one it would do nothing.
+fn knows_its_name(text: &[u8]) -> bool {
+    const WAYS: [&str; 6] = ["basename \"$0\"", "basename $0", "basename -- \"$0\"", "${0##*/}", "$0.d", "${0}.d"];
+    let text = String::from_utf8_lossy(text);
+    WAYS.iter().any(|way| text.contains(way))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -7,7 +7,7 @@ use super::{
     manifest::Manifest,
     place::{HooksPath, Place, keys},
     script,
-    slot::{File, Slot},
+    slot::{self, File, Slot},
 };
 use crate::{
     error::{Result, quoted},
@@ -76,6 +76,8 @@ pub enum State {
     NotExecutable,
     /// Git runs it, but there is no repoguard that it could start.
     BinaryMissing,
+    /// Somebody has changed our script: what it does now is not known.
+    Edited,
     /// It never was installed.
     NotInstalled,
 }
@@ -91,6 +93,7 @@ impl State {
             Self::Deleted => "deleted",
             Self::NotExecutable => "not-executable",
             Self::BinaryMissing => "binary-missing",
+            Self::Edited => "edited",
             Self::NotInstalled => "not-installed",
         }
     }
@@ -135,7 +138,7 @@ impl Looker<'_> {
 
     /// How it is with the hook in git's configuration; `None` where it is not there.
     fn configured(&self, event: Event) -> Option<Seen> {
-        let [_, command] = keys(event);
+        let [of, command] = keys(event);
         self.place.facts.setting(&command)?;
         let enabled = format!("hook.repoguard-{}.enabled", event.name());
         let disabled = self.place.facts.setting(&enabled).filter(|_| !self.place.facts.is_set(&enabled));
@@ -149,14 +152,20 @@ impl Looker<'_> {
             return Some(seen.not(State::Bypassed, &format!("`git config --unset {enabled}`")));
         }
         seen.via = Some("config");
-        match std::fs::read(&seen.path) {
-            Err(_) => Some(seen.not(State::Deleted, INSTALL)),
-            Ok(_) if !fs::is_executable(&seen.path) => {
+        let named = self.place.facts.config.iter().any(|entry| entry.key == of && entry.value == event.name());
+        if !named {
+            seen.note = Some(format!("`{of}` does not name it"));
+            return Some(seen.not(State::Bypassed, INSTALL));
+        }
+        match slot::read(&seen.path) {
+            None => Some(seen.not(State::Deleted, INSTALL)),
+            Some(_) if !fs::is_executable(&seen.path) => {
                 let hint = make_executable(&seen.path);
                 Some(seen.not(State::NotExecutable, &hint))
             }
-            Ok(text) if !script::finds_program(&text) => Some(seen.not(State::BinaryMissing, REINSTALL)),
-            Ok(_) => Some(seen),
+            Some(text) if script::is_edited(&text) => Some(seen.not(State::Edited, INSTALL)),
+            Some(text) if !script::finds_program(&text) => Some(seen.not(State::BinaryMissing, REINSTALL)),
+            Some(_) => Some(seen),
         }
     }
 
@@ -164,7 +173,7 @@ impl Looker<'_> {
     fn at_husky(&self, slot: &Slot, own: &Path) -> Seen {
         let file = own.join(slot.event.name());
         let runs = slot.file.as_ref().is_some_and(File::is_executable);
-        let calls = std::fs::read(&file).is_ok_and(|text| script::calls(&text, slot.event));
+        let calls = slot::read(&file).is_some_and(|text| script::calls(&text, slot.event));
         let mut seen = seen(slot.event, State::Active, file);
         if runs && calls {
             seen.via = Some("husky");
@@ -266,6 +275,10 @@ impl Seen {
         if !script.is_executable() {
             let hint = make_executable(&self.path);
             return self.not(State::NotExecutable, &hint);
+        }
+        if script.is_edited() {
+            return self
+                .not(State::Edited, "move what was added to a hook of your own; remove this one, and install again");
         }
         if !script::finds_program(&script.text) {
             return self.not(State::BinaryMissing, REINSTALL);

@@ -90,6 +90,10 @@ pub fn uninstall(repo: &Repo) -> Result<Uninstalled> {
 /// Takes one hook away.
 fn clear(change: &mut Change<'_>, slot: &Slot) -> Result<Option<Removed>> {
     let ours = slot.file.as_ref().is_some_and(|file| file.is_ours() && !file.is_link());
+    if ours {
+        // What somebody added to it would be lost, and what is no file cannot be put back.
+        slot.check()?;
+    }
     let is_ours = |file: &Option<File>| file.as_ref().is_some_and(File::is_ours);
     let mut taken = None;
     let mut result = match (&slot.file, &slot.chained) {

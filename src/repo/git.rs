@@ -168,6 +168,10 @@ impl Repo {
     /// [`Error::Git`], [`Error::NoRepository`].
     pub fn submodules(&self) -> Result<Vec<Self>> {
         const SHOW: &str = r#"printf '%s\0' "$PWD" "$(git rev-parse --absolute-git-dir)""#;
+        if self.git_dir() == Some(self.root()) {
+            // A bare repository has none.
+            return Ok(Vec::new());
+        }
         let list = ask(self, &["submodule", "--quiet", "foreach", "--recursive", SHOW])?;
         let mut paths = list.split(|byte| *byte == 0).map(path_of);
         let mut found = Vec::new();

@@ -217,6 +217,11 @@ pub(crate) fn user_name(_uid: u32) -> Option<String> {
     None
 }
 
+/// Tells whether this user may run a file: whoever sees it may.
+pub(crate) fn may_execute(path: &Path) -> bool {
+    path.exists()
+}
+
 /// Leaves a file's permissions to what it inherits from its directory.
 #[expect(clippy::unnecessary_wraps, reason = "it can fail on other systems")]
 pub(crate) fn set_mode(_: &Path, _mode: u32) -> io::Result<()> {

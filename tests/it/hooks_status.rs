@@ -252,3 +252,49 @@ fn newer_git_needs_no_hooks_directory() {
     run(&["uninstall"], 0);
     run(&["status"], 1);
 }
+
+#[test]
+fn script_that_somebody_has_edited_is_told_of_and_never_thrown_away() {
+    let sandbox = Sandbox::new();
+    hooks(&sandbox, &["install"], 0);
+    let path = hook(&sandbox, "pre-commit");
+    let edited = [fs::read(&path).unwrap(), b"echo mine\n".to_vec()].concat();
+    fs::write(&path, &edited).unwrap();
+    assert_eq!(of(&sandbox, "pre-commit")["state"], "edited");
+    let told = hooks_refused(&sandbox, &["install"]);
+    assert!(told.contains("has edited it") && told.contains("hint:"), "{told}");
+    let told = hooks_refused(&sandbox, &["uninstall"]);
+    assert!(told.contains("has edited it"), "{told}");
+    assert_eq!(fs::read(&path).unwrap(), edited);
+    fs::remove_file(&path).unwrap();
+    hooks(&sandbox, &["install"], 0);
+    assert_all(&states(&sandbox), &USUAL, "active script");
+}
+
+#[test]
+fn hook_that_asks_for_its_own_name_is_not_moved() {
+    for line in ["run-parts \"$0.d\"", "exec .git/hooks/all/$(basename \"$0\")", "case ${0##*/} in pre-commit) ;; esac"]
+    {
+        let sandbox = Sandbox::new();
+        script(&hook(&sandbox, "pre-commit"), line);
+        let before = contents(&sandbox.path(".git/hooks"));
+        let told = hooks_refused(&sandbox, &["install"]);
+        assert!(told.contains("repoguard hook pre-commit"), "{told}");
+        assert_eq!(contents(&sandbox.path(".git/hooks")), before, "{line}");
+    }
+}
+
+#[test]
+fn what_an_older_husky_left_behind_is_in_nobodys_way() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path(".git/hooks/husky.sh"), "").unwrap();
+    hooks(&sandbox, &["install"], 0);
+    assert_all(&states(&sandbox), &USUAL, "active script");
+}
+
+/// `repoguard hooks ARGS`, which must be refused; what it says.
+#[track_caller]
+fn hooks_refused(sandbox: &Sandbox, args: &[&str]) -> String {
+    let output = to_the_end(hooks_command(sandbox, binary(), args)).assert().code(125).get_output().clone();
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}

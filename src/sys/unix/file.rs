@@ -110,6 +110,11 @@ pub(crate) fn user_name(uid: u32) -> Option<String> {
     })
 }
 
+/// Tells whether this user may run a file, where it lies: git asks the same.
+pub(crate) fn may_execute(path: &Path) -> bool {
+    rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
 /// Sets permission bits of a file or directory.
 pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
