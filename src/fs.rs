@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    sys,
+    sys::{self, FileId},
 };
 
 /// Who may use the files that we create: as `core.sharedRepository` says, and never locked away by root.
@@ -163,31 +163,69 @@ pub(crate) fn remove_directory(path: &Path) -> bool {
     std::fs::remove_dir(path).is_ok()
 }
 
-/// What the names of files that are not there to stay begin with.
-pub(crate) const PASSING: &str = ".repoguard-";
+/// What the names of files that are not there to stay begin with; six letters or digits follow.
+pub(crate) const PASSING: &str = ".repoguard-new-";
 
-/// Writes a whole file in one step: who looks sees the old one or the new one. Its directory is created where it is ours.
-pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32, sharing: Sharing) -> Result<()> {
-    let Some(directory) = path.parent() else { return Ok(()) };
-    if is_ours(directory) {
-        create_directory(directory, sharing)?;
+/// A whole file beside the place that it is for, under a name that is not there to stay; dropped, it is gone.
+#[derive(Debug)]
+pub(crate) struct Beside(tempfile::TempPath);
+
+impl Beside {
+    /// Writes it. Its directory is created where it is ours.
+    pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32, sharing: Sharing) -> Result<Self> {
+        let directory = path.parent().unwrap_or(path);
+        if is_ours(directory) {
+            create_directory(directory, sharing)?;
+        }
+        let write = || {
+            let mut new = tempfile::Builder::new();
+            let mut new = new.prefix(PASSING).permissions(sys::permissions(mode)).tempfile_in(directory)?;
+            new.write_all(bytes)?;
+            // After a power loss it must not be an empty file: to git that is a hook that agrees to everything.
+            new.as_file().sync_all()?;
+            sharing.apply(new.path())?;
+            // Closed before it has its name: a script that is open for writing cannot be run.
+            Ok(Self(new.into_temp_path()))
+        };
+        write().map_err(Error::io("write", path))
     }
-    let write = || {
-        let mut new = tempfile::Builder::new();
-        let mut new = new.prefix(PASSING).permissions(sys::permissions(mode)).tempfile_in(directory)?;
-        new.write_all(bytes)?;
-        // After a power loss it must not be an empty file: to git that is a hook that agrees to everything.
-        new.as_file().sync_all()?;
-        sharing.apply(new.path())?;
-        // Closed before it has its name: a script that is open for writing cannot be run.
-        Ok(new.into_temp_path().persist(path)?)
-    };
-    write().map_err(Error::io("write", path))
+
+    pub(crate) fn id(&self) -> Option<FileId> {
+        identity(&self.0)
+    }
+
+    /// Gives it its name in one step: who looks sees the old file or the new one.
+    pub(crate) fn replace(self, path: &Path) -> Result<()> {
+        self.0.persist(path).map_err(|error| Error::io("write", path)(error.error))
+    }
+
+    /// Gives it its name, where nothing has it.
+    pub(crate) fn create(self, path: &Path) -> Result<()> {
+        match self.0.persist_noclobber(path) {
+            // Some file systems can neither link nor rename with this condition.
+            Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists && identity(path).is_none() => {
+                Self(error.path).replace(path)
+            }
+            result => result.map_err(|error| Error::io("create", path)(error.error)),
+        }
+    }
 }
 
-/// Gives a file a second name; a link is not followed.
-pub(crate) fn second_name(from: &Path, to: &Path) -> Result<()> {
-    std::fs::hard_link(from, to).map_err(Error::io("link to", to))
+/// What is at a path; a link is not followed.
+pub(crate) fn identity(path: &Path) -> Option<FileId> {
+    std::fs::symlink_metadata(path).ok().map(|metadata| sys::identity(&metadata))
+}
+
+/// Gives a file a name that is free: a second one (`true`), or, where it cannot have two, instead of the first. A link is
+/// not followed.
+pub(crate) fn take_name(from: &Path, to: &Path) -> Result<bool> {
+    match std::fs::hard_link(from, to) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists && identity(to).is_none() => {
+            rename(from, to).map(|()| false)
+        }
+        Err(_) => Err(Error::io("create", to)(io::ErrorKind::AlreadyExists.into())),
+    }
 }
 
 /// Creates a FIFO in a directory of ours, with the right owner and mode.

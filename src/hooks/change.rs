@@ -8,35 +8,42 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    io,
     path::{Path, PathBuf},
 };
 
+use super::{CHAINED, Event, LEGACY};
 use crate::{
     error::{Error, Result},
-    fs::{self, Sharing},
+    fs::{self, Beside, Sharing},
     repo::Repo,
-    sys,
+    sys::{self, FileId},
 };
 
 /// Changes that are undone on drop, unless they are finished.
+///
+/// Each is told what was seen where it writes: what somebody else put there since is not touched, but an error.
 #[must_use = "dropped, it undoes what was done"]
 pub(super) struct Change<'a> {
     repo: &'a Repo,
     sharing: Sharing,
     undo: Vec<Undo>,
+    /// The second names of what was replaced or removed, and what has them.
+    asides: Vec<(PathBuf, Option<FileId>)>,
 }
 
 enum Undo {
-    /// What was set aside goes back.
-    PutBack {
-        aside: PathBuf,
-        path: PathBuf,
-    },
+    /// A file goes back to where it was, over nothing but this file of ours.
     Rename {
         from: PathBuf,
         to: PathBuf,
+        over: Option<FileId>,
     },
-    Remove(PathBuf),
+    /// A file goes, if it is this one.
+    Remove {
+        path: PathBuf,
+        id: Option<FileId>,
+    },
     RemoveDirectory(PathBuf),
     /// The value that a key of git's configuration had; `None` where its section was not there.
     Configure {
@@ -47,7 +54,7 @@ enum Undo {
 
 impl<'a> Change<'a> {
     pub(super) fn new(repo: &'a Repo, sharing: Sharing) -> Self {
-        Self { repo, sharing, undo: Vec::new() }
+        Self { repo, sharing, undo: Vec::new(), asides: Vec::new() }
     }
 
     pub(super) fn make_directory(&mut self, path: &Path) -> Result<()> {
@@ -56,40 +63,44 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    /// Writes a file, in the place of what is there.
-    pub(super) fn put(&mut self, path: &Path, text: &[u8], mode: u32) -> Result<()> {
-        let new = !self.set_aside(path)?;
-        fs::replace(path, text, mode, self.sharing)?;
-        if new {
-            self.undo.push(Undo::Remove(path.to_owned()));
+    /// Writes a file, in the place of what was seen there.
+    pub(super) fn put(&mut self, path: &Path, text: &[u8], mode: u32, seen: Option<FileId>) -> Result<()> {
+        let new = Beside::write(path, text, mode, self.sharing)?;
+        if seen.is_some() {
+            let linked = self.set_aside(path, seen, new.id())?;
+            return self.place(new, path, linked);
+        }
+        self.place(new, path, false)
+    }
+
+    /// Writes a file, and keeps what was seen there under another name, which is free.
+    pub(super) fn keep(&mut self, path: &Path, to: &Path, text: &[u8], mode: u32, seen: Option<FileId>) -> Result<()> {
+        let new = Beside::write(path, text, mode, self.sharing)?;
+        let linked = self.give_name(path, to, seen, new.id())?;
+        self.place(new, path, linked)
+    }
+
+    /// Gives a file another name, in the place of what was seen there.
+    pub(super) fn shift(&mut self, from: (&Path, Option<FileId>), to: (&Path, Option<FileId>)) -> Result<()> {
+        let ((from, moved), (to, seen)) = (from, to);
+        if seen.is_some() {
+            self.set_aside(to, seen, None)?;
+            expect(from, moved, from)?;
+            fs::rename(from, to)?;
+            self.undo.push(Undo::Rename { from: to.to_owned(), to: from.to_owned(), over: None });
+        } else if self.give_name(from, to, moved, None)? {
+            fs::remove(from);
         }
         Ok(())
     }
 
-    /// Gives a file a second name that is free: `put` can take the first then.
-    pub(super) fn keep(&mut self, from: &Path, to: &Path) -> Result<()> {
-        if fs::second_name(from, to).is_ok() {
-            self.undo.push(Undo::Remove(to.to_owned()));
-            return Ok(());
-        }
-        fs::rename(from, to)?;
-        self.undo.push(Undo::Rename { from: to.to_owned(), to: from.to_owned() });
-        Ok(())
-    }
-
-    /// Gives a file another name, in the place of what has it.
-    pub(super) fn shift(&mut self, from: &Path, to: &Path) -> Result<()> {
-        self.set_aside(to)?;
-        fs::rename(from, to)?;
-        self.undo.push(Undo::Rename { from: to.to_owned(), to: from.to_owned() });
-        Ok(())
-    }
-
-    pub(super) fn remove(&mut self, path: &Path) -> Result<()> {
+    /// Removes what was seen there.
+    pub(super) fn remove(&mut self, path: &Path, seen: Option<FileId>) -> Result<()> {
         let aside = aside(path);
-        fs::remove(&aside);
         fs::rename(path, &aside)?;
-        self.undo.push(Undo::PutBack { aside, path: path.to_owned() });
+        self.undo.push(Undo::Rename { from: aside.clone(), to: path.to_owned(), over: None });
+        expect(&aside, seen, path)?;
+        self.asides.push((aside, seen));
         Ok(())
     }
 
@@ -111,29 +122,44 @@ impl<'a> Change<'a> {
 
     /// Lets all of it stand.
     pub(super) fn finish(mut self) {
-        for undo in std::mem::take(&mut self.undo) {
-            if let Undo::PutBack { aside, .. } = undo {
-                fs::remove(&aside);
-            }
+        self.undo.clear();
+        for (aside, id) in &self.asides {
+            remove_only(aside, *id);
         }
     }
 
-    /// Gives what is there a second name to come back from; `false` when nothing is there.
-    fn set_aside(&mut self, path: &Path) -> Result<bool> {
-        match std::fs::symlink_metadata(path) {
-            Err(_) => return Ok(false),
-            Ok(metadata) if metadata.is_dir() => {
-                return Err(Error::NotAFile { path: path.to_owned(), kind: "a directory", expected: "a file" });
-            }
-            Ok(_) => {}
+    /// Gives what was seen at a path a second name to come back from, over nothing but this file of ours; whether the first
+    /// still leads to it.
+    fn set_aside(&mut self, path: &Path, seen: Option<FileId>, over: Option<FileId>) -> Result<bool> {
+        if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            return Err(Error::NotAFile { path: path.to_owned(), kind: "a directory", expected: "a file" });
         }
         let aside = aside(path);
         fs::remove(&aside);
-        if fs::second_name(path, &aside).is_err() {
-            fs::rename(path, &aside)?;
+        let linked = self.give_name(path, &aside, seen, over)?;
+        let id = fs::identity(&aside);
+        self.asides.push((aside, id));
+        Ok(linked)
+    }
+
+    /// The same for any name that is free.
+    fn give_name(&mut self, path: &Path, to: &Path, seen: Option<FileId>, over: Option<FileId>) -> Result<bool> {
+        let linked = fs::take_name(path, to)?;
+        self.undo.push(Undo::Rename { from: to.to_owned(), to: path.to_owned(), over });
+        // Not every file system tells that two names lead to one file.
+        expect(if linked { path } else { to }, seen, path)?;
+        Ok(linked)
+    }
+
+    /// Gives a new file its name, over what was just seen to be there, or where nothing is.
+    fn place(&mut self, new: Beside, path: &Path, over: bool) -> Result<()> {
+        if over {
+            return new.replace(path);
         }
-        self.undo.push(Undo::PutBack { aside, path: path.to_owned() });
-        Ok(true)
+        let id = new.id();
+        new.create(path)?;
+        self.undo.push(Undo::Remove { path: path.to_owned(), id });
+        Ok(())
     }
 }
 
@@ -142,13 +168,8 @@ impl Drop for Change<'_> {
         // What cannot be undone stays: its caller is told already why it failed.
         while let Some(undo) = self.undo.pop() {
             match undo {
-                Undo::PutBack { aside, path } => {
-                    drop(fs::rename(&aside, &path));
-                    // A rename between two names of one file does nothing.
-                    fs::remove(&aside);
-                }
-                Undo::Rename { from, to } => drop(fs::rename(&from, &to)),
-                Undo::Remove(path) => fs::remove(&path),
+                Undo::Rename { from, to, over } => put_back(&from, &to, over),
+                Undo::Remove { path, id } => remove_only(&path, id),
                 Undo::RemoveDirectory(path) => drop(fs::remove_directory(&path)),
                 Undo::Configure { key, value } => drop(self.repo.configure(&key, value.as_deref())),
             }
@@ -156,16 +177,171 @@ impl Drop for Change<'_> {
     }
 }
 
+/// Renames a file, over nothing but a certain other one. Never takes away the last name of a file of somebody else's.
+fn put_back(from: &Path, to: &Path, over: Option<FileId>) {
+    let (file, there) = (fs::identity(from), fs::identity(to));
+    if there.is_some() && there == file {
+        // Two names of one file, between which a rename does nothing.
+        remove_only(from, file);
+    } else if there.is_none() || there == over {
+        drop(fs::rename(from, to));
+    }
+}
+
+/// Removes a file, if it is this one.
+fn remove_only(path: &Path, id: Option<FileId>) {
+    if fs::identity(path) == id {
+        fs::remove(path);
+    }
+}
+
+/// Checks that what is at a path is what was seen there under its first name.
+fn expect(path: &Path, seen: Option<FileId>, first: &Path) -> Result<()> {
+    let changed = || io::Error::other("somebody else changed it just now; do it again");
+    if fs::identity(path) == seen { Ok(()) } else { Err(Error::io("replace", first)(changed())) }
+}
+
 /// The second name of a file while it is replaced.
 fn aside(path: &Path) -> PathBuf {
-    let mut name = OsString::from(format!("{}old-", fs::PASSING));
+    let mut name = OsString::from(ASIDE);
     name.push(path.file_name().unwrap_or_default());
     path.with_file_name(name)
 }
 
-/// Removes what somebody who was killed left in a directory.
+/// What the second names begin with.
+const ASIDE: &str = ".repoguard-old-";
+
+/// Removes what somebody who was killed left in a directory of hooks.
 pub(super) fn tidy(directory: &Path) {
-    for name in sys::names(directory).iter().filter(|name| name.starts_with(fs::PASSING)) {
-        fs::remove(&directory.join(name));
+    for name in sys::names(directory).iter().filter(|name| is_passing(name)) {
+        let path = directory.join(name);
+        if path.symlink_metadata().is_ok_and(|metadata| metadata.is_file() || metadata.is_symlink()) {
+            fs::remove(&path);
+        }
+    }
+}
+
+/// Whether a name is one that only we give, and not to stay.
+fn is_passing(name: &str) -> bool {
+    if let Some(rest) = name.strip_prefix(fs::PASSING) {
+        return rest.len() == 6 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    }
+    let Some(first) = name.strip_prefix(ASIDE) else { return false };
+    let suffixes = ["", CHAINED, LEGACY, ".old"];
+    Event::ALL.iter().filter_map(|event| first.strip_prefix(event.name())).any(|suffix| suffixes.contains(&suffix))
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test plays the others who write here")]
+mod tests {
+    use std::fs as others;
+
+    use super::*;
+
+    /// A hook of the user's, and what happens to it.
+    fn with_hook(test: impl Fn(&mut Change<'_>, &Path, &Path)) {
+        let directory = tempfile::tempdir().unwrap();
+        let (hook, kept) = (directory.path().join("pre-commit"), directory.path().join("pre-commit.repoguard-chained"));
+        others::write(&hook, "the user's").unwrap();
+        let repo = Repo::discover(directory.path()).unwrap();
+        test(&mut Change::new(&repo, Sharing::default()), &hook, &kept);
+        let left = |name: &String| name.starts_with(fs::PASSING);
+        assert!(!sys::names(directory.path()).iter().any(left), "no file is left half-written");
+    }
+
+    fn undo(change: &mut Change<'_>) {
+        let (repo, sharing) = (change.repo, change.sharing);
+        drop(std::mem::replace(change, Change::new(repo, sharing)));
+    }
+
+    fn text(path: &Path) -> String {
+        others::read_to_string(path).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_is_undone_is_as_before() {
+        with_hook(|change, hook, kept| {
+            change.keep(hook, kept, b"ours", 0o777, fs::identity(hook)).unwrap();
+            assert_eq!((text(hook), text(kept)), ("ours".to_owned(), "the user's".to_owned()));
+            undo(change);
+            assert_eq!((text(hook), text(kept)), ("the user's".to_owned(), String::new()));
+            change.put(hook, b"ours", 0o777, fs::identity(hook)).unwrap();
+            undo(change);
+            assert_eq!(text(hook), "the user's");
+            assert_eq!(sys::names(hook.parent().unwrap()), ["pre-commit"]);
+        });
+    }
+
+    #[test]
+    fn undo_never_takes_the_last_copy() {
+        with_hook(|change, hook, kept| {
+            change.keep(hook, kept, b"ours", 0o777, fs::identity(hook)).unwrap();
+            // What cannot go back to where it was stays where it is.
+            others::remove_file(hook).unwrap();
+            others::create_dir(hook).unwrap();
+            undo(change);
+            assert_eq!(text(kept), "the user's");
+        });
+        with_hook(|change, hook, kept| {
+            change.keep(hook, kept, b"ours", 0o777, fs::identity(hook)).unwrap();
+            others::write(hook.with_extension("new"), "saved since").unwrap();
+            others::rename(hook.with_extension("new"), hook).unwrap();
+            undo(change);
+            assert_eq!((text(hook), text(kept)), ("saved since".to_owned(), "the user's".to_owned()));
+        });
+    }
+
+    #[test]
+    fn name_that_is_taken_is_not_taken_over() {
+        with_hook(|change, hook, kept| {
+            others::write(kept, "another one").unwrap();
+            change.keep(hook, kept, b"ours", 0o777, fs::identity(hook)).unwrap_err();
+            undo(change);
+            assert_eq!((text(hook), text(kept)), ("the user's".to_owned(), "another one".to_owned()));
+        });
+    }
+
+    #[test]
+    fn what_somebody_saved_since_is_not_replaced() {
+        with_hook(|change, hook, kept| {
+            let seen = fs::identity(hook);
+            change.put(hook, b"ours", 0o777, None).unwrap_err();
+            others::write(hook.with_extension("new"), "saved since").unwrap();
+            others::rename(hook.with_extension("new"), hook).unwrap();
+            for attempt in 0..4 {
+                let done = match attempt {
+                    0 => change.put(hook, b"ours", 0o777, seen),
+                    1 => change.keep(hook, kept, b"ours", 0o777, seen),
+                    2 => change.remove(hook, seen),
+                    _ => change.shift((hook, seen), (kept, None)),
+                };
+                let error = done.unwrap_err();
+                assert!(
+                    matches!(&error, Error::Io { source, .. } if source.to_string().contains("just now")),
+                    "{error}"
+                );
+                undo(change);
+                assert_eq!((text(hook), text(kept)), ("saved since".to_owned(), String::new()));
+            }
+        });
+    }
+
+    #[test]
+    fn only_our_own_names_are_tidied_away() {
+        for name in
+            [".repoguard-new-aB3xY9", ".repoguard-old-pre-commit", ".repoguard-old-pre-rebase.repoguard-chained"]
+        {
+            assert!(is_passing(name), "{name}");
+        }
+        for name in [
+            ".repoguard-new",
+            ".repoguard-config",
+            ".repoguard-notes.txt",
+            ".repoguard-old-me",
+            ".repoguard-old-pre-commit.bak",
+            "",
+        ] {
+            assert!(!is_passing(name), "{name}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! # Invariants
 //! - Everything is looked at and decided before anything is changed; a failure afterwards undoes what was done.
 //! - No hook of somebody else's is lost: it is kept beside ours, or nothing is installed.
+//! - Who writes to a directory of hooks holds its lock: several repositories may share it.
 //! - Git's own settings are never changed but for sections named `hook.repoguard-…`.
 
 use std::{
@@ -26,6 +27,7 @@ use crate::{
     holder::Mode,
     lock::LockFile,
     repo::Repo,
+    sys::{self, FileId},
 };
 
 /// How long another install or uninstall may take.
@@ -111,7 +113,7 @@ pub struct ByHand {
     pub done: bool,
 }
 
-/// Installs hooks. Waits up to ten seconds for another install in this repository.
+/// Installs hooks. Waits up to ten seconds for another install, in this repository or in the same directory of hooks.
 ///
 /// # Errors
 /// [`Error::NoRepository`], [`Error::HooksElsewhere`] without `force`, [`Error::NotAFile`], [`Error::TwoHooks`] and
@@ -137,7 +139,8 @@ pub fn install(repo: &Repo, options: &Options) -> Result<Report> {
     if !configured && !scripts {
         return Ok(report);
     }
-    let _lock = Lock::take(repo, place.sharing)?;
+    // Both are held until a failure is undone.
+    let (_lock, mut _directory_lock) = (Lock::take(repo, place.sharing)?, None);
     let mut change = Change::new(repo, place.sharing);
     let manifest_path = repo.hooks_manifest().unwrap_or_default();
     let before = Manifest::read(&manifest_path);
@@ -146,8 +149,17 @@ pub fn install(repo: &Repo, options: &Options) -> Result<Report> {
     let mut found = Vec::new();
     if scripts {
         let created = prepare(&mut change, &place.directory)?;
+        _directory_lock = Some(Lock::of_directory(&place.directory)?);
+        change::tidy(&place.directory);
         manifest.add_directory(&place.common, &place.directory, created);
         found = plans(&place, &events, options)?;
+    }
+    for event in &events {
+        manifest.add(*event);
+    }
+    if before.as_ref() != Some(&manifest) {
+        // First: who is killed from here on left nothing that an uninstall does not find.
+        change.put(&manifest_path, &manifest.to_bytes(), 0o666, fs::identity(&manifest_path))?;
     }
     if configured {
         for event in &events {
@@ -158,12 +170,6 @@ pub fn install(repo: &Repo, options: &Options) -> Result<Report> {
         let text = script::text(slot.event, &options.program, options.if_missing);
         report.hooks.push(carry_out(&mut change, slot, plan, &text)?);
     }
-    for event in events {
-        manifest.add(event);
-    }
-    if before.as_ref() != Some(&manifest) {
-        change.put(&manifest_path, &manifest.to_bytes(), 0o666)?;
-    }
     change.finish();
     Ok(report)
 }
@@ -171,15 +177,18 @@ pub fn install(repo: &Repo, options: &Options) -> Result<Report> {
 /// Makes the directory that git looks in; whether it was missing.
 fn prepare(change: &mut Change<'_>, directory: &Path) -> Result<bool> {
     match std::fs::metadata(directory) {
-        Ok(metadata) if metadata.is_dir() => {
-            change::tidy(directory);
-            Ok(false)
-        }
+        Ok(metadata) if metadata.is_dir() => Ok(false),
         Ok(metadata) => {
-            let kind = crate::sys::kind(&metadata);
+            let kind = sys::kind(&metadata);
             Err(Error::NotAFile { path: directory.to_owned(), kind, expected: "a directory" })
         }
-        Err(_) => change.make_directory(directory).map(|()| true),
+        Err(_) => match change.make_directory(directory) {
+            // Another repository that shares it was faster.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {
+                Ok(false)
+            }
+            made => made.map(|()| true),
+        },
     }
 }
 
@@ -188,7 +197,7 @@ enum Plan {
     /// Nothing: it is reached this way.
     Nothing { path: PathBuf, via: &'static str },
     /// Write ours, where nothing or an older one of ours is.
-    Write { path: PathBuf, via: &'static str, new: bool },
+    Write { path: PathBuf, via: &'static str },
     /// Keep what is there, and write ours.
     Keep,
     /// The same, in the place of what was kept before.
@@ -208,7 +217,7 @@ fn plan(slot: &Slot, text: &[u8]) -> Result<Plan> {
     slot.check()?;
     let write = |path: &PathBuf, file: &Option<super::slot::File>, via| match file {
         Some(file) if file.text == text && file.is_executable() => Plan::Nothing { path: path.clone(), via },
-        file => Plan::Write { path: path.clone(), via, new: file.is_none() },
+        _ => Plan::Write { path: path.clone(), via },
     };
     let Some(file) = slot.file.as_ref().filter(|file| file.is_link() || !file.is_ours()) else {
         return Ok(write(&slot.path, &slot.file, "script"));
@@ -229,22 +238,22 @@ fn plan(slot: &Slot, text: &[u8]) -> Result<Plan> {
 fn carry_out(change: &mut Change<'_>, slot: &Slot, plan: &Plan, text: &[u8]) -> Result<Installed> {
     let (path, via, done) = match plan {
         Plan::Nothing { path, via } => (path, *via, "unchanged"),
-        Plan::Write { path, via, new } => {
-            change.put(path, text, SCRIPT_MODE)?;
-            (path, *via, if *new { "installed" } else { "updated" })
+        Plan::Write { path, via } => {
+            let seen = seen(slot, path);
+            change.put(path, text, SCRIPT_MODE, seen)?;
+            (path, *via, if seen.is_none() { "installed" } else { "updated" })
         }
         Plan::Keep | Plan::KeepInstead => {
             if matches!(plan, Plan::KeepInstead) {
-                change.remove(&slot.chained_path)?;
+                change.remove(&slot.chained_path, seen(slot, &slot.chained_path))?;
             }
-            change.keep(&slot.path, &slot.chained_path)?;
-            change.put(&slot.path, text, SCRIPT_MODE)?;
+            change.keep(&slot.path, &slot.chained_path, text, SCRIPT_MODE, seen(slot, &slot.path))?;
             (&slot.path, "script", "installed")
         }
     };
     // Where others put ours it is of no use any more.
     for displaced in slot.displaced().filter(|_| via == "script") {
-        change.remove(displaced)?;
+        change.remove(displaced, seen(slot, displaced))?;
     }
     let kept = matches!(plan, Plan::Keep | Plan::KeepInstead);
     let chained = (kept || slot.chained.is_some()) && via == "script";
@@ -256,6 +265,17 @@ fn carry_out(change: &mut Change<'_>, slot: &Slot, plan: &Plan, text: &[u8]) -> 
         chained: chained.then(|| slot.chained_path.clone()),
         kept,
     })
+}
+
+/// Which file was seen at a path of a hook's.
+pub(super) fn seen(slot: &Slot, path: &Path) -> Option<FileId> {
+    let files = [
+        (&slot.path, &slot.file),
+        (&slot.chained_path, &slot.chained),
+        (&slot.legacy_path, &slot.legacy),
+        (&slot.old_path, &slot.old),
+    ];
+    files.into_iter().find(|(known, _)| *known == path).and_then(|(_, file)| file.as_ref()).map(|file| file.id)
 }
 
 /// Writes a script that git's configuration names, and names it there.
@@ -271,7 +291,7 @@ fn configure(change: &mut Change<'_>, place: &Place, event: Event, options: &Opt
     let mut done = "unchanged";
     if current.as_deref() != Some(&text[..]) || !fs::is_executable(&path) {
         done = "updated";
-        change.put(&path, &text, SCRIPT_MODE)?;
+        change.put(&path, &text, SCRIPT_MODE, fs::identity(&path))?;
     }
     for (key, value) in &wanted {
         let old = before.iter().find(|(name, _)| name == key).map(|(_, value)| value);
@@ -299,15 +319,34 @@ pub(super) struct Lock(LockFile);
 impl Lock {
     pub(super) fn take(repo: &Repo, sharing: Sharing) -> Result<Self> {
         let path = repo.hooks_lock().unwrap_or_default();
-        let lock = LockFile::new(fs::open_or_create(&path, sharing)?, &path)?;
-        let end = Instant::now() + PATIENCE;
-        while !lock.try_lock(Mode::Exclusive).map_err(Error::io("lock", &path))? {
-            if Instant::now() > end {
-                return Err(Error::io("lock", path)(io::ErrorKind::TimedOut.into()));
+        Self::wait(LockFile::new(fs::open_or_create(&path, sharing)?, &path)?, &path)
+    }
+
+    /// The same for all repositories that share a directory of hooks.
+    pub(super) fn of_directory(path: &Path) -> Result<Self> {
+        loop {
+            let lock = Self::wait(LockFile::open_anchor(path)?, path)?;
+            // Who had it may have removed the directory.
+            if path.canonicalize().is_ok_and(|path| lock.0.is_at(&path)) {
+                return Ok(lock);
             }
-            std::thread::sleep(Duration::from_millis(2));
         }
-        Ok(Self(lock))
+    }
+
+    fn wait(lock: LockFile, path: &Path) -> Result<Self> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match lock.try_lock(Mode::Exclusive) {
+                Ok(true) => return Ok(Self(lock)),
+                Ok(false) if Instant::now() > end => {
+                    return Err(Error::io("lock", path)(io::ErrorKind::TimedOut.into()));
+                }
+                Ok(false) => std::thread::sleep(Duration::from_millis(2)),
+                // NFS locks no directories: what is there cannot be shared safely.
+                Err(error) if sys::cannot_lock_descriptor(&error) => return Ok(Self(lock)),
+                Err(error) => return Err(Error::io("lock", path)(error)),
+            }
+        }
     }
 }
 

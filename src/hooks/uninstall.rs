@@ -2,12 +2,12 @@
 //!
 //! Also what others made of our scripts goes, and what we kept is where it would be if we had never been here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{
     Event,
     change::{self, Change},
-    install::Lock,
+    install::{Lock, seen},
     managers,
     manifest::Manifest,
     place::Place,
@@ -53,8 +53,13 @@ pub fn uninstall(repo: &Repo) -> Result<Uninstalled> {
         directories.push(place.directory.clone());
     }
     directories.retain(|directory| directory.is_dir() && managers::husky(directory).is_none());
+    // The same directory twice would be locked against ourselves.
+    let mut directories: Vec<PathBuf> = directories.iter().filter_map(|path| path.canonicalize().ok()).collect();
     directories.sort();
     directories.dedup();
+    // Where nothing of ours is, nothing is written, whatever the list says.
+    let ours: Vec<&PathBuf> = directories.iter().filter(|directory| holds_ours(directory)).collect();
+    let _locks = ours.iter().map(|directory| Lock::of_directory(directory)).collect::<Result<Vec<_>>>()?;
     let mut change = Change::new(repo, place.sharing);
     let mut done = Uninstalled::default();
     for event in Event::ALL {
@@ -65,17 +70,17 @@ pub fn uninstall(repo: &Repo) -> Result<Uninstalled> {
             done.hooks.push(Removed { event, change: "removed", path: script.clone() });
         }
         if script.exists() {
-            change.remove(&script)?;
+            change.remove(&script, fs::identity(&script))?;
         }
     }
-    for directory in &directories {
+    for directory in ours {
         change::tidy(directory);
         for event in Event::ALL {
             done.hooks.extend(clear(&mut change, &Slot::of(directory, event))?);
         }
     }
     if manifest_path.exists() {
-        change.remove(&manifest_path)?;
+        change.remove(&manifest_path, fs::identity(&manifest_path))?;
     }
     change.finish();
     for directory in directories.iter().filter(|directory| manifest.created(&place.common, directory)) {
@@ -87,6 +92,14 @@ pub fn uninstall(repo: &Repo) -> Result<Uninstalled> {
     Ok(done)
 }
 
+/// Whether scripts of ours are in a directory, or what was kept beside them.
+fn holds_ours(directory: &Path) -> bool {
+    Event::ALL.into_iter().map(|event| Slot::of(directory, event)).any(|slot| {
+        let files = [&slot.file, &slot.legacy, &slot.old];
+        slot.chained.is_some() || files.into_iter().flatten().any(File::is_ours)
+    })
+}
+
 /// Takes one hook away.
 fn clear(change: &mut Change<'_>, slot: &Slot) -> Result<Option<Removed>> {
     let ours = slot.file.as_ref().is_some_and(|file| file.is_ours() && !file.is_link());
@@ -95,19 +108,20 @@ fn clear(change: &mut Change<'_>, slot: &Slot) -> Result<Option<Removed>> {
         slot.check()?;
     }
     let is_ours = |file: &Option<File>| file.as_ref().is_some_and(File::is_ours);
+    let chained = (&*slot.chained_path, seen(slot, &slot.chained_path));
     let mut taken = None;
     let mut result = match (&slot.file, &slot.chained) {
         (Some(_), None) if ours => {
-            change.remove(&slot.path)?;
+            change.remove(&slot.path, seen(slot, &slot.path))?;
             Some(("removed", &slot.path))
         }
         (_, None) => None,
         (file, Some(_)) if ours || file.is_none() => {
-            change.shift(&slot.chained_path, &slot.path)?;
+            change.shift(chained, (&slot.path, seen(slot, &slot.path)))?;
             Some(("restored", &slot.path))
         }
         _ if slot.chained_is_superseded() => {
-            change.remove(&slot.chained_path)?;
+            change.remove(&slot.chained_path, chained.1)?;
             Some(("restored", &slot.path))
         }
         _ => {
@@ -115,7 +129,7 @@ fn clear(change: &mut Change<'_>, slot: &Slot) -> Result<Option<Removed>> {
             taken = places.into_iter().find(|(_, file)| is_ours(file)).map(|(path, _)| path);
             match taken {
                 Some(place) => {
-                    change.shift(&slot.chained_path, place)?;
+                    change.shift(chained, (place, seen(slot, place)))?;
                     Some(("restored", place))
                 }
                 None => Some(("left", &slot.chained_path)),
@@ -123,7 +137,7 @@ fn clear(change: &mut Change<'_>, slot: &Slot) -> Result<Option<Removed>> {
         }
     };
     for displaced in slot.displaced().filter(|displaced| Some(*displaced) != taken) {
-        change.remove(displaced)?;
+        change.remove(displaced, seen(slot, displaced))?;
         result = result.or(Some(("removed", displaced)));
     }
     Ok(result.map(|(change, path)| Removed { event: slot.event, change, path: path.clone() }))

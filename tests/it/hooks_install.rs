@@ -203,7 +203,7 @@ fn what_fails_midway_is_undone() {
         let told = hooks(&sandbox, &["install"], 125);
         assert!(told.contains("pre-commit") && told.contains("hint:"), "{told}");
     }
-    // The last thing that is written is the list of what was installed.
+    // The list of what was installed cannot be written, or else the last of the scripts.
     let sandbox = without_samples();
     let directory = sandbox.path(".git/hooks");
     script(&directory.join("pre-commit"), "exit 0");
@@ -216,6 +216,12 @@ fn what_fails_midway_is_undone() {
         hooks(&sandbox, args, 125);
         assert_eq!(contents(&directory), before, "{args:?}");
     }
+    fs::remove_dir_all(sandbox.data().join("hooks.json")).unwrap();
+    fs::create_dir_all(directory.join(".repoguard-old-post-checkout/in-the-way")).unwrap();
+    let before = contents(&directory);
+    hooks(&sandbox, &["install", "--if-missing", "warn"], 125);
+    assert_eq!(contents(&directory), before);
+    assert!(!sandbox.data().join("hooks.json").exists());
 }
 
 #[test]
@@ -228,7 +234,7 @@ fn who_was_killed_between_two_steps_left_nothing_that_harms() {
     let halves: [&dyn Fn(); 2] = [&|| fs::hard_link(&first, &kept).unwrap(), &|| fs::rename(&first, &kept).unwrap()];
     for half in halves {
         half();
-        fs::write(hook(&sandbox, ".repoguard-new"), "torn").unwrap();
+        fs::write(hook(&sandbox, ".repoguard-new-nEw123"), "torn").unwrap();
         hooks(&sandbox, &["install"], 0);
         assert_all(&states(&sandbox), &USUAL, "active script");
         hooks(&sandbox, &["uninstall"], 0);
@@ -252,6 +258,118 @@ fn installs_that_race_come_to_the_same() {
     let kept = fs::read_to_string(hook(&sandbox, "pre-commit.repoguard-chained")).unwrap();
     assert!(kept.contains("# mine"), "{kept}");
     assert_eq!(contents(&sandbox.path(".git/hooks")).len(), 6, "and nothing else is left");
+}
+
+#[test]
+fn repositories_that_share_a_directory_lose_no_hook() {
+    for round in 0..5 {
+        let sandbox = Sandbox::new();
+        let shared = sandbox.outside("shared-hooks");
+        fs::create_dir(&shared).unwrap();
+        for name in USUAL {
+            script(&shared.join(name), &format!("exit 0 # mine: {name}"));
+        }
+        let before = contents(&shared);
+        let repositories: Vec<_> = (0..4).map(|number| sandbox.outside(format!("repository-{number}"))).collect();
+        for repository in &repositories {
+            sandbox.git([OsStr::new("init"), "-q".as_ref(), repository.as_ref()]);
+            let key = ["config", "core.hooksPath"].map(OsStr::new);
+            sandbox.git([OsStr::new("-C"), repository.as_ref(), key[0], key[1], shared.as_ref()]);
+        }
+        // Each with another text, so that each writes.
+        let start = |(number, repository): (usize, &std::path::PathBuf)| {
+            let choice = ["warn", "refuse"][number % 2];
+            let mut command = hooks_command(&sandbox, binary(), &["install", "--if-missing", choice]);
+            command.current_dir(repository);
+            sandbox.start(command)
+        };
+        let racers: Vec<_> = repositories.iter().enumerate().map(start).collect();
+        for mut racer in racers {
+            assert_eq!(racer.ended().code(), Some(0), "{}", racer.stderr());
+        }
+        for name in USUAL {
+            let kept = fs::read_to_string(shared.join(format!("{name}.repoguard-chained"))).unwrap_or_default();
+            assert!(kept.contains(&format!("# mine: {name}")), "round {round}, {name}: {kept}");
+        }
+        assert_eq!(contents(&shared).len(), 2 * USUAL.len(), "and nothing else is left");
+        hooks_in(&sandbox, &repositories[0], &["uninstall"], 0);
+        assert_eq!(contents(&shared), before, "round {round}");
+    }
+}
+
+#[test]
+fn install_waits_for_who_has_the_directory() {
+    let sandbox = without_samples();
+    let directory = fs::File::open(sandbox.path(".git/hooks")).unwrap();
+    directory.lock().unwrap();
+    let mut install = sandbox.start(hooks_command(&sandbox, binary(), &["install"]));
+    // Another repository's install kept a hook just now.
+    eventually("it got as far as its own lock", || sandbox.data().join("hooks.lock").exists());
+    script(&hook(&sandbox, "pre-commit"), "exit 0 # late");
+    directory.unlock().unwrap();
+    assert_eq!(install.ended().code(), Some(0), "{}", install.stderr());
+    let kept = fs::read_to_string(hook(&sandbox, "pre-commit.repoguard-chained")).unwrap();
+    assert!(kept.contains("# late"), "{kept}");
+}
+
+#[test]
+fn list_is_written_before_the_first_script() {
+    let sandbox = Sandbox::new();
+    let shared = sandbox.outside("shared-hooks");
+    fs::create_dir(&shared).unwrap();
+    let config = sandbox.outside("gitconfig");
+    fs::write(&config, format!("[core]\n\thooksPath = {}\n", shared.display())).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = hooks_command(&sandbox, binary(), args);
+        command.env("GIT_CONFIG_GLOBAL", &config);
+        to_the_end(command)
+    };
+    run(&["install", "--force"]).assert().success();
+    let list = fs::metadata(sandbox.data().join("hooks.json")).unwrap().modified().unwrap();
+    for name in USUAL {
+        let written = fs::metadata(shared.join(name)).unwrap().modified().unwrap();
+        assert!(list <= written, "{name}");
+        // As if killed after the first one.
+        if name != "pre-commit" {
+            fs::remove_file(shared.join(name)).unwrap();
+        }
+    }
+    run(&["uninstall"]).assert().success();
+    assert!(contents(&shared).is_empty());
+}
+
+#[test]
+fn files_of_others_are_not_tidied_away() {
+    let sandbox = without_samples();
+    let others = [".repoguard-notes.txt", ".repoguard-old-me", ".repoguard-old-pre-commit.bak", ".repoguard-"];
+    let ours = [".repoguard-new-aB3xY9", ".repoguard-old-pre-commit", ".repoguard-old-pre-rebase.repoguard-chained"];
+    let write = |directory: &Path| {
+        for name in others.iter().chain(&ours) {
+            fs::write(directory.join(name), "text").unwrap();
+        }
+    };
+    let left = |directory: &Path| {
+        let count = |names: &[&str]| names.iter().filter(|name| directory.join(name).exists()).count();
+        (count(&others), count(&ours))
+    };
+    let directory = sandbox.path(".git/hooks");
+    write(&directory);
+    fs::create_dir(directory.join(".repoguard-direct")).unwrap();
+    hooks(&sandbox, &["install"], 0);
+    assert_eq!(left(&directory), (others.len(), 0));
+    // A list that names a directory in which nothing of ours is.
+    let elsewhere = sandbox.outside("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    write(&elsewhere);
+    write(&directory);
+    let list = sandbox.data().join("hooks.json");
+    let mut document: Value = serde_json::from_slice(&fs::read(&list).unwrap()).unwrap();
+    document["directories"] = serde_json::json!([{ "path": elsewhere, "created": false }]);
+    fs::write(&list, document.to_string()).unwrap();
+    hooks(&sandbox, &["uninstall"], 0);
+    assert_eq!(left(&elsewhere), (others.len(), ours.len()));
+    assert_eq!(left(&directory), (others.len(), 0));
+    assert!(directory.join(".repoguard-direct").exists());
 }
 
 #[test]
