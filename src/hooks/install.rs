@@ -19,7 +19,7 @@ use super::{
     manifest::Manifest,
     place::{self, Place},
     script,
-    slot::Slot,
+    slot::{self, Slot},
 };
 use crate::{
     error::{Error, Result},
@@ -116,8 +116,9 @@ pub struct ByHand {
 /// Installs hooks. Waits up to ten seconds for another install, in this repository or in the same directory of hooks.
 ///
 /// # Errors
-/// [`Error::NoRepository`], [`Error::HooksElsewhere`] without `force`, [`Error::NotAFile`], [`Error::TwoHooks`] and
-/// [`Error::HookNotMovable`] for what is in the way, [`Error::Git`], [`Error::Io`]. After an error all is as before.
+/// [`Error::NoRepository`], [`Error::HooksElsewhere`] without `force`, [`Error::NotAFile`], [`Error::TwoHooks`],
+/// [`Error::HookNotMovable`] and [`Error::HookEdited`] for what is in the way, [`Error::Git`], [`Error::Io`]. After an error
+/// all is as before.
 pub fn install(repo: &Repo, options: &Options) -> Result<Report> {
     let place = Place::of(repo)?;
     let mut events = if options.hooks.is_empty() { place.default_events(repo) } else { options.hooks.clone() };
@@ -215,7 +216,7 @@ fn plans(place: &Place, events: &[Event], options: &Options) -> Result<Vec<(Slot
 
 fn plan(slot: &Slot, text: &[u8]) -> Result<Plan> {
     slot.check()?;
-    let write = |path: &PathBuf, file: &Option<super::slot::File>, via| match file {
+    let write = |path: &PathBuf, file: &Option<slot::File>, via| match file {
         Some(file) if file.text == text && file.is_executable() => Plan::Nothing { path: path.clone(), via },
         _ => Plan::Write { path: path.clone(), via },
     };
@@ -287,7 +288,10 @@ fn configure(change: &mut Change<'_>, place: &Place, event: Event, options: &Opt
         let [name, command] = place::keys(event);
         [(name, event.name().into()), (command, place.configured_command(event))]
     };
-    let current = std::fs::read(&path).ok();
+    let current = slot::read(&path);
+    if current.as_deref().is_some_and(script::is_edited) {
+        return Err(Error::HookEdited { path });
+    }
     let mut done = "unchanged";
     if current.as_deref() != Some(&text[..]) || !fs::is_executable(&path) {
         done = "updated";
@@ -309,7 +313,7 @@ fn configure(change: &mut Change<'_>, place: &Place, event: Event, options: &Opt
 fn by_hand(place: &Place, own: &Path, event: Event) -> ByHand {
     let file = own.join(event.name());
     let runs = fs::is_executable(&place.directory.join(event.name()));
-    let done = runs && std::fs::read(&file).is_ok_and(|text| script::calls(&text, event));
+    let done = runs && slot::read(&file).is_some_and(|text| script::calls(&text, event));
     ByHand { event, file, line: runs.then(|| script::line(event)), done }
 }
 

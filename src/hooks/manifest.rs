@@ -2,8 +2,8 @@
 //!
 //! # Format
 //! `<common dir>/repoguard/hooks.json`: one JSON object: `schema` 1, `hooks` (names, in git's configuration or as scripts),
-//! `configured` (whether git's configuration names them), `directories` (each with `path`, relative to the common
-//! directory where it is in it or beside it, and `created`, whether it was missing).
+//! `directories` (each with `path`, relative to the common directory where it is in it or beside it, and `created`,
+//! whether it was missing).
 
 use std::path::{Path, PathBuf};
 

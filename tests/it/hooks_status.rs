@@ -285,6 +285,35 @@ fn hook_that_asks_for_its_own_name_is_not_moved() {
 }
 
 #[test]
+fn edited_script_that_the_configuration_names_is_not_thrown_away_either() {
+    let sandbox = without_samples();
+    let path = pretend(&sandbox, "2.54.0");
+    let install = || {
+        let mut command = sandbox.repoguard(["hooks", "install"]);
+        command.env("PATH", &path);
+        command
+    };
+    install().assert().success();
+    let script = sandbox.data().join("hooks/pre-commit");
+    let edited = [fs::read(&script).unwrap(), b"echo mine\n".to_vec()].concat();
+    fs::write(&script, &edited).unwrap();
+    install().assert().code(125);
+    assert_eq!(fs::read(&script).unwrap(), edited);
+}
+
+#[test]
+fn hook_that_would_block_its_reader_is_not_read() {
+    let sandbox = Sandbox::new();
+    sandbox.git(["config", "core.hooksPath", ".husky/_"]);
+    sandbox
+        .sh("mkdir -p .husky/_ && : >.husky/_/pre-commit && chmod +x .husky/_/pre-commit && mkfifo .husky/pre-commit")
+        .assert()
+        .success();
+    hooks(&sandbox, &["status"], 1);
+    hooks(&sandbox, &["install"], 1);
+}
+
+#[test]
 fn what_an_older_husky_left_behind_is_in_nobodys_way() {
     let sandbox = Sandbox::new();
     fs::write(sandbox.path(".git/hooks/husky.sh"), "").unwrap();
