@@ -296,7 +296,9 @@ impl Hook<'_> {
 
     /// Holds it until git has ended; only for this moment where no git is above us.
     fn hold(self, held: Box<Held>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Refusal> {
-        let moved_head = self.call.event == Event::PostCheckout;
+        // Git tells by a flag whether it was a checkout of a branch or of files.
+        let of_branch = self.call.arguments.get(2).is_some_and(|flag| flag == "1");
+        let moved_head = self.call.event == Event::PostCheckout && of_branch;
         let duty = Hold::new(self.repo, self.sharing, held, moved_head, tell);
         let last = self.is_the_last_hook();
         let Some(git) = self.git else {
