@@ -192,7 +192,7 @@ fn wait_in_background(repo: &Repo, sharing: Sharing, mut queued: Box<Queued>, un
         ready();
         // A time that is over, or a process that is gone: nobody is there to be told.
         let wait = &mut Wait { signals: Some(signals), tell: &mut |_| {} };
-        let Ok(held) = queued.wait(wait) else { return };
+        let Ok((held, place)) = queued.wait_keeping_place(wait) else { return };
         let until = until.begin();
         let mut silent = |_: Notice<'_>| {};
         let mut duty = Hold::new(repo, sharing, held, false, &mut silent);
@@ -200,6 +200,7 @@ fn wait_in_background(repo: &Repo, sharing: Sharing, mut queued: Box<Queued>, un
         record.takers.push(us);
         (record.for_pid, record.until_ms) = shown(&until);
         duty.begin();
+        drop(place);
         watcher::watch(&until, signals);
         duty.write_down(None);
         duty.let_go();

@@ -33,7 +33,16 @@ impl Queued {
     ///
     /// # Errors
     /// As [`super::acquire()`].
-    pub(crate) fn wait(mut self, wait: &mut Wait<'_>) -> Result<Box<Held>> {
+    pub(crate) fn wait(self, wait: &mut Wait<'_>) -> Result<Box<Held>> {
+        self.wait_keeping_place(wait).map(|(held, _place)| held)
+    }
+
+    /// As [`Queued::wait`]; the place in the queue is given up when the second value is dropped. Who looks for the token of the
+    /// hold finds one or the other, if that is after the hold was announced.
+    ///
+    /// # Errors
+    /// As [`super::acquire()`].
+    pub(crate) fn wait_keeping_place(mut self, wait: &mut Wait<'_>) -> Result<(Box<Held>, Option<Ticket>)> {
         if let Some(signals) = wait.signals {
             signals.catch(sys::INTERRUPTS);
         }
@@ -42,8 +51,7 @@ impl Queued {
         let mut clock = Clock { begun: self.begun, deadline, next_word: self.begun + Wait::GRACE };
         let ticket = self.ticket.take();
         self.record.takers.extend(self.acquire.wait(ticket.as_ref(), &mut clock, wait)?);
-        drop(ticket);
-        self.acquire.hold(self.record)
+        Ok((self.acquire.hold(self.record)?, ticket))
     }
 
     /// Makes the secret of the hold to come, by which the waiter can be found as well.
