@@ -12,6 +12,10 @@ pub(crate) const FENCE: &str = "REPOGUARD_FENCE";
 pub(crate) const LOCK_PATH: &str = "REPOGUARD_LOCK_PATH";
 /// What is held: `worktree`, `repo`, or `name NAME`, separated by commas; set for the command.
 pub(crate) const LOCK_SCOPE: &str = "REPOGUARD_LOCK_SCOPE";
+/// Git's own: where every git below appends what it does; set for the commands of a mutation.
+pub(crate) const GIT_TRACE: &str = "GIT_TRACE2_EVENT";
+/// Git's own: where every git below appends which references it writes; set for the commands of a mutation.
+pub(crate) const GIT_TRACE_REFS: &str = "GIT_TRACE_REFS";
 /// Set for an installed hook that is only tried: it answers, and does nothing.
 pub(crate) const TRIAL: &str = "REPOGUARD_TRIAL";
 /// What stands before each setting's name, as in `REPOGUARD_TIMEOUT`: the variable wins over git's configuration.

@@ -26,6 +26,14 @@ pub enum Error {
         /// How long it was waited.
         waited: Duration,
     },
+    /// Another git holds one of git's own locks, or has left it behind.
+    #[error("busy: git's own lock `{}` is there{}", .path.display(), waited_text(*.waited))]
+    GitBusy {
+        /// The lock file.
+        path: PathBuf,
+        /// How long it was waited.
+        waited: Duration,
+    },
     /// Waiting would have closed a cycle of processes that wait for each other.
     #[error("busy: waiting for {what} would be a deadlock")]
     Deadlock {
@@ -91,6 +99,26 @@ pub enum Error {
         path: PathBuf,
         /// What needs it.
         needed_by: &'static str,
+    },
+    /// The request needs a worktree, and the repository has none, or is not in it.
+    #[error("no worktree at `{}`, but {needed_by} needs one", .path.display())]
+    NoWorktree {
+        /// The git directory.
+        path: PathBuf,
+        /// What needs it.
+        needed_by: &'static str,
+    },
+    /// Not everything could be put back as it was.
+    #[error("could not be put back: {}", listed(.paths))]
+    NotPutBack {
+        /// What differs.
+        paths: Vec<PathBuf>,
+    },
+    /// A mutation was not finished, and the repository has changed since, so that nobody but its user can tell what to do.
+    #[error("an unfinished mutation is in the way: {what}")]
+    Unfinished {
+        /// Which, and what has changed since.
+        what: String,
     },
     /// A configuration value cannot be used.
     #[error("bad value `{value}` for `{key}` in {origin}: expected {expected}")]
@@ -160,6 +188,44 @@ pub enum Error {
         /// The program that it belongs to.
         manager: &'static str,
     },
+    /// Nothing that was undone is kept under this name.
+    #[error("there is no snapshot `{id}`")]
+    NoSnapshot {
+        /// The id, or its beginning, that was asked for.
+        id: String,
+    },
+    /// Several snapshots have ids that begin so.
+    #[error("`{id}` is the beginning of {} snapshots: {}", .candidates.len(), .candidates.join(", "))]
+    AmbiguousSnapshot {
+        /// What was asked for.
+        id: String,
+        /// All of their ids.
+        candidates: Vec<String>,
+    },
+    /// A snapshot cannot be read.
+    #[error("the snapshot `{}` is damaged: {reason}", .path.display())]
+    DamagedSnapshot {
+        /// Its directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A snapshot does not have what was asked for.
+    #[error("the snapshot {id} keeps nothing at `{}`", .path.display())]
+    NotKept {
+        /// The snapshot.
+        id: String,
+        /// The path that was asked for.
+        path: PathBuf,
+    },
+    /// A kept file cannot be brought back.
+    #[error("`{}` is not brought back: {why}", .path.display())]
+    UnsafePath {
+        /// The file's path in the worktree.
+        path: PathBuf,
+        /// Why not.
+        why: &'static str,
+    },
     /// A system call failed.
     #[error("cannot {action} `{}`", .path.display())]
     Io {
@@ -190,6 +256,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Busy { .. } => "`repoguard status` shows who holds it and who waits".to_owned(),
+            Self::GitBusy { .. } => "`repoguard doctor` tells whether a git that died has left it".to_owned(),
             Self::Deadlock { .. } => {
                 "take all locks at once, `repoguard exec --name A --name B -- …`, or always in the same order"
                     .to_owned()
@@ -198,19 +265,25 @@ impl Error {
             Self::NoLocks { .. } => "`flock --verbose FILE true` tells more; use a local file system".to_owned(),
             Self::NotAFile { path, .. } => format!("`ls -ld {}` shows what it is; move it away", quoted(path)),
             Self::BrokenRepository { path, .. } => {
-                let directory = path.parent().unwrap_or(path);
+                // Above `.git`, or above what is in it.
+                let inside = path.ancestors().find(|above| above.file_name().is_some_and(|name| name == ".git"));
+                let directory = inside.unwrap_or(path).parent().unwrap_or(path);
                 format!("`git -C {} status` tells what git makes of it", quoted(directory))
             }
             Self::Untrusted { path } => {
                 format!("`git config --global --add safe.directory {}`", quoted(path))
             }
-            Self::NoRepository { .. } => "run it in a git checkout, or give one with `-C DIR`".to_owned(),
+            Self::NoRepository { .. } | Self::NoWorktree { .. } => "run it in a git checkout, or give one with `-C DIR`".to_owned(),
             Self::Config { key, .. } if key.starts_with("repoguard.") => {
                 format!("`git config --show-origin --get-all {key}`")
             }
             Self::HookEdited { path } => {
                 format!("move what was added to a hook of your own, then `rm {}`, and do this again", quoted(path))
             }
+            Self::Unfinished { .. } => {
+                "`repoguard recover --status` shows what `--undo` and `--finish` would do".to_owned()
+            }
+            Self::NotPutBack { .. } => "`repoguard recover` tries again".to_owned(),
             Self::ChangedMeanwhile { .. } => "`git status` shows how it stands; then do it again".to_owned(),
             Self::NotReached { .. } => {
                 "release it as that user, on the machine and in the container that acquired it".to_owned()
@@ -230,6 +303,9 @@ impl Error {
                 let event = path.file_name().unwrap_or_default().to_string_lossy();
                 format!("let it run `repoguard hook {event} \"$@\"` itself, first of all that it runs")
             }
+            Self::NoSnapshot { .. } | Self::AmbiguousSnapshot { .. } => "`repoguard snapshots` lists them".to_owned(),
+            Self::DamagedSnapshot { path, .. } => format!("`ls -lR {}` shows what is left of it", quoted(path)),
+            Self::NotKept { id, .. } => format!("`repoguard snapshots {id}` lists what it keeps"),
             Self::Io { path, source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => format!("`ls -ld {}` shows who may", quoted(path)),
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -240,6 +316,20 @@ impl Error {
             _ => return None,
         })
     }
+}
+
+/// Paths for a message; not too many.
+#[must_use]
+pub fn listed(paths: &[PathBuf]) -> String {
+    const MOST: usize = 10;
+    let shown: Vec<String> = paths.iter().take(MOST).map(|path| format!("`{}`", printable(path))).collect();
+    let more = paths.len().saturating_sub(MOST);
+    if more == 0 { shown.join(", ") } else { format!("{}, and {more} more", shown.join(", ")) }
+}
+
+/// A path without what would disturb a terminal.
+fn printable(path: &std::path::Path) -> String {
+    path.to_string_lossy().chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 fn waited_text(waited: Duration) -> String {

@@ -7,12 +7,12 @@
 //! # The rooms
 //! | room | the question it answers |
 //! | --- | --- |
-//! | [`hooks`] | What do git's hooks guard, and how do they get and stay where git looks for them? |
 //! | [`doctor`] | Is the guard effective here? |
-//! | `hooks` | What do git's hooks guard, and how do they get into their place? |
-//! | `guard` | What does repoguard promise? acquire → compare → record → run → log → release |
+//! | [`hooks`] | What do git's hooks guard, and how do they get and stay where git looks for them? |
+//! | `guard` | What does repoguard promise? acquire → recover → compare → record → run → log → release |
 //! | `watcher` | What holds a lock when the process that took it must end? |
 //! | `exec` | How does the wrapped command run, and what if any of its processes is killed? |
+//! | `mutation` | How does a change land whole or leave no trace, also when everybody is killed? |
 //! | `store` | What is kept on disk beside the lock? |
 //! | `lock` | How is a lock acquired, and what does holding it mean? |
 //! | `repo` | Which repository is this, where is everything, where is HEAD, what did the user configure? |
@@ -21,8 +21,8 @@
 //! | [`mod@error`], [`holder`], `env` | What can go wrong, who holds, which environment variables matter? |
 //!
 //! # Who may import whom
-//! `cli` > `doctor` > `hooks` > `guard` > `watcher` > `exec` > `store` > `lock` > `repo` > `fs` > `sys` > `error` > `holder`, `env`: imports go down only,
-//! and a test holds this table against the sources.
+//! `cli` > `doctor` > `hooks` > `guard` > `watcher` > `exec`, `mutation` > `store` > `lock` > `repo` > `fs` > `sys` >
+//! `error` > `holder`, `env`: imports go down only, and a test holds this table against the sources.
 //!
 //! # Invariants
 //! - Exclusion rests on flock(2) alone; queue and records can be lost without letting two holders in (`lock`).
@@ -33,8 +33,10 @@
 //!
 //! # Files on disk
 //! The table stands at the head of `repo/layout.rs`; each format at the head of the file that owns it:
-//! `holder.rs` (a holder's record), `hooks/world.rs` (kept indexes), `store/violations.rs`, `lock/queue.rs` (tickets), `lock/record.rs` (holders), `store/last.rs` (HEAD at the last
-//! release), `store/audit.rs` (the log), `hooks/manifest.rs` (installed hooks).
+//! `holder.rs` (a record), `lock/queue.rs` (tickets), `lock/record.rs` (holders), `store/last.rs` (HEAD at the last release),
+//! `store/audit.rs` (the log), `store/violations.rs`, `store/manifest.rs` (what was undone), `mutation/journal.rs` (the steps of a
+//! mutation), `mutation/before.rs` (how everything was before it), `hooks/world.rs` (kept indexes), `hooks/manifest.rs`
+//! (installed hooks).
 //!
 //! # Example
 //! ```no_run
@@ -57,6 +59,7 @@ mod guard;
 pub mod holder;
 pub mod hooks;
 mod lock;
+mod mutation;
 mod repo;
 mod store;
 mod sys;
@@ -66,9 +69,15 @@ pub use env::{ci_job, is_trial, no_color, shell, skipped_once};
 pub use error::{Error, Result};
 pub use exec::{Ending, Task, die_of, replace_by};
 pub use guard::{
-    Grant, Notice, Outcome, Released, Turn, Until, acquire, changed_outside, command_of, exec, log, release, wait,
+    Choice, Failure, Grant, Invalid, Landed, Landing, Mutated, Mutation, Notice, Outcome, Pending, Recovered, Released,
+    Restored, Rollback, Told, Turn, Until, Why, Write, acquire, changed_outside, command_of, exec, log, mutate,
+    pending, recover, release, restore, unfinished, wait, would_restore,
 };
 pub use holder::{Holder, Mode};
 pub use lock::{Inspection, MOST_NAMES, Request, Scope, State, Waiting};
+pub use mutation::{Doubt, Found, Unfinished};
 pub use repo::{Config, Head, Repo, Setting};
-pub use store::audit::{Entry, Event};
+pub use store::{
+    audit::{Entry, Event, StepTime},
+    snapshots::{Bundle, Kept, KeptElsewhere, MovedReference, Snapshot, snapshot, snapshots},
+};

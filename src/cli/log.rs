@@ -9,14 +9,15 @@ use repoguard::{Entry, Event, Repo};
 
 use super::{
     Context,
-    exit::{Exit, Usage},
+    exit::{self, Exit, Usage},
     options, render,
 };
 
 /// Show who held the lock, when, for how long, and how it ended
 ///
-/// One line a hold, oldest first, from the log in the git directory (some megabytes are kept). Also what was found: holders
-/// that were killed before they could release, locks that were lost, changes made outside the guard.
+/// One line a hold, oldest first, from the log in the git directory (some megabytes are kept); with -v the steps of a
+/// mutation below it. Also what was found: holders that were killed before they could release, locks that were lost, changes
+/// made outside the guard.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The newest N lines only
@@ -45,9 +46,41 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
         } else {
             writeln!(text, "{}", line(entry))
         };
+        if context.ui.is_verbose() && !context.json && !entry.steps.is_empty() {
+            let _ = writeln!(text, "{STEPS}{}", steps(entry));
+        }
     }
     render::data(&text)?;
     Ok(Exit::OK)
+}
+
+/// What stands before the steps of a mutation: they are below the hold, not beside its time.
+const STEPS: &str = "                     ";
+
+/// The steps of a mutation, how long they took, and which failed.
+fn steps(entry: &Entry) -> String {
+    let step = |step: &repoguard::StepTime| {
+        let time = match step.ms {
+            ms @ ..1000 => format!("{ms} ms"),
+            ms => render::duration(Duration::from_millis(ms)),
+        };
+        let exit =
+            if step.status == 0 || step.step == ROLLBACK { String::new() } else { format!(", exit {}", step.status) };
+        format!("{} {time}{exit}", step.step)
+    };
+    entry.steps.iter().map(step).collect::<Vec<_>>().join("; ")
+}
+
+/// The step that puts everything back.
+const ROLLBACK: &str = "rollback";
+
+/// What became of a mutation that did not land.
+fn undone(entry: &Entry) -> &'static str {
+    match entry.steps.last().filter(|last| last.step == ROLLBACK) {
+        Some(last) if last.status == i32::from(exit::FAILED) => ", not put back",
+        Some(_) => ", put back",
+        None => "",
+    }
 }
 
 /// One hold in one line.
@@ -68,7 +101,7 @@ fn line(entry: &Entry) -> String {
     let ended = match (entry.event, entry.status) {
         (Event::Died, _) => "killed before it could release".to_owned(),
         (Event::Lost, status) => format!("lock lost, exit {}", status.unwrap_or_default()),
-        (_, Some(status)) => format!("exit {status}"),
+        (_, Some(status)) => format!("exit {status}{}", undone(entry)),
         (_, None) => "ended".to_owned(),
     };
     let ms = |ms| render::duration(Duration::from_millis(ms));

@@ -10,9 +10,14 @@ mod hook;
 mod hooks;
 mod log;
 mod manual;
+mod mutate;
 mod options;
+mod recover;
 mod render;
+mod restore;
+mod snapshots;
 mod status;
+mod words;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -68,12 +73,16 @@ struct Verb {
 
 const VERBS: &[Verb] = &[
     Verb { name: "exec", parser: exec::Arguments::augment_args, run: exec::parsed },
+    Verb { name: "mutate", parser: mutate::Arguments::augment_args, run: mutate::run },
+    Verb { name: "recover", parser: recover::Arguments::augment_args, run: recover::run },
     Verb { name: "acquire", parser: acquire::Acquire::augment_args, run: acquire::acquire },
     Verb { name: "release", parser: acquire::Release::augment_args, run: acquire::release },
     Verb { name: "wait", parser: acquire::Wait::augment_args, run: acquire::wait },
     Verb { name: "hooks", parser: hooks::Arguments::augment_args, run: hooks::run },
     Verb { name: "status", parser: status::Arguments::augment_args, run: status::run },
     Verb { name: "log", parser: log::Arguments::augment_args, run: log::run },
+    Verb { name: "snapshots", parser: snapshots::Arguments::augment_args, run: snapshots::run },
+    Verb { name: "restore", parser: restore::Arguments::augment_args, run: restore::run },
     Verb { name: "doctor", parser: doctor::Arguments::augment_args, run: doctor::run },
     Verb { name: "hook", parser: hook::Arguments::augment_args, run: hook::parsed },
     Verb { name: "completions", parser: manual::Completions::augment_args, run: manual::completions },

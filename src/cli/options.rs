@@ -47,6 +47,33 @@ pub(super) struct Lock {
     pub(super) busy_exit_code: u8,
 }
 
+/// How long to wait for the exclusive lock of the worktree, where no other will do.
+#[derive(Debug, Args)]
+pub(super) struct Patience {
+    /// Wait at most this long for the lock: `30s`, `5m`, `1.5`; `0` tries once [default: repoguard.timeout, else without
+    /// limit]
+    #[arg(short = 'w', long, value_name = "DUR", value_parser = duration, allow_negative_numbers = true)]
+    timeout: Option<Duration>,
+    /// Do not wait
+    #[arg(short, long, conflicts_with = "timeout")]
+    no_wait: bool,
+    /// Why, told to those who wait [default: the CI job's address]
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Exit with this status when busy
+    #[arg(short = 'E', long, value_name = "N", default_value_t = super::exit::BUSY)]
+    pub(super) busy_exit_code: u8,
+}
+
+impl Patience {
+    /// The request that these options make.
+    pub(super) fn request(&self, config: &Config) -> repoguard::Result<Request> {
+        let own = self.timeout.or(self.no_wait.then_some(Duration::ZERO));
+        let reason = self.reason.clone().or_else(repoguard::ci_job);
+        Ok(Request { timeout: timeout(own, config)?, reason, ..Request::default() })
+    }
+}
+
 impl Lock {
     /// The request that these options make.
     pub(super) fn request(&self, config: &Config) -> anyhow::Result<Request> {
@@ -58,7 +85,7 @@ impl Lock {
         }
         Ok(Request {
             mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
-            timeout: self.timeout(config)?,
+            timeout: timeout(self.own_timeout(), config)?,
             reason: self.reason.clone().or_else(repoguard::ci_job),
             ..request
         })
@@ -68,14 +95,15 @@ impl Lock {
     pub(super) fn own_timeout(&self) -> Option<Duration> {
         self.timeout.or(self.no_wait.then_some(Duration::ZERO))
     }
+}
 
-    fn timeout(&self, config: &Config) -> repoguard::Result<Option<Duration>> {
-        if let Some(own) = self.own_timeout() {
-            return Ok(Some(own));
-        }
-        let Some(setting) = config.setting("timeout") else { return Ok(None) };
-        duration(&setting.value).map(Some).map_err(|_| setting.bad(DURATION))
+/// How long to wait, where the command line does not say as it is configured.
+fn timeout(own: Option<Duration>, config: &Config) -> repoguard::Result<Option<Duration>> {
+    if own.is_some() {
+        return Ok(own);
     }
+    let Some(setting) = config.setting("timeout") else { return Ok(None) };
+    duration(&setting.value).map(Some).map_err(|_| setting.bad(DURATION))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]

@@ -13,7 +13,10 @@ use std::{
 use clap::builder::styling::{AnsiColor, Style};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use repoguard::{Ending, Error, Holder, Notice, Task, Waiting, hooks::Refusal};
+use repoguard::{
+    Ending, Error, Failure, Holder, Landed, Landing, Mutated, Notice, Recovered, Rollback, Task, Waiting, Why,
+    hooks::Refusal,
+};
 
 use super::{
     Color,
@@ -52,6 +55,11 @@ impl Ui {
         Self { color, quiet, verbose, waiting: Rc::default(), repeat: Rc::new(Cell::new(REPEAT)) }
     }
 
+    /// Whether more is to be said.
+    pub(super) fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
     /// Prints what a command learns while it runs.
     pub(super) fn notice(&self, notice: &Notice<'_>) {
         match notice {
@@ -87,9 +95,107 @@ impl Ui {
                 self.warn(&format!("this checkout was changed while you held it, by {}", who(intruder)));
                 self.hint("`git status` shows how it stands; `repoguard log` keeps it");
             }
+            Notice::Recovered(unfinished, recovered) => {
+                self.warn(&format!("a mutation was killed before its end: {}", unfinished.command));
+                self.settled(recovered);
+            }
+            Notice::WaitingForGit(lock) => {
+                self.say(&format!("waiting for git's own lock `{}`, which another git holds", lock.display()));
+            }
             Notice::Trouble(error) => self.trouble(error),
             _ => {}
         }
+    }
+
+    /// Says how a mutation ended.
+    pub(super) fn mutated(&self, mutated: &Mutated, landing: Landing) {
+        let count = match mutated.changed.len() {
+            1 => "1 file".to_owned(),
+            count => format!("{count} files"),
+        };
+        match &mutated.result {
+            Landed::Committed(commit) => {
+                self.say(&format!("committed {} ({count})", commit.get(..10).unwrap_or(commit)));
+            }
+            Landed::Staged => self.say(&format!("staged, not committed ({count})")),
+            Landed::Shown => self.say("dry run: everything was put back"),
+            Landed::Unchanged if landing == Landing::Commit => self.say("nothing changed, nothing committed"),
+            Landed::Unchanged => self.say("nothing changed"),
+            Landed::Failed(failure) => self.failed(failure),
+        }
+    }
+
+    fn failed(&self, failed: &Failure) {
+        self.line(RED, &failure(failed));
+        let mut hint = None;
+        match &failed.why {
+            Why::Trouble(error) => {
+                self.causes(error);
+                self.details(error);
+                hint = error.hint();
+            }
+            Why::Invalid(invalid) => hint = invalid.hint().map(str::to_owned),
+            _ => {}
+        }
+        match &failed.rollback {
+            None => self.more("state:", "nothing was changed"),
+            Some(Ok(rollback)) => self.rolled_back(rollback),
+            Some(Err(error)) => {
+                self.line(RED, "not everything could be put back; what was there is kept, and nothing is lost");
+                self.more("caused by:", &error.to_string());
+                self.causes(error);
+                hint = Some(
+                    "`repoguard recover --status` shows how it stands; `repoguard recover` tries again".to_owned(),
+                );
+            }
+        }
+        self.hint_if_any(hint);
+    }
+
+    fn rolled_back(&self, rollback: &Rollback) {
+        match &rollback.foreign_head {
+            None => self.more("state:", "everything was put back as it was"),
+            Some((was, is)) => {
+                self.more("state:", &format!("put back, but for HEAD, which somebody else moved from {was} to {is}"));
+            }
+        }
+        if !rollback.left.is_empty() {
+            self.more("left as they are:", &repoguard::error::listed(&rollback.left));
+        }
+        if !rollback.references_left.is_empty() {
+            self.more("moved by others, and left:", &rollback.references_left.join(", "));
+        }
+        if let Some(id) = &rollback.kept {
+            self.more(
+                "kept:",
+                &format!("what was undone is in snapshot {id}; `repoguard restore {id}` brings it back"),
+            );
+        }
+    }
+
+    fn settled(&self, recovered: &Recovered) {
+        match recovered {
+            Recovered::Forgotten => self.more("state:", "it had changed nothing"),
+            Recovered::Undone(rollback) => self.rolled_back(rollback),
+            Recovered::Finished(Some(commit)) => {
+                self.more("state:", &format!("its commit {} stands", commit.get(..10).unwrap_or(commit)));
+            }
+            Recovered::Finished(None) => self.more("state:", "everything is left as it is"),
+        }
+    }
+
+    /// Prints what came of a recovery.
+    #[expect(clippy::unnecessary_wraps, reason = "as the other reports")]
+    pub(super) fn recovered(&self, recovered: &Recovered) -> anyhow::Result<()> {
+        self.say(match recovered {
+            Recovered::Forgotten => "recovered: there was nothing to undo",
+            Recovered::Undone(_) => "recovered: undone",
+            Recovered::Finished(_) => "recovered: finished",
+        });
+        if !self.quiet {
+            self.settled(recovered);
+        }
+        Ok(())
     }
 
     fn waiting(&self, waiting: &Waiting<'_>) {
@@ -243,6 +349,24 @@ impl Ui {
     fn styled(&self, style: Style, text: &str) -> String {
         if self.color { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
+}
+
+/// Why a mutation failed, in one line: which step, and how.
+pub(super) fn failure(failure: &Failure) -> String {
+    let command = failure.command.as_ref().map_or_else(String::new, |command| format!(" `{command}`"));
+    let what = match &failure.why {
+        Why::Ended(Ending::Exited(status)) => format!("exited with status {status}"),
+        Why::Ended(Ending::Signaled(signal)) => format!("died of signal {signal}"),
+        Why::Ended(Ending::Overtime) => "was stopped: it took longer than --max-hold".to_owned(),
+        Why::Ended(Ending::NotFound) => "could not run: no such command".to_owned(),
+        Why::Ended(Ending::NotExecutable) => "could not run: not executable".to_owned(),
+        Why::Ended(Ending::Lost) => "was not begun: the lock was lost".to_owned(),
+        Why::Ended(_) => "could not be started".to_owned(),
+        Why::Interrupted(signal) => format!("was interrupted by signal {signal}"),
+        Why::Invalid(invalid) => return format!("{} step: {invalid}", failure.step),
+        Why::Trouble(error) => return format!("{} step: {error}", failure.step),
+    };
+    format!("{} step:{command} {what}", failure.step)
 }
 
 /// What stands before each message, because the command's own stand between them.

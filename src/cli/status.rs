@@ -1,17 +1,17 @@
-//! `repoguard status`: who holds, who waits, what happened behind the guard's back.
+//! `repoguard status`: who holds, who waits, which mutation was killed, what happened behind the guard's back.
 
 use std::{fmt::Write as _, time::Duration};
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
-use repoguard::{Config, Head, Holder, Inspection, Repo, Request, State};
+use repoguard::{Config, Head, Holder, Inspection, Pending, Repo, Request, State};
 use serde_json::{Value, json};
 
 use super::{
     Context,
     exit::{self, Exit, Usage},
     options::Resources,
-    render,
+    render, words,
 };
 
 /// How often `--watch` looks.
@@ -20,7 +20,8 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Show who holds the lock, and who waits
 ///
 /// Takes no lock, never blocks, never makes anybody's attempt fail, and writes nothing. Works in any repository that can
-/// be read, whoever owns it. Users of flock(1) are shown where the system tells who they are.
+/// be read, whoever owns it. Users of flock(1) are shown where the system tells who they are. A mutation that was killed is
+/// shown until `repoguard recover`, or the next command, has put it in order.
 ///
 /// Exit status: 0; with --exit-code 1 when it is held and 3 when that cannot be told.
 #[derive(Debug, Args)]
@@ -63,6 +64,8 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
 
 struct Status {
     lock: Inspection,
+    /// Mutations that are not at their end.
+    pending: Vec<Pending>,
     changed: Option<(Head, Head)>,
 }
 
@@ -71,13 +74,16 @@ impl Status {
         // Whose repository cannot be trusted, whose configuration is not asked.
         let config = Config::load(repo).unwrap_or_default();
         let lock = repo.inspect(&arguments.resources.request(&config)?)?;
+        let pending = repoguard::pending(repo);
         // Under a live hold of the worktree, HEAD moves by right; under one of a name only, it does not.
         let free = || repo.inspect(&Request::default()).is_ok_and(|own| own.state == State::Free);
         let quiet = lock.died.is_empty() && (lock.holders.is_empty() || free());
+        // Nor is it known who moved HEAD where a mutation was killed.
+        let quiet = quiet && !pending.iter().any(|mutation| mutation.here);
         let changed = quiet.then(|| repoguard::changed_outside(repo)).flatten();
         // Somebody may have taken and released the lock while we looked: what is so must still be so.
         let changed = changed.filter(|seen| free() && repoguard::changed_outside(repo).as_ref() == Some(seen));
-        Ok(Self { lock, changed })
+        Ok(Self { lock, pending, changed })
     }
 
     fn exit(&self) -> Exit {
@@ -95,11 +101,32 @@ impl Status {
             "lock": self.lock.lock.to_string_lossy(),
             "scope": self.lock.scope,
             "state": self.state(),
-            "holders": self.lock.holders.iter().map(party).collect::<Vec<_>>(),
+            "holders": self.lock.holders.iter().map(|holder| self.holder(holder)).collect::<Vec<_>>(),
             "waiters": self.lock.waiters.iter().map(party).collect::<Vec<_>>(),
             "died": self.lock.died.iter().map(party).collect::<Vec<_>>(),
+            "unfinished": self.unfinished().next().map(|_| self.unfinished().map(unfinished).collect::<Vec<_>>()),
             "changed_outside": self.changed.as_ref().map(|(from, to)| json!({"from": from, "to": to})),
         })
+    }
+
+    /// Mutations that were killed.
+    fn unfinished(&self) -> impl Iterator<Item = &Pending> {
+        self.pending.iter().filter(|mutation| !mutation.runs)
+    }
+
+    /// The step that a holder's mutation is in, where it is one.
+    fn step(&self, holder: &Holder) -> Option<&'static str> {
+        let running =
+            self.pending.iter().filter(|mutation| mutation.runs).filter_map(|mutation| mutation.told.as_ref());
+        running.filter(|told| told.fence == holder.id && told.fence != 0).map(|told| told.step).next()
+    }
+
+    fn holder(&self, holder: &Holder) -> Value {
+        let mut value = party(holder);
+        if let (Some(fields), Some(step)) = (value.as_object_mut(), self.step(holder)) {
+            fields.insert("step".to_owned(), step.into());
+        }
+        value
     }
 
     fn state(&self) -> &'static str {
@@ -124,13 +151,17 @@ impl Status {
         for holder in &self.lock.holders {
             let mode = holder.mode.map_or("", |mode| if mode == repoguard::Mode::Shared { ", shared" } else { "" });
             let foreign = if holder.foreign { ", not by repoguard" } else { "" };
-            let _ = writeln!(text, "  held: {}{mode}{foreign}: {}", holder.scope, render::who(holder));
+            let step = self.step(holder).map_or_else(String::new, |step| format!(", in its {step} step"));
+            let _ = writeln!(text, "  held: {}{mode}{foreign}: {}{step}", holder.scope, render::who(holder));
         }
         for (place, waiter) in self.lock.waiters.iter().enumerate() {
             let _ = writeln!(text, "  waits #{}: {}: {}", place + 1, waiter.scope, render::who(waiter));
         }
         for holder in &self.lock.died {
             let _ = writeln!(text, "  was killed before it could release: {}: {}", holder.scope, render::who(holder));
+        }
+        for mutation in self.unfinished() {
+            let _ = writeln!(text, "  {}", unfinished_text(mutation));
         }
         if let Some((from, to)) = &self.changed {
             let _ = writeln!(text, "  changed outside the guard since the last release: HEAD was {from}, is {to}");
@@ -148,4 +179,36 @@ fn party(holder: &Holder) -> Value {
         }
     }
     value
+}
+
+fn unfinished(mutation: &Pending) -> Value {
+    let told = mutation.told.as_ref();
+    json!({
+        "worktree": mutation.root.to_string_lossy(),
+        "command": told.map(|told| &told.command), "directory": told.map(|told| &told.directory),
+        "message": told.map(|told| &told.message), "user": told.map(|told| &told.user),
+        "host": told.map(|told| &told.host), "pid": told.map(|told| told.pid), "fence": told.map(|told| told.fence),
+        "begun_ms": told.map(|told| told.begun_ms), "step": told.map(|told| told.step),
+    })
+}
+
+fn unfinished_text(mutation: &Pending) -> String {
+    let (place, directory) = if mutation.here {
+        (String::new(), String::new())
+    } else {
+        let root = words::path(&mutation.root);
+        (format!(" of {root}"), format!("-C {root} "))
+    };
+    let found = match &mutation.told {
+        Some(told) => format!(
+            "pid {} ({}) `{}`, begun at {}, ended in its {} step",
+            told.pid,
+            words::line(&format!("{}@{}", told.user, told.host)),
+            words::line(&told.command),
+            render::clock(told.begun_ms),
+            told.step
+        ),
+        None => "its journal cannot be read".to_owned(),
+    };
+    format!("unfinished mutation{place}: {found}: `repoguard {directory}recover --status`")
 }

@@ -2,8 +2,9 @@
 //! nobody has them open.
 //!
 //! Proof is that git's own note beside the lock (`core.lockfilePid`) names a process that has ended, or, on a local file
-//! system, that the lock was made before the machine started. A process in another container may be one that this one
-//! cannot see, so the first counts only where this process sees all.
+//! system, that the lock was made before the machine started, or that the journal of a mutation which does not run any more
+//! tells that it made this very file. A process in another container may be one that this one cannot see, so the first counts
+//! only where this process sees all.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,33 +15,26 @@ use super::{Finding, Verdict};
 use crate::{
     error::{Result, quoted},
     fs::{self, Sharing},
+    guard::{self, OwnLock},
+    holder,
     lock::{self, Acquired, Request, Scope, Wait},
-    repo::{Config, Repo},
+    repo::{Config, GIT_LOCKS, Repo},
+    store::audit::{self, Entry, Event},
     sys,
 };
 
 /// How much later than a boot a file must not be to be from before it, for clocks that are set at boot.
 const BOOT_MARGIN: Duration = Duration::from_secs(60);
 
-/// Git's lock files in a git directory, beside those of references.
-const LOCKS: &[&str] = &[
-    "index.lock",
-    "HEAD.lock",
-    "ORIG_HEAD.lock",
-    "MERGE_HEAD.lock",
-    "config.lock",
-    "packed-refs.lock",
-    "shallow.lock",
-];
-
 /// Looks for them; with `fix`, removes those that are proved to be left over, under the lock of everything.
 pub(super) fn look(repo: &Repo, config: &Config, fix: Option<&Request>) -> Result<Vec<Finding>> {
-    let found = lasting(repo);
+    let own = guard::own_locks(repo);
+    let found = lasting(repo, &own);
     if found.is_empty() {
         return Ok(vec![Finding::new("leftovers", Verdict::Good, "no lock file of git's is left over")]);
     }
-    let Some(fix) = fix.filter(|_| found.iter().any(|lock| proof(lock).is_some())) else {
-        return Ok(found.iter().map(|lock| tell(lock)).collect());
+    let Some(fix) = fix.filter(|_| found.iter().any(|lock| proof(lock, &own).is_some())) else {
+        return Ok(found.iter().map(|lock| tell(lock, &own)).collect());
     };
     let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
     let request = Request { scope: Some(Scope::Repo), command: "repoguard doctor --fix".to_owned(), ..fix.clone() };
@@ -49,8 +43,13 @@ pub(super) fn look(repo: &Repo, config: &Config, fix: Option<&Request>) -> Resul
         Acquired::Held(held) => Some(held),
         Acquired::Inside => None,
     };
-    let findings = found.iter().map(|lock| remove(lock)).collect();
+    let remove = |own: &[OwnLock]| found.iter().map(|lock| remove(lock, own)).collect();
+    let findings = guard::with_own_locks(repo, sharing, remove);
     if let Some(held) = held {
+        // Who finds holders that died tells of them: nobody finds them again.
+        for died in &held.died {
+            drop(audit::append(repo, &Entry::new(Event::Died, died), sharing));
+        }
         held.unlock();
     }
     Ok(findings)
@@ -67,7 +66,7 @@ pub(super) fn other_schemes(repo: &Repo) -> Vec<Finding> {
             let is_lock = name.rsplit_once('.').is_some_and(|(_, end)| ENDS.contains(&end));
             // In the worktree only hidden ones: `Cargo.lock` and its like are no locks.
             let may_be_one = place != repo.root() || name.starts_with('.');
-            let known = LOCKS.contains(&name.as_str()) || name.contains("repoguard") || name.contains("~pid");
+            let known = GIT_LOCKS.contains(&name.as_str()) || name.contains("repoguard") || name.contains("~pid");
             is_lock && may_be_one && !known
         });
         locks.map(|name| place.join(name)).collect::<Vec<_>>()
@@ -79,48 +78,30 @@ pub(super) fn other_schemes(repo: &Repo) -> Vec<Finding> {
     files.map(tell).collect()
 }
 
-/// Those that are there for longer than git needs for one step.
-fn lasting(repo: &Repo) -> Vec<PathBuf> {
+/// Those that are there for longer than git needs for one step; and those of mutations, of other worktrees, too.
+fn lasting(repo: &Repo, own: &[OwnLock]) -> Vec<PathBuf> {
     /// How long git may take for a step.
     const STEP: Duration = Duration::from_millis(200);
-    let identity = |path: &Path| std::fs::symlink_metadata(path).ok().map(|metadata| sys::identity(&metadata));
-    let seen: Vec<_> = all(repo).into_iter().map(|path| (identity(&path), path)).collect();
+    let mut seen: Vec<_> = repo.git_lock_files().into_iter().map(|path| (fs::identity(&path), path)).collect();
+    let elsewhere = own.iter().filter(|lock| !lock.runs && !seen.iter().any(|(id, _)| *id == Some(lock.id)));
+    let elsewhere: Vec<_> = elsewhere.map(|lock| (Some(lock.id), lock.path.clone())).collect();
+    seen.extend(elsewhere);
     if !seen.is_empty() {
         std::thread::sleep(STEP);
     }
-    let still = seen.into_iter().filter(|(before, path)| before.is_some() && identity(path) == *before);
+    let still = seen.into_iter().filter(|(before, path)| before.is_some() && fs::identity(path) == *before);
     still.map(|(_, path)| path).collect()
 }
 
-fn all(repo: &Repo) -> Vec<PathBuf> {
-    let (Some(own), Some(common)) = (repo.git_dir(), repo.common_dir()) else { return Vec::new() };
-    let mut places = vec![own];
-    places.extend((own != common).then_some(common));
-    let named = places.iter().flat_map(|place| LOCKS.iter().map(|name| place.join(name)));
-    let mut locks: Vec<PathBuf> = named.filter(|lock| std::fs::symlink_metadata(lock).is_ok()).collect();
-    for place in places {
-        references(&place.join("refs"), &mut locks);
-    }
-    locks
-}
-
-/// The lock files of references, at any depth.
-fn references(directory: &Path, locks: &mut Vec<PathBuf>) {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    for entry in entries {
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => references(&entry.path(), locks),
-            Ok(_) if entry.path().extension().is_some_and(|end| end == "lock") => locks.push(entry.path()),
-            _ => {}
-        }
-    }
-}
-
-fn tell(lock: &Path) -> Finding {
+fn tell(lock: &Path, own: &[OwnLock]) -> Finding {
     let path = lock.display();
-    if let Some(why) = proof(lock) {
+    if let Some(why) = proof(lock, own) {
         return Finding::new("leftovers", Verdict::Bad, format!("`{path}` is left over: {why}"))
             .hint("`repoguard doctor --fix` removes it, under the lock");
+    }
+    if let Some(own) = own.iter().find(|own| fs::identity(lock) == Some(own.id)) {
+        let found = format!("`{path}` is held by a mutation that runs: `{}`", command(own));
+        return Finding::new("leftovers", Verdict::Good, found);
     }
     let found = format!("`{path}` is there for a while: a git works, or one that died left it; nothing proves which");
     let hint = format!("when you are sure that no git works here: `rm {}`", quoted(lock));
@@ -128,8 +109,8 @@ fn tell(lock: &Path) -> Finding {
 }
 
 /// Removes one that is proved to be left over; looked at again, since somebody may have done so meanwhile.
-fn remove(lock: &Path) -> Finding {
-    let Some(why) = proof(lock) else { return tell(lock) };
+fn remove(lock: &Path, own: &[OwnLock]) -> Finding {
+    let Some(why) = proof(lock, own) else { return tell(lock, own) };
     fs::remove(lock);
     if let Some(note) = note(lock) {
         fs::remove(&note);
@@ -143,8 +124,11 @@ fn remove(lock: &Path) -> Finding {
 }
 
 /// Why it is sure that nobody uses a lock file any more.
-fn proof(lock: &Path) -> Option<String> {
+fn proof(lock: &Path, own: &[OwnLock]) -> Option<String> {
     let metadata = std::fs::symlink_metadata(lock).ok().filter(std::fs::Metadata::is_file)?;
+    if let Some(own) = own.iter().find(|own| own.id == sys::identity(&metadata)) {
+        return (!own.runs).then(|| format!("a mutation that was killed made it: `{}`", command(own)));
+    }
     let noted = note(lock).and_then(|note| fs::read_small(&note, 64));
     let pid = noted.and_then(|text| String::from_utf8_lossy(&text).trim().strip_prefix("pid ")?.trim().parse().ok());
     if let Some(pid) = pid.filter(|_| sys::sees_all_locks())
@@ -155,6 +139,10 @@ fn proof(lock: &Path) -> Option<String> {
     let started = SystemTime::now().checked_sub(Duration::from_millis(sys::boot_ms()))?;
     let before = metadata.modified().ok()?.checked_add(BOOT_MARGIN)? < started;
     (before && sys::is_local(lock)).then(|| "it was made before this machine started".to_owned())
+}
+
+fn command(lock: &OwnLock) -> String {
+    holder::readable_command(&[&lock.command])
 }
 
 /// Git's note of who made a lock: `index~pid.lock` for `index.lock`.

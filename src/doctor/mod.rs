@@ -3,7 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `locks` | whether locks on this file system exclude, tried in a child that can be killed |
-//! | `leftovers` | lock files that a git which died left behind, and what proves it |
+//! | `leftovers` | lock files that a git or a mutation which died left behind, and what proves it |
 
 mod leftovers;
 mod locks;
@@ -11,8 +11,8 @@ mod locks;
 use std::time::Duration;
 
 use crate::{
-    error::{Error, Result},
-    exec,
+    error::{Error, Result, quoted},
+    exec, guard, holder,
     hooks::{self, Seen, State},
     lock::Request,
     repo::{Config, Repo},
@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Finding {
-    /// What was looked at: `locks`, `git`, `hooks`, `leftovers`, `schemes`.
+    /// What was looked at: `locks`, `git`, `hooks`, `mutations`, `leftovers`, `schemes`.
     pub check: &'static str,
     /// How it is.
     pub verdict: Verdict,
@@ -68,6 +68,7 @@ pub fn examine(repo: &Repo, config: &Config, fix: Option<&Request>) -> Result<Ve
     let mut findings = vec![locks::try_them(repo, config)];
     if repo.git_dir().is_some() {
         hooks(repo, &mut findings);
+        findings.extend(mutations(repo));
         findings.extend(leftovers::look(repo, config, fix)?);
         findings.extend(leftovers::other_schemes(repo));
     } else {
@@ -110,6 +111,29 @@ fn hook(repo: &Repo, seen: &Seen) -> Finding {
             .hint("`repoguard hooks install` puts it in order"),
         Err(error) => failed("hooks", &Error::io("run", &seen.path)(error)),
     }
+}
+
+/// Mutations that are not at their end: who comes next may have to stop because of one that was killed.
+fn mutations(repo: &Repo) -> Vec<Finding> {
+    let finding = |mutation: &guard::Pending| {
+        let what = mutation.told.as_ref().map_or_else(
+            || "whose journal cannot be read".to_owned(),
+            |told| holder::readable_command(&[format!("of pid {}, `{}`", told.pid, told.command)]),
+        );
+        if mutation.runs {
+            return Finding::new("mutations", Verdict::Good, format!("one runs: {what}"));
+        }
+        let (place, directory) = if mutation.here {
+            (String::new(), String::new())
+        } else {
+            let root = quoted(&mutation.root);
+            (format!(" in {root}"), format!("-C {root} "))
+        };
+        Finding::new("mutations", Verdict::Bad, format!("one{place} was killed before its end: {what}"))
+            .hint(format!("`repoguard {directory}recover` puts it in order; with --status it only shows how it stands"))
+    };
+    let findings: Vec<Finding> = guard::pending(repo).iter().map(finding).collect();
+    if findings.is_empty() { vec![Finding::new("mutations", Verdict::Good, "none is unfinished")] } else { findings }
 }
 
 fn failed(check: &'static str, error: &Error) -> Finding {

@@ -147,28 +147,37 @@ pub(crate) trait Duty {
     fn let_go(&mut self);
 }
 
+/// What a command finds around it, beside what it inherits.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Surroundings<'a> {
+    /// Variables to set.
+    pub(crate) environment: &'a [(&'static str, OsString)],
+    /// Whether what it prints goes where messages go: standard output is somebody else's.
+    pub(crate) prints_messages: bool,
+}
+
 /// How a run ended, and which signal this process got itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run {
     pub(crate) ending: Ending,
     /// The command died of a signal that was sent to this process, too: it should die of it as well.
     pub(crate) die_of: Option<i32>,
+    /// The first signal sent to this process, whatever the command made of it, that asks for an end.
+    pub(crate) interrupted: Option<i32>,
 }
 
 /// Starts the command itself; it inherits the lock's open files.
-fn spawn(
-    task: &Task,
-    environment: &[(&str, OsString)],
-    inherited: &[&File],
-    signals: &Signals,
-) -> Result<Child, Ending> {
+fn spawn(task: &Task, surroundings: Surroundings<'_>, inherited: &[&File], signals: &Signals) -> Result<Child, Ending> {
     let (program, arguments) = task.command.split_first().ok_or(Ending::NotFound)?;
     // Kept open until the command is running; after that its own copies count.
     let handed: io::Result<Vec<_>> = inherited.iter().map(|file| sys::inheritable_copy(file)).collect();
     let _handed = handed.map_err(|_| Ending::Failed)?;
     let start = |program: &OsStr, arguments: &[OsString]| {
         let mut command = Command::new(program);
-        command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
+        command.args(arguments).envs(surroundings.environment.iter().map(|(name, value)| (name, value)));
+        if surroundings.prints_messages {
+            command.stdout(io::stderr());
+        }
         if !signals.inheritance.is_usual() {
             signals.inheritance.hand_down(&mut command);
         }

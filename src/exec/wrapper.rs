@@ -1,12 +1,9 @@
 //! Who looks after the command? The wrapper, who was called, its parent.
 
-use std::{
-    ffi::OsString,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{
-    Duty, Ending, Run, Task,
+    Duty, Ending, Run, Surroundings, Task,
     channel::{Message, hear, is_for_the_command, tell},
     keeper::Keeper,
     signals::{Pending, Witness},
@@ -28,18 +25,18 @@ const KEEPER_AFTER: Duration = Duration::from_millis(1);
 /// How long to go on without a keeper where it was killed, or none can be made.
 const KEEPER_AGAIN: Duration = Duration::from_millis(100);
 
-/// Runs the task, blocking until its command has ended, with `environment` added to it.
-pub(crate) fn run(task: &Task, environment: &[(&str, OsString)], signals: &Signals, duty: &mut dyn Duty) -> Run {
+/// Runs the task, blocking until its command has ended.
+pub(crate) fn run(task: &Task, surroundings: Surroundings<'_>, signals: &Signals, duty: &mut dyn Duty) -> Run {
     sys::adopt_orphans();
     signals.catch(sys::FORWARDED);
     signals.catch(&[sys::CHILD_CHANGED]);
     duty.begin();
-    let command = match spawn(task, environment, &duty.files(), signals) {
+    let command = match spawn(task, surroundings, &duty.files(), signals) {
         Ok(command) => command.id(),
         Err(ending) => {
             let ending = duty.write_down(Some(ending));
             duty.let_go();
-            return Run { ending, die_of: None };
+            return Run { ending, die_of: None, interrupted: None };
         }
     };
     let begun = Instant::now();
@@ -71,7 +68,8 @@ pub(crate) fn run(task: &Task, environment: &[(&str, OsString)], signals: &Signa
         Ending::Signaled(signal) if sys::DIE_OF.contains(&signal) && watch.got.contains(&signal) => Some(signal),
         _ => None,
     };
-    Run { ending, die_of }
+    let interrupted = watch.got.iter().copied().find(|signal| sys::INTERRUPTS.contains(signal));
+    Run { ending, die_of, interrupted }
 }
 
 /// The keeper, until it was reaped.

@@ -8,7 +8,7 @@ use crate::{
     lock::Held,
     repo::{Head, Repo, Worktree},
     store::{
-        audit::{self, Entry, Event},
+        audit::{self, Entry, Event, StepTime},
         last::Last,
         violations,
     },
@@ -86,7 +86,9 @@ pub(crate) struct Hold<'a> {
     sharing: Sharing,
     pub(crate) held: Box<Held>,
     before: Vec<Before>,
-    tell: &'a mut dyn FnMut(Notice<'_>),
+    /// For the log: what a mutation did.
+    pub(super) steps: Vec<StepTime>,
+    pub(super) tell: &'a mut dyn FnMut(Notice<'_>),
 }
 
 impl<'a> Hold<'a> {
@@ -103,7 +105,7 @@ impl<'a> Hold<'a> {
             tell(Notice::Trouble(trouble));
         }
         let before = compare(repo, &held, sharing, moved_head, tell);
-        Self { repo, sharing, held, before, tell }
+        Self { repo, sharing, held, before, steps: Vec::new(), tell }
     }
 
     fn try_to(&mut self, result: Result<()>) {
@@ -139,6 +141,7 @@ impl Duty for Hold<'_> {
         }
         let mut entry = Entry::new(if lost.is_empty() { Event::Hold } else { Event::Lost }, &self.held.ended());
         entry.status = ending.map(Ending::status);
+        entry.steps = std::mem::take(&mut self.steps);
         for index in 0..self.before.len() {
             let before = &self.before[index];
             let after = Last::look(self.repo, &before.worktree, self.held.record().id);

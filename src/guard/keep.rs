@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Notice, hold::Hold};
+use super::{Notice, hold::Hold, recovery};
 use crate::{
     error::{Error, Result},
     exec::Duty as _,
@@ -84,13 +84,14 @@ pub fn acquire(
     let until = Background { process, ttl: until.ttl };
     let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
     let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
+    recovery::before_acquire(repo, config, request, sharing, tell)?;
     let begun = Instant::now();
     let held = match lock::enter(repo, request, sharing)? {
         Entered::Inside(outer) => {
             return Ok(Grant { token: Token::nested(outer), turn: Turn::Inside, fence: None, waited: Duration::ZERO });
         }
         Entered::Queued(queued) if background => {
-            let token = wait_in_background(repo, sharing, queued, until)?;
+            let token = wait_in_background(repo, config, sharing, queued, until)?;
             return Ok(Grant { token, turn: Turn::Queued, fence: None, waited: Duration::ZERO });
         }
         Entered::Queued(queued) => {
@@ -102,6 +103,7 @@ pub fn acquire(
     not_interrupted(&held, &signals)?;
     let waited = begun.elapsed();
     tell(Notice::Acquired(waited));
+    recovery::in_hold(repo, config, &held, sharing, tell)?;
     let (token, fence) = (held.token.as_str().to_owned(), Some(held.record().id));
     let (until, us) = (until.begin(), std::process::id());
     let shown = shown(&until);
@@ -181,7 +183,13 @@ fn keep<D: FnOnce(&mut Holder), E: FnOnce()>(mut hold: Hold<'_>, watch: Watch<D,
 }
 
 /// Makes a watcher that waits in the queue in place of this process, and then keeps the lock; returns the token.
-fn wait_in_background(repo: &Repo, sharing: Sharing, mut queued: Box<Queued>, until: Background) -> Result<String> {
+fn wait_in_background(
+    repo: &Repo,
+    config: &Config,
+    sharing: Sharing,
+    mut queued: Box<Queued>,
+    until: Background,
+) -> Result<String> {
     let token = queued.make_token()?;
     let us = std::process::id();
     let files = queued.files();
@@ -195,6 +203,10 @@ fn wait_in_background(repo: &Repo, sharing: Sharing, mut queued: Box<Queued>, un
         let Ok((held, place)) = queued.wait_keeping_place(wait) else { return };
         let until = until.begin();
         let mut silent = |_: Notice<'_>| {};
+        // Nobody is there to be told that somebody must choose: who asks next is.
+        if recovery::in_hold(repo, config, &held, sharing, &mut silent).is_err() {
+            return held.unlock();
+        }
         let mut duty = Hold::new(repo, sharing, held, false, &mut silent);
         let record = duty.held.record_mut();
         record.takers.push(us);

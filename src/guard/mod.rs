@@ -5,14 +5,28 @@
 //! | --- | --- |
 //! | this one | around a command: [`exec()`] |
 //! | `hold` | what is done when any hold begins and ends |
+//! | `restore` | what was undone is brought back |
+//! | `mutate` | around a change that lands whole or not at all |
+//! | `recovery`, `recover` | after a mutation that was killed: for whoever comes next, and on demand |
+//! | `pending` | which mutations are not at their end, for who only looks |
 //! | `keep` | holds that outlive the process that took them, kept by a watcher in the background |
 
 mod hold;
 mod keep;
+mod mutate;
+mod pending;
+mod recover;
+mod recovery;
+mod restore;
 
 pub(crate) use hold::Hold;
 pub use keep::{Grant, Released, Turn, Until, acquire, command_of, release, wait};
 pub(crate) use keep::{keep_for, take};
+pub use mutate::{Failure, Invalid, Landed, Landing, Mutated, Mutation, Rollback, Why, Write, mutate};
+pub(crate) use pending::{OwnLock, own_locks, with_own_locks};
+pub use pending::{Pending, Told, pending};
+pub use recover::{Choice, Recovered, recover, unfinished};
+pub use restore::{Restored, restore, would_restore};
 
 use std::{
     ffi::OsString,
@@ -22,7 +36,7 @@ use std::{
 use crate::{
     env,
     error::{Error, Result},
-    exec::{self, Duty, Ending, Task},
+    exec::{self, Duty, Ending, Surroundings, Task},
     fs::Sharing,
     holder::Holder,
     lock::{self, Acquired, Held, Request, Wait, Waiting},
@@ -42,6 +56,8 @@ pub enum Notice<'a> {
     Waiting(&'a Waiting<'a>),
     /// The lock is held, after this wait; not told where the command runs inside a hold.
     Acquired(Duration),
+    /// Another git has this lock of git's own, and is waited for.
+    WaitingForGit(&'a std::path::Path),
     /// An earlier holder was killed with all its processes. HEAD as it was before and is now, if it moved.
     Died(&'a Holder, Option<&'a (Head, Head)>),
     /// HEAD was changed outside the guard since the last release, from the first to the second.
@@ -50,6 +66,8 @@ pub enum Notice<'a> {
     Lost(&'a std::path::Path),
     /// This git command changed the worktree while somebody held the lock.
     RanUnder(&'a Holder),
+    /// A mutation that was killed was settled.
+    Recovered(&'a crate::mutation::Unfinished, &'a Recovered),
     /// A checkout goes on without the lock.
     Unguarded(&'a Error),
     /// Somebody who does not ask, an ordinary git command, changed this worktree while the lock was held.
@@ -81,8 +99,8 @@ pub struct Outcome {
 ///
 /// # Errors
 /// [`Error::Busy`], [`Error::Deadlock`] or [`Error::Interrupted`] when the lock was not acquired,
-/// [`Error::NeverGranted`], [`Error::NoLocks`], [`Error::NotAFile`] or [`Error::Io`] when it could not be. Then the
-/// command did not run.
+/// [`Error::NeverGranted`], [`Error::NoLocks`], [`Error::NotAFile`] or [`Error::Io`] when it could not be,
+/// [`Error::Unfinished`] when a mutation that was killed must be settled first. Then the command did not run.
 pub fn exec(
     repo: &Repo,
     config: &Config,
@@ -92,12 +110,14 @@ pub fn exec(
 ) -> Result<Outcome> {
     let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
     let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
+    recovery::before_acquire(repo, config, request, sharing, tell)?;
     let begun = Instant::now();
     let wait = &mut Wait { signals: Some(&signals), tell: &mut |waiting| tell(Notice::Waiting(waiting)) };
     let held = match lock::acquire(repo, request, sharing, wait)? {
         Acquired::Held(held) => held,
         Acquired::Inside => {
-            let run = exec::run(task, &[], &signals, &mut Guest);
+            recovery::inside(repo, config, request, sharing, tell)?;
+            let run = exec::run(task, Surroundings::default(), &signals, &mut Guest);
             return Ok(Outcome {
                 ending: run.ending,
                 die_of: run.die_of,
@@ -109,6 +129,7 @@ pub fn exec(
     };
     let acquired = Instant::now();
     tell(Notice::Acquired(acquired - begun));
+    recovery::in_hold(repo, config, &held, sharing, tell)?;
     let (fence, environment) = (held.record().id, environment(repo, &held));
     let mut duty = Hold::new(repo, sharing, held, false, tell);
     // Caught while waiting, come as the wait was over: the command does not exist yet, and would never see it.
@@ -116,7 +137,8 @@ pub fn exec(
         duty.let_go();
         return Err(Error::Interrupted { what: duty.held.record().scope.clone(), signal });
     }
-    let run = exec::run(task, &environment, &signals, &mut duty);
+    let surroundings = Surroundings { environment: &environment, ..Surroundings::default() };
+    let run = exec::run(task, surroundings, &signals, &mut duty);
     Ok(Outcome {
         ending: run.ending,
         die_of: run.die_of,
@@ -124,6 +146,15 @@ pub fn exec(
         waited: acquired - begun,
         held: acquired.elapsed(),
     })
+}
+
+/// A mutation that was killed and that nobody has settled yet; for who must not wait until it is. Only who holds the worktree
+/// alone can tell that it does not run any more.
+pub(crate) fn refuse_unfinished(repo: &Repo) -> Result<()> {
+    match repo.worktree().filter(|worktree| recovery::is_in_the_way(repo, worktree)) {
+        Some(_) => Err(Error::Unfinished { what: "`repoguard recover` puts it in order first".to_owned() }),
+        None => Ok(()),
+    }
 }
 
 /// What a command can know about the hold that it runs in.

@@ -220,7 +220,8 @@ impl Hook<'_> {
         }
         match self.take(Duration::ZERO, tell) {
             Ok(Some(held)) => self.hold(held, tell),
-            Ok(None) => Ok(()),
+            // With an unfinished mutation it is too late to refuse: git has begun.
+            Ok(None) | Err(Error::Unfinished { .. }) => Ok(()),
             Err(Error::Busy { holders, what, ahead, waited }) => {
                 let head = self.repo.worktree().and_then(|worktree| self.repo.head(&worktree));
                 let branch = head.and_then(|head| head.branch);
@@ -287,11 +288,13 @@ impl Hook<'_> {
 
     /// Acquires the lock; `None` where it is held around us.
     fn take(&self, timeout: Duration, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Option<Box<Held>>> {
-        let held = guard::take(self.repo, &self.request(timeout), self.sharing, tell)?;
-        Ok(held.map(|mut held| {
-            held.record_mut().editor = self.opens_editor();
-            held
-        }))
+        let Some(mut held) = guard::take(self.repo, &self.request(timeout), self.sharing, tell)? else {
+            return Ok(None);
+        };
+        // In the middle of git's work nothing can be put back under it.
+        guard::refuse_unfinished(self.repo).inspect_err(|_| held.unlock())?;
+        held.record_mut().editor = self.opens_editor();
+        Ok(Some(held))
     }
 
     /// Holds it until git has ended; only for this moment where no git is above us.

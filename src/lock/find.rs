@@ -15,8 +15,13 @@ pub(crate) enum Found {
 
 /// Tells whether the hold with this fencing number lives. That of flock(1), 0, is not known, and taken to.
 pub(crate) fn lives(repo: &Repo, fence: u64) -> bool {
+    fence == 0 || any_lives(repo, |hold| hold.id == fence)
+}
+
+/// Tells whether a hold lives that is such a one.
+pub(crate) fn any_lives(repo: &Repo, is_one: impl Fn(&Holder) -> bool) -> bool {
     let table = repo.holders_dir().map(|directory| Table::new(directory, Sharing::default()));
-    fence == 0 || table.is_some_and(|table| table.live().iter().any(|hold| hold.id == fence))
+    table.is_some_and(|table| table.live().iter().any(is_one))
 }
 
 /// Finds what a token stands for; `None` when it is wrong, or its hold is over. Takes no lock and never blocks.

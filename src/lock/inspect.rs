@@ -1,6 +1,6 @@
 //! How does it stand? Who holds and who waits, read without taking a lock that could be in anybody's way.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{
     Holder, Mode, Request, cycle,
@@ -89,6 +89,14 @@ impl Repo {
             died: table.as_ref().map(Table::died).unwrap_or_default(),
         })
     }
+}
+
+/// Tells whether anybody has locked a file, without trying its lock; `None` where the system does not show that.
+pub(crate) fn is_locked(path: &Path) -> Option<bool> {
+    let file = sys::identity(&std::fs::symlink_metadata(path).ok()?);
+    let kernel = sys::kernel_locks(&[file]);
+    let seen = !kernel.locks.is_empty() || (!kernel.complete && !sys::descriptor_holders(file).is_empty());
+    (seen || kernel.complete).then_some(seen)
 }
 
 /// A file that requests lock.

@@ -107,10 +107,36 @@ impl Config {
         Some(Setting { key: format!("repoguard.{key}"), value: value.clone(), origin: origin.clone() })
     }
 
+    /// How many bytes of what was undone are kept.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where `repoguard.snapshotLimit` is no size.
+    pub(crate) fn snapshot_limit(&self) -> Result<u64> {
+        const USUAL: u64 = 1 << 30;
+        let Some(setting) = self.setting("snapshotLimit") else { return Ok(USUAL) };
+        bytes(&setting.value).ok_or_else(|| setting.bad("a size like `500m` or `2g`, or a number of bytes"))
+    }
+
     /// The value of `core.sharedRepository`.
     pub(crate) fn shared_repository(&self) -> Option<&str> {
         self.shared_repository.as_deref()
     }
+}
+
+/// A size as git writes it.
+fn bytes(text: &str) -> Option<u64> {
+    let (number, unit) = match text.char_indices().last()? {
+        (end, unit) if unit.is_ascii_alphabetic() => (&text[..end], unit.to_ascii_lowercase()),
+        _ => (text, ' '),
+    };
+    let unit: u64 = match unit {
+        ' ' => 1,
+        'k' => 1 << 10,
+        'm' => 1 << 20,
+        'g' => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 /// Checks that git could read the repository's own file, and takes `core.sharedRepository` from it.

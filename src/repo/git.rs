@@ -216,7 +216,7 @@ fn ask<A: AsRef<OsStr>>(repo: &Repo, arguments: &[A]) -> Result<Vec<u8>> {
     if output.status.success() { Ok(output.stdout) } else { Err(failed(arguments, &output)) }
 }
 
-fn failed<A: AsRef<OsStr>>(arguments: &[A], output: &Output) -> Error {
+pub(super) fn failed<A: AsRef<OsStr>>(arguments: &[A], output: &Output) -> Error {
     let arguments: Vec<_> = arguments.iter().map(|argument| argument.as_ref().to_string_lossy()).collect();
     let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Error::Git { arguments: arguments.join(" "), reason }

@@ -10,9 +10,11 @@
 //! | `<common dir>/repoguard/heads/` | HEAD of each worktree at the last release |
 //! | `<common dir>/repoguard/index/` | the index as it was when a commit began (to wait) |
 //! | `<common dir>/repoguard/violations/` | who changed a worktree under a hold, until its holder was told |
+//! | `<common dir>/repoguard/snapshots/` | what was undone, for 30 days |
 //! | `<common dir>/repoguard/log.jsonl`, `log.1.jsonl` | one line a hold, and the lines before the last rotation |
 //! | `<common dir>/repoguard/hooks.json`, `hooks.lock` | which hooks were installed, and who installs just now |
 //! | `<common dir>/repoguard/hooks/` | the scripts, where git takes hooks from its configuration |
+//! | `<common dir>/repoguard/mutation-<worktree>/`, `.lock` | an unfinished mutation, and how everything was before it |
 //! | `<root>/.repoguard.lock` | the lock where there is no git directory |
 
 use std::{
@@ -97,6 +99,11 @@ impl Repo {
         Some(self.records()?.join("violations"))
     }
 
+    /// What was undone and can be brought back.
+    pub(crate) fn snapshots_dir(&self) -> Option<PathBuf> {
+        Some(self.records()?.join("snapshots"))
+    }
+
     pub(crate) fn log_file(&self) -> Option<PathBuf> {
         Some(self.records()?.join("log.jsonl"))
     }
@@ -114,6 +121,21 @@ impl Repo {
     /// The scripts that git's configuration names.
     pub(crate) fn hook_scripts(&self) -> Option<PathBuf> {
         Some(self.records()?.join("hooks"))
+    }
+
+    /// Git's own lock files that are there now.
+    pub(crate) fn git_lock_files(&self) -> Vec<PathBuf> {
+        self.git.as_ref().map_or_else(Vec::new, |dirs| lock_files(&dirs.own, &dirs.common))
+    }
+
+    /// Where a mutation of a worktree keeps what it needs to be undone.
+    pub(crate) fn mutation_dir(&self, worktree: &Worktree) -> Option<PathBuf> {
+        Some(self.records()?.join(format!("mutation-{}", worktree.key)))
+    }
+
+    /// The short lock of mutations of a worktree: also where an outer hold lets several in.
+    pub(crate) fn mutation_lock(&self, worktree: &Worktree) -> Option<PathBuf> {
+        Some(self.records()?.join(format!("mutation-{}.lock", worktree.key)))
     }
 
     /// The lock of a name: its key in the queue, and its file.
@@ -156,8 +178,51 @@ impl Repo {
     }
 }
 
+/// Git's lock files in a git directory, beside those of references.
+pub(crate) const GIT_LOCKS: &[&str] = &[
+    "index.lock",
+    "HEAD.lock",
+    "ORIG_HEAD.lock",
+    "MERGE_HEAD.lock",
+    "config.lock",
+    "packed-refs.lock",
+    "shallow.lock",
+];
+
+/// Git's lock files that are there, of a worktree's own git directory and of the common one.
+pub(super) fn lock_files(own: &Path, common: &Path) -> Vec<PathBuf> {
+    let mut places = vec![own];
+    places.extend((own != common).then_some(common));
+    let named = places.iter().flat_map(|place| GIT_LOCKS.iter().map(|name| place.join(name)));
+    let mut locks: Vec<PathBuf> = named.filter(|lock| std::fs::symlink_metadata(lock).is_ok()).collect();
+    for place in places {
+        reference_locks(&place.join("refs"), &mut locks);
+    }
+    locks
+}
+
+/// The lock files of references, at any depth.
+fn reference_locks(directory: &Path, locks: &mut Vec<PathBuf>) {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in entries {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => reference_locks(&entry.path(), locks),
+            Ok(_) if entry.path().extension().is_some_and(|end| end == "lock") => locks.push(entry.path()),
+            _ => {}
+        }
+    }
+}
+
 fn worktree_key(linked: Option<&OsStr>) -> String {
     linked.map_or_else(|| "w".to_owned(), |id| format!("w-{}", hash(&sys::bytes(id))))
+}
+
+/// Tells whether a name is `.git`, or some file system takes it for that.
+pub(crate) fn is_git_name(name: &OsStr) -> bool {
+    use gix::validate::path::component::{self, Options};
+    let options = Options { protect_windows: false, protect_hfs: true, protect_ntfs: true };
+    let name = sys::bytes(name);
+    matches!(gix::validate::path::component(name.as_ref().into(), None, options), Err(component::Error::DotGitDir))
 }
 
 /// Sixteen hex digits of a SHA-256: a file name for any text.

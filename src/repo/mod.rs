@@ -4,7 +4,9 @@
 
 mod config;
 mod git;
+mod index;
 mod layout;
+mod plumbing;
 mod state;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +18,10 @@ use gix::{
 
 pub use config::{Config, Setting};
 pub(crate) use git::{HookFacts, path_of};
-pub(crate) use layout::{REPO_KEY, ROOT_KEY, Worktree, hex};
+pub(crate) use index::{Entry, Index, Stat};
+use layout::lock_files;
+pub(crate) use layout::{GIT_LOCKS, REPO_KEY, ROOT_KEY, Worktree, hex, is_git_name};
+pub(crate) use plumbing::{Blobs, Checkout, DURABLE, RawChange, Reference, Untracked};
 pub use state::Head;
 pub(crate) use state::index_stamp;
 
@@ -86,6 +91,22 @@ impl Repo {
             return Self::from_dirs(own, Some(directory.to_owned()), directory);
         }
         Self::discover_of_any_owner(directory)
+    }
+
+    /// The same repository, its files being elsewhere: where git says.
+    pub(crate) fn at(&self, root: &Path) -> Self {
+        Self { root: root.to_owned(), git: self.git.clone() }
+    }
+
+    /// The same repository, as seen from another of its worktrees.
+    pub(crate) fn seen_from(&self, git_dir: &Path) -> Self {
+        let link = std::fs::read(git_dir.join("gitdir")).ok();
+        // Git may write it as seen from there.
+        let inside = link.map_or_else(|| git_dir.to_owned(), |text| git_dir.join(path_of(text.trim_ascii_end())));
+        let root = inside.parent().unwrap_or(git_dir);
+        let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+        let common = self.common_dir().unwrap_or(git_dir).to_owned();
+        Self { root, git: Some(GitDirs { own: git_dir.to_owned(), common }) }
     }
 
     /// The top of the worktree; of a bare repository its directory; else the directory that was asked about.

@@ -43,6 +43,17 @@ pub enum Event {
     Violated,
 }
 
+/// A step of a mutation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepTime {
+    /// `read`, `check`, `command`, `look` (what it changed), `verify`, `commit`, `rollback`.
+    pub step: String,
+    /// How long it took, in milliseconds.
+    pub ms: u64,
+    /// The exit status that stands for its end.
+    pub status: i32,
+}
+
 /// One line of the log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Entry {
@@ -88,6 +99,9 @@ pub struct Entry {
     pub head_before: Option<Head>,
     /// HEAD after.
     pub head_after: Option<Head>,
+    /// The steps of a mutation, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepTime>,
     /// Since the last release the index was rewritten outside the guard, as any `git status` may do.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub index_rewritten: bool,
@@ -125,6 +139,7 @@ impl Entry {
             status: None,
             head_before: None,
             head_after: None,
+            steps: Vec::new(),
             index_rewritten: false,
             inside: record.inside.clone(),
             under: None,

@@ -1,5 +1,9 @@
 //! What is kept on disk beside the lock? Records that are told of, never trusted for exclusion.
 
 pub(crate) mod audit;
+mod expiry;
+pub(crate) mod kept;
 pub(crate) mod last;
+mod manifest;
+pub(crate) mod snapshots;
 pub(crate) mod violations;

@@ -5,12 +5,14 @@
 //! | part | what |
 //! | --- | --- |
 //! | `file` | identity, owner and mode of files, opening without following links, FIFOs |
+//! | `entry` | making links, sockets and directories |
 //! | `process` | fork, reaping, the machine's name and its clock since boot |
 //! | `session` | leaving the session of whoever started us |
 //! | `signal` | catching signals into a descriptor that can be polled, sending them, dying of them |
 //! | `table` | other processes: who is above and below whom, stopped or ended, started when, runs what; waiting for their end |
 //! | `wait` | polling descriptors, a blocking flock(2) that can be given up |
 //! | `locks` | who holds a flock(2), as the kernel tells it without trying the lock |
+//! | `lookup` | what is at many paths below one directory |
 //!
 //! # Limitations
 //! `locks` comes from `/proc`; where there is none (macOS), it answers "unknown". `table` comes from `/proc` or from macOS,
@@ -81,4 +83,20 @@ pub(crate) struct KernelLocks {
     pub(crate) locks: Vec<KernelLock>,
     /// Whether no lock can be missing.
     pub(crate) complete: bool,
+}
+
+/// What is at a path, a link not followed. Times and inode as git's index keeps them: the lower 32 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Kind and permission bits, as in `st_mode`.
+    pub(crate) mode: u32,
+    pub(crate) links: u64,
+    /// Seconds and nanoseconds of the last change of the inode.
+    pub(crate) ctime: (u32, u32),
+    /// Seconds and nanoseconds of the last change of the content.
+    pub(crate) mtime: (u32, u32),
+    pub(crate) inode: u32,
+    /// User and group.
+    pub(crate) owner: (u32, u32),
+    pub(crate) size: u64,
 }

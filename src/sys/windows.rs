@@ -136,6 +136,8 @@ impl FlockHelper {
 const NO_FOLLOW: u32 = 0x0020_0000;
 /// `FILE_FLAG_BACKUP_SEMANTICS` of `CreateFileW`: opens directories, too.
 const DIRECTORY: u32 = 0x0200_0000;
+/// 1970 in the units of 100 ns since 1601 that Windows counts.
+const EPOCH: i128 = 116_444_736_000_000_000;
 /// `ERROR_INVALID_PARAMETER`, which `LockFileEx` says of a directory.
 const INVALID_PARAMETER: i32 = 87;
 
@@ -187,9 +189,17 @@ pub(crate) fn kind(metadata: &Metadata) -> &'static str {
 
 /// Modification time in nanoseconds since 1970, size and time of creation: what changes when a file is rewritten.
 pub(crate) fn stamp(metadata: &Metadata) -> (i128, u64, u64) {
-    /// 1970 in the units of 100 ns since 1601 that Windows counts.
-    const EPOCH: i128 = 116_444_736_000_000_000;
     ((i128::from(metadata.last_write_time()) - EPOCH) * 100, metadata.len(), metadata.creation_time())
+}
+
+/// When the file was made (which git takes for the change of an inode) and when its content was changed last: seconds
+/// since 1970, and nanoseconds.
+pub(crate) fn times(metadata: &Metadata) -> [(i64, i64); 2] {
+    [metadata.creation_time(), metadata.last_write_time()].map(|time| {
+        // As many bits as a time has there: none is lost.
+        let since = i64::try_from(i128::from(time) - EPOCH).unwrap_or_default();
+        (since.div_euclid(10_000_000), since.rem_euclid(10_000_000) * 100)
+    })
 }
 
 /// Permission bits: none that would mean anything.
@@ -275,6 +285,41 @@ pub(crate) fn write_start(file: &File, bytes: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Tells whether something is a FIFO: there are none.
+pub(crate) fn is_fifo(_: &Metadata) -> bool {
+    false
+}
+
+/// Tells whether something is a socket: none shows as a file.
+pub(crate) fn is_socket(_: &Metadata) -> bool {
+    false
+}
+
+/// Creates a file for writing where nothing is, with the permissions that it inherits.
+pub(crate) fn create_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).open(path)
+}
+
+/// Creates a symbolic link, to a file.
+pub(crate) fn make_link(target: &Path, path: &Path) -> io::Result<()> {
+    std::os::windows::fs::symlink_file(target, path)
+}
+
+/// Creates a socket.
+pub(crate) fn make_socket(_: &Path) -> io::Result<()> {
+    unsupported("sockets are no files")
+}
+
+/// Creates a directory, with the permissions that it inherits.
+pub(crate) fn make_directory(path: &Path, _mode: u32) -> io::Result<()> {
+    std::fs::create_dir(path)
+}
+
+/// Writes what was written to a file to disk; a whole file system cannot be told to.
+pub(crate) fn sync_file_system(file: &File) -> io::Result<()> {
+    file.sync_all()
 }
 
 /// Creates a FIFO.
@@ -382,16 +427,22 @@ pub(crate) fn boot_ms() -> u64 {
 pub(crate) struct ProcessState {
     pub(crate) started_ms: u64,
     pub(crate) stopped: bool,
+    pub(crate) zombie: bool,
 }
 
 /// Reads the state of a process: only this one is sure to run.
 pub(crate) fn process_state(pid: u32) -> Option<ProcessState> {
-    (pid == std::process::id()).then_some(ProcessState { started_ms: 0, stopped: false })
+    (pid == std::process::id()).then_some(ProcessState { started_ms: 0, stopped: false, zombie: false })
 }
 
 /// Tells whether a process still runs. `None`: cannot tell.
 pub(crate) fn still_runs(pid: u32, _boot_ms: u64) -> Option<bool> {
     process_state(pid).map(|_| true)
+}
+
+/// All processes: only this one is known.
+pub(crate) fn all_processes() -> Vec<u32> {
+    vec![std::process::id()]
 }
 
 /// The processes above this one: not known.
@@ -557,4 +608,25 @@ pub(crate) fn with_signals_blocked<T>(action: impl FnOnce() -> T) -> T {
 pub(crate) fn names(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// A directory to look below.
+pub(crate) struct Below(std::convert::Infallible);
+
+impl Below {
+    pub(crate) fn open(_root: &Path) -> io::Result<Self> {
+        unsupported("files have no permission bits that could be put back")
+    }
+
+    pub(crate) fn look(&mut self, _path: &[u8]) -> io::Result<Option<super::Found>> {
+        match self.0 {}
+    }
+}
+
+/// Leaves a command that is about to be started where it is.
+pub(crate) fn own_group(_command: &mut Command) {}
+
+/// Tells whether a command died because nobody read what it printed.
+pub(crate) fn is_broken_pipe(_status: std::process::ExitStatus) -> bool {
+    false
 }

@@ -1,10 +1,12 @@
 //! `repoguard doctor`: tried, not assumed; and nothing is removed without proof.
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
+use crate::status_mutation::killed;
 use crate::support::{OBEDIENT, Sandbox, eventually, listing, skip};
 
 /// What `doctor --json` found, and its exit status.
@@ -110,6 +112,102 @@ fn lock_of_git_without_proof_is_never_removed() {
         assert_eq!((status, verdicts(&findings, "leftovers")), (1, vec!["bad".to_owned(); 2]));
         assert!(sandbox.path(".git/index.lock").exists() && sandbox.path(".git/HEAD.lock").exists());
     }
+}
+
+#[test]
+fn mutation_that_was_killed_is_bad_until_it_is_put_in_order() {
+    let sandbox = Sandbox::new();
+    assert_eq!(verdicts(&examined(&sandbox, &[]).0, "mutations"), ["ok"]);
+    let linked = sandbox.worktree("linked");
+    killed(&sandbox, sandbox.here(), &[]);
+    killed(&sandbox, &linked, &[]);
+    let (findings, status) = examined(&sandbox, &["--fix"]);
+    assert_eq!((status, verdicts(&findings, "mutations")), (1, vec!["bad".to_owned(); 2]));
+    assert!(
+        findings.iter().any(|finding| finding["hint"].as_str().is_some_and(|hint| hint.contains("linked recover`")))
+    );
+    sandbox.repoguard(["exec", "--scope", "repo", "--", "true"]).assert().success();
+    assert_eq!(verdicts(&examined(&sandbox, &[]).0, "mutations"), ["ok"]);
+}
+
+#[test]
+fn fence_of_a_mutation_that_was_killed_is_removed_by_fix_only() {
+    let sandbox = Sandbox::new();
+    let linked = sandbox.worktree("linked");
+    killed(&sandbox, sandbox.here(), &["--fence"]);
+    killed(&sandbox, &linked, &["--fence"]);
+    let directories = [".git", ".git/worktrees/linked"].map(|directory| sandbox.path(directory));
+    let locks = || {
+        let locks =
+            directories.iter().flat_map(|directory| ["index.lock", "HEAD.lock"].map(|name| directory.join(name)));
+        locks.filter(|lock| lock.exists()).count()
+    };
+    assert_eq!((locks(), examined(&sandbox, &[]).1), (4, 1));
+    assert_eq!(locks(), 4);
+    let (findings, _) = examined(&sandbox, &["--fix"]);
+    assert_eq!((locks(), verdicts(&findings, "leftovers")), (0, vec!["ok".to_owned(); 4]), "{findings:?}");
+    let died = sandbox.log().iter().filter(|record| record["event"] == "died").count();
+    assert_eq!(died, 2, "who finds that they were killed tells it");
+    // They can be put in order as if nothing had happened.
+    sandbox.repoguard(["exec", "--scope", "repo", "--", "true"]).assert().success();
+    assert_eq!(sandbox.short_status(), [""; 0]);
+    sandbox.assert_no_traces();
+}
+
+#[test]
+fn lock_of_somebody_else_stays_where_a_fence_was_left() {
+    // Somebody removed ours by hand, and another git works now: the file system may have given its lock the same number.
+    let theirs: [fn(&Path); 2] = [
+        |lock| fs::remove_file(lock).and_then(|()| File::create(lock)).map(drop).unwrap(),
+        |lock| File::options().write(true).open(lock).unwrap().set_modified(SystemTime::now()).unwrap(),
+    ];
+    for make in theirs {
+        let sandbox = Sandbox::new();
+        killed(&sandbox, sandbox.here(), &["--fence"]);
+        make(&sandbox.path(".git/index.lock"));
+        let (findings, status) = examined(&sandbox, &["--fix"]);
+        let verdicts = verdicts(&findings, "leftovers");
+        assert_eq!((status, verdicts), (1, vec!["bad".to_owned(), "ok".to_owned()]), "{findings:?}");
+        assert!(sandbox.path(".git/index.lock").exists() && !sandbox.path(".git/HEAD.lock").exists());
+    }
+}
+
+#[test]
+fn fence_of_a_mutation_that_runs_is_no_leftover() {
+    let sandbox = Sandbox::new();
+    let gate = sandbox.gate("gate");
+    let script = format!("repoguard doctor --json >../inside; echo x >file; {}", gate.script());
+    let mut running = sandbox.start(sandbox.mutate_command(&["--fence"], &script));
+    gate.reached_by(&mut running);
+    let inside: Value = serde_json::from_str(&fs::read_to_string(sandbox.outside("inside")).unwrap()).unwrap();
+    for findings in [inside["findings"].as_array().unwrap(), &examined(&sandbox, &[]).0] {
+        for check in ["mutations", "leftovers"] {
+            assert!(verdicts(findings, check).iter().all(|verdict| verdict == "ok"), "{findings:?}");
+        }
+        assert!(!format!("{findings:?}").contains("`rm "), "{findings:?}");
+    }
+    assert!(sandbox.path(".git/index.lock").exists() && sandbox.path(".git/HEAD.lock").exists());
+    gate.open();
+    assert!(running.ended().success(), "{}", running.stderr());
+    sandbox.assert_no_traces();
+}
+
+#[test]
+fn fence_of_a_mutation_inside_the_fixers_own_hold_is_never_touched() {
+    let sandbox = Sandbox::new();
+    let token = crate::support::acquire(&sandbox, &["--scope", "repo", "--ttl", "1h"]);
+    let gate = sandbox.gate("gate");
+    let mut command = sandbox.mutate_command(&["--fence"], &format!("echo x >file; {}", gate.script()));
+    command.env("REPOGUARD_TOKEN", &token);
+    let mut running = sandbox.start(command);
+    gate.reached_by(&mut running);
+    // Something to fix, so that the fixer does its work.
+    make_ancient(&sandbox, ".git/refs/heads/a.lock");
+    sandbox.repoguard(["doctor", "--fix"]).env("REPOGUARD_TOKEN", &token).output().unwrap();
+    assert!(sandbox.path(".git/index.lock").exists() && sandbox.path(".git/HEAD.lock").exists());
+    gate.open();
+    assert!(running.ended().success(), "{}", running.stderr());
+    sandbox.repoguard(["release", &token]).assert().success();
 }
 
 #[test]

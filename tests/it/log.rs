@@ -189,3 +189,45 @@ fn what_happened_inside_is_no_foreign_change() {
     sandbox.git(["-C", linked.to_str().unwrap(), "commit", "-q", "--allow-empty", "-m", "there"]);
     assert_eq!(told_by_exec(&sandbox), "");
 }
+
+#[test]
+fn mutation_is_one_record_with_its_steps() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.head();
+    sandbox.commits(&["--check", "true", "--verify", "true"], "echo new >file");
+    let (after, record) = (sandbox.head(), sandbox.log().remove(0));
+    let steps = |record: &serde_json::Value| -> Vec<String> {
+        let steps = record["steps"].as_array().expect("an array");
+        steps.iter().map(|step| format!("{} {}", step["step"].as_str().unwrap(), step["status"])).collect()
+    };
+    let of_commands = |record: &serde_json::Value| {
+        steps(record).into_iter().filter(|step| !step.starts_with("look")).collect::<Vec<_>>()
+    };
+    assert_eq!(of_commands(&record), ["read 0", "check 0", "command 0", "verify 0", "commit 0"], "{record}");
+    assert_eq!((&record["status"], &record["event"]), (&0.into(), &"hold".into()), "{record}");
+    assert_eq!((&record["head_before"]["commit"], &record["head_after"]["commit"]), (&before.into(), &after.into()));
+    let shown = text(&sandbox, &[]);
+    assert!(shown.contains("exit 0  held") && shown.contains("HEAD main at") && shown.contains('→'), "{shown}");
+    assert_eq!(shown.lines().count(), 1, "{shown}");
+    let shown = text(&sandbox, &["-v"]);
+    assert_eq!(shown.lines().count(), 2, "{shown}");
+    for step in ["read ", "check ", "command ", "verify ", "commit "] {
+        assert!(shown.lines().nth(1).unwrap().contains(step), "{shown}");
+    }
+}
+
+#[test]
+fn mutation_that_was_put_back_is_told_so() {
+    let sandbox = Sandbox::new();
+    sandbox.undone(&["--verify", "exit 3"], "echo new >file", 3);
+    let shown = text(&sandbox, &["-v"]);
+    assert!(shown.contains("exit 3, put back  held") && !shown.contains('→'), "{shown}");
+    assert!(shown.contains("exit 3; rollback "), "{shown}");
+    let record = sandbox.log().remove(0);
+    assert_eq!(record["status"], 3, "{record}");
+    assert_eq!(record["head_before"], record["head_after"], "{record}");
+    sandbox.repoguard(["exec", "--", "true"]).assert().success();
+    let shown = text(&sandbox, &["-v", "-n", "1"]);
+    assert_eq!(shown.lines().count(), 1, "a hold has no steps: {shown}");
+    assert!(sandbox.log()[1].get("steps").is_none());
+}

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::support::{HOLD, Sandbox, is_root, own, skip, to_the_end, walk};
 
@@ -152,4 +153,39 @@ fn two_users_share_lock_queue_and_log() {
     assert!(unshared.is_empty(), "all of it is the group\'s, whatever the umask: {unshared:?}");
     let lock = fs::metadata(sandbox.lock_file()).unwrap();
     assert_eq!((lock.mode() & 0o060, lock.gid()), (0o060, GROUP));
+}
+
+#[test]
+fn two_users_restore_from_each_others_snapshots() {
+    let Some(sandbox) = owned_repository("two users and their snapshots") else { return };
+    sandbox.git(["-c", "safe.directory=*", "config", "-f", ".git/config", "core.sharedRepository", "group"]);
+    let mut id = sandbox.snapshot(Duration::ZERO).file("file", "0", 0o644).finished();
+    own(sandbox.here(), OWNER, GROUP);
+    for path in walk(&sandbox.path(".git")).into_iter().chain(walk(&sandbox.path("file"))) {
+        let mode = fs::metadata(&path).unwrap().mode();
+        let group = if path.is_dir() { 0o2070 } else { 0o060 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode | group)).unwrap();
+    }
+    for (user, before, after) in [(OTHER, "first\n", "0"), (OWNER, "0", "first\n"), (OTHER, "first\n", "0")] {
+        assert_eq!(fs::read_to_string(sandbox.path("file")).unwrap(), before);
+        let script = format!("umask 077; exec repoguard restore {id} --json");
+        let output = to_the_end(as_user(&sandbox, Some(user), true, "sh", &["-c", &script])).assert().success();
+        assert_eq!(fs::read_to_string(sandbox.path("file")).unwrap(), after);
+        let shown: serde_json::Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+        id = shown["kept"].as_str().expect("what was replaced is kept").to_owned();
+        let kept = fs::metadata(sandbox.data().join("snapshots").join(&id)).unwrap();
+        assert_eq!((kept.mode() & 0o7777, kept.gid(), kept.uid()), (0o2770, GROUP, user));
+    }
+}
+
+#[test]
+fn what_root_restores_belongs_to_whom_it_did() {
+    let Some(sandbox) = owned_repository("files restored by root") else { return };
+    let id = sandbox.snapshot(Duration::ZERO).file("file", "kept", 0o644).file("new/dir/file", "1", 0o644).finished();
+    own(sandbox.here(), OWNER, GROUP);
+    to_the_end(as_user(&sandbox, None, true, "repoguard", &["restore", &id])).assert().success();
+    let wrong: Vec<PathBuf> =
+        walk(sandbox.here()).into_iter().filter(|path| fs::symlink_metadata(path).unwrap().uid() != OWNER).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    to_the_end(as_user(&sandbox, Some(OWNER), false, "repoguard", &["snapshots", "--json"])).assert().success();
 }

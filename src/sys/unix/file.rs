@@ -79,6 +79,11 @@ pub(crate) fn stamp(metadata: &Metadata) -> (i128, u64, u64) {
     (i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec()), metadata.len(), metadata.ino())
 }
 
+/// When the inode and when the content was changed last: seconds since 1970, and nanoseconds.
+pub(crate) fn times(metadata: &Metadata) -> [(i64, i64); 2] {
+    [(metadata.ctime(), metadata.ctime_nsec()), (metadata.mtime(), metadata.mtime_nsec())]
+}
+
 /// Permission bits.
 pub(crate) fn mode(metadata: &Metadata) -> u32 {
     metadata.mode() & 0o7777

@@ -1,15 +1,19 @@
 //! The contract of [`crate::sys`] on Linux and macOS.
 
+mod entry;
 mod file;
 mod locks;
+mod lookup;
 mod process;
 mod session;
 mod signal;
 mod table;
 mod wait;
 
+pub(crate) use entry::*;
 pub(crate) use file::*;
 pub(crate) use locks::*;
+pub(crate) use lookup::*;
 pub(crate) use process::*;
 pub(crate) use session::*;
 pub(crate) use signal::*;

@@ -98,6 +98,17 @@ pub(crate) fn replace_by(mut command: std::process::Command) -> io::Error {
     std::os::unix::process::CommandExt::exec(&mut command)
 }
 
+/// Puts a command that is about to be started into a process group of its own, where no Ctrl-C reaches it.
+pub(crate) fn own_group(command: &mut std::process::Command) {
+    std::os::unix::process::CommandExt::process_group(command, 0);
+}
+
+/// Tells whether a command died because nobody read what it printed.
+pub(crate) fn is_broken_pipe(status: std::process::ExitStatus) -> bool {
+    use std::os::unix::process::ExitStatusExt as _;
+    status.signal() == Some(libc::SIGPIPE) || status.code() == Some(128 + libc::SIGPIPE)
+}
+
 /// The process that started us, or that inherited us.
 pub(crate) fn parent() -> u32 {
     std::os::unix::process::parent_id()

@@ -3,10 +3,17 @@
 //! Nothing of the caller's environment but `PATH` reaches a child, git reads no configuration but the repository's, and
 //! whatever still runs in a sandbox when it is dropped is killed.
 
+mod crash;
 mod guarded;
 mod hooks;
+mod image;
+mod kept;
+mod killed;
+mod mutate;
 mod process;
+pub(crate) mod random;
 mod running;
+mod state;
 mod terminal;
 mod tree;
 mod wait;
@@ -21,15 +28,20 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub(crate) use crash::{Side, Traced, Workload, can_trace, chosen, tampered, writing_calls};
 pub(crate) use guarded::{Gate, OBEDIENT, acquire, kept_indexes};
 pub(crate) use hooks::{
     USUAL_HOOKS, assert_all, contents, hook, hooks, hooks_command, hooks_in, pretend, script, states, states_in,
     survey, without_samples,
 };
+pub(crate) use image::Image;
+pub(crate) use killed::{At, WORK, same_but_for_ours};
+pub(crate) use mutate::{User, traces};
 pub(crate) use process::{
     alive, all_in, kill, kill_group, parent_of, process_group, runs_our_program, state_of, zombies_below,
 };
 pub(crate) use running::Running;
+pub(crate) use state::RepoState;
 pub(crate) use terminal::Terminal;
 pub(crate) use tree::{find, listing, own, walk};
 pub(crate) use wait::{eventually, has_program, is_root, long, shell_status, skip, until};

@@ -5,6 +5,16 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the room that writes")]
 
+mod opened;
+mod put;
+mod tree;
+
+pub(crate) use put::{make_directories, put_fifo, put_file, put_file_of_many, put_link};
+pub(crate) use tree::{
+    copy_entry, copy_index, in_the_way, is_missing, list, metadata, move_entry, not_a_directory, read_file, read_link,
+    remove_entry, size, sync, sync_all,
+};
+
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write as _},
@@ -133,7 +143,7 @@ fn is_ours(directory: &Path) -> bool {
 ///
 /// # Errors
 /// [`Error::NotAFile`] when something else is there, else [`Error::Io`].
-fn create_directory(path: &Path, sharing: Sharing) -> Result<()> {
+pub(crate) fn create_directory(path: &Path, sharing: Sharing) -> Result<()> {
     match std::fs::create_dir(path) {
         Ok(()) => sharing.apply(path).map_err(Error::io("create", path)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match std::fs::symlink_metadata(path) {
@@ -156,6 +166,11 @@ fn create_directory(path: &Path, sharing: Sharing) -> Result<()> {
 /// Creates a directory that is not ours, in one that exists.
 pub(crate) fn make_directory(path: &Path, sharing: Sharing) -> Result<()> {
     std::fs::create_dir(path).and_then(|()| sharing.apply(path)).map_err(Error::io("create", path))
+}
+
+/// Creates a directory that is not ours, its owner's alone but for whom it is shared with, in one that exists.
+pub(crate) fn make_private_directory(path: &Path, sharing: Sharing) -> Result<()> {
+    sys::make_directory(path, 0o700).and_then(|()| sharing.apply(path)).map_err(Error::io("create", path))
 }
 
 /// Removes a directory; `false` when it is not empty, or cannot be removed.

@@ -1,0 +1,246 @@
+//! `repoguard mutate`: a change that lands whole or leaves no trace.
+
+use std::{ffi::OsString, fs::File, io::Write as _, path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use clap::{ArgMatches, Args, FromArgMatches};
+use repoguard::{
+    Config, Error, Failure, Landed, Landing, Mode, Mutated, Mutation, Repo, Request, Scope, Why, Write, holder,
+};
+use serde_json::json;
+
+use super::{
+    Context,
+    exit::{self, Exit, Usage},
+    options::{self, Lock},
+};
+
+/// Change the repository all or nothing: check, run CMD, verify, commit
+///
+/// Under the lock, alone: everything is read and kept; --check must find the repository fit to be changed; CMD changes
+/// files; --verify must find the result right; git commits what CMD changed, with your hooks, signing and identity.
+/// Whatever step fails, is interrupted or takes too long: HEAD, branch, index and every tracked and untracked file are put
+/// back exactly as they were, and what is undone is kept (`repoguard snapshots`). Killed at any instant, the power
+/// included, the next repoguard command puts it in order (`repoguard recover`).
+///
+/// What is committed is what CMD changed, staged or not, new files included, but nothing that is ignored and nothing that
+/// was there before. CMD must not commit or move HEAD itself. Ignored files, git's configuration and the inside of
+/// submodules are not put back.
+///
+/// Exit status: 0 committed, or nothing to commit; the failing step's own, 128+n where it died of signal n; 65 not clean,
+/// HEAD moved, a path outside of --paths, or a change that must not be committed; 75 busy (see -E), 69 locks do not work on
+/// this file system, 124 stopped by --max-hold, 125 repoguard failed, 126 CMD cannot be run, 127 no such command, 2 wrong
+/// use.
+///
+/// CMD, --check and --verify find `REPOGUARD_FENCE`, `REPOGUARD_TOKEN`, `REPOGUARD_LOCK_PATH` and `REPOGUARD_LOCK_SCOPE` in
+/// their environment, as under `exec`, and `GIT_TRACE2_EVENT`, by which their git commands are told from others'.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+#[command(override_usage = "repoguard mutate -m MSG [OPTIONS] -- CMD [ARG]...")]
+pub(super) struct Arguments {
+    /// The commit's message; several are paragraphs of it
+    #[arg(short, long, value_name = "MSG", allow_hyphen_values = true, required_unless_present_any = ["no_commit", "dry_run"])]
+    message: Vec<OsString>,
+    /// First run this with `sh -c`: unless it succeeds, nothing is changed; can be given several times
+    #[arg(long = "check", value_name = "CMD", allow_hyphen_values = true)]
+    checks: Vec<OsString>,
+    /// After CMD run this with `sh -c`: unless it succeeds, everything is put back; can be given several times
+    #[arg(long = "verify", value_name = "CMD", allow_hyphen_values = true)]
+    verifies: Vec<OsString>,
+    /// Refuse (65) unless HEAD is this commit
+    #[arg(long, value_name = "REV")]
+    expect_head: Option<OsString>,
+    /// Only these may change: git pathspecs, as seen from the current directory
+    #[arg(long, value_name = "PATHSPEC", num_args = 1..)]
+    paths: Vec<OsString>,
+    /// Begin also where something is changed already; it stays what and where it is, and out of the commit
+    #[arg(long)]
+    allow_dirty: bool,
+    /// Commit also where nothing has changed
+    #[arg(long)]
+    allow_empty: bool,
+    /// Leave the validated change staged
+    #[arg(long, conflicts_with = "dry_run")]
+    no_commit: bool,
+    /// Do all but the commit, show the change, and put everything back
+    #[arg(long)]
+    dry_run: bool,
+    /// Hold git's own `index.lock` and `HEAD.lock` meanwhile, so that no other git, IDE or library can change either; CMD's own
+    /// git works on another index (`GIT_INDEX_FILE`, also for its calls in other repositories), and cannot move HEAD
+    #[arg(long)]
+    fence: bool,
+    #[command(flatten)]
+    lock: Lock,
+    /// Take at most this long for all steps: then SIGTERM to the one that runs and its descendants, and everything is put back
+    #[arg(long, value_name = "DUR", value_parser = options::duration)]
+    max_hold: Option<Duration>,
+    /// How long after that SIGTERM to send SIGKILL
+    #[arg(long, value_name = "DUR", value_parser = options::duration, default_value = "10s")]
+    kill_after: Duration,
+    /// Write how it went to a file, as JSON
+    #[arg(long, value_name = "PATH")]
+    result_file: Option<PathBuf>,
+    /// The command that makes the change, and its arguments
+    #[arg(value_name = "CMD", trailing_var_arg = true, required = true)]
+    cmd: Vec<OsString>,
+}
+
+pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let arguments = Arguments::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
+    arguments.refuse_nonsense(context)?;
+    #[expect(clippy::disallowed_methods, reason = "the user's own file, wherever it leads")]
+    let create = |path| File::create(path);
+    let result_file = arguments
+        .result_file
+        .as_ref()
+        .map(|path| create(path).with_context(|| format!("cannot create the result file `{}`", path.display())));
+    let mut result_file = result_file.transpose()?;
+    let result = execute(context, &arguments);
+    context.ui.waiting_over();
+    if let (Some(file), Some(path)) = (&mut result_file, &arguments.result_file) {
+        let report = format!("{}\n", report(&arguments, &result));
+        if let Err(error) = file.write_all(report.as_bytes()) {
+            // What happened has happened: who does it again because of this does it twice.
+            context.ui.say(&format!("cannot write the result file `{}`: {error}", path.display()));
+        }
+    }
+    match result {
+        Ok(mutated) => {
+            context.ui.mutated(&mutated, arguments.landing());
+            let status = exit::status(mutated.status());
+            let busy = status == exit::BUSY && matches!(&mutated.result, Landed::Failed(failure) if is_busy(failure));
+            Ok(match mutated.die_of {
+                Some(signal) => Exit::Signal(signal),
+                None if busy => Exit::Status(arguments.lock.busy_exit_code),
+                None => Exit::Status(status),
+            })
+        }
+        Err(error) => match error.downcast_ref::<Error>() {
+            Some(Error::Busy { .. } | Error::Deadlock { .. }) => {
+                context.ui.error(&error);
+                Ok(Exit::Status(arguments.lock.busy_exit_code))
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+fn is_busy(failure: &Failure) -> bool {
+    matches!(failure.why, Why::Trouble(Error::Busy { .. } | Error::GitBusy { .. }))
+}
+
+fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<Mutated> {
+    let directory = std::env::current_dir().context("cannot find the current directory")?;
+    let repo = Repo::discover(&directory)?;
+    let config = Config::load(&repo)?;
+    let request = arguments.request(&config)?;
+    let write = Write::Command(arguments.cmd.clone());
+    let mut tell = |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
+    Ok(repoguard::mutate(&repo, &config, &request, &arguments.mutation(), write, &mut tell)?)
+}
+
+impl Arguments {
+    fn refuse_nonsense(&self, context: &Context) -> Result<(), Usage> {
+        let usage = |text: &str| Err(Usage(text.to_owned()));
+        if context.json {
+            return usage("`mutate` has no --json: its output is the command's; see --result-file");
+        }
+        if self.lock.shared {
+            return usage("a mutation needs the worktree for itself: no --shared");
+        }
+        let blank = self.message.iter().all(|text| text.to_string_lossy().trim().is_empty());
+        if blank && !self.message.is_empty() || (self.message.is_empty() && self.landing() == Landing::Commit) {
+            return usage("the commit needs a message: --message MSG");
+        }
+        Ok(())
+    }
+
+    fn landing(&self) -> Landing {
+        match (self.no_commit, self.dry_run) {
+            (true, _) => Landing::Stage,
+            (_, true) => Landing::Show,
+            _ => Landing::Commit,
+        }
+    }
+
+    fn mutation(&self) -> Mutation {
+        Mutation {
+            message: self.message.clone(),
+            checks: self.checks.clone(),
+            verifies: self.verifies.clone(),
+            expect_head: self.expect_head.clone(),
+            paths: self.paths.clone(),
+            allow_dirty: self.allow_dirty,
+            allow_empty: self.allow_empty,
+            fence: self.fence,
+            landing: self.landing(),
+            max_hold: self.max_hold,
+            kill_after: self.kill_after,
+        }
+    }
+
+    fn request(&self, config: &Config) -> anyhow::Result<Request> {
+        let request = self.lock.request(config)?;
+        let mut command = vec!["repoguard".into(), "mutate".into(), "--".into()];
+        command.extend(self.cmd.iter().cloned());
+        Ok(Request {
+            // Names and a wider scope add to the worktree.
+            scope: Some(request.scope.unwrap_or(Scope::Worktree)),
+            mode: Mode::Exclusive,
+            command: holder::readable_command(&command),
+            ..request
+        })
+    }
+}
+
+/// The result file: one JSON object, `schema` 1.
+fn report(arguments: &Arguments, result: &anyhow::Result<Mutated>) -> serde_json::Value {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let mutated = match result {
+        Ok(mutated) => mutated,
+        Err(error) => {
+            let (name, status, waited) = match error.downcast_ref() {
+                Some(Error::Busy { waited, .. }) => ("busy", arguments.lock.busy_exit_code, *waited),
+                Some(Error::Deadlock { .. }) => ("deadlock", arguments.lock.busy_exit_code, Duration::ZERO),
+                Some(Error::Interrupted { .. }) => ("interrupted", exit::of(error), Duration::ZERO),
+                _ => ("failed", exit::of(error), Duration::ZERO),
+            };
+            return json!({
+                "schema": 1, "outcome": name, "acquired": false, "inside": false, "fence": null,
+                "waited_ms": ms(waited), "held_ms": 0, "commit": null, "changed": [], "step": null, "steps": [],
+                "status": null, "exit_status": status, "rolled_back": null, "snapshot": null,
+                "error": format!("{error:#}"),
+            });
+        }
+    };
+    let failure = match &mutated.result {
+        Landed::Failed(failure) => Some(&**failure),
+        _ => None,
+    };
+    let (name, commit) = match &mutated.result {
+        Landed::Committed(commit) => ("committed", Some(commit)),
+        Landed::Staged => ("staged", None),
+        Landed::Shown => ("dry-run", None),
+        Landed::Unchanged => ("unchanged", None),
+        Landed::Failed(failure) => match &failure.why {
+            Why::Invalid(_) => ("invalid", None),
+            Why::Interrupted(_) => ("interrupted", None),
+            _ => ("failed", None),
+        },
+    };
+    let rollback = failure.and_then(|failure| failure.rollback.as_ref());
+    json!({
+        "schema": 1, "outcome": name, "acquired": true, "inside": mutated.fence.is_none(), "fence": mutated.fence,
+        "waited_ms": ms(mutated.waited), "held_ms": ms(mutated.held), "commit": commit,
+        "changed": mutated.changed.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
+        "step": failure.map(|failure| failure.step), "steps": mutated.steps,
+        "status": failure.and_then(|failure| match failure.why {
+            Why::Ended(ending) => Some(ending.status()),
+            _ => None,
+        }),
+        "exit_status": if failure.is_some_and(is_busy) { i32::from(arguments.lock.busy_exit_code) } else { mutated.status() },
+        "rolled_back": rollback.map(Result::is_ok),
+        "snapshot": rollback.and_then(|rollback| rollback.as_ref().ok()?.kept.clone()),
+        "error": failure.map(super::render::failure),
+    })
+}

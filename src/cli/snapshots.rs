@@ -1,0 +1,200 @@
+//! `repoguard snapshots`: what was undone, and can be brought back?
+
+use std::{
+    fmt::Write as _,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use clap::{ArgMatches, Args, FromArgMatches};
+use repoguard::{Repo, Snapshot};
+use serde_json::{Value, json};
+
+use super::{
+    Context,
+    exit::{Exit, Usage},
+    render, words,
+};
+
+/// Show what was undone and is kept
+///
+/// Nothing is destroyed when repoguard undoes something: what `repoguard mutate` takes back after a failure, what is found
+/// after a crash, and what `repoguard restore` replaces is kept as a snapshot in the git directory, under no reference of
+/// git's, for 30 days. Where all together are larger than `repoguard.snapshotLimit` (or `REPOGUARD_SNAPSHOT_LIMIT`:
+/// `500m`, `2g`; 1g by default), the oldest go earlier.
+///
+/// One line a snapshot, the newest first: its id, when it was made, how many files it keeps, their size, and why. With ID,
+/// or as much of it as no other begins with: what it keeps. `repoguard restore ID` brings it back.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// List what this snapshot keeps
+    id: Option<String>,
+}
+
+pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let arguments = Arguments::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
+    let directory = std::env::current_dir().context("cannot find the current directory")?;
+    let repo = Repo::discover_of_any_owner(&directory)?;
+    if let Some(id) = &arguments.id {
+        let snapshot = repoguard::snapshot(&repo, id)?;
+        if context.json {
+            render::data(&format!("{}\n", details(&snapshot)))?;
+        } else {
+            render::data(&to_text(&snapshot))?;
+        }
+        return Ok(Exit::OK);
+    }
+    let mut all = repoguard::snapshots(&repo)?;
+    all.reverse();
+    if context.json {
+        let all: Vec<Value> = all.iter().map(brief).collect();
+        render::data(&format!("{}\n", json!({"schema": 1, "snapshots": all})))?;
+    } else if all.is_empty() {
+        context.ui.say("nothing that was undone is kept here");
+    } else {
+        render::data(&table(&all))?;
+    }
+    Ok(Exit::OK)
+}
+
+fn table(all: &[Snapshot]) -> String {
+    let mut text = format!("{:<23}  {:<27}  {:>6}  {:>10}  WHY\n", "ID", "MADE", "FILES", "SIZE");
+    for snapshot in all {
+        let why = match &snapshot.damage {
+            Some(damage) => format!("cannot be read: {}", words::line(damage)),
+            None if snapshot.finished => words::line(&snapshot.why),
+            None => format!("{} (not finished)", words::line(&snapshot.why)),
+        };
+        let (files, size) = (snapshot.files.len(), words::size(snapshot.bytes));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{:<23}  {:<27}  {files:>6}  {size:>10}  {why}", snapshot.id, made(snapshot));
+    }
+    text
+}
+
+fn made(snapshot: &Snapshot) -> String {
+    let Some(made) = snapshot.made else { return "at an unknown time".to_owned() };
+    let ago = SystemTime::now().duration_since(made).unwrap_or_default();
+    format!("{} ({} ago)", render::clock(unix_ms(made)), render::duration(ago))
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn to_text(snapshot: &Snapshot) -> String {
+    let mut text = format!("{}, made {}\n", snapshot.id, made(snapshot));
+    let mut fact = |label: &str, fact: &str| {
+        if !fact.is_empty() {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "  {label}: {}", words::line(fact));
+        }
+    };
+    let unfinished = if snapshot.finished { "" } else { " (not finished: it goes on, or was killed)" };
+    fact("why", &format!("{}{unfinished}", snapshot.why));
+    fact("command", &snapshot.command);
+    fact("worktree", &words::path(&snapshot.root));
+    let heads = [("HEAD before it", &snapshot.head_before), ("HEAD after it", &snapshot.head_after)];
+    for (label, head) in heads {
+        fact(label, &head.as_ref().map(ToString::to_string).unwrap_or_default());
+    }
+    for kept in &snapshot.files {
+        let kind = kept.kind.trim_start_matches("a ");
+        let _ = writeln!(text, "{kind:<14}  {:>10}  {}", words::size(kept.size), words::path(&kept.path));
+    }
+    for path in &snapshot.deleted {
+        let _ = writeln!(text, "{:<14}  {:>10}  {}", "deleted", "", words::path(path));
+    }
+    for other in &snapshot.others {
+        let was =
+            if other.path == Path::new("") { String::new() } else { format!(", was {}", words::path(&other.path)) };
+        let _ = writeln!(text, "{:<14}  {:>10}  {}{was}", "other", words::line(&other.label), words::path(&other.at));
+    }
+    for moved in &snapshot.references {
+        let id = |id: &Option<String>| id.as_deref().map_or_else(|| "nothing".to_owned(), words::line);
+        let _ = writeln!(
+            text,
+            "{:<14}  {:>10}  {}: from {} to {}",
+            "reference",
+            "",
+            words::line(&moved.name),
+            id(&moved.old),
+            id(&moved.new)
+        );
+    }
+    if let Some(fetch) = fetch(snapshot) {
+        let _ = writeln!(text, "the commits come back with: {fetch}");
+    }
+    text
+}
+
+/// The command that brings the commits back, as branches (and tags) below `undone/ID/`.
+fn fetch(snapshot: &Snapshot) -> Option<String> {
+    let bundle = snapshot.bundle.as_ref().filter(|bundle| !bundle.references.is_empty())?;
+    let refspecs = bundle.references.iter().map(|name| {
+        let (place, name_there) = match name.strip_prefix("refs/tags/") {
+            Some(tag) => ("tags", tag),
+            None => ("heads", name.strip_prefix("refs/heads/").or(name.strip_prefix("refs/")).unwrap_or(name)),
+        };
+        words::path(Path::new(&format!("{name}:refs/{place}/undone/{}/{name_there}", snapshot.id)))
+    });
+    let refspecs: Vec<String> = refspecs.collect();
+    Some(format!("git fetch --no-tags {} {}", words::path(&bundle.path), refspecs.join(" ")))
+}
+
+fn brief(snapshot: &Snapshot) -> Value {
+    let made = snapshot.made.and_then(|made| jiff::Timestamp::try_from(made).ok());
+    json!({
+        "id": snapshot.id,
+        "made": made.map(|made| format!("{made:.3}")),
+        "why": snapshot.why,
+        "command": snapshot.command,
+        "root": snapshot.root.to_string_lossy(),
+        "head_before": snapshot.head_before,
+        "head_after": snapshot.head_after,
+        "fence": snapshot.fence,
+        "files": snapshot.files.len(),
+        "bytes": snapshot.bytes,
+        "finished": snapshot.finished,
+        "damage": snapshot.damage,
+    })
+}
+
+fn details(snapshot: &Snapshot) -> Value {
+    let mut all = brief(snapshot);
+    all["schema"] = json!(1);
+    let files = snapshot.files.iter().map(|kept| {
+        let mut file = path(&kept.path);
+        (file["kind"], file["bytes"], file["at"]) =
+            (json!(kept.kind), json!(kept.size), json!(kept.at.to_string_lossy()));
+        file
+    });
+    all["files"] = files.collect();
+    all["deleted"] = snapshot.deleted.iter().map(|deleted| path(deleted)).collect();
+    let others = snapshot.others.iter().map(
+        |other| json!({"label": other.label, "path": other.path.to_string_lossy(), "at": other.at.to_string_lossy()}),
+    );
+    all["others"] = others.collect();
+    let references = snapshot.references.iter();
+    all["references"] =
+        references.map(|moved| json!({"name": moved.name, "old": moved.old, "new": moved.new})).collect();
+    all["bundle"] = json!(snapshot.bundle.as_ref().map(|bundle| bundle.path.to_string_lossy()));
+    all["fetch"] = json!(fetch(snapshot));
+    all
+}
+
+/// A path in a document; with `path_hex`, its bytes, where it is no text.
+pub(super) fn path(path: &Path) -> Value {
+    let mut document = json!({"path": path.to_string_lossy()});
+    if path.to_str().is_none() {
+        let hex = path.as_os_str().as_encoded_bytes().iter().fold(String::new(), |mut hex, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        document["path_hex"] = json!(hex);
+    }
+    document
+}

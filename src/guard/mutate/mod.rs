@@ -1,0 +1,258 @@
+//! How does a change land whole or not at all? read → validate → write → validate → commit, under the lock; any step that
+//! fails puts everything back.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | this one | what is asked for, and the lock around it |
+//! | `session` | the steps, in their order |
+//! | `step` | one step: a command with the lock in its hands |
+//! | `outcome` | how it ended |
+
+mod outcome;
+mod session;
+mod step;
+
+pub use outcome::{Failure, Invalid, Landed, Mutated, Rollback, Why};
+
+use std::{
+    ffi::OsString,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use self::session::Session;
+use super::{Notice, environment, hold::Hold, recovery};
+use crate::{
+    env,
+    error::{Error, Result},
+    exec::{Duty as _, Ending},
+    fs::{self, Sharing},
+    lock::{self, Acquired, LockFile, Request, Wait},
+    mutation::{Changes, Choice, Journal, readable},
+    repo::{Checkout, Config, Repo, Worktree},
+    sys::{self, Signals},
+};
+
+/// What a mutation is to be: everything but the change itself.
+#[derive(Debug, Clone)]
+pub struct Mutation {
+    /// The commit's message, a paragraph each.
+    pub message: Vec<OsString>,
+    /// Command lines for `sh -c` that find out whether the repository is fit to be changed.
+    pub checks: Vec<OsString>,
+    /// Command lines for `sh -c` that find out whether the result is right.
+    pub verifies: Vec<OsString>,
+    /// The commit that HEAD must be, by any name that git knows.
+    pub expect_head: Option<OsString>,
+    /// Git pathspecs, as seen from the current directory: nothing else may change. Empty: anything may.
+    pub paths: Vec<OsString>,
+    /// Whether the caller may have changes of its own, which stay what and where they are.
+    pub allow_dirty: bool,
+    /// Whether a commit is made that changes nothing.
+    pub allow_empty: bool,
+    /// Whether git's own `index.lock` and `HEAD.lock` are held meanwhile, so that no other git can touch either.
+    pub fence: bool,
+    /// What is to become of the validated change.
+    pub landing: Landing,
+    /// How long all of it may take; then the step that runs is told to end.
+    pub max_hold: Option<Duration>,
+    /// How long after that it is killed.
+    pub kill_after: Duration,
+}
+
+impl Default for Mutation {
+    fn default() -> Self {
+        Self {
+            message: Vec::new(),
+            checks: Vec::new(),
+            verifies: Vec::new(),
+            expect_head: None,
+            paths: Vec::new(),
+            allow_dirty: false,
+            allow_empty: false,
+            fence: false,
+            landing: Landing::Commit,
+            max_hold: None,
+            kill_after: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What becomes of a validated change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Landing {
+    /// It is committed.
+    Commit,
+    /// It is left staged.
+    Stage,
+    /// It is shown, and everything is put back.
+    Show,
+}
+
+/// The change itself.
+pub enum Write<'a> {
+    /// A command that makes it.
+    Command(Vec<OsString>),
+    /// A function that makes it, in this process; what it returns as an error fails the step.
+    Closure(&'a mut dyn FnMut() -> std::io::Result<()>),
+}
+
+impl std::fmt::Debug for Write<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Command(command) => f.debug_tuple("Command").field(command).finish(),
+            Self::Closure(_) => f.write_str("Closure"),
+        }
+    }
+}
+
+/// Makes a change that lands whole or leaves no trace, while holding a worktree alone.
+///
+/// Blocks until it has ended. Must be called while this process has only one thread, because it forks. Killed at any
+/// instant, the next caller of this, of [`super::exec()`] or of [`super::recover()`] undoes or finishes it.
+///
+/// # Errors
+/// Those of [`super::exec()`] when the lock was not acquired, [`Error::NoRepository`], [`Error::NoWorktree`],
+/// [`Error::Unfinished`]: then nothing was done. What happens later is told by [`Mutated`].
+pub fn mutate(
+    repo: &Repo,
+    config: &Config,
+    request: &Request,
+    mutation: &Mutation,
+    write: Write<'_>,
+    tell: &mut dyn FnMut(Notice<'_>),
+) -> Result<Mutated> {
+    const NEEDED_BY: &str = "`repoguard mutate`";
+    let no_repository = || Error::NoRepository { path: repo.root().to_owned(), needed_by: NEEDED_BY };
+    let worktree = repo.worktree().ok_or_else(no_repository)?;
+    let checkout = Checkout::find(repo, NEEDED_BY)?;
+    if let Some(other) = env::get("GIT_INDEX_FILE").filter(|other| !is_same(Path::new(other), &checkout.index())) {
+        return Err(Error::Config {
+            key: "GIT_INDEX_FILE".to_owned(),
+            value: other.to_string_lossy().into_owned(),
+            origin: "the environment".to_owned(),
+            expected: "the worktree's own index, or nothing",
+        });
+    }
+    // As to git, the git directory is no place to work in.
+    let here = std::env::current_dir().unwrap_or_default();
+    if here.starts_with(&checkout.git_dir) && !checkout.root.starts_with(&checkout.git_dir) {
+        return Err(Error::NoWorktree { path: checkout.git_dir, needed_by: NEEDED_BY });
+    }
+    let repo = &repo.at(&checkout.root);
+    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let limit = config.snapshot_limit()?;
+    let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
+    let begun = Instant::now();
+    let wait = &mut Wait { signals: Some(&signals), tell: &mut |waiting| tell(Notice::Waiting(waiting)) };
+    let locked = match lock::acquire(repo, request, sharing, wait)? {
+        Acquired::Held(locked) => Some(locked),
+        Acquired::Inside => None,
+    };
+    let acquired = Instant::now();
+    // From now on a signal ends a step, not this process: what was begun must be put back.
+    signals.catch(sys::FORWARDED);
+    // The hold tells what it finds, and so do we.
+    let tell = std::cell::RefCell::new(tell);
+    let say = |notice: Notice<'_>| (tell.borrow_mut())(notice);
+    let mut hold_says = |notice: Notice<'_>| say(notice);
+    let fence = locked.as_ref().map(|locked| locked.record().id);
+    let variables = locked.as_ref().map(|locked| environment(repo, locked).to_vec()).unwrap_or_default();
+    let mut hold = locked.map(|locked| {
+        say(Notice::Acquired(acquired - begun));
+        Hold::new(repo, sharing, locked, false, &mut hold_says)
+    });
+    let let_go = |hold: &mut Option<Hold<'_>>| hold.as_mut().map(Hold::let_go);
+    let lock = match enter(repo, config, &worktree, request, &signals, sharing, &say) {
+        Ok(lock) => lock,
+        Err(error) => {
+            let_go(&mut hold);
+            return Err(error);
+        }
+    };
+    if let Some(hold) = &mut hold {
+        hold.begin();
+    }
+    let mut session = Session {
+        repo,
+        worktree: &worktree,
+        checkout: &checkout,
+        command: &request.command,
+        mutation,
+        sharing,
+        limit,
+        signals: &signals,
+        hold,
+        lock,
+        acquired,
+        timeout: request.timeout,
+        fence,
+        variables,
+        steps: Vec::new(),
+        changed: Vec::new(),
+        made_by_checks: Changes::default(),
+        die_of: None,
+        say: &say,
+    };
+    let result = session.run(write);
+    let mut mutated = Mutated {
+        result,
+        changed: readable(&session.changed),
+        steps: session.steps,
+        die_of: session.die_of,
+        fence,
+        waited: acquired - begun,
+        held: Duration::ZERO,
+    };
+    let (mut hold, lock) = (session.hold, session.lock);
+    if let Some(hold) = &mut hold {
+        hold.steps.clone_from(&mutated.steps);
+        hold.write_down(Some(Ending::Exited(mutated.status())));
+    }
+    lock.unlock();
+    let_go(&mut hold);
+    mutated.held = acquired.elapsed();
+    Ok(mutated)
+}
+
+/// Takes the mutations' lock, and settles what was left unfinished. An outer hold may have let in several.
+fn enter(
+    repo: &Repo,
+    config: &Config,
+    worktree: &Worktree,
+    request: &Request,
+    signals: &Signals,
+    sharing: Sharing,
+    say: &dyn Fn(Notice<'_>),
+) -> Result<LockFile> {
+    const LOOK: Duration = Duration::from_millis(20);
+    let begun = Instant::now();
+    let what = || format!("a mutation of `{}`", repo.root().display());
+    loop {
+        if let Some(signal) = signals.interrupt() {
+            return Err(Error::Interrupted { what: what(), signal });
+        }
+        if let Some(lock) = recovery::try_lock(repo, worktree, sharing)? {
+            if recovery::is_in_the_way(repo, worktree) {
+                lock.unlock();
+                let tell = &mut |notice: Notice<'_>| say(notice);
+                recovery::settle(repo, config, worktree, Choice::AsPredicted, sharing, tell)?;
+                continue;
+            }
+            return Ok(lock);
+        }
+        let outer = repo.mutation_dir(worktree).and_then(|directory| Journal::read(&directory));
+        if outer.is_some_and(|(plan, _)| sys::ancestors().any(|pid| pid == plan.pid)) {
+            let why = "a mutation cannot run inside of another one: neither could tell what it changed itself";
+            return Err(Error::NeverGranted { what: what(), held: "the same".to_owned(), why });
+        }
+        let waited = begun.elapsed();
+        if request.timeout.is_some_and(|timeout| waited >= timeout) {
+            return Err(Error::Busy { what: what(), holders: Vec::new(), ahead: Vec::new(), waited });
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+fn is_same(one: &Path, other: &Path) -> bool {
+    fs::identity(one).is_some() && fs::identity(one) == fs::identity(other)
+}

@@ -1,0 +1,216 @@
+//! How did a mutation end? What landed, or which step failed, why, and what came of putting everything back.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::{
+    error::{Error, Result, listed},
+    exec::Ending,
+    mutation::{self, Unlike, readable},
+    repo::Head,
+    store::audit::StepTime,
+};
+
+/// How a mutation ended.
+#[derive(Debug)]
+pub struct Mutated {
+    /// What came of it.
+    pub result: Landed,
+    /// The paths that changed, from the top of the worktree; of a failed mutation those that were to change, where that
+    /// was known.
+    pub changed: Vec<PathBuf>,
+    /// The steps, with their times.
+    pub steps: Vec<StepTime>,
+    /// A signal that both the step and this process got and that the step died of: whoever called this process should see
+    /// it die of the same.
+    pub die_of: Option<i32>,
+    /// Fencing number of the hold; `None` inside another one.
+    pub fence: Option<u64>,
+    /// How long it waited for the lock.
+    pub waited: Duration,
+    /// How long it was held.
+    pub held: Duration,
+}
+
+/// What came of a mutation.
+#[derive(Debug)]
+pub enum Landed {
+    /// It is committed: the commit's id, read back.
+    Committed(String),
+    /// It is staged.
+    Staged,
+    /// It was shown, and everything was put back.
+    Shown,
+    /// There was nothing to commit.
+    Unchanged,
+    /// It failed, and what it did is undone.
+    Failed(Box<Failure>),
+}
+
+/// Why a mutation failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// The step: `read`, `check`, `command`, `verify`, `commit`.
+    pub step: &'static str,
+    /// What was run, where something was.
+    pub command: Option<String>,
+    /// Why.
+    pub why: Why,
+    /// What came of putting everything back; `None` where nothing had changed yet.
+    pub rollback: Option<Result<Rollback>>,
+}
+
+/// Why a step failed.
+#[derive(Debug)]
+pub enum Why {
+    /// What was run ended so.
+    Ended(Ending),
+    /// This signal asked for an end.
+    Interrupted(i32),
+    /// The state is not what it was, or not what it should be.
+    Invalid(Box<Invalid>),
+    /// Something else went wrong.
+    Trouble(Error),
+}
+
+/// What is not as it should be.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Invalid {
+    /// These have changes that are not committed.
+    Dirty(Vec<PathBuf>),
+    /// Git is in the middle of this.
+    Operation(&'static str),
+    /// HEAD is not the commit that was expected, by this name.
+    UnexpectedHead(String, Head),
+    /// The command changed what held the caller's own content that no commit has.
+    Own(Vec<PathBuf>),
+    /// The command changed submodules, or other repositories in the worktree.
+    Repositories(Vec<PathBuf>),
+    /// The command made something that is neither a file nor a link.
+    Special(Vec<PathBuf>),
+    /// The command wrote files that are not in the sparse checkout.
+    Sparse(Vec<PathBuf>),
+    /// The command left conflicts.
+    Conflicts(Vec<PathBuf>),
+    /// The command changed more than it may.
+    Outside(Vec<PathBuf>),
+    /// The command has moved HEAD.
+    CommandMovedHead(Head, Head),
+    /// Somebody else has moved HEAD meanwhile.
+    HeadMoved(Head, Head),
+    /// A check changed files: it is to look only.
+    CheckChanged(Vec<PathBuf>),
+    /// Files were changed while the result was verified.
+    VerifyChanged(Vec<PathBuf>),
+    /// The commit holds something else than was validated.
+    Unlike(String),
+}
+
+impl std::fmt::Display for Invalid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Dirty(paths) => write!(f, "not clean: {}", listed(paths)),
+            Self::Operation(name) => write!(f, "a {name} is in progress"),
+            Self::UnexpectedHead(expected, head) => write!(f, "HEAD is {head}, not `{expected}`"),
+            Self::Own(paths) => {
+                write!(f, "the command changed what held your own changes, which no commit has: {}", listed(paths))
+            }
+            Self::Repositories(paths) => write!(f, "other repositories were changed: {}", listed(paths)),
+            Self::Special(paths) => write!(f, "neither files nor links: {}", listed(paths)),
+            Self::Sparse(paths) => write!(f, "outside of the sparse checkout: {}", listed(paths)),
+            Self::Conflicts(paths) => write!(f, "in conflict: {}", listed(paths)),
+            Self::Outside(paths) => write!(f, "changed, but not among the paths that may: {}", listed(paths)),
+            Self::CommandMovedHead(from, to) => write!(f, "the command moved HEAD from {from} to {to}"),
+            Self::HeadMoved(from, to) => write!(f, "somebody else moved HEAD from {from} to {to}"),
+            Self::CheckChanged(paths) => write!(f, "a check is to look only, but these changed: {}", listed(paths)),
+            Self::VerifyChanged(paths) => write!(f, "changed while it was verified: {}", listed(paths)),
+            Self::Unlike(what) => f.write_str(what),
+        }
+    }
+}
+
+impl Invalid {
+    /// A command to paste, or a way out in a few words.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Dirty(_) => {
+                "commit or stash them, or keep them out of it with `--allow-dirty`; `git status` shows them"
+            }
+            Self::Operation(_) => "`git status` tells how to finish or abort it",
+            Self::UnexpectedHead(..) | Self::HeadMoved(..) => "read the repository again, then do it again",
+            Self::Own(_) => "commit or stash them first",
+            Self::CommandMovedHead(..) => "let the command change files only: repoguard commits them",
+            Self::Repositories(_) => "commit in there first, then change the reference to it without repoguard",
+            _ => return None,
+        })
+    }
+}
+
+impl Landed {
+    pub(super) fn failed(failure: Failure) -> Self {
+        Self::Failed(Box::new(failure))
+    }
+}
+
+impl From<Invalid> for Why {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid(Box::new(invalid))
+    }
+}
+
+impl From<Unlike> for Why {
+    fn from(unlike: Unlike) -> Self {
+        Self::from(match unlike {
+            Unlike::Own(paths) => Invalid::Own(readable(&paths)),
+            Unlike::Repositories(paths) => Invalid::Repositories(readable(&paths)),
+            Unlike::Special(paths) => Invalid::Special(readable(&paths)),
+            Unlike::Sparse(paths) => Invalid::Sparse(readable(&paths)),
+            Unlike::Conflicts(paths) => Invalid::Conflicts(readable(&paths)),
+            Unlike::Outside(paths) => Invalid::Outside(readable(&paths)),
+            Unlike::Trouble(error) => return Self::Trouble(error),
+        })
+    }
+}
+
+/// What came of putting everything back.
+#[derive(Debug)]
+pub struct Rollback {
+    /// The snapshot that keeps what was undone, for [`crate::restore`].
+    pub kept: Option<String>,
+    /// Files that were left as they are: somebody else's by now, or without bytes to put back.
+    pub left: Vec<PathBuf>,
+    /// References that somebody else has moved meanwhile.
+    pub references_left: Vec<String>,
+    /// HEAD before, and as somebody else has moved it: left there.
+    pub foreign_head: Option<(Head, Head)>,
+}
+
+impl Mutated {
+    /// The exit status that stands for it.
+    #[must_use]
+    pub fn status(&self) -> i32 {
+        let Landed::Failed(failure) = &self.result else { return 0 };
+        if matches!(failure.rollback, Some(Err(_))) {
+            return 125;
+        }
+        match &failure.why {
+            Why::Ended(Ending::Exited(0)) | Why::Invalid(_) | Why::Trouble(Error::ChangedMeanwhile { .. }) => 65,
+            Why::Ended(ending) => ending.status(),
+            Why::Interrupted(signal) | Why::Trouble(Error::Interrupted { signal, .. }) => 128 + signal,
+            Why::Trouble(Error::Busy { .. } | Error::GitBusy { .. }) => 75,
+            Why::Trouble(_) => 125,
+        }
+    }
+}
+
+impl Rollback {
+    pub(in crate::guard) fn new(undone: mutation::Undone) -> Self {
+        Self {
+            kept: undone.kept,
+            left: readable(&undone.left),
+            references_left: undone.references_left,
+            foreign_head: undone.foreign_head,
+        }
+    }
+}

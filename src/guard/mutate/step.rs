@@ -1,0 +1,127 @@
+//! How does one step run? As under `exec`, with the lock in its hands, but the hold goes on after it.
+
+use std::{ffi::OsString, path::Path, time::Instant};
+
+use super::{
+    super::hold::Hold,
+    outcome::Why,
+    session::{Attempt, Failed, Kept, Session},
+};
+use crate::{
+    env,
+    error::Error,
+    exec::{self, Duty, Ending, Run, Surroundings, Task},
+    holder,
+    lock::LockFile,
+};
+
+impl Session<'_> {
+    pub(super) fn shell(&mut self, step: &'static str, line: &OsString, kept: &Kept) -> Attempt<()> {
+        self.step(step, vec!["sh".into(), "-c".into(), line.clone()], kept, None)
+    }
+
+    /// Runs a command, with the lock in its hands as well; `index` where it is not to work on the user's.
+    pub(super) fn step(
+        &mut self,
+        step: &'static str,
+        command: Vec<OsString>,
+        kept: &Kept,
+        index: Option<&Path>,
+    ) -> Attempt<()> {
+        self.not_interrupted(step)?;
+        let begun = Instant::now();
+        let text = holder::readable_command(&command);
+        if self.left().is_some_and(|left| left.is_zero()) {
+            // Not even begun.
+            return Err(Box::new(Failed { step, command: Some(text), why: Why::Ended(Ending::Overtime) }));
+        }
+        let mut variables = self.variables.clone();
+        variables.push((env::GIT_TRACE, kept.before.trace().into()));
+        variables.push((env::GIT_TRACE_REFS, kept.before.reference_trace().into()));
+        let fenced = kept.fence.is_some().then(|| self.worked_on(kept));
+        if let Some(index) = index.map(Path::to_owned).or(fenced) {
+            variables.push(("GIT_INDEX_FILE", index.into()));
+        }
+        if index.is_some() && env::get("GIT_DIR").is_some() {
+            variables.push(("GIT_DIR", self.checkout.git_dir.clone().into()));
+            variables.push(("GIT_WORK_TREE", self.checkout.root.clone().into()));
+        }
+        let task = Task { command, max_hold: self.left(), kill_after: self.mutation.kill_after };
+        let surroundings = Surroundings { environment: &variables, prints_messages: index.is_some() };
+        let mut duty = Stepping { hold: self.hold.as_mut(), lock: &self.lock, alone: false };
+        let Run { ending, die_of, interrupted } = exec::run(&task, surroundings, self.signals, &mut duty);
+        self.note(step, begun, ending.status());
+        let why = match (ending, interrupted) {
+            // It is there, whoever wanted to stop it.
+            (Ending::Exited(0), _) if step == "commit" => return Ok(()),
+            (Ending::Exited(0), Some(signal)) => Why::Interrupted(signal),
+            (Ending::Exited(0), None) => return Ok(()),
+            _ => {
+                self.die_of = die_of;
+                Why::Ended(ending)
+            }
+        };
+        Err(Box::new(Failed { step, command: Some(text), why }))
+    }
+
+    pub(super) fn call(&mut self, closure: &mut dyn FnMut() -> std::io::Result<()>) -> Attempt<()> {
+        const STEP: &str = "command";
+        self.not_interrupted(STEP)?;
+        let begun = Instant::now();
+        let result = closure();
+        self.note(STEP, begun, i32::from(result.is_err()));
+        let failed = |source| Error::Io { action: "write to", path: self.checkout.root.clone(), source };
+        result.map_err(|error| Failed::new(STEP, Why::Trouble(failed(error))))?;
+        self.not_interrupted(STEP)
+    }
+
+    pub(super) fn not_interrupted(&self, step: &'static str) -> Attempt<()> {
+        match self.signals.interrupt() {
+            Some(signal) => Err(Failed::new(step, Why::Interrupted(signal))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is done around one of several commands: the hold goes on after it, unless this process was killed.
+struct Stepping<'s, 'h> {
+    hold: Option<&'s mut Hold<'h>>,
+    lock: &'s LockFile,
+    /// This is the keeper, and the wrapper is no more.
+    alone: bool,
+}
+
+impl Duty for Stepping<'_, '_> {
+    fn files(&self) -> Vec<&std::fs::File> {
+        let held = self.hold.as_ref().map_or_else(Vec::new, |hold| hold.files());
+        held.into_iter().chain([self.lock.file()]).collect()
+    }
+
+    fn begin(&mut self) {}
+
+    fn replace(&mut self) {
+        self.alone = true;
+        if let Some(hold) = &mut self.hold {
+            hold.replace();
+        }
+    }
+
+    fn write_down(&mut self, ending: Option<Ending>) -> Ending {
+        if self.alone
+            && let Some(hold) = &mut self.hold
+        {
+            hold.write_down(None);
+        }
+        ending.unwrap_or(Ending::Failed)
+    }
+
+    fn let_go(&mut self) {
+        if !self.alone {
+            return;
+        }
+        self.lock.unlock();
+        if let Some(hold) = &mut self.hold {
+            hold.let_go();
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What of a mutation that was killed? Shown, undone or finished on demand.
+
+use super::{Notice, mutate::Rollback, recovery};
+use crate::{
+    error::{Error, Result},
+    exec::Duty as _,
+    fs::Sharing,
+    lock::Request,
+    mutation::{self, Settled, Unfinished},
+    repo::{Config, Repo},
+};
+
+pub use crate::mutation::Choice;
+
+/// What came of a mutation that was killed.
+#[derive(Debug)]
+pub enum Recovered {
+    /// Nothing had changed.
+    Forgotten,
+    /// It was undone.
+    Undone(Rollback),
+    /// It was finished: the commit, where one was made.
+    Finished(Option<String>),
+}
+
+impl Recovered {
+    pub(super) fn new(settled: Settled) -> Self {
+        match settled {
+            Settled::Forgotten => Self::Forgotten,
+            Settled::Undone(undone) => Self::Undone(Rollback::new(undone)),
+            Settled::Finished(commit) => Self::Finished(commit),
+        }
+    }
+}
+
+/// Looks for a mutation of this worktree that was not finished. Takes no lock, changes nothing; one that still runs is
+/// found as well.
+///
+/// # Errors
+/// [`Error::BrokenRepository`] when what is left of it cannot be read.
+pub fn unfinished(repo: &Repo) -> Result<Option<Unfinished>> {
+    let Some(worktree) = repo.worktree().filter(|worktree| recovery::is_in_the_way(repo, worktree)) else {
+        return Ok(None);
+    };
+    mutation::inspect(&recovery::of_worktree(repo, &worktree)?, &worktree)
+}
+
+/// Undoes or finishes a mutation of this worktree that was killed; blocks for the lock as the request says. `None` where
+/// there is none.
+///
+/// # Errors
+/// Those of [`super::exec()`] when the lock was not acquired; [`Error::Unfinished`] where somebody has worked here since, and
+/// `choice` leaves it to what the journal predicts; what keeps it from being put back.
+pub fn recover(
+    repo: &Repo,
+    config: &Config,
+    request: &Request,
+    choice: Choice,
+    tell: &mut dyn FnMut(Notice<'_>),
+) -> Result<Option<Recovered>> {
+    let no_repository = || Error::NoRepository { path: repo.root().to_owned(), needed_by: "`repoguard recover`" };
+    let worktree = repo.worktree().ok_or_else(no_repository)?;
+    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let lock = super::take(repo, request, sharing, tell)?;
+    let settled = recovery::settle(repo, config, &worktree, choice, sharing, &mut |_| {});
+    if let Some(lock) = lock {
+        // As after any hold: what was moved here was moved under the guard.
+        let mut hold = super::Hold::new(repo, sharing, lock, settled.is_ok(), tell);
+        hold.begin();
+        hold.write_down(None);
+        hold.let_go();
+    }
+    settled
+}

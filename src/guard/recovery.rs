@@ -1,0 +1,137 @@
+//! Who comes after a mutation that was killed? Whoever asks next settles it before anybody is let in.
+
+use std::time::Duration;
+
+use super::{Notice, Recovered};
+use crate::{
+    error::{Error, Result},
+    fs::Sharing,
+    holder::Mode,
+    lock::{self, Acquired, Held, LockFile, Request, Scope, Wait},
+    mutation::{self, Choice, Journal},
+    repo::{Checkout, Config, Repo, Worktree},
+};
+
+/// Tells whether there is a mutation that has not come to its end: one that runs, or one that was killed.
+pub(super) fn is_in_the_way(repo: &Repo, worktree: &Worktree) -> bool {
+    repo.mutation_dir(worktree).is_some_and(|directory| Journal::path(&directory).exists())
+}
+
+/// The lock of those who run or settle a mutation of a worktree; `None` where somebody else has it.
+pub(super) fn try_lock(repo: &Repo, worktree: &Worktree, sharing: Sharing) -> Result<Option<LockFile>> {
+    let Some(path) = repo.mutation_lock(worktree) else { return Ok(None) };
+    let read_only = || Error::io("write", &path)(std::io::ErrorKind::ReadOnlyFilesystem.into());
+    let lock = LockFile::open(&path, sharing)?.ok_or_else(read_only)?;
+    let locked = lock.try_lock(Mode::Exclusive).map_err(|source| Error::NoLocks { path, source: Some(source) })?;
+    Ok(locked.then_some(lock))
+}
+
+/// Settles what is in the way of a request that covers no worktree alone: takes the worktree for that first. Who holds it,
+/// if somebody does, has settled it already.
+pub(super) fn before_acquire(
+    repo: &Repo,
+    config: &Config,
+    request: &Request,
+    sharing: Sharing,
+    tell: &mut dyn FnMut(Notice<'_>),
+) -> Result<()> {
+    if !repo.worktree().is_some_and(|worktree| is_in_the_way(repo, &worktree)) {
+        return Ok(());
+    }
+    let alone = request.mode == Mode::Exclusive && (request.scope.is_some() || request.names.is_empty());
+    if alone {
+        return Ok(());
+    }
+    let whole = Request {
+        scope: Some(Scope::Worktree),
+        names: Vec::new(),
+        mode: Mode::Exclusive,
+        timeout: Some(Duration::ZERO),
+        command: request.command.clone(),
+        ..Request::default()
+    };
+    match lock::acquire(repo, &whole, sharing, &mut Wait { signals: None, tell: &mut |_| {} }) {
+        Ok(Acquired::Held(held)) => {
+            in_hold(repo, config, &held, sharing, tell)?;
+            held.unlock();
+            Ok(())
+        }
+        Ok(Acquired::Inside) | Err(Error::Busy { .. } | Error::Deadlock { .. } | Error::NeverGranted { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Settles what is in the way inside of a hold around us, which the earlier one was inside of as well: where it still runs,
+/// it has the mutations' lock.
+pub(super) fn inside(
+    repo: &Repo,
+    config: &Config,
+    request: &Request,
+    sharing: Sharing,
+    tell: &mut dyn FnMut(Notice<'_>),
+) -> Result<()> {
+    let worktree = repo.worktree().filter(|worktree| is_in_the_way(repo, worktree));
+    let Some(worktree) = worktree.filter(|_| request.mode == Mode::Exclusive) else { return Ok(()) };
+    let Some(lock) = try_lock(repo, &worktree, sharing)? else { return Ok(()) };
+    lock.unlock();
+    match settle(repo, config, &worktree, Choice::AsPredicted, sharing, tell) {
+        Err(Error::Busy { .. }) => Ok(()),
+        settled => settled.map(drop),
+    }
+}
+
+/// Settles what is in the way in all worktrees that a hold covers alone. Where that fails, the hold is let go.
+pub(super) fn in_hold(
+    repo: &Repo,
+    config: &Config,
+    held: &Held,
+    sharing: Sharing,
+    tell: &mut dyn FnMut(Notice<'_>),
+) -> Result<()> {
+    if held.record().mode != Some(Mode::Exclusive) {
+        return Ok(());
+    }
+    let unsettled = held.worktrees.iter().filter(|worktree| is_in_the_way(repo, worktree));
+    let mut settle = unsettled.map(|worktree| settle(repo, config, worktree, Choice::AsPredicted, sharing, tell));
+    settle.try_for_each(|settled| settled.map(drop)).inspect_err(|_| held.unlock())
+}
+
+/// Settles a mutation, if one is in the way; the caller holds the worktree alone.
+pub(super) fn settle(
+    repo: &Repo,
+    config: &Config,
+    worktree: &Worktree,
+    choice: Choice,
+    sharing: Sharing,
+    tell: &mut dyn FnMut(Notice<'_>),
+) -> Result<Option<Recovered>> {
+    let repo = &of_worktree(repo, worktree)?;
+    let Some(lock) = try_lock(repo, worktree, sharing)? else {
+        let what = format!("a mutation of `{}`", repo.root().display());
+        return Err(Error::Busy { what, holders: Vec::new(), ahead: Vec::new(), waited: Duration::ZERO });
+    };
+    let settled = (|| {
+        // One that cannot be read can still be forgotten.
+        let unfinished = mutation::inspect(repo, worktree);
+        let settled = mutation::settle(repo, worktree, choice, sharing, config.snapshot_limit()?)?;
+        let recovered = settled.map(Recovered::new);
+        if let (Some(recovered), Ok(Some(unfinished))) = (&recovered, &unfinished) {
+            tell(Notice::Recovered(unfinished, recovered));
+        }
+        Ok(recovered)
+    })();
+    lock.unlock();
+    settled
+}
+
+/// The repository as seen from one of its worktrees.
+pub(super) fn of_worktree(repo: &Repo, worktree: &Worktree) -> Result<Repo> {
+    let own = repo.worktree().is_some_and(|own| own == *worktree);
+    let seen = if own { repo.clone() } else { repo.seen_from(&worktree.git_dir) };
+    let root = match Checkout::find(&seen, "recovery") {
+        Ok(checkout) => checkout.root,
+        Err(error) if own => return Err(error),
+        Err(_) => return Ok(seen),
+    };
+    Ok(seen.at(&root))
+}

@@ -1,0 +1,227 @@
+//! How is brought back what was undone? Into the worktree that asks, file by file, each in one step; what stands in its
+//! place is kept first.
+//!
+//! # Invariants
+//! Nothing is written outside of the worktree or into a `.git`, whatever a snapshot says. Nothing is lost: what differs
+//! and is replaced goes into a new snapshot before.
+//!
+//! # Limitations
+//! Who turns a directory into a link in the instant between look and write, without asking for the lock, can lead a file
+//! elsewhere. Sockets and devices are not brought back, hard links come back as files of their own.
+
+mod place;
+mod plan;
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
+
+use self::{place::Place, plan::Plan};
+use super::{Notice, hold::Hold, recovery, take};
+use crate::{
+    error::{Error, Result},
+    exec::{Duty as _, Ending},
+    fs::{self, Sharing},
+    holder::Mode,
+    lock::{Request, Scope},
+    repo::{Config, Repo},
+    store::{
+        kept::{Header, Keeping},
+        snapshots::{self, Kept},
+    },
+    sys,
+};
+
+/// So many files are written to disk one by one; more of them all at once.
+const MOST_SYNCS: usize = 32;
+
+/// What a [`restore`] did, or would do. All paths are relative to the top of the worktree.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Restored {
+    /// Id of the snapshot.
+    pub id: String,
+    /// What was brought back.
+    pub restored: Vec<PathBuf>,
+    /// What was there already, as it is kept.
+    pub unchanged: Vec<PathBuf>,
+    /// Of what was brought back, or stood in its way: what was there before, and is kept now.
+    pub replaced: Vec<PathBuf>,
+    /// What was not brought back, and why.
+    pub failed: Vec<(PathBuf, Error)>,
+    /// Files whose deletion was undone; that is not done again.
+    pub deleted: Vec<PathBuf>,
+    /// Id of the snapshot that keeps what was replaced.
+    pub kept: Option<String>,
+}
+
+/// Brings files of a snapshot back into this worktree, under its exclusive lock; blocks as the request says.
+///
+/// `id` may be the beginning of one. `paths` are seen from the current directory; a directory means all that is below it,
+/// none at all means everything.
+///
+/// # Errors
+/// [`Error::NoSnapshot`], [`Error::AmbiguousSnapshot`], [`Error::DamagedSnapshot`], [`Error::NotKept`],
+/// [`Error::NoWorktree`]; those of [`super::exec()`] for the lock. Then nothing was changed. What goes wrong with one
+/// file is told in [`Restored::failed`].
+pub fn restore(
+    repo: &Repo,
+    config: &Config,
+    request: &Request,
+    id: &str,
+    paths: &[PathBuf],
+    tell: &mut dyn FnMut(Notice<'_>),
+) -> Result<Restored> {
+    let limit = config.snapshot_limit()?;
+    // Who asks for what is not there need not wait.
+    let id = &Plan::new(repo, id, paths)?.snapshot.id;
+    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let request = Request { scope: Some(Scope::Worktree), mode: Mode::Exclusive, ..request.clone() };
+    let Some(held) = take(repo, &request, sharing, tell)? else {
+        return Work::new(repo, sharing, &request, None).run(&Plan::new(repo, id, paths)?, limit);
+    };
+    if let Err(error) = recovery::in_hold(repo, config, &held, sharing, tell) {
+        held.unlock();
+        return Err(error);
+    }
+    let work = Work::new(repo, sharing, &request, Some(held.record().id));
+    let mut duty = Hold::new(repo, sharing, held, false, tell);
+    duty.begin();
+    let restored = Plan::new(repo, id, paths).and_then(|plan| work.run(&plan, limit));
+    let is_whole = restored.as_ref().is_ok_and(|restored| restored.failed.is_empty());
+    duty.write_down(Some(Ending::Exited(i32::from(!is_whole))));
+    duty.let_go();
+    restored
+}
+
+/// Tells what [`restore`] would do now. Takes no lock, changes nothing.
+///
+/// # Errors
+/// As [`restore`], but those for the lock.
+pub fn would_restore(repo: &Repo, id: &str, paths: &[PathBuf]) -> Result<Restored> {
+    let plan = Plan::new(repo, id, paths)?;
+    let mut done = plan.begin();
+    for kept in &plan.files {
+        match Place::look(repo.root(), kept)? {
+            Place::Same => done.unchanged.push(kept.path.clone()),
+            place => {
+                done.replaced.extend(place.in_it());
+                done.restored.push(kept.path.clone());
+            }
+        }
+    }
+    done.replaced.dedup();
+    Ok(done)
+}
+
+/// A restore that is going on.
+struct Work<'a> {
+    repo: &'a Repo,
+    sharing: Sharing,
+    header: Header,
+    /// What is replaced; begun with the first.
+    keeping: Option<Keeping>,
+    done: Restored,
+}
+
+impl<'a> Work<'a> {
+    fn new(repo: &'a Repo, sharing: Sharing, request: &Request, fence: Option<u64>) -> Self {
+        let now = repo.worktree().and_then(|worktree| repo.head(&worktree));
+        let (why, command) = (format!("replaced by {}", request.command), request.command.clone());
+        let header = Header { why, command, head_before: now.clone(), head_after: now, fence };
+        Self { repo, sharing, header, keeping: None, done: Restored::default() }
+    }
+
+    fn run(mut self, plan: &Plan, limit: u64) -> Result<Restored> {
+        self.done = plan.begin();
+        let gone = || Error::NoSnapshot { id: plan.snapshot.id.clone() };
+        let _held = snapshots::hold(&plan.snapshot).ok_or_else(gone)?;
+        let mut free = Vec::new();
+        for kept in &plan.files {
+            match self.make_room(kept) {
+                Ok(Place::Same) => self.done.unchanged.push(kept.path.clone()),
+                Ok(_) => free.push(kept),
+                Err(error) => self.done.failed.push((kept.path.clone(), error)),
+            }
+        }
+        // What is replaced must be on disk before what replaces it.
+        self.keeping.as_mut().map_or(Ok(()), Keeping::sync)?;
+        let many = free.len() > MOST_SYNCS;
+        for kept in free {
+            match self.put(kept, many) {
+                Ok(()) => self.done.restored.push(kept.path.clone()),
+                Err(error) => self.done.failed.push((kept.path.clone(), error)),
+            }
+        }
+        if many {
+            fs::sync_all(self.repo.root())?;
+        }
+        self.done.kept = self.keeping.map_or(Ok(None), |keeping| keeping.finish(limit))?;
+        Ok(self.done)
+    }
+
+    /// Keeps what stands where a file is to go, and moves it away where that file cannot replace it in one step.
+    fn make_room(&mut self, kept: &Kept) -> Result<Place> {
+        let wanted = fs::metadata(&kept.at)?;
+        if !(wanted.is_file() || wanted.is_symlink() || wanted.is_dir() || sys::is_fifo(&wanted)) {
+            return Err(Error::UnsafePath { path: kept.path.clone(), why: "it is a socket or a device" });
+        }
+        let place = Place::look(self.repo.root(), kept)?;
+        match &place {
+            Place::Same | Place::Free => return Ok(place),
+            Place::File(path) => self.keeping()?.copy(&sys::bytes(path.as_os_str()))?,
+            Place::Other(path) if place::holds_repository(&self.repo.root().join(path)) => {
+                return Err(Error::UnsafePath { path: kept.path.clone(), why: "a repository is in its place" });
+            }
+            Place::Other(path) => self.keeping()?.take(&sys::bytes(path.as_os_str()))?,
+        }
+        self.done.replaced.extend(place.in_it());
+        Ok(Place::Free)
+    }
+
+    /// Puts a copy where nothing is, or a file or link that it replaces in one step.
+    fn put(&self, kept: &Kept, many: bool) -> Result<()> {
+        self.make_directories(kept)?;
+        let target = &self.repo.root().join(&kept.path);
+        let wanted = fs::metadata(&kept.at)?;
+        let mode = sys::mode(&wanted);
+        // Root gives back what was somebody's.
+        let owner = (sys::effective_user() == 0).then(|| sys::owner(&wanted));
+        match () {
+            () if wanted.is_symlink() => fs::put_link(target, &fs::read_link(&kept.at)?, owner),
+            () if wanted.is_dir() => fs::make_directories(target, Some(mode)),
+            () if sys::is_fifo(&wanted) => fs::put_fifo(target, mode, owner),
+            () => {
+                let mut source = fs::read_file(&kept.at)?;
+                let copy = |file: &mut File| io::copy(&mut source, file).map(drop);
+                if many {
+                    fs::put_file_of_many(target, mode, owner, copy)
+                } else {
+                    fs::put_file(target, mode, owner, copy)
+                }
+            }
+        }
+    }
+
+    fn keeping(&mut self) -> Result<&mut Keeping> {
+        let keeping = match self.keeping.take() {
+            Some(keeping) => keeping,
+            None => Keeping::begin(self.repo, self.header.clone(), self.sharing)?,
+        };
+        Ok(self.keeping.insert(keeping))
+    }
+
+    /// Makes the directories above a file that are missing, as they were.
+    fn make_directories(&self, kept: &Kept) -> Result<()> {
+        let mut above: Vec<&Path> = kept.path.ancestors().skip(1).collect();
+        above.reverse();
+        // The first is the top of the worktree itself.
+        let bits = [None].into_iter().chain(kept.above.iter().copied());
+        above
+            .into_iter()
+            .zip(bits)
+            .try_for_each(|(path, bits)| fs::make_directories(&self.repo.root().join(path), bits))
+    }
+}

@@ -1,0 +1,301 @@
+//! What differs now from how it was? Tracked files by their stat data, new ones by git's own listing.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{Read as _, Write};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    before::{Before, Content, DIRECTORY, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SUBMODULE, Stamp, is_same},
+    escaped, walk,
+};
+use crate::{
+    error::{Error, Result},
+    fs,
+    repo::{Blobs, Untracked, hex, path_of},
+    sys::{Below, Found},
+};
+
+/// A file, or what should be one, that was touched since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Touched {
+    #[serde(with = "escaped")]
+    pub(crate) path: Vec<u8>,
+    /// How it is now; `None` where nothing is.
+    pub(crate) now: Option<Stamp>,
+    /// It was not there before, and git does not ignore it; `path/` is a directory.
+    pub(crate) new: bool,
+}
+
+/// All that was touched.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Changes {
+    pub(crate) touched: Vec<Touched>,
+}
+
+impl Changes {
+    /// Looks at all files that were there before, and lists the new ones by the ignore rules as they are now.
+    pub(crate) fn look(before: &Before) -> Result<Self> {
+        let kept = before.index();
+        let (untracked, touched) = std::thread::scope(|scope| {
+            let untracked = scope.spawn(|| before.checkout.untracked(&kept));
+            let touched = Walk::new(before).and_then(Walk::run);
+            (untracked.join(), touched)
+        });
+        let untracked = untracked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let mut touched = touched?;
+        let mut below = below(before)?;
+        let Untracked { files, directories, repositories } = untracked;
+        let slashed = directories.into_iter().chain(repositories).map(|path| [&path, &b"/"[..]].concat());
+        for path in files.into_iter().chain(slashed) {
+            let bare = path.strip_suffix(b"/").unwrap_or(&path);
+            if before.item(bare).is_some() {
+                continue;
+            }
+            let now = look(&mut below, before, bare)?.map(|found| Stamp::of(&found));
+            touched.push(Touched { path, now, new: true });
+        }
+        Ok(Self { touched })
+    }
+
+    /// These without those new files that were there at an earlier look, and are as they were then.
+    pub(crate) fn without_new(mut self, earlier: &Self) -> Self {
+        let then: HashMap<&[u8], &Touched> =
+            earlier.touched.iter().filter(|then| then.new).map(|then| (then.path.as_slice(), then)).collect();
+        self.touched.retain(|now| then.get(now.path.as_slice()).is_none_or(|then| *then != now));
+        self
+    }
+
+    /// Those of before that differ in more than their stat data.
+    pub(crate) fn really(&self, before: &Before) -> Result<Vec<Vec<u8>>> {
+        let touched: Vec<&Touched> = self.touched.iter().filter(|touched| !touched.new).collect();
+        let paths: Vec<&[u8]> = touched.iter().map(|touched| touched.path.as_slice()).collect();
+        let mut blobs = before.checkout.blobs()?;
+        let mut differ = Vec::new();
+        for (touched, was) in touched.iter().zip(before.were(&paths)?) {
+            let same = was.map_or(Ok(false), |was| before.is_as_it_was(touched, &was, &mut blobs))?;
+            if !same {
+                differ.push(touched.path.clone());
+            }
+        }
+        Ok(differ)
+    }
+
+    /// Those that an earlier look did not find, or found otherwise. New files that were not there then are no matter: they
+    /// are not committed, and left where they are.
+    pub(crate) fn beyond(&self, earlier: &Self, before: &Before) -> Result<Vec<Vec<u8>>> {
+        let known: HashMap<&[u8], &Touched> =
+            earlier.touched.iter().map(|touched| (touched.path.as_slice(), touched)).collect();
+        let is_file = |touched: &Touched| !touched.path.ends_with(b"/");
+        let other = self.touched.iter().filter(|touched| {
+            let then = known.get(touched.path.as_slice());
+            then.map_or(!touched.new, |then| then.now != touched.now)
+        });
+        let found = Self { touched: other.cloned().collect() };
+        let mut altered: Vec<Vec<u8>> = Vec::new();
+        for touched in found.touched.iter().filter(|touched| is_file(touched)) {
+            // What the earlier look found touched differs from that; what it did not, from how it was before.
+            let one = Self { touched: vec![touched.clone()] };
+            if known.contains_key(touched.path.as_slice()) || !one.really(before)?.is_empty() {
+                altered.push(touched.path.clone());
+            }
+        }
+        let now: HashSet<&[u8]> = self.touched.iter().map(|touched| touched.path.as_slice()).collect();
+        let gone = earlier.touched.iter().filter(|touched| is_file(touched) && !now.contains(touched.path.as_slice()));
+        altered.extend(gone.map(|touched| touched.path.clone()));
+        Ok(altered)
+    }
+
+    /// Those that are no file of before.
+    pub(crate) fn new_paths(&self) -> impl Iterator<Item = &[u8]> {
+        self.touched.iter().filter(|touched| touched.new).map(|touched| touched.path.as_slice())
+    }
+}
+
+fn below(before: &Before) -> Result<Below> {
+    Below::open(&before.checkout.root).map_err(Error::io("read", &before.checkout.root))
+}
+
+fn look(below: &mut Below, before: &Before, path: &[u8]) -> Result<Option<Found>> {
+    below.look(path).map_err(Error::io("read", before.checkout.root.join(path_of(path))))
+}
+
+/// A walk over all files of before.
+struct Walk<'a> {
+    before: &'a Before,
+    below: Below,
+    touched: Vec<Touched>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(before: &'a Before) -> Result<Self> {
+        Ok(Self { before, below: below(before)?, touched: Vec::new() })
+    }
+
+    fn run(mut self) -> Result<Vec<Touched>> {
+        let mut items = self.before.items.iter().peekable();
+        let before = self.before;
+        walk::each(&before.checkout, &before.index(), |entry, now| {
+            while let Some(item) = items.next_if(|item| item.path.as_slice() < entry.path) {
+                self.item(item)?;
+            }
+            // What an item tells, it tells once.
+            let told = items.peek().is_some_and(|item| item.path == entry.path) || entry.stage > 1;
+            let same = now.is_some_and(|now| now.mode & KIND == entry.mode & KIND && is_same(&now, &entry.stat));
+            if !told && !same {
+                self.touch(entry.path, now);
+            }
+            Ok(())
+        })?;
+        for item in items {
+            self.item(item)?;
+        }
+        Ok(self.touched)
+    }
+
+    fn item(&mut self, item: &Item) -> Result<()> {
+        let now = look(&mut self.below, self.before, &item.path)?;
+        let stamp = now.map(|now| Stamp::of(&now));
+        let same = match item.kind {
+            Kind::Directory => {
+                now.is_some_and(|now| now.mode & KIND == DIRECTORY && now.mode & PERMISSIONS == item.mode)
+            }
+            Kind::Repository => now.is_some_and(|now| now.mode & KIND == DIRECTORY),
+            Kind::Submodule => {
+                now.is_some_and(|now| now.mode & KIND == DIRECTORY)
+                    && item.content == Content::State(super::escape(&self.before.checkout.submodule(&item.path)?))
+            }
+            Kind::File | Kind::Link | Kind::Absent | Kind::Special => stamp == item.stamp,
+        };
+        if !same {
+            self.touch(&item.path, now);
+        }
+        Ok(())
+    }
+
+    fn touch(&mut self, path: &[u8], now: Option<Found>) {
+        self.touched.push(Touched { path: path.to_vec(), now: now.map(|now| Stamp::of(&now)), new: false });
+    }
+}
+
+/// How a path was before.
+#[derive(Debug, Clone)]
+pub(super) struct Was {
+    pub(super) kind: Kind,
+    pub(super) mode: u32,
+    pub(super) owner: Option<(u32, u32)>,
+    pub(super) content: Content,
+}
+
+impl Before {
+    /// How these paths were, in the order of the paths; they must be sorted, and each must have been there or in the index.
+    pub(super) fn were(&self, paths: &[&[u8]]) -> Result<Vec<Option<Was>>> {
+        let mut wanted: HashSet<&[u8]> = paths.iter().copied().collect();
+        let mut found = std::collections::HashMap::new();
+        for path in paths {
+            if let Some(item) = self.item(path) {
+                let owner = item.stamp.map(Stamp::owner);
+                let was = Was { kind: item.kind, mode: item.mode, owner, content: item.content.clone() };
+                found.insert(*path, was);
+                wanted.remove(path);
+            }
+        }
+        if !wanted.is_empty()
+            && let Some(mut entries) = self.entries()?
+        {
+            while let Some(entry) = entries.next()? {
+                let Some(path) = wanted.take(entry.path) else { continue };
+                let (kind, mode) = match entry.mode {
+                    0o100_755 => (Kind::File, self.header.executable),
+                    mode if mode & KIND == LINK => (Kind::Link, 0o777),
+                    mode if mode & KIND == SUBMODULE => (Kind::Submodule, 0),
+                    _ => (Kind::File, self.header.plain),
+                };
+                let owner = Some((entry.stat.user, entry.stat.group));
+                found.insert(path, Was { kind, mode, owner, content: Content::Blob(hex(entry.id)) });
+            }
+        }
+        Ok(paths.iter().map(|path| found.remove(path)).collect())
+    }
+
+    /// Copies the bytes that a file had, or the target of a link.
+    pub(super) fn bytes(&self, was: &Was, blobs: &mut Blobs, into: &mut dyn Write) -> std::io::Result<()> {
+        match &was.content {
+            Content::Blob(id) => blobs.copy(id, into),
+            Content::Copy(number) if was.kind == Kind::Link => {
+                let target = std::fs::read_link(self.copy_of(*number))?;
+                into.write_all(&crate::sys::bytes(target.as_os_str()))
+            }
+            Content::Copy(number) => {
+                let mut kept = std::fs::File::open(self.copy_of(*number))?;
+                std::io::copy(&mut kept, into).map(drop)
+            }
+            Content::None | Content::State(_) => Ok(()),
+        }
+    }
+
+    /// Tells whether what is there now is what was there, whatever its stat data say.
+    pub(super) fn is_as_it_was(&self, touched: &Touched, was: &Was, blobs: &mut Blobs) -> Result<bool> {
+        let Some(now) = touched.now else { return Ok(was.kind == Kind::Absent) };
+        let mode_now = now.mode();
+        let path = self.checkout.root.join(path_of(&touched.path));
+        Ok(match was.kind {
+            Kind::Absent | Kind::Special => false,
+            Kind::Directory => mode_now & KIND == DIRECTORY && mode_now & PERMISSIONS == was.mode,
+            // What is in there is not ours to put back.
+            Kind::Repository | Kind::Submodule => mode_now & KIND == DIRECTORY,
+            Kind::Link => {
+                if mode_now & KIND != LINK {
+                    return Ok(false);
+                }
+                let mut target = Vec::new();
+                self.bytes(was, blobs, &mut target).map_err(Error::io("read what was kept of", &path))?;
+                let now = std::fs::read_link(&path).map_err(Error::io("read", &path))?;
+                *crate::sys::bytes(now.as_os_str()) == target
+            }
+            Kind::File => {
+                if mode_now & KIND != REGULAR || mode_now & PERMISSIONS != was.mode || is_given_away(was, now) {
+                    return Ok(false);
+                }
+                let file = fs::read_file(&path)?;
+                let mut compare = Compare { file: std::io::BufReader::new(file), same: true };
+                match self.bytes(was, blobs, &mut compare) {
+                    Ok(()) => compare.same && compare.is_at_end().map_err(Error::io("read", &path))?,
+                    Err(error) => return Err(Error::io("read what was kept of", &path)(error)),
+                }
+            }
+        })
+    }
+}
+
+/// Tells whether a file has another owner now, and can be given back.
+fn is_given_away(was: &Was, now: Stamp) -> bool {
+    crate::sys::effective_user() == 0 && was.owner.is_some_and(|owner| owner != now.owner())
+}
+
+/// Compares what is written to it with a file.
+struct Compare {
+    file: std::io::BufReader<std::fs::File>,
+    same: bool,
+}
+
+impl Compare {
+    fn is_at_end(&mut self) -> std::io::Result<bool> {
+        Ok(self.file.read(&mut [0])? == 0)
+    }
+}
+
+impl Write for Compare {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.same {
+            let mut other = Vec::with_capacity(bytes.len());
+            (&mut self.file).take(bytes.len() as u64).read_to_end(&mut other)?;
+            self.same = other == bytes;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! How are git's own locks taken? `index.lock` and `HEAD.lock` are made as git makes them, but known to the journal before
+//! they have their name, so that a later process can tell ours from another git's.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use super::journal::{Journal, Owned, Step};
+use crate::{
+    error::{Error, Result},
+    fs::{self, Sharing},
+    repo::Checkout,
+};
+
+/// Where a lock is made before it has its name.
+const MAKING: &str = "making";
+
+/// A lock file of git's that is ours.
+#[derive(Debug)]
+pub(crate) struct GitLock {
+    file: PathBuf,
+    lock: PathBuf,
+    held: bool,
+}
+
+impl GitLock {
+    /// Takes the lock of `file`, `HEAD` say; waits for another git so long.
+    ///
+    /// # Errors
+    /// [`Error::GitBusy`] when somebody else has it all that time, [`Error::Io`].
+    pub(crate) fn take(file: &Path, directory: &Path, journal: Option<&Journal>, patience: Duration) -> Result<Self> {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let lock = file.with_file_name(format!("{name}.lock"));
+        let made = directory.join(format!("{MAKING}-{name}"));
+        fs::write_new(&made, b"", Sharing::default())?;
+        if let (Some(journal), Some(id)) = (journal, fs::identity(&made)) {
+            journal.tell(Step::Locking { files: vec![Owned::new(lock.clone(), id)] })?;
+        }
+        let begun = Instant::now();
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match fs::take_name(&made, &lock) {
+                Ok(_) => {
+                    fs::remove(&made);
+                    return Ok(Self { file: file.to_owned(), lock, held: true });
+                }
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+            let waited = begun.elapsed();
+            if waited >= patience {
+                fs::remove(&made);
+                return Err(Error::GitBusy { path: lock, waited });
+            }
+            std::thread::sleep(pause.min(patience.saturating_sub(waited)));
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
+    /// Gives the file that it locks new content, a file beside it, in one step.
+    pub(crate) fn replace(&self, by: &Path) -> Result<()> {
+        fs::rename(by, &self.file)
+    }
+
+    /// Lets it go.
+    pub(crate) fn release(&mut self) {
+        if std::mem::take(&mut self.held) {
+            fs::remove(&self.lock);
+        }
+    }
+}
+
+impl Drop for GitLock {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// Both locks, so that no other git can touch index or HEAD while the command works on an index of its own.
+#[derive(Debug)]
+pub(crate) struct Fence {
+    index: GitLock,
+    head: GitLock,
+}
+
+impl Fence {
+    /// Takes both; waits for other gits so long.
+    ///
+    /// # Errors
+    /// As [`GitLock::take`].
+    pub(crate) fn take(checkout: &Checkout, directory: &Path, journal: &Journal, patience: Duration) -> Result<Self> {
+        let begun = Instant::now();
+        let index = GitLock::take(&checkout.index(), directory, Some(journal), patience)?;
+        let left = patience.saturating_sub(begun.elapsed());
+        let head = GitLock::take(&checkout.git_dir.join("HEAD"), directory, Some(journal), left)?;
+        Ok(Self { index, head })
+    }
+
+    /// Lets git move HEAD.
+    pub(crate) fn open_head(&mut self) {
+        self.head.release();
+    }
+
+    /// The index' lock.
+    pub(crate) fn index(&self) -> &GitLock {
+        &self.index
+    }
+}

@@ -1,0 +1,363 @@
+//! Which files can git give back, and which must be kept? A look at all of them, before anything changes.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
+
+use super::{
+    before::{
+        Content, DIRECTORY, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SUBMODULE, Stamp, below, is_same, parents,
+    },
+    conversion::Conversion,
+    walk,
+};
+use crate::{
+    error::{Error, Result},
+    fs,
+    repo::{Checkout, Entry, Index, Untracked, hex, path_of},
+    sys::{Below, Found},
+};
+
+/// Most paths that are given to git on its command line.
+const MOST_ARGUMENTS: usize = 500;
+/// How many files are asked about together, so that memory does not grow with the repository.
+const BATCH: usize = 20_000;
+/// The id of the blob without bytes, by either hash.
+const EMPTY_BLOBS: [&str; 2] =
+    ["e69de29bb2d1d6434b8b29ae775ad8c2e48c5391", "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813"];
+
+/// A look at all files.
+pub(super) struct Look<'a> {
+    checkout: &'a Checkout,
+    below: Below,
+    pub(super) items: Vec<Item>,
+    /// Indices of items whose stat data do not tell whether they are clean.
+    suspects: Vec<usize>,
+    /// Paths of items that git is told not to look at: content of the caller's own, but no reason to call it dirty.
+    pub(super) hidden: HashSet<Vec<u8>>,
+    pub(super) plain: Option<u32>,
+    pub(super) executable: Option<u32>,
+    pub(super) directory: Option<u32>,
+    /// Directories that have an ignore file.
+    rules: Vec<Vec<u8>>,
+    tracked_rules: HashSet<Vec<u8>>,
+    /// Tracked files that hold attributes.
+    attributes: Vec<Vec<u8>>,
+    /// Whether there are intents to add, of which git's comparison with HEAD tells nothing.
+    pub(super) intents: bool,
+    /// Blobs of conflicts.
+    pub(super) conflicting: Vec<String>,
+    /// The latest change of any file.
+    pub(super) latest: (u32, u32),
+}
+
+impl<'a> Look<'a> {
+    pub(super) fn new(checkout: &'a Checkout) -> Result<Self> {
+        Ok(Self {
+            below: Below::open(&checkout.root).map_err(Error::io("read", &checkout.root))?,
+            checkout,
+            items: Vec::new(),
+            suspects: Vec::new(),
+            hidden: HashSet::new(),
+            plain: None,
+            executable: None,
+            directory: None,
+            rules: Vec::new(),
+            tracked_rules: HashSet::new(),
+            attributes: Vec::new(),
+            intents: false,
+            conflicting: Vec::new(),
+            latest: (0, 0),
+        })
+    }
+
+    fn find(&mut self, path: &[u8]) -> Result<Option<Found>> {
+        let found = self.below.look(path).map_err(Error::io("read", self.checkout.root.join(path_of(path))))?;
+        if let Some(found) = &found {
+            self.latest = self.latest.max(found.ctime);
+        }
+        Ok(found)
+    }
+
+    /// `written` is when the index was.
+    pub(super) fn tracked(&mut self, index: &Path, written: (u32, u32)) -> Result<()> {
+        let mut last_directory: Vec<u8> = Vec::new();
+        self.enter(b"")?;
+        let checkout = self.checkout;
+        walk::each(checkout, index, |entry, found| {
+            let end = entry.path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+            let directory = &entry.path[..end];
+            if directory != last_directory {
+                // Those that were not there for the path before.
+                let shared = directory.iter().zip(&last_directory).take_while(|(a, b)| a == b).count();
+                for at in (shared..directory.len()).filter(|&at| directory[at] == b'/') {
+                    self.enter(&directory[..at])?;
+                }
+                last_directory.clear();
+                last_directory.extend_from_slice(directory);
+            }
+            match &entry.path[end..] {
+                b".gitignore" => drop(self.tracked_rules.insert(entry.path.to_vec())),
+                b".gitattributes" => self.attributes.push(entry.path.to_vec()),
+                _ => {}
+            }
+            self.entry(entry, found, written)
+        })
+    }
+
+    /// A directory that holds files.
+    fn enter(&mut self, path: &[u8]) -> Result<()> {
+        if !path.is_empty() {
+            let Some(found) = self.find(path)?.filter(|found| found.mode & KIND == DIRECTORY) else { return Ok(()) };
+            let mode = found.mode & PERMISSIONS;
+            if *self.directory.get_or_insert(mode) != mode {
+                self.items.push(item(path, Kind::Directory, Some(&found), Content::None, false));
+            }
+        }
+        self.look_for_rules(path)
+    }
+
+    fn look_for_rules(&mut self, directory: &[u8]) -> Result<()> {
+        let rules = below(directory, b".gitignore");
+        if self.find(&rules)?.is_some() {
+            self.rules.push(rules);
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &Entry<'_>, found: Option<Found>, written: (u32, u32)) -> Result<()> {
+        if entry.stage > 0 {
+            self.conflicting.push(hex(entry.id));
+        }
+        if entry.stage > 1 && self.items.last().is_some_and(|item| item.path == entry.path) {
+            return Ok(());
+        }
+        if let Some(found) = &found {
+            self.latest = self.latest.max(found.ctime);
+        }
+        self.intents |= entry.intent_to_add;
+        let copied = |found: &Found| match found.mode & KIND {
+            REGULAR => (Kind::File, Content::Copy(0)),
+            LINK => (Kind::Link, Content::Copy(0)),
+            DIRECTORY => (Kind::Directory, Content::None),
+            _ => (Kind::Special, Content::None),
+        };
+        if entry.mode & KIND == SUBMODULE {
+            let state = self.checkout.submodule(entry.path)?;
+            let kind = if found.is_some() { Kind::Submodule } else { Kind::Absent };
+            let content = Content::State(super::escape(&state));
+            self.suspects.push(self.items.len());
+            self.items.push(item(entry.path, kind, found.as_ref(), content, false));
+            return Ok(());
+        }
+        let flagged = entry.skip_worktree || entry.assume_unchanged;
+        let Some(found) = found else {
+            let own = !entry.skip_worktree;
+            self.note_directories_of(entry.path)?;
+            self.items.push(item(entry.path, Kind::Absent, None, Content::None, own));
+            if entry.assume_unchanged {
+                self.hidden.insert(entry.path.to_vec());
+            }
+            return Ok(());
+        };
+        if flagged || entry.stage > 0 || entry.intent_to_add {
+            let (kind, content) = copied(&found);
+            self.items.push(item(entry.path, kind, Some(&found), content, true));
+            if flagged {
+                self.hidden.insert(entry.path.to_vec());
+            }
+            return Ok(());
+        }
+        let mode = found.mode & PERMISSIONS;
+        let same_kind = found.mode & KIND == entry.mode & KIND;
+        // Git marks those that it does not trust by a size of zero.
+        let distrusted = entry.stat.size == 0 && !EMPTY_BLOBS.contains(&hex(entry.id).as_str());
+        let racy = entry.stat.modified >= written || distrusted;
+        if !same_kind || racy || !is_same(&found, &entry.stat) {
+            let (kind, mut content) = copied(&found);
+            if same_kind {
+                // Should git find it clean.
+                content = Content::Blob(hex(entry.id));
+            }
+            self.suspects.push(self.items.len());
+            self.items.push(item(entry.path, kind, Some(&found), content, false));
+            return Ok(());
+        }
+        let usual = match entry.mode {
+            0o100_644 => *self.plain.get_or_insert(mode) == mode,
+            0o100_755 => *self.executable.get_or_insert(mode) == mode,
+            _ => true,
+        };
+        if !usual {
+            let content = Content::Blob(hex(entry.id));
+            self.items.push(item(entry.path, Kind::File, Some(&found), content, false));
+        }
+        Ok(())
+    }
+
+    /// A directory may be there for the sake of a file that is not.
+    fn note_directories_of(&mut self, path: &[u8]) -> Result<()> {
+        for above in parents(path) {
+            if let Some(found) = self.find(&above)?.filter(|found| found.mode & KIND == DIRECTORY) {
+                self.items.push(item(&above, Kind::Directory, Some(&found), Content::None, false));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets git say which of those that look touched have really changed.
+    pub(super) fn resolve_suspects(&mut self, index: &Path) -> Result<()> {
+        if self.suspects.is_empty() {
+            return Ok(());
+        }
+        let paths: Vec<Vec<u8>> = self.suspects.iter().map(|&at| self.items[at].path.clone()).collect();
+        let limited = (paths.len() <= MOST_ARGUMENTS).then_some(&paths[..]);
+        // Git writes down what it learns: not into the one that is kept.
+        let compared = index.with_file_name("compared");
+        fs::copy_index(index, &compared, false)?;
+        let modified = self.checkout.modified(&compared, limited)?;
+        fs::remove_entry(&compared)?;
+        let modified: HashSet<&[u8]> = modified.iter().map(|change| change.path.as_slice()).collect();
+        for &at in &self.suspects {
+            let item = &mut self.items[at];
+            if modified.contains(item.path.as_slice()) {
+                item.own = true;
+                if let Content::Blob(_) = item.content {
+                    item.content = Content::Copy(0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that no file is taken from git's objects that has other bytes on disk: filters, line endings.
+    pub(super) fn convert(&mut self, index: &Path, untracked: &Untracked) -> Result<()> {
+        let conversion = Conversion::find(self.checkout, &self.attributes, &untracked.files)?;
+        if !conversion.any() {
+            return Ok(());
+        }
+        let known: HashMap<Vec<u8>, usize> =
+            self.items.iter().enumerate().map(|(at, item)| (item.path.clone(), at)).collect();
+        let Some(mut entries) = Index::open(index, self.checkout.id_bytes)? else { return Ok(()) };
+        let mut batch: Vec<(Vec<u8>, String)> = Vec::new();
+        loop {
+            let entry = entries.next()?;
+            let ended = entry.is_none();
+            if let Some(entry) = entry
+                && entry.mode & KIND == REGULAR
+                && entry.stage == 0
+            {
+                batch.push((entry.path.to_vec(), hex(entry.id)));
+            }
+            if batch.len() >= BATCH || ended {
+                self.convert_batch(&conversion, &known, &batch)?;
+                batch.clear();
+            }
+            if ended {
+                return Ok(());
+            }
+        }
+    }
+
+    fn convert_batch(
+        &mut self,
+        conversion: &Conversion,
+        known: &HashMap<Vec<u8>, usize>,
+        batch: &[(Vec<u8>, String)],
+    ) -> Result<()> {
+        let converted = if conversion.filters {
+            let input: Vec<u8> = batch.iter().flat_map(|(path, _)| path.iter().copied().chain([0])).collect();
+            self.checkout.with_attributes(&["filter", "ident", "working-tree-encoding"], &input)?
+        } else {
+            HashSet::new()
+        };
+        let input: Vec<u8> = batch.iter().flat_map(|(_, id)| id.bytes().chain([b'\n'])).collect();
+        let sizes = self.checkout.sizes(&input)?;
+        for ((path, _), size) in batch.iter().zip(sizes) {
+            let at = known.get(path);
+            if at.is_some_and(|&at| !matches!(self.items[at].content, Content::Blob(_))) {
+                continue;
+            }
+            let Some(found) = self.find(path)? else { continue };
+            // Line endings are converted only by adding or removing bytes.
+            if size == Some(found.size) && !converted.contains(path) {
+                continue;
+            }
+            match at {
+                Some(&at) => self.items[at].content = Content::Copy(0),
+                None => self.items.push(item(path, Kind::File, Some(&found), Content::Copy(0), false)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies what was staged by the caller, too: its bytes are nobody else's.
+    pub(super) fn own(&mut self, staged: &HashSet<&[u8]>) -> Result<()> {
+        let known: HashMap<Vec<u8>, usize> =
+            self.items.iter().enumerate().map(|(at, item)| (item.path.clone(), at)).collect();
+        for path in staged {
+            if let Some(&at) = known.get(*path) {
+                self.items[at].own = true;
+                if let Content::Blob(_) = self.items[at].content {
+                    self.items[at].content = Content::Copy(0);
+                }
+                continue;
+            }
+            let new = match self.find(path)? {
+                None => item(path, Kind::Absent, None, Content::None, true),
+                Some(found) => match found.mode & KIND {
+                    REGULAR => item(path, Kind::File, Some(&found), Content::Copy(0), true),
+                    LINK => item(path, Kind::Link, Some(&found), Content::Copy(0), true),
+                    _ => continue,
+                },
+            };
+            self.items.push(new);
+        }
+        Ok(())
+    }
+
+    pub(super) fn untracked(&mut self, untracked: &Untracked) -> Result<()> {
+        let known: HashSet<Vec<u8>> = self.items.iter().map(|item| item.path.clone()).collect();
+        let mut entered = HashSet::new();
+        let directories = untracked.directories.iter().map(|path| (path, Kind::Directory));
+        let repositories = untracked.repositories.iter().map(|path| (path, Kind::Repository));
+        let files = untracked.files.iter().map(|path| (path, Kind::File));
+        for (path, listed_as) in directories.chain(repositories).chain(files).filter(|(path, _)| !known.contains(*path))
+        {
+            for above in parents(path).into_iter().rev() {
+                if entered.insert(above.clone()) && !known.contains(&above) {
+                    self.enter(&above)?;
+                }
+            }
+            let Some(found) = self.find(path)? else { continue };
+            let new = match found.mode & KIND {
+                REGULAR => item(path, Kind::File, Some(&found), Content::Copy(0), true),
+                LINK => item(path, Kind::Link, Some(&found), Content::Copy(0), true),
+                DIRECTORY if listed_as == Kind::Repository => {
+                    item(path, Kind::Repository, Some(&found), Content::None, true)
+                }
+                DIRECTORY => {
+                    self.look_for_rules(path)?;
+                    item(path, Kind::Directory, Some(&found), Content::None, false)
+                }
+                _ => continue,
+            };
+            self.items.push(new);
+        }
+        let mut seen = HashSet::new();
+        self.items.retain(|item| seen.insert(item.path.clone()));
+        Ok(())
+    }
+
+    pub(super) fn hidden_rules(&self, untracked: &Untracked) -> Vec<Vec<u8>> {
+        let untracked: HashSet<&[u8]> = untracked.files.iter().map(Vec::as_slice).collect();
+        let hidden = |path: &&Vec<u8>| !self.tracked_rules.contains(*path) && !untracked.contains(path.as_slice());
+        self.rules.iter().filter(hidden).cloned().collect()
+    }
+}
+
+fn item(path: &[u8], kind: Kind, found: Option<&Found>, content: Content, own: bool) -> Item {
+    let mode = found.map_or(0, |found| found.mode & PERMISSIONS);
+    Item { path: path.to_vec(), kind, mode, stamp: found.map(Stamp::of), content, own }
+}

@@ -1,0 +1,109 @@
+//! How does a change of a repository land whole, or leave no trace? Everything is written down before the first change, so
+//! that it can be put back, also by a later process.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `before` | how everything was: taken before the first change, in files that the next process can read |
+//! | `look`, `conversion` | which files git could give back, and which are kept |
+//! | `changes` | what differs from that now |
+//! | `walk` | the files of an index, looked at by several threads |
+//! | `trace` | which git commands the command ran, to tell its changes of references from others' |
+//! | `stage` | the change as an index of its own, and how that becomes the user's |
+//! | `locks` | git's own `index.lock` and `HEAD.lock` |
+//! | `journal` | the steps, each told before it is taken |
+//! | `undo`, `put_back` | put everything back: rollback and recovery are this one code |
+//! | `recover` | what to do with a mutation that was never finished |
+//!
+//! Which step follows which stands in `guard/mutate.rs`.
+//!
+//! # On disk
+//! `<common dir>/repoguard/mutation-<worktree>/`, there only while a mutation runs or was not finished: `journal.jsonl`
+//! (its presence means "not finished"), `before.json`, `items.jsonl`, `index` (the user's own), `exclude`, `stash`,
+//! `references.jsonl`, `files/` (bytes that git could not give back), `staged` (the change as an index), `trace` and
+//! `trace-references`.
+//! `mutation-<worktree>.lock` beside it is locked as long as one runs, also where an outer hold lets several in.
+//!
+//! # Limitations
+//! - Ignored files, configuration, hooks, other worktrees' files and the inside of submodules are not put back.
+//! - References that the command deleted, and whose objects it had git prune, cannot be put back; HEAD can.
+//! - What others write meanwhile without the lock cannot be told from what the command wrote, but for commits.
+
+mod before;
+mod changes;
+mod conversion;
+mod journal;
+mod locks;
+mod look;
+mod put_back;
+mod recover;
+mod stage;
+mod trace;
+mod undo;
+mod walk;
+
+pub(crate) use before::{Before, Unfit};
+pub(crate) use changes::Changes;
+pub(crate) use journal::{Journal, Line, Plan, Step};
+pub(crate) use locks::{Fence, GitLock};
+pub use recover::{Choice, Doubt, Found, Unfinished};
+pub(crate) use recover::{Settled, inspect, settle};
+pub(crate) use stage::{Staged, Unlike, publish, stage};
+pub(crate) use trace::gits;
+pub(crate) use undo::{PROTECTING, Undo, Undone, Whose, undo};
+
+use std::path::PathBuf;
+
+/// Paths as JSON keeps them: UTF-8 as it is, other bytes and `%` as `%XX`.
+mod escaped {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(path: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&super::escape(path))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        String::deserialize(deserializer).map(|text| super::unescape(&text))
+    }
+}
+
+fn escape(path: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(path.len());
+    for chunk in path.utf8_chunks() {
+        text.push_str(&chunk.valid().replace('%', "%25"));
+        for byte in chunk.invalid() {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let hex = after.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        let value = hex.filter(|_| byte == b'%');
+        bytes.push(value.unwrap_or(byte));
+        rest = if value.is_some() { &after[2..] } else { after };
+    }
+    bytes
+}
+
+/// Paths for a message or a caller.
+pub(crate) fn readable(paths: &[Vec<u8>]) -> Vec<PathBuf> {
+    paths.iter().map(|path| crate::repo::path_of(path)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_path_survives_json() {
+        for path in [&b"a/b c"[..], b"100%", b"%41", b"\xff\xfe/x\n", "ü%".as_bytes(), b"%\xc3"] {
+            assert_eq!(unescape(&escape(path)), path);
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! What is to be done with a mutation that was never finished? What its journal predicts is undone or finished; what
+//! somebody has worked on since is left, and explained.
+//!
+//! | last step told | what is done |
+//! | --- | --- |
+//! | `begun` | nothing had changed: only our own locks go |
+//! | `kept`: the command ran when it was killed | undone; what it left can be anything, so all of it is kept first |
+//! | `ran`, `landing`: its result is known | undone where that is what is there, else left |
+//! | `landing`, and the commit is there; `landed` | finished: only the user's index was missing |
+//! | `undoing` | undone to the end |
+
+use std::path::PathBuf;
+
+use super::{
+    before::Before,
+    changes::{Changes, Touched},
+    journal::{Journal, Line, Plan, Step},
+    locks::GitLock,
+    stage::{Staged, differences, publish},
+    undo::{PROTECTING, Undo, Undone, Whose, release_own, undo},
+};
+use crate::{
+    error::{Error, Result},
+    fs::{self, Sharing},
+    repo::{Checkout, Head, Repo, Worktree},
+    store::kept,
+};
+
+/// A mutation that was not finished.
+#[derive(Debug, Clone)]
+pub struct Unfinished {
+    /// What was run.
+    pub command: String,
+    /// Where.
+    pub directory: String,
+    /// The message that its commit would have had.
+    pub message: String,
+    /// Who ran it, and on which machine.
+    pub user: String,
+    /// The machine's name.
+    pub host: String,
+    /// Its process.
+    pub pid: u32,
+    /// Fencing number of its hold.
+    pub fence: u64,
+    /// How far it had come.
+    pub found: Found,
+    /// What is not as its journal predicts.
+    pub doubts: Vec<Doubt>,
+}
+
+/// How far a mutation had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Found {
+    /// Nothing had changed yet.
+    Untouched,
+    /// The command was running.
+    Running,
+    /// The command had ended, and nothing was committed.
+    Ran,
+    /// The commit is there, or the staging was decided upon.
+    Landed,
+    /// It was being put back.
+    Undoing,
+}
+
+/// Something that is not as predicted: somebody has worked here since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Doubt {
+    /// HEAD was one thing, and is another.
+    Head(Box<Head>, Box<Head>),
+    /// The index was rewritten.
+    Index,
+    /// These files differ from what the command left.
+    Files(Vec<PathBuf>),
+}
+
+impl std::fmt::Display for Doubt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Head(was, is) => write!(f, "HEAD was {was}, is {is}"),
+            Self::Index => f.write_str("the index was rewritten"),
+            Self::Files(paths) => write!(f, "changed since: {}", crate::error::listed(paths)),
+        }
+    }
+}
+
+/// What to do with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// What its journal predicts; nothing where anything differs from that.
+    AsPredicted,
+    /// Put everything back; what is undone is kept.
+    Undo,
+    /// Where its commit is there, give it the index that goes with it; else leave everything as it is, and forget it.
+    Finish,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Settled {
+    /// There was nothing to do but to forget it.
+    Forgotten,
+    Undone(Undone),
+    /// The commit stands, or the staging.
+    Finished(Option<String>),
+}
+
+/// A mutation found unfinished, with what is needed to settle it.
+struct Case {
+    plan: Plan,
+    lines: Vec<Line>,
+    directory: PathBuf,
+    checkout: Checkout,
+    found: Found,
+    before: Option<Before>,
+    doubts: Vec<Doubt>,
+    commit: Option<String>,
+}
+
+/// Looks at an unfinished mutation; `None` where there is none. Takes no lock, changes nothing.
+pub(crate) fn inspect(repo: &Repo, worktree: &Worktree) -> Result<Option<Unfinished>> {
+    let Some(case) = Case::find(repo, worktree)? else { return Ok(None) };
+    let Plan { command, directory, message, user, host, pid, fence, .. } = case.plan;
+    let (found, doubts) = (case.found, case.doubts);
+    Ok(Some(Unfinished { command, directory, message, user, host, pid, fence, found, doubts }))
+}
+
+/// Settles an unfinished mutation; `None` where there is none. The caller holds the worktree alone, and the mutations' lock.
+///
+/// # Errors
+/// [`Error::Unfinished`] where something differs from what the journal predicts, and no choice was made; whatever keeps it
+/// from being put back.
+pub(crate) fn settle(
+    repo: &Repo,
+    worktree: &Worktree,
+    choice: Choice,
+    sharing: Sharing,
+    limit: u64,
+) -> Result<Option<Settled>> {
+    let case = match Case::find(repo, worktree) {
+        Err(_) if choice == Choice::Finish => {
+            // Nobody can tell what it was about, and the user wants it gone.
+            let directory = repo.mutation_dir(worktree).unwrap_or_default();
+            Checkout::find(repo, "recovery")?.forget(PROTECTING);
+            fs::remove_entry(&Journal::path(&directory)).and_then(|()| fs::remove_entry(&directory))?;
+            return Ok(Some(Settled::Forgotten));
+        }
+        case => case?,
+    };
+    let Some(case) = case else { return Ok(None) };
+    if choice == Choice::AsPredicted && !case.doubts.is_empty() {
+        let doubts: Vec<String> = case.doubts.iter().map(Doubt::to_string).collect();
+        return Err(Error::Unfinished { what: format!("`{}`; {}", case.plan.command, doubts.join("; ")) });
+    }
+    let finish = choice == Choice::Finish || (choice == Choice::AsPredicted && case.found == Found::Landed);
+    let journal = Journal::go_on(&case.directory)?;
+    let settled = match (&case.before, case.found) {
+        (None, _) | (_, Found::Untouched) => {
+            release_own(&case.lines);
+            Settled::Forgotten
+        }
+        (Some(before), Found::Landed) if finish => {
+            release_own(&case.lines);
+            case.finish(before, &journal)?;
+            Settled::Finished(case.commit.clone())
+        }
+        _ if finish => {
+            release_own(&case.lines);
+            Settled::Finished(None)
+        }
+        (Some(before), _) => Settled::Undone(case.undo(before, &journal, repo, worktree, sharing, limit)?),
+    };
+    case.checkout.forget(PROTECTING);
+    journal.end(&case.directory)?;
+    Ok(Some(settled))
+}
+
+impl Case {
+    fn find(repo: &Repo, worktree: &Worktree) -> Result<Option<Self>> {
+        let Some(directory) = repo.mutation_dir(worktree) else { return Ok(None) };
+        if !Journal::path(&directory).exists() {
+            return Ok(None);
+        }
+        let Some((plan, lines)) = Journal::read(&directory) else {
+            let reason = "the journal of an unfinished mutation cannot be read; `repoguard recover --finish` forgets it, \
+                          and leaves everything as it is";
+            return Err(Error::BrokenRepository { path: Journal::path(&directory), reason: reason.to_owned() });
+        };
+        let checkout = Checkout::find(repo, "recovery")?;
+        let is_kept = lines.iter().any(|line| line.step == Step::Kept);
+        let before = if is_kept { Some(Before::open(directory.clone(), checkout.clone())?) } else { None };
+        let found = Found::Untouched;
+        let mut case = Self { plan, lines, directory, checkout, found, before, doubts: Vec::new(), commit: None };
+        case.look(repo, worktree)?;
+        Ok(Some(case))
+    }
+
+    fn look(&mut self, repo: &Repo, worktree: &Worktree) -> Result<()> {
+        let Some(before) = &self.before else { return Ok(()) };
+        let now = repo.head(worktree).unwrap_or_default();
+        let last = self.lines.iter().rev().map(|line| &line.step).find(|step| !matches!(step, Step::Locking { .. }));
+        let ran = self.lines.iter().rev().find_map(|line| match &line.step {
+            Step::Ran { head, touched } => Some((head, touched)),
+            _ => None,
+        });
+        (self.found, self.commit) = match last {
+            Some(Step::Landed { commit }) => (Found::Landed, commit.clone()),
+            Some(Step::Landing) if is_landed(before, &self.checkout, &now)? => (Found::Landed, now.commit.clone()),
+            Some(Step::Landing | Step::Ran { .. }) => (Found::Ran, None),
+            Some(Step::Undoing { .. }) => (Found::Undoing, None),
+            Some(Step::Kept) => (Found::Running, None),
+            _ => (Found::Untouched, None),
+        };
+        if let (Found::Ran, Some((head, touched))) = (self.found, ran) {
+            self.doubts = doubts(before, (head, &now), touched)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the user the index that goes with the commit.
+    fn finish(&self, before: &Before, journal: &Journal) -> Result<()> {
+        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+        let index = self.checkout.index();
+        let staged = Staged::left(before, &index)?;
+        let lock = GitLock::take(&index, &self.directory, Some(journal), PATIENCE)?;
+        publish(before, &staged, &lock, &index)
+    }
+
+    fn undo(
+        &self,
+        before: &Before,
+        journal: &Journal,
+        repo: &Repo,
+        worktree: &Worktree,
+        sharing: Sharing,
+        limit: u64,
+    ) -> Result<Undone> {
+        let begun = self.lines.iter().rev().find_map(|line| match &line.step {
+            Step::Undoing { kept, .. } => Some(kept.clone()),
+            _ => None,
+        });
+        let header = kept::Header {
+            why: "recovery of a mutation that was killed".to_owned(),
+            command: self.plan.command.clone(),
+            head_before: Some(before.head().clone()),
+            head_after: repo.head(worktree),
+            fence: Some(self.plan.fence),
+        };
+        undo(&Undo { repo, worktree, before, journal, header, begun, sharing, limit }, None)
+    }
+}
+
+/// Tells whether HEAD is the commit that was to be made.
+fn is_landed(before: &Before, checkout: &Checkout, now: &Head) -> Result<bool> {
+    let Some(commit) = now.commit.as_deref().filter(|_| now != before.head()) else { return Ok(false) };
+    let (parents, made) = checkout.parents_and_tree(commit)?;
+    let on_top = parents.iter().eq(before.head().commit.iter()) && now.branch == before.head().branch;
+    // A hook may have added to the index that it was made from.
+    Ok(on_top && checkout.staged(&before.directory().join("staged"), &made)?.is_empty())
+}
+
+/// What is not as the command left it.
+fn doubts(before: &Before, (was, now): (&Head, &Head), left: &[Touched]) -> Result<Vec<Doubt>> {
+    let mut doubts = Vec::new();
+    if was != now && before.whose(now) == Whose::Others {
+        doubts.push(Doubt::Head(Box::new(was.clone()), Box::new(now.clone())));
+    }
+    // Any `git status` writes it anew: only entries count.
+    let ran = before.ran_index();
+    let left_index = if ran.exists() { ran } else { before.index() };
+    let mut differs = false;
+    differences(before, &left_index, &before.checkout.index(), |_, _, _| differs = true)?;
+    if differs {
+        doubts.push(Doubt::Index);
+    }
+    let changes = Changes::look(before)?;
+    let is_in = |one: &Touched, all: &[Touched]| all.iter().any(|other| other == one);
+    let (known, other): (Vec<Touched>, Vec<Touched>) =
+        changes.touched.into_iter().partition(|one| left.iter().any(|then| then.path == one.path));
+    let altered = known.iter().filter(|one| !is_in(one, left)).map(|one| one.path.clone());
+    let gone = left.iter().filter(|one| !known.iter().any(|other| other.path == one.path)).map(|one| one.path.clone());
+    let new = other.iter().filter(|one| one.new).map(|one| one.path.clone());
+    let mut files: Vec<Vec<u8>> = altered.chain(gone).chain(new).collect();
+    // Only touched, it is what it was.
+    files.extend(Changes { touched: other }.really(before)?);
+    let mut files = super::readable(&files);
+    files.sort();
+    files.dedup();
+    if !files.is_empty() {
+        doubts.push(Doubt::Files(files));
+    }
+    Ok(doubts)
+}

@@ -1,0 +1,459 @@
+//! What is to be committed? An index of its own that holds HEAD as it was and the changes, and nothing else; and how that
+//! becomes the user's index.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    before::{Before, DIRECTORY, KIND, Kind, LINK, REGULAR, SUBMODULE, Stamp, stamp},
+    changes::{Changes, Touched},
+    locks::GitLock,
+};
+use crate::{
+    error::{Error, Result},
+    fs::{self, Sharing},
+    repo::{Entry, Index, RawChange, hex, path_of},
+};
+
+/// A change, ready to be committed.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    /// The index to commit.
+    pub(crate) index: PathBuf,
+    /// What it holds that HEAD does not, and the reverse.
+    pub(crate) changes: Vec<RawChange>,
+    /// The user's index (or the one that the command worked on) as it was when this was made.
+    seen: Option<Stamp>,
+    /// Others have changed the user's index meanwhile, so theirs is added to, not replaced.
+    foreign: bool,
+}
+
+impl Staged {
+    /// A change that an earlier process has staged.
+    pub(crate) fn left(before: &Before, user_index: &Path) -> Result<Self> {
+        let index = before.directory().join("staged");
+        let changes = before.checkout.staged(&index, &before.tree())?;
+        // Whatever is in the user's index by now stays there.
+        let foreign = before.index_is_touched();
+        Ok(Self { index, changes, seen: stamp(user_index), foreign })
+    }
+
+    /// The paths that change.
+    pub(crate) fn paths(&self) -> Vec<Vec<u8>> {
+        self.changes.iter().map(|change| change.path.clone()).collect()
+    }
+}
+
+/// Why a change must not be committed.
+#[derive(Debug)]
+pub(crate) enum Unlike {
+    /// These held content of the caller's own that no commit had, and the command changed them.
+    Own(Vec<Vec<u8>>),
+    /// These are other repositories: nothing can be guaranteed in them.
+    Repositories(Vec<Vec<u8>>),
+    /// These are neither files nor links.
+    Special(Vec<Vec<u8>>),
+    /// These lie outside of the sparse checkout.
+    Sparse(Vec<Vec<u8>>),
+    /// These are in conflict.
+    Conflicts(Vec<Vec<u8>>),
+    /// These match none of the pathspecs.
+    Outside(Vec<Vec<u8>>),
+    /// It could not be made.
+    Trouble(Error),
+}
+
+impl From<Error> for Unlike {
+    fn from(error: Error) -> Self {
+        Self::Trouble(error)
+    }
+}
+
+/// Makes the index to commit from what was touched, and, where `worked_on` is an index that the command itself may have
+/// changed, from that. Looks whether all of it may be committed.
+pub(crate) fn stage(
+    before: &Before,
+    changes: &Changes,
+    worked_on: &Path,
+    staged_by_command: bool,
+    fenced: bool,
+    directory: &Path,
+    pathspecs: &[OsString],
+) -> Result<Staged, Unlike> {
+    let checkout = &before.checkout;
+    let index = before.directory().join("staged");
+    if before.header.index {
+        before.clear(&index)?;
+        fs::copy_index(&before.index(), &index, false)?;
+    }
+    let own_paths = take_out_own(before, &index)?;
+    let Sorted { mut add, mut remove } = sort(before, changes)?;
+
+    let touched: HashSet<&[u8]> = changes.touched.iter().map(|touched| touched.path.as_slice()).collect();
+    let seen = stamp(worked_on);
+    // One that the command has removed says nothing.
+    let was_worked_on = seen.is_some() && (fenced || before.index_is_touched());
+    let foreign = was_worked_on && !staged_by_command;
+    let mut modes: HashMap<Vec<u8>, String> = HashMap::new();
+    if was_worked_on && staged_by_command {
+        let mut entries: Vec<(String, String, Vec<u8>)> = Vec::new();
+        let mut conflicts = Vec::new();
+        let mut submodules = Vec::new();
+        let mut taken_out = Vec::new();
+        differences(before, &before.index(), worked_on, |path, was, now| {
+            match now {
+                Some(now) if now.stage > 0 => conflicts.push(path.to_vec()),
+                Some(now) if now.mode & KIND == SUBMODULE => submodules.push(path.to_vec()),
+                // What the worktree tells is newer, and untracked files of before stay out.
+                _ if own_paths.contains(path) => {}
+                None if touched.contains(path) => taken_out.push(path.to_vec()),
+                // A mode that was staged on purpose: the file system may not have it.
+                Some(now) if touched.contains(path) && was.is_none_or(|was| was.mode != now.mode) => {
+                    modes.insert(path.to_vec(), format!("{:o}", now.mode));
+                }
+                _ if touched.contains(path) || was.is_none() => {}
+                Some(now) if now.intent_to_add => {}
+                Some(now) => entries.push((format!("{:o}", now.mode), hex(now.id), path.to_vec())),
+                None => entries.push(("0".to_owned(), String::new(), path.to_vec())),
+            }
+        })?;
+        conflicts.dedup();
+        if !conflicts.is_empty() {
+            return Err(Unlike::Conflicts(conflicts));
+        }
+        if !submodules.is_empty() {
+            return Err(Unlike::Repositories(submodules));
+        }
+        // Taken out of the index, and ignored from now on: no longer git's.
+        let ignored = checkout.ignored(&checkout.root, &taken_out)?;
+        add.retain(|path| !ignored.contains(path));
+        remove.extend(ignored);
+        checkout.set_entries(&index, &entries)?;
+    }
+    let removals: Vec<_> = remove.into_iter().map(|path| ("0".to_owned(), String::new(), path)).collect();
+    checkout.set_entries(&index, &removals)?;
+    if !add.is_empty() {
+        checkout.stage(&index, &add)?;
+    }
+    add_below_former_files(before, changes, &index)?;
+    let mut staged = checkout.staged(&index, &before.tree())?;
+    let other_modes: Vec<_> = staged
+        .iter()
+        .filter_map(|change| Some((modes.get(&change.path).filter(|mode| **mode != change.mode)?, change)))
+        .filter(|(_, change)| change.status != b'D')
+        .map(|(mode, change)| (mode.clone(), change.id.clone(), change.path.clone()))
+        .collect();
+    if !other_modes.is_empty() {
+        checkout.set_entries(&index, &other_modes)?;
+        staged = checkout.staged(&index, &before.tree())?;
+    }
+    let repositories: Vec<_> =
+        staged.iter().filter(|change| change.mode == "160000" || change.old_mode == "160000").collect();
+    if !repositories.is_empty() {
+        return Err(Unlike::Repositories(repositories.into_iter().map(|change| change.path.clone()).collect()));
+    }
+    if !pathspecs.is_empty() {
+        let inside = checkout.staged_below(&index, &before.tree(), directory, pathspecs)?;
+        let inside: HashSet<&[u8]> = inside.iter().map(|change| change.path.as_slice()).collect();
+        let outside = staged.iter().map(|change| &change.path).filter(|path| !inside.contains(path.as_slice()));
+        let outside: Vec<_> = outside.cloned().collect();
+        if !outside.is_empty() {
+            return Err(Unlike::Outside(outside));
+        }
+    }
+    Ok(Staged { index, changes: staged, seen, foreign })
+}
+
+/// Adds what is in directories that were files: git lists nothing below what is in the index.
+fn add_below_former_files(before: &Before, changes: &Changes, index: &Path) -> Result<(), Unlike> {
+    let is_directory = |touched: &&Touched| touched.now.is_some_and(|now| now.mode() & KIND == DIRECTORY);
+    let former = changes.touched.iter().filter(|touched| !touched.new).filter(is_directory);
+    let former: Vec<Vec<u8>> = former
+        .filter(|touched| {
+            !before
+                .item(&touched.path)
+                .is_some_and(|item| matches!(item.kind, Kind::Directory | Kind::Submodule | Kind::Repository))
+        })
+        .map(|touched| [&touched.path, &b"/"[..]].concat())
+        .collect();
+    if former.is_empty() {
+        return Ok(());
+    }
+    let listed = before.checkout.untracked(index)?;
+    let is_below = |path: &Vec<u8>| former.iter().any(|directory| path.starts_with(directory));
+    let repositories: Vec<_> = listed.repositories.into_iter().filter(&is_below).collect();
+    if !repositories.is_empty() {
+        return Err(Unlike::Repositories(repositories));
+    }
+    let new = before.rules_allow(listed.files.into_iter().filter(&is_below).collect(), changes)?;
+    if new.is_empty() { Ok(()) } else { Ok(before.checkout.stage(index, &new)?) }
+}
+
+/// Puts what the caller had staged back to HEAD's in the index to commit; returns all paths that are the caller's own.
+fn take_out_own(before: &Before, index: &Path) -> Result<HashSet<Vec<u8>>> {
+    let mut entries: BTreeMap<Vec<u8>, (String, String)> = BTreeMap::new();
+    let staged = if before.header.own_index { before.checkout.staged(index, &before.tree())? } else { Vec::new() };
+    for change in staged {
+        let (mode, id) = match change.status {
+            b'U' => before.checkout.entry_of(&before.tree(), &change.path)?.unwrap_or_default(),
+            _ => (change.old_mode, change.old_id),
+        };
+        entries.insert(change.path, (mode, id));
+    }
+    let mut own: HashSet<Vec<u8>> = entries.keys().cloned().collect();
+    if let Some(mut kept) = before.entries()?.filter(|_| before.header.own_index) {
+        while let Some(entry) = kept.next()? {
+            if entry.intent_to_add {
+                entries.insert(entry.path.to_vec(), ("0".to_owned(), String::new()));
+            }
+        }
+    }
+    // All stages of a conflict go before the one entry comes.
+    let removals: Vec<_> = entries.keys().map(|path| ("0".to_owned(), String::new(), path.clone())).collect();
+    before.checkout.set_entries(index, &removals)?;
+    let entries = entries.into_iter().filter(|(_, (mode, _))| !mode.trim_start_matches('0').is_empty());
+    let entries: Vec<_> = entries.map(|(path, (mode, id))| (mode, id, path)).collect();
+    before.checkout.set_entries(index, &entries)?;
+    own.extend(before.items.iter().filter(|item| item.own).map(|item| item.path.clone()));
+    Ok(own)
+}
+
+/// Paths for an index.
+#[derive(Default)]
+struct Sorted {
+    add: Vec<Vec<u8>>,
+    remove: Vec<Vec<u8>>,
+}
+
+/// What was touched, as what is to be added and what is to be removed.
+fn sort(before: &Before, changes: &Changes) -> Result<Sorted, Unlike> {
+    let Sorted { mut add, mut remove } = Sorted::default();
+    let (mut own, mut repositories, mut special, mut sparse) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut suspects: Vec<&Touched> = Vec::new();
+    let mut new = Vec::new();
+    for touched in &changes.touched {
+        let path = &touched.path;
+        let kind = touched.now.map(|now| now.mode() & KIND);
+        if touched.new {
+            if path.ends_with(b"/") {
+                // A directory without files is nothing to git, but another repository is.
+                let directory = before.checkout.root.join(path_of(path));
+                if directory.join(".git").exists() {
+                    repositories.push(path.clone());
+                }
+            } else {
+                new.push(path.clone());
+            }
+            continue;
+        }
+        let item = before.item(path);
+        match item.map(|item| item.kind) {
+            Some(Kind::Submodule | Kind::Repository) => repositories.push(path.clone()),
+            Some(Kind::Directory) => {}
+            Some(Kind::Absent) if item.is_some_and(|item| !item.own) => sparse.push(path.clone()),
+            _ if item.is_some_and(|item| item.own) => suspects.push(touched),
+            _ => match kind {
+                Some(REGULAR | LINK) => add.push(path.clone()),
+                None | Some(DIRECTORY) => remove.push(path.clone()),
+                Some(_) => special.push(path.clone()),
+            },
+        }
+    }
+    if !suspects.is_empty() {
+        let mut blobs = before.checkout.blobs()?;
+        let paths: Vec<&[u8]> = suspects.iter().map(|touched| touched.path.as_slice()).collect();
+        let were = before.were(&paths)?;
+        for (touched, was) in suspects.iter().zip(were) {
+            let same = was.map_or(Ok(false), |was| before.is_as_it_was(touched, &was, &mut blobs))?;
+            if !same {
+                own.push(touched.path.clone());
+            }
+        }
+    }
+    add.extend(before.rules_allow(new, changes)?);
+    for (paths, wrong) in [
+        (own, Unlike::Own as fn(Vec<Vec<u8>>) -> Unlike),
+        (repositories, Unlike::Repositories),
+        (special, Unlike::Special),
+        (sparse, Unlike::Sparse),
+    ] {
+        if !paths.is_empty() {
+            return Err(wrong(paths));
+        }
+    }
+    Ok(Sorted { add, remove })
+}
+
+impl Before {
+    /// Those new files that the ignore rules as they were before do not name either.
+    fn rules_allow(&self, new: Vec<Vec<u8>>, changes: &Changes) -> Result<Vec<Vec<u8>>> {
+        let is_rule = |path: &[u8]| path == b".gitignore" || path.ends_with(b"/.gitignore");
+        let exclude = std::fs::read(self.checkout.exclude_file()).unwrap_or_default();
+        let kept = self.kept_exclude().and_then(|path| std::fs::read(path).ok()).unwrap_or_default();
+        let rules_changed = exclude != kept || changes.touched.iter().any(|touched| is_rule(&touched.path));
+        if new.is_empty() || !rules_changed {
+            return Ok(new);
+        }
+        // A worktree with nothing but the rules, for git to look at.
+        let rules = self.directory().join("rules");
+        fs::remove_entry(&rules)?;
+        fs::make_directories(&rules, None)?;
+        let mut paths: Vec<Vec<u8>> = self.hidden_rules().into_iter().collect();
+        paths.extend(self.items.iter().map(|item| item.path.clone()).filter(|path| is_rule(path)));
+        if let Some(mut entries) = self.entries()? {
+            while let Some(entry) = entries.next()? {
+                if is_rule(entry.path) {
+                    paths.push(entry.path.to_vec());
+                }
+            }
+        }
+        paths.sort();
+        paths.dedup();
+        let views: Vec<&[u8]> = paths.iter().map(Vec::as_slice).collect();
+        let mut blobs = self.checkout.blobs()?;
+        for (path, was) in paths.iter().zip(self.were(&views)?) {
+            let to = rules.join(path_of(path));
+            fs::make_directories(to.parent().unwrap_or(&rules), None)?;
+            match was {
+                Some(was) if was.kind == Kind::File => {
+                    fs::put_file(&to, 0o644, None, |file| self.bytes(&was, &mut blobs, file))?;
+                }
+                Some(_) => {}
+                None => fs::copy_entry(&self.checkout.root.join(path_of(path)), &to, false)?,
+            }
+        }
+        let ignored = self.checkout.ignored(&rules, &new)?;
+        fs::remove_entry(&rules)?;
+        let ignored: HashSet<Vec<u8>> = ignored.into_iter().collect();
+        Ok(new.into_iter().filter(|path| !ignored.contains(path)).collect())
+    }
+}
+
+/// Tells each path whose entry differs between two indexes, with both. Stat data and flags are no difference.
+pub(super) fn differences(
+    before: &Before,
+    old: &Path,
+    new: &Path,
+    mut tell: impl FnMut(&[u8], Option<&Entry<'_>>, Option<&Entry<'_>>),
+) -> Result<()> {
+    let (plain_old, plain_new) = (plain_copy(before, old, "plain-old")?, plain_copy(before, new, "plain-new")?);
+    let mut old = Index::open(plain_old.as_deref().unwrap_or(old), before.checkout.id_bytes)?;
+    let mut new = Index::open(plain_new.as_deref().unwrap_or(new), before.checkout.id_bytes)?;
+    let mut old_entry = next(&mut old)?;
+    let mut new_entry = next(&mut new)?;
+    loop {
+        let order = match (&old_entry, &new_entry) {
+            (None, None) => break,
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (Some(old), Some(new)) => (&old.path, old.stage).cmp(&(&new.path, new.stage)),
+        };
+        match order {
+            std::cmp::Ordering::Less => {
+                if let Some(entry) = &old_entry {
+                    tell(&entry.path, Some(&entry.view()), None);
+                }
+                old_entry = next(&mut old)?;
+            }
+            std::cmp::Ordering::Greater => {
+                if let Some(entry) = &new_entry {
+                    tell(&entry.path, None, Some(&entry.view()));
+                }
+                new_entry = next(&mut new)?;
+            }
+            std::cmp::Ordering::Equal => {
+                if let (Some(old), Some(new)) = (&old_entry, &new_entry)
+                    && (old.mode, &old.id, old.intent_to_add) != (new.mode, &new.id, new.intent_to_add)
+                {
+                    tell(&new.path, Some(&old.view()), Some(&new.view()));
+                }
+                old_entry = next(&mut old)?;
+                new_entry = next(&mut new)?;
+            }
+        }
+    }
+    [plain_old, plain_new].iter().flatten().try_for_each(|plain| fs::remove_entry(plain))
+}
+
+/// A copy of a split or sparse index that holds all entries.
+fn plain_copy(before: &Before, index: &Path, name: &str) -> Result<Option<PathBuf>> {
+    let Some(mut reader) = Index::open(index, before.checkout.id_bytes)? else { return Ok(None) };
+    if !reader.is_partial()? {
+        return Ok(None);
+    }
+    let copy = before.directory().join(name);
+    fs::remove_entry(&copy)?;
+    fs::copy_index(index, &copy, false)?;
+    before.checkout.unfold(&copy)?;
+    Ok(Some(copy))
+}
+
+/// An entry that outlives the next.
+struct Owned {
+    path: Vec<u8>,
+    id: Vec<u8>,
+    mode: u32,
+    stage: u8,
+    intent_to_add: bool,
+    stat: crate::repo::Stat,
+}
+
+impl Owned {
+    fn view(&self) -> Entry<'_> {
+        Entry {
+            path: &self.path,
+            id: &self.id,
+            mode: self.mode,
+            stage: self.stage,
+            assume_unchanged: false,
+            skip_worktree: false,
+            intent_to_add: self.intent_to_add,
+            stat: self.stat,
+        }
+    }
+}
+
+fn next(index: &mut Option<Index>) -> Result<Option<Owned>> {
+    let Some(index) = index else { return Ok(None) };
+    Ok(index.next()?.map(|entry| Owned {
+        path: entry.path.to_vec(),
+        id: entry.id.to_vec(),
+        mode: entry.mode,
+        stage: entry.stage,
+        intent_to_add: entry.intent_to_add,
+        stat: entry.stat,
+    }))
+}
+
+/// Makes the change part of the user's index: all of it where nobody else has changed that, else entry by entry. The caller
+/// holds the index' lock.
+pub(crate) fn publish(before: &Before, staged: &Staged, lock: &GitLock, worked_on: &Path) -> Result<()> {
+    let checkout = &before.checkout;
+    let made = before.directory().join("published");
+    before.clear(&made)?;
+    let others = staged.foreign || stamp(worked_on) != staged.seen;
+    if !others && !before.header.own_index {
+        if !staged.index.exists() {
+            // No index before, and nothing to put into one.
+            return Ok(());
+        }
+        fs::link(&staged.index, &made, Sharing::default())?;
+    } else {
+        // The caller's own staged changes, and others', stay as they are.
+        let base = if others { worked_on.to_owned() } else { before.index() };
+        if base.exists() {
+            fs::copy_index(&base, &made, true)?;
+        }
+        let now = checkout.staged(&staged.index, &before.tree())?;
+        let entries: Vec<_> = now.into_iter().map(|change| (change.mode, change.id, change.path)).collect();
+        checkout.set_entries(&made, &entries)?;
+    }
+    if made.exists() {
+        fs::sync(&made)?;
+        lock.replace(&made)?;
+    }
+    Ok(())
+}

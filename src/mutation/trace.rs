@@ -1,0 +1,327 @@
+//! What did the command's own gits do? Only what one of them has moved was moved by the command; the rest was moved by
+//! somebody else.
+//!
+//! Git writes it down itself, for every git below the command: `GIT_TRACE2_EVENT` tells which commands ran and ended (JSON
+//! lines, git's `Documentation/technical/api-trace2`), `GIT_TRACE_REFS` each reference that was written and its new value
+//! (git's `refs/debug.c`, since git 2.30). A client that brings its own git (libgit2, `JGit`) leaves no trace, and an older
+//! git none of references: then what they moved counts as somebody else's, and is left and named.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
+
+use serde::Deserialize;
+
+use crate::{repo::Head, sys};
+
+/// A git that ran.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Git {
+    /// What it was called for: `commit`.
+    verb: String,
+    pub(crate) pid: u32,
+    /// It said that it ends; one that was killed cannot.
+    pub(crate) ended: bool,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    #[serde(rename = "event")]
+    kind: String,
+    sid: String,
+    #[serde(default)]
+    name: String,
+}
+
+/// All gits in a trace, in the order they began.
+pub(crate) fn gits(trace: &Path) -> Vec<Git> {
+    let text = std::fs::read(trace).unwrap_or_default();
+    let mut order: Vec<String> = Vec::new();
+    let mut found: HashMap<String, Git> = HashMap::new();
+    for line in text.split(|byte| *byte == b'\n') {
+        let Ok(event) = serde_json::from_slice::<Event>(line) else { continue };
+        let git = found.entry(event.sid.clone()).or_insert_with(|| {
+            order.push(event.sid.clone());
+            Git { pid: pid(&event.sid), ..Git::default() }
+        });
+        match event.kind.as_str() {
+            "cmd_name" if !event.name.starts_with('_') => git.verb = event.name,
+            "exit" | "atexit" | "signal" => git.ended = true,
+            _ => {}
+        }
+    }
+    order.iter().filter_map(|sid| found.remove(sid)).collect()
+}
+
+/// The process of a session id: its last part ends with `-P` and eight hex digits.
+fn pid(sid: &str) -> u32 {
+    let last = sid.rsplit('/').next().unwrap_or(sid);
+    last.rsplit_once("-P").and_then(|(_, hex)| u32::from_str_radix(hex, 16).ok()).unwrap_or(0)
+}
+
+impl Git {
+    /// It was killed, and so may have left lock files behind.
+    pub(crate) fn was_killed(&self) -> bool {
+        !self.ended && self.pid != 0 && !self.reads_only() && sys::still_runs(self.pid, sys::boot_ms()) == Some(false)
+    }
+
+    /// It can have changed neither index nor references.
+    pub(crate) fn reads_only(&self) -> bool {
+        const READERS: &[&str] = &[
+            "annotate",
+            "archive",
+            "blame",
+            "cat-file",
+            "check-attr",
+            "check-ignore",
+            "check-mailmap",
+            "check-ref-format",
+            "cherry",
+            "clean",
+            "column",
+            "commit-tree",
+            "count-objects",
+            "describe",
+            "diff",
+            "diff-files",
+            "diff-index",
+            "diff-tree",
+            "for-each-ref",
+            "format-patch",
+            "fsck",
+            "gc",
+            "get-tar-commit-id",
+            "grep",
+            "hash-object",
+            "help",
+            "index-pack",
+            "init",
+            "init-db",
+            "interpret-trailers",
+            "log",
+            "ls-files",
+            "ls-remote",
+            "ls-tree",
+            "mailinfo",
+            "mailsplit",
+            "maintenance",
+            "merge-base",
+            "merge-file",
+            "merge-tree",
+            "mktag",
+            "mktree",
+            "name-rev",
+            "pack-objects",
+            "pack-redundant",
+            "pack-refs",
+            "patch-id",
+            "prune",
+            "prune-packed",
+            "range-diff",
+            "repack",
+            "rev-list",
+            "rev-parse",
+            "shortlog",
+            "show",
+            "show-branch",
+            "show-index",
+            "show-ref",
+            "status",
+            "stripspace",
+            "unpack-file",
+            "unpack-objects",
+            "var",
+            "verify-commit",
+            "verify-pack",
+            "verify-tag",
+            "version",
+            "whatchanged",
+            "write-tree",
+            "config",
+            "credential",
+            "rerere",
+            "bundle",
+        ];
+        READERS.contains(&self.verb.as_str())
+    }
+}
+
+/// What the command's gits have written to references.
+#[derive(Debug, Default)]
+pub(crate) struct Moves {
+    /// Values that references had before.
+    before: HashSet<String>,
+    /// Values that were given to each; `None` where it was deleted.
+    written: HashMap<String, HashSet<Option<String>>>,
+    /// Values that were found in each before it was written.
+    found: HashMap<String, HashSet<String>>,
+    /// What symbolic ones were pointed to.
+    targets: HashSet<(String, String)>,
+    renamed: HashSet<(String, String)>,
+    /// Those whose log lost entries.
+    expired: HashSet<String>,
+}
+
+impl Moves {
+    /// Reads a trace of references, which had these values before. Lines that are not understood say nothing.
+    pub(crate) fn read(trace: &Path, before: HashSet<String>) -> Self {
+        let text = std::fs::read(trace).unwrap_or_default();
+        let mut moves = Self { before, ..Self::default() };
+        let mut deleting = false;
+        for line in text.split(|byte| *byte == b'\n') {
+            let line = String::from_utf8_lossy(line);
+            // The time and the line of git's source stand before it.
+            let line = line.split_once("refs/debug.c:").map_or(&*line, |(_, rest)| rest);
+            let line = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').trim_start_matches(": ");
+            let words: Vec<&str> = line.split(' ').collect();
+            match words[..] {
+                ["delete_refs", "{"] => deleting = true,
+                [name] if deleting && name.starts_with("refs/") => moves.write(name, None),
+                ["rename_ref:", from, "->", to, ..] => {
+                    moves.renamed.insert((from.to_owned(), to.to_owned()));
+                }
+                // A log that loses entries may give its reference the value of another one.
+                ["reflog_expire:", name, ..] => {
+                    moves.expired.insert(name.trim_end_matches(':').to_owned());
+                }
+                ["create_symref:", name, "->", target, ..] => {
+                    moves.targets.insert((name.to_owned(), target.to_owned()));
+                }
+                [name, old, "->", new, flags, ..] if flags.starts_with("(F=") => {
+                    if !is_none(old) {
+                        moves.found.entry(name.to_owned()).or_default().insert(old.to_owned());
+                    }
+                    moves.write(name, (!is_none(new)).then(|| new.to_owned()));
+                }
+                _ => deleting = false,
+            }
+        }
+        moves
+    }
+
+    fn write(&mut self, name: &str, value: Option<String>) {
+        self.written.entry(name.to_owned()).or_default().insert(value);
+    }
+
+    /// Tells whether a reference has this value because of the command alone. `by_head`: it is the branch of HEAD, by whose
+    /// name it may have been written as well.
+    pub(crate) fn explain(&self, name: &str, is: Option<&str>, by_head: bool) -> bool {
+        let names: Vec<&str> = [name].into_iter().chain(by_head.then_some("HEAD")).collect();
+        let written = || names.iter().filter_map(|name| self.written.get(*name)).flatten();
+        let renamed = |(from, to): &(String, String)| if is.is_some() { to == name } else { from == name };
+        let made = written().any(|value| value.as_deref() == is)
+            || self.renamed.iter().any(renamed)
+            || (is.is_some() && self.expired.contains(name));
+        // A value that nothing had before, and that the command did not write, came from somebody else.
+        let own = |value: &String| {
+            self.before.contains(value) || self.written.values().any(|values| values.contains(&Some(value.clone())))
+        };
+        made && names.iter().filter_map(|name| self.found.get(*name)).flatten().all(own)
+    }
+
+    /// Tells whether HEAD is another one because of the command alone.
+    pub(crate) fn explain_head(&self, was: &Head, is: &Head) -> bool {
+        let to = is.commit.as_deref();
+        if was.branch == is.branch {
+            return match &is.branch {
+                Some(branch) => self.explain(branch, to, true),
+                None => self.explain("HEAD", to, false),
+            };
+        }
+        let heads = self.written.get("HEAD");
+        let switched = heads.is_some_and(|values| to.is_none() || values.contains(&is.commit));
+        let pointed = |(name, target): &(String, String)| name == "HEAD" && Some(target) == is.branch.as_ref();
+        let renamed =
+            |(from, to): &(String, String)| Some(from) == was.branch.as_ref() && Some(to) == is.branch.as_ref();
+        switched || self.targets.iter().any(pointed) || self.renamed.iter().any(renamed)
+    }
+
+    /// Tells whether a reference, or its log, was written at all.
+    pub(crate) fn touch(&self, name: &str) -> bool {
+        self.written.contains_key(name) || self.expired.contains(name)
+    }
+
+    /// What was written to a reference, or to HEAD, and is a value.
+    pub(crate) fn values<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = &'a str> {
+        names.iter().filter_map(|name| self.written.get(*name)).flatten().filter_map(Option::as_deref)
+    }
+}
+
+fn is_none(id: &str) -> bool {
+    id.bytes().all(|byte| byte == b'0')
+}
+
+/// Tells whether some git works in a repository just now, or may do so where the system does not tell.
+pub(crate) fn git_works_in(root: &Path, git_dir: &Path) -> bool {
+    let is_git = |pid: &u32| {
+        let name = sys::executable(*pid).and_then(|path| path.file_name().map(std::ffi::OsStr::to_owned));
+        name.is_some_and(|name| name == "git" || name.to_string_lossy().starts_with("git-"))
+    };
+    let here = |pid: &u32| {
+        let is_here = |directory: &std::path::PathBuf| directory.starts_with(root) || directory.starts_with(git_dir);
+        sys::working_directory(*pid).as_ref().is_none_or(is_here)
+    };
+    let lives = |pid: &u32| sys::process_state(*pid).is_some_and(|state| !state.zombie);
+    sys::all_processes().iter().any(|pid| is_git(pid) && lives(pid) && here(pid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "670150d3ad5a8e1efa635016d353f60b92280bb8";
+    const B: &str = "a9d5eacdc31f413c4475718999482eaecd313e0a";
+    const C: &str = "88424f7fa3469df130ae4c224d33f389f86849a2";
+
+    fn moves(trace: &str) -> Moves {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("trace");
+        crate::fs::write_new(&path, trace.as_bytes(), crate::fs::Sharing::default()).expect("a trace");
+        Moves::read(&path, HashSet::from([A.to_owned()]))
+    }
+
+    fn head(branch: &str, commit: &str) -> Head {
+        Head { branch: Some(branch.to_owned()), commit: Some(commit.to_owned()) }
+    }
+
+    #[test]
+    fn only_what_a_git_of_the_command_has_written_is_its_own() {
+        let commit = format!(
+            "12:00:00.1 refs/debug.c:163   transaction {{\n12:00:00.1 refs/debug.c:134   0: HEAD {A} -> {B} (F=0x5, T=0x1) \
+             \"commit: x\"\n12:00:00.1 refs/debug.c:134   1: refs/heads/main {A} -> {B} (F=0xc, T=0x0) \"commit: x\"\n"
+        );
+        let moves = moves(&commit);
+        assert!(moves.explain_head(&head("refs/heads/main", A), &head("refs/heads/main", B)));
+        assert!(
+            !moves.explain_head(&head("refs/heads/main", A), &head("refs/heads/main", C)),
+            "somebody came after it"
+        );
+        assert!(!moves.explain("refs/heads/other", Some(B), false));
+        let later = Moves { before: HashSet::new(), ..moves };
+        assert!(
+            !later.explain_head(&head("refs/heads/main", C), &head("refs/heads/main", B)),
+            "somebody came before it"
+        );
+    }
+
+    #[test]
+    fn deleted_renamed_and_symbolic_references_are_understood() {
+        let moves = moves(
+            "refs/debug.c:1 delete_refs {\nrefs/debug.c:1 refs/heads/gone\nrefs/debug.c:1 }: 0\n\
+             refs/debug.c:1 rename_ref: refs/heads/old -> refs/heads/new \"x\": 0\n\
+             refs/debug.c:1 create_symref: HEAD -> refs/heads/side \"x\": 0\n",
+        );
+        assert!(moves.explain("refs/heads/gone", None, false));
+        assert!(moves.explain("refs/heads/old", None, false));
+        assert!(moves.explain("refs/heads/new", Some(A), false));
+        assert!(moves.explain_head(&head("refs/heads/main", A), &head("refs/heads/side", B)));
+        assert!(!moves.explain("refs/heads/main", None, false));
+    }
+
+    #[test]
+    fn process_is_the_last_of_its_session() {
+        assert_eq!(pid("20260101T000000.000000Z-H1-P0000000a/20260101T000000.000001Z-H1-P000000ff"), 255);
+        assert_eq!(pid("nonsense"), 0);
+    }
+}

@@ -1,0 +1,138 @@
+//! What is at each path of an index? Read once from start to end; the files are looked at by several threads, because that
+//! is where the time goes.
+
+use std::{
+    io,
+    ops::Range,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+};
+
+use crate::{
+    error::{Error, Result},
+    repo::{Checkout, Entry, Index, Stat, path_of},
+    sys::{Below, Found},
+};
+
+/// How many entries are looked at together.
+const BATCH: usize = 1024;
+/// More threads only stand in each other's way: in the kernel, and in that of git beside us.
+const MOST_THREADS: usize = 4;
+
+/// Some entries in a row, and what is there.
+#[derive(Default)]
+struct Batch {
+    /// Paths and ids, one after the other.
+    bytes: Vec<u8>,
+    entries: Vec<Kept>,
+    found: Vec<io::Result<Option<Found>>>,
+}
+
+/// An entry whose path and id stand in a batch.
+struct Kept {
+    path: Range<usize>,
+    id: Range<usize>,
+    mode: u32,
+    stage: u8,
+    flags: (bool, bool, bool),
+    stat: Stat,
+}
+
+impl Batch {
+    fn add(&mut self, entry: &Entry<'_>) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(entry.path);
+        let middle = self.bytes.len();
+        self.bytes.extend_from_slice(entry.id);
+        self.entries.push(Kept {
+            path: start..middle,
+            id: middle..self.bytes.len(),
+            mode: entry.mode,
+            stage: entry.stage,
+            flags: (entry.assume_unchanged, entry.skip_worktree, entry.intent_to_add),
+            stat: entry.stat,
+        });
+    }
+
+    fn look(&mut self, below: &mut Below) {
+        let bytes = &self.bytes;
+        self.found.extend(self.entries.iter().map(|kept| below.look(&bytes[kept.path.clone()])));
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.entries.clear();
+        self.found.clear();
+    }
+}
+
+/// Calls `visit` with each entry and what is at its path, in the order of the index. Memory does not grow with it.
+pub(super) fn each(
+    checkout: &Checkout,
+    index: &std::path::Path,
+    mut visit: impl FnMut(&Entry<'_>, Option<Found>) -> Result<()>,
+) -> Result<()> {
+    let Some(mut entries) = Index::open(index, checkout.id_bytes)? else { return Ok(()) };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+    let open = || Below::open(&checkout.root).map_err(Error::io("read", &checkout.root));
+    let workers: Vec<Below> = (0..threads).map(|_| open()).collect::<Result<_>>()?;
+    std::thread::scope(|scope| {
+        let (work, results): (Vec<SyncSender<Batch>>, Vec<Receiver<Batch>>) = workers
+            .into_iter()
+            .map(|mut below| {
+                let (give, work) = sync_channel::<Batch>(2);
+                let (done, result) = sync_channel(2);
+                scope.spawn(move || {
+                    for mut batch in work {
+                        batch.look(&mut below);
+                        if done.send(batch).is_err() {
+                            break;
+                        }
+                    }
+                });
+                (give, result)
+            })
+            .unzip();
+        let mut spare: Vec<Batch> = Vec::new();
+        let (mut given, mut taken, mut ended) = (0, 0, false);
+        loop {
+            // Each worker has one batch at hand and one to come.
+            while !ended && given - taken < threads * 2 {
+                let mut batch = spare.pop().unwrap_or_default();
+                while batch.entries.len() < BATCH {
+                    let Some(entry) = entries.next()? else {
+                        ended = true;
+                        break;
+                    };
+                    batch.add(&entry);
+                }
+                // A worker ends only when this end of its channel is closed.
+                drop(work[given % threads].send(batch));
+                given += 1;
+            }
+            if taken == given {
+                return Ok(());
+            }
+            let Ok(mut batch) = results[taken % threads].recv() else { return Ok(()) };
+            taken += 1;
+            let found = std::mem::take(&mut batch.found);
+            for (kept, found) in batch.entries.iter().zip(found) {
+                let path = &batch.bytes[kept.path.clone()];
+                let found = found.map_err(Error::io("read", checkout.root.join(path_of(path))))?;
+                let (assume_unchanged, skip_worktree, intent_to_add) = kept.flags;
+                let entry = Entry {
+                    path,
+                    id: &batch.bytes[kept.id.clone()],
+                    mode: kept.mode,
+                    stage: kept.stage,
+                    assume_unchanged,
+                    skip_worktree,
+                    intent_to_add,
+                    stat: kept.stat,
+                };
+                visit(&entry, found)?;
+            }
+            batch.clear();
+            spare.push(batch);
+        }
+    })
+}

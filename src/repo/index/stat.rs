@@ -1,0 +1,45 @@
+//! Is a file still what git has seen? As long as its metadata are what the index remembers of them.
+
+use std::fs::Metadata;
+
+use crate::sys;
+
+/// What git remembers of a file's metadata, cut to 32 bits each: while it is the same, so is the content, but for racy
+/// entries (see [`super::Index::modified`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    /// Seconds and nanoseconds of the last change of the inode.
+    pub(crate) changed: (u32, u32),
+    /// Seconds and nanoseconds of the last change of the content.
+    pub(crate) modified: (u32, u32),
+    pub(crate) device: u32,
+    pub(crate) inode: u32,
+    pub(crate) user: u32,
+    pub(crate) group: u32,
+    /// Zero, where the blob is not the empty one, says that the rest must not be trusted.
+    pub(crate) size: u32,
+}
+
+impl Stat {
+    /// What git would remember of a file.
+    #[expect(clippy::cast_possible_truncation, reason = "as git cuts it")]
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        let [changed, modified] = sys::times(metadata).map(short_time);
+        let id = sys::identity(metadata);
+        let (user, group) = sys::owner(metadata);
+        let size = short_size(metadata.len());
+        Self { changed, modified, device: id.device as u32, inode: id.inode as u32, user, group, size }
+    }
+}
+
+/// A time as git cuts it.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as git cuts it")]
+pub(super) fn short_time((seconds, nanoseconds): (i64, i64)) -> (u32, u32) {
+    (seconds as u32, nanoseconds as u32)
+}
+
+/// A size as git cuts it: what is not empty never becomes zero, which means something else.
+#[expect(clippy::cast_possible_truncation, reason = "as git cuts it")]
+fn short_size(size: u64) -> u32 {
+    if size > 0 && size as u32 == 0 { 1 << 31 } else { size as u32 }
+}

@@ -1,0 +1,123 @@
+//! What does a snapshot tell of itself?
+//!
+//! # Format
+//! `snapshots/<id>/`, the id being the time in UTC and six random digits:
+//!
+//! - `manifest.jsonl`: JSON lines. The first is `schema` 1, `id`, `made_at_ms` since 1970, `root` of the worktree, and the
+//!   [`Header`]. Each other is a [`Line`], the last `finished`. A path is a string, or where it is not UTF-8 an object with
+//!   `hex`, its bytes, and `text`, for reading.
+//! - `files/<n>`: what was moved or copied, of whatever kind, also whole directories, with all permission bits.
+//! - `commits.bundle`: commits that were undone, as `git bundle` writes them.
+//!
+//! The line of a file is written before it is moved: killed between the two, the file is where it was, and that is what a
+//! line means whose file is missing. After a power loss a file may have no line; it is still there, without its name.
+
+use serde::{Deserialize, Serialize};
+
+use crate::repo::{Head, hex};
+
+pub(super) const SCHEMA: u32 = 1;
+pub(super) const MANIFEST: &str = "manifest.jsonl";
+pub(super) const FILES: &str = "files";
+pub(super) const BUNDLE: &str = "commits.bundle";
+
+/// What a snapshot is of.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Header {
+    /// For people: `rollback of repoguard mutate: the verify step failed`.
+    pub(crate) why: String,
+    /// The command that made what is undone.
+    pub(crate) command: String,
+    /// HEAD before it, and before it is undone.
+    pub(crate) head_before: Option<Head>,
+    pub(crate) head_after: Option<Head>,
+    /// Fencing number of the hold that it is undone in.
+    pub(crate) fence: Option<u64>,
+}
+
+/// The first line of a manifest.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct First {
+    pub(super) schema: u32,
+    pub(super) id: String,
+    pub(super) made_at_ms: u64,
+    pub(super) root: Name,
+    #[serde(flatten)]
+    pub(super) header: Header,
+}
+
+/// Any other line of a manifest. A `file` is the name of an entry in `files`, `above` the permission bits of the directories
+/// that lead to it, from the top.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "lowercase")]
+pub(super) enum Line {
+    /// Moved away from the worktree.
+    Moved {
+        file: u64,
+        path: Name,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        above: Vec<u32>,
+    },
+    /// Copied, and left where it is.
+    Copied {
+        file: u64,
+        path: Name,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        above: Vec<u32>,
+    },
+    /// Deleted by what is undone.
+    Deleted { path: Name },
+    /// Moved from elsewhere: no file of the worktree.
+    Other { file: u64, label: String, path: Name },
+    /// A reference that was moved.
+    Reference { name: String, old: Option<String>, new: Option<String> },
+    /// Nothing will follow.
+    Finished { at_ms: u64, bytes: u64 },
+}
+
+/// Bytes that are text as a rule.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Name {
+    Text(String),
+    Bytes { hex: String, text: String },
+}
+
+impl Name {
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Bytes { hex: hex(bytes), text: String::from_utf8_lossy(bytes).into_owned() },
+        }
+    }
+
+    /// The bytes; `None` where what should be hex is none.
+    pub(super) fn bytes(&self) -> Option<Vec<u8>> {
+        let hex = match self {
+            Self::Text(text) => return Some(text.clone().into_bytes()),
+            Self::Bytes { hex, .. } => hex.as_bytes(),
+        };
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let (pairs, []) = hex.as_chunks::<2>() else { return None };
+        pairs.iter().map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use super::*;
+
+    #[test]
+    fn names_survive_byte_for_byte() {
+        for bytes in [&b"a/b"[..], b"", b"\"\\\n\t\0", b"n\xff\n", "ü".as_bytes()] {
+            let line = serde_json::to_string(&Name::new(bytes)).unwrap();
+            assert!(!line.contains('\n'), "{line}");
+            assert_eq!(serde_json::from_str::<Name>(&line).unwrap().bytes().as_deref(), Some(bytes), "{line}");
+        }
+        for bad in ["f", "fg", "+f", "0x"] {
+            assert_eq!(Name::Bytes { hex: bad.to_owned(), text: String::new() }.bytes(), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Which snapshots are there, and what is in each? Read warily: the directory may hold anything.
+//!
+//! The format stands at the head of `manifest.rs`. What is damaged is told as such, and stays until it is too old; what has
+//! not the name of a snapshot is nobody's business.
+
+use std::{
+    collections::HashSet,
+    io::{BufRead, BufReader, Read as _},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use jiff::{civil::DateTime, tz::TimeZone};
+
+use super::{
+    kept,
+    manifest::{BUNDLE, FILES, First, Line, MANIFEST, Name, SCHEMA},
+};
+use crate::{
+    error::{Error, Result},
+    fs,
+    holder::Mode,
+    lock::LockFile,
+    repo::{Head, Repo, hex, path_of},
+    sys,
+};
+
+/// Longest line that is read; a longer one is garbage.
+const LONGEST_LINE: u64 = 64 << 10;
+/// The time in an id.
+const TIME: &str = "%Y%m%dT%H%M%SZ";
+
+/// What was undone at one time, and is kept.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// What it is called: the time that it was made, and a random part.
+    pub id: String,
+    /// When it was made; `None` where that cannot be told.
+    pub made: Option<SystemTime>,
+    /// What was undone, and why.
+    pub why: String,
+    /// The command that had made what was undone.
+    pub command: String,
+    /// The top of the worktree that it is from.
+    pub root: PathBuf,
+    /// HEAD before what was undone.
+    pub head_before: Option<Head>,
+    /// HEAD after it, before it was undone.
+    pub head_after: Option<Head>,
+    /// Fencing number of the hold that it was undone in.
+    pub fence: Option<u64>,
+    /// The files of the worktree that are kept.
+    pub files: Vec<Kept>,
+    /// Files of the worktree that what was undone had deleted.
+    pub deleted: Vec<PathBuf>,
+    /// What else is kept: from where, and where it is now.
+    pub others: Vec<KeptElsewhere>,
+    /// References that had been moved.
+    pub references: Vec<MovedReference>,
+    /// The commits that were undone.
+    pub bundle: Option<Bundle>,
+    /// Size of all that is kept.
+    pub bytes: u64,
+    /// Whether all that was undone is in it; not where it goes on, or was killed.
+    pub finished: bool,
+    /// Why it cannot be read, where it cannot.
+    pub damage: Option<String>,
+    pub(crate) directory: PathBuf,
+    pub(crate) lines: usize,
+}
+
+/// A file, a link, an empty directory or a FIFO that is kept.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Kept {
+    /// Its path, relative to the top of the worktree.
+    pub path: PathBuf,
+    /// What it is: `a regular file`, `a symbolic link`, `a directory`, ….
+    pub kind: &'static str,
+    /// Size of a regular file in bytes.
+    pub size: u64,
+    /// Where it is kept.
+    pub at: PathBuf,
+    /// Permission bits of the directories above it, from the top, where they are known.
+    pub(crate) above: Vec<Option<u32>>,
+    /// How many of those are kept with it.
+    pub(crate) inside: usize,
+}
+
+/// Something that is kept and was no file of the worktree.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct KeptElsewhere {
+    /// What it is.
+    pub label: String,
+    /// Where it was; empty where that is not known.
+    pub path: PathBuf,
+    /// Where it is kept.
+    pub at: PathBuf,
+}
+
+/// A git bundle.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Bundle {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The references in it that lead to its commits, by their full names.
+    pub references: Vec<String>,
+}
+
+/// A reference that had been moved by what was undone.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct MovedReference {
+    /// Its full name.
+    pub name: String,
+    /// What it pointed to before; `None` where it did not exist.
+    pub old: Option<String>,
+    /// What it pointed to before that was undone; `None` where it had been deleted.
+    pub new: Option<String>,
+}
+
+/// All that were undone and are kept, the newest last. Does not block.
+///
+/// # Errors
+/// [`Error::Io`] when they cannot be listed; one that cannot be read is listed as damaged.
+pub fn snapshots(repo: &Repo) -> Result<Vec<Snapshot>> {
+    let Some(place) = repo.snapshots_dir() else { return Ok(Vec::new()) };
+    let mut all: Vec<Snapshot> = ids(&place)?.into_iter().map(|id| read(&place, id)).collect();
+    all.sort_by(|a, b| (a.made, &a.id).cmp(&(b.made, &b.id)));
+    Ok(all)
+}
+
+/// The one with this id, or the only one whose id begins so.
+///
+/// # Errors
+/// [`Error::NoSnapshot`], [`Error::AmbiguousSnapshot`], [`Error::DamagedSnapshot`], [`Error::Io`].
+pub fn snapshot(repo: &Repo, id: &str) -> Result<Snapshot> {
+    let place = kept::place(repo)?;
+    let mut ids = ids(&place)?;
+    ids.retain(|candidate| !id.is_empty() && candidate.starts_with(id));
+    if ids.len() > 1 {
+        return Err(Error::AmbiguousSnapshot { id: id.to_owned(), candidates: ids });
+    }
+    let id = ids.pop().ok_or_else(|| Error::NoSnapshot { id: id.to_owned() })?;
+    let snapshot = read(&place, id);
+    match snapshot.damage {
+        Some(reason) => Err(Error::DamagedSnapshot { path: snapshot.directory, reason }),
+        None => Ok(snapshot),
+    }
+}
+
+/// A new id.
+pub(super) fn new_id(now: SystemTime) -> Result<String> {
+    let mut random = [0; 3];
+    getrandom::fill(&mut random).map_err(|_| Error::Unsupported { what: "a source of random numbers" })?;
+    let time = jiff::Timestamp::try_from(now).unwrap_or_default();
+    Ok(format!("{}-{}", time.strftime(TIME), hex(&random)))
+}
+
+/// The time in an id; `None` where it is none.
+pub(super) fn time_of(id: &str) -> Option<SystemTime> {
+    let (time, random) = id.split_once('-')?;
+    let is_random = random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let time = DateTime::strptime(TIME, time).ok().filter(|_| is_random)?;
+    Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp().into())
+}
+
+fn ids(place: &Path) -> Result<Vec<String>> {
+    let names = match fs::list(place) {
+        Err(Error::Io { source, .. }) if fs::is_missing(&source) => return Ok(Vec::new()),
+        names => names?,
+    };
+    let mut ids: Vec<String> = names.into_iter().filter_map(|name| name.into_string().ok()).collect();
+    ids.retain(|id| time_of(id).is_some());
+    Ok(ids)
+}
+
+/// Holds a snapshot while it is read, so that nobody removes it; `None` where it has just been.
+pub(crate) fn hold(snapshot: &Snapshot) -> Option<LockFile> {
+    let path = snapshot.directory.join(MANIFEST);
+    let manifest = LockFile::new(fs::open(&path, false).ok()?, &path).ok()?;
+    // Where locks do not work nobody else could get one, either.
+    let held = manifest.try_lock(Mode::Shared).unwrap_or(true);
+    (held && manifest.is_at(&path)).then_some(manifest)
+}
+
+fn read(place: &Path, id: String) -> Snapshot {
+    let directory = place.join(&id);
+    let mut snapshot = Snapshot { made: time_of(&id), id, directory: directory.clone(), ..Snapshot::default() };
+    if let Err(damage) = fill(&mut snapshot) {
+        snapshot.damage = Some(damage);
+    }
+    snapshot
+}
+
+fn fill(snapshot: &mut Snapshot) -> Result<(), String> {
+    let directory = snapshot.directory.clone();
+    for place in [&directory, &directory.join(FILES)] {
+        // A link might lead anywhere.
+        if !fs::metadata(place).map_err(|error| in_words(&error))?.is_dir() {
+            return Err(fs::not_a_directory(place).to_string());
+        }
+    }
+    let manifest = fs::open(&directory.join(MANIFEST), false).map_err(|error| in_words(&error))?;
+    let mut lines = BufReader::new(manifest);
+    let first = next_line(&mut lines).and_then(|line| serde_json::from_slice::<First>(&line).ok());
+    let first = first.filter(|first| first.schema == SCHEMA && first.id == snapshot.id);
+    let first = first.ok_or("its manifest does not begin as it should")?;
+    snapshot.made = UNIX_EPOCH.checked_add(Duration::from_millis(first.made_at_ms));
+    snapshot.root = path_of(&first.root.bytes().unwrap_or_default());
+    let header = first.header;
+    (snapshot.why, snapshot.command, snapshot.fence) = (header.why, header.command, header.fence);
+    (snapshot.head_before, snapshot.head_after) = (header.head_before, header.head_after);
+    let mut known = HashSet::new();
+    while let Some(line) = next_line(&mut lines) {
+        // What is torn, or of a later version, is passed over.
+        let Ok(line) = serde_json::from_slice::<Line>(&line) else { continue };
+        snapshot.add(line, &mut known);
+    }
+    snapshot.add_nameless(&known);
+    snapshot.bundle = read_bundle(directory.join(BUNDLE));
+    snapshot.bytes = fs::size(&directory.join(FILES)) + fs::size(&directory.join(BUNDLE));
+    Ok(())
+}
+
+/// An error with its cause.
+fn in_words(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+impl Snapshot {
+    fn add(&mut self, line: Line, known: &mut HashSet<u64>) {
+        let path_in = |name: &Name| name.bytes().map(|bytes| path_of(&bytes));
+        match line {
+            Line::Moved { file, path, above } | Line::Copied { file, path, above } => {
+                known.insert(file);
+                if let Some(path) = path_in(&path) {
+                    let directories = path.components().count().saturating_sub(1);
+                    let mut above: Vec<_> = above.into_iter().map(|bits| Some(bits & 0o7777)).collect();
+                    above.resize(directories, None);
+                    expand(&mut self.files, path, self.directory.join(FILES).join(file.to_string()), above, 0);
+                }
+            }
+            Line::Deleted { path } => self.deleted.extend(path_in(&path)),
+            Line::Other { file, label, path } => {
+                known.insert(file);
+                let at = self.directory.join(FILES).join(file.to_string());
+                if fs::identity(&at).is_some() {
+                    self.others.push(KeptElsewhere { label, path: path_in(&path).unwrap_or_default(), at });
+                }
+            }
+            Line::Reference { name, old, new } => self.references.push(MovedReference { name, old, new }),
+            Line::Finished { .. } => {
+                self.finished = true;
+                return;
+            }
+        }
+        self.lines += 1;
+        self.finished = false;
+    }
+
+    /// Files whose line a power loss has taken.
+    fn add_nameless(&mut self, known: &HashSet<u64>) {
+        let names = fs::list(&self.directory.join(FILES)).unwrap_or_default();
+        for name in names {
+            let number = name.to_str().and_then(|name| name.parse().ok());
+            // Half a copy, whose whole is where it was, has a passing name.
+            if number.is_some_and(|file| !known.contains(&file)) {
+                let (label, at) = ("its name was lost".to_owned(), self.directory.join(FILES).join(name));
+                self.others.push(KeptElsewhere { label, path: PathBuf::new(), at });
+            }
+        }
+    }
+}
+
+/// Adds what is at a place; of a directory what is in it, or itself where that is nothing.
+fn expand(files: &mut Vec<Kept>, path: PathBuf, at: PathBuf, above: Vec<Option<u32>>, inside: usize) {
+    let Ok(metadata) = fs::metadata(&at) else { return };
+    let names = if metadata.is_dir() { fs::list(&at).unwrap_or_default() } else { Vec::new() };
+    if names.is_empty() {
+        let size = if metadata.is_file() { metadata.len() } else { 0 };
+        files.push(Kept { path, kind: sys::kind(&metadata), size, at, above, inside });
+        return;
+    }
+    let above: Vec<_> = above.into_iter().chain([Some(sys::mode(&metadata))]).collect();
+    for name in names {
+        expand(files, path.join(&name), at.join(&name), above.clone(), inside + 1);
+    }
+}
+
+/// The head of a bundle: a line that tells the version, lines with `-` or `@`, lines of an id and a name, an empty line.
+fn read_bundle(path: PathBuf) -> Option<Bundle> {
+    let mut lines = BufReader::new(fs::open(&path, false).ok()?);
+    let head = std::iter::from_fn(|| next_line(&mut lines)).skip(1).take_while(|line| line != b"\n");
+    let names = head.filter_map(|line| {
+        let line = String::from_utf8(line).ok()?;
+        let (id, name) = line.trim_end_matches('\n').split_once(' ')?;
+        let is_one = id.bytes().all(|byte| byte.is_ascii_hexdigit()) && (name == "HEAD" || name.starts_with("refs/"));
+        is_one.then(|| name.to_owned())
+    });
+    Some(Bundle { references: names.collect(), path })
+}
+
+pub(super) fn next_line(lines: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut line = Vec::new();
+    match lines.take(LONGEST_LINE).read_until(b'\n', &mut line) {
+        Ok(0) | Err(_) => None,
+        Ok(_) => Some(line),
+    }
+}

@@ -1,0 +1,103 @@
+//! `repoguard mutate` and those who never asked: what somebody else commits, tags or branches meanwhile is theirs, and is
+//! left where it is.
+
+use std::fs;
+
+use crate::mutate::furnished;
+use crate::support::{Sandbox, shell_status};
+
+/// Runs a mutation, and this as an outsider's while its command is in the middle; returns its status and what it says.
+fn meanwhile(sandbox: &Sandbox, theirs: &str, ending: &str) -> (i32, String) {
+    let gate = sandbox.gate("gate");
+    let script = format!("echo ours >>d/a; echo ours >ours; git add ours; {}; {ending}", gate.script());
+    let mut running = sandbox.start(sandbox.mutate_command(&[], &script));
+    gate.reached_by(&mut running);
+    sandbox.sh(theirs).assert().success();
+    gate.open();
+    let status = shell_status(running.ended());
+    (status, running.stderr())
+}
+
+/// Nothing of the command's is left, and all that the outsider did.
+#[track_caller]
+fn only_theirs_is_left(sandbox: &Sandbox, told: &str) {
+    assert_eq!(sandbox.short_status(), [""; 0], "{told}");
+    assert_eq!(fs::read_to_string(sandbox.path("d/a")).unwrap(), "a\n", "{told}");
+    assert!(!sandbox.path("ours").exists(), "{told}");
+    sandbox.assert_no_traces();
+}
+
+#[test]
+fn commit_of_somebody_else_is_left_and_both_are_named() {
+    for (ending, status) in [("true", 65), ("exit 7", 7)] {
+        let sandbox = furnished();
+        let old = sandbox.head();
+        let theirs =
+            "tree=$(git rev-parse HEAD^{tree}); git update-ref HEAD $(git commit-tree -p HEAD -m theirs $tree)";
+        let (ended, told) = meanwhile(&sandbox, theirs, ending);
+        assert_eq!(ended, status, "{told}");
+        assert_eq!(sandbox.git(["log", "-1", "--format=%s"]), "theirs\n", "{told}");
+        assert!(told.contains(&old[..7]) && told.contains(&sandbox.head()[..7]), "both are named: {told}");
+        only_theirs_is_left(&sandbox, &told);
+    }
+}
+
+#[test]
+fn branch_that_somebody_else_switches_to_is_left() {
+    let sandbox = furnished();
+    sandbox.git(["branch", "other"]);
+    let (ended, told) = meanwhile(&sandbox, "git symbolic-ref HEAD refs/heads/other", "true");
+    assert_eq!(ended, 65, "{told}");
+    assert_eq!(sandbox.git(["symbolic-ref", "HEAD"]), "refs/heads/other\n", "{told}");
+    only_theirs_is_left(&sandbox, &told);
+}
+
+#[test]
+fn refs_of_somebody_else_are_left_and_in_nobodys_way() {
+    let theirs = "git tag theirs; git branch theirs; git update-ref refs/remotes/origin/main HEAD";
+    let refs = |sandbox: &Sandbox| sandbox.git(["for-each-ref", "--format=%(refname)"]);
+    let expected = "refs/heads/main\nrefs/heads/theirs\nrefs/remotes/origin/main\nrefs/tags/theirs\n";
+
+    let sandbox = furnished();
+    let (ended, told) = meanwhile(&sandbox, theirs, "true");
+    assert_eq!(ended, 0, "{told}");
+    assert_eq!(sandbox.landed(), ["M d/a", "A ours"]);
+    assert_eq!(refs(&sandbox), expected, "{told}");
+
+    let sandbox = furnished();
+    let (ended, told) = meanwhile(&sandbox, theirs, "exit 7");
+    assert_eq!(ended, 7, "{told}");
+    assert_eq!(refs(&sandbox), expected, "{told}");
+    only_theirs_is_left(&sandbox, &told);
+}
+
+#[test]
+fn refs_of_the_command_are_undone_beside_those_of_somebody_else() {
+    let sandbox = furnished();
+    let gate = sandbox.gate("gate");
+    let script = format!("git branch ours; git tag ours; {}; git branch late; exit 7", gate.script());
+    let mut running = sandbox.start(sandbox.mutate_command(&[], &script));
+    gate.reached_by(&mut running);
+    sandbox.git(["tag", "theirs"]);
+    gate.open();
+    assert_eq!(shell_status(running.ended()), 7, "{}", running.stderr());
+    let refs = sandbox.git(["for-each-ref", "--format=%(refname)"]);
+    assert_eq!(refs, "refs/heads/main\nrefs/tags/theirs\n");
+    assert!(running.stderr().contains("refs/tags/theirs"), "what is left is named: {}", running.stderr());
+}
+
+#[test]
+fn worktree_of_somebody_else_is_none_of_our_business() {
+    let sandbox = furnished();
+    let linked = sandbox.worktree("linked");
+    let theirs =
+        format!("cd '{}' && echo theirs >>file && git commit -qam theirs && git tag in-linked", linked.display());
+    for (ending, status) in [("true", 0), ("exit 7", 7)] {
+        let (ended, told) = meanwhile(&sandbox, &theirs.replace("in-linked", &format!("in-linked-{status}")), ending);
+        assert_eq!(ended, status, "{told}");
+    }
+    assert_eq!(sandbox.git(["log", "--format=%s", "linked"]), "theirs\ntheirs\nfurnished\nfirst\n");
+    assert_eq!(sandbox.git(["log", "--format=%s", "main"]), "change\nfurnished\nfirst\n");
+    sandbox.git(["rev-parse", "--verify", "-q", "in-linked-0"]);
+    sandbox.git(["rev-parse", "--verify", "-q", "in-linked-7"]);
+}

@@ -1,0 +1,273 @@
+//! Mutations that are run again and again from the same state, each time stopped at another point, and what must hold
+//! after the next command: all as before or all as after, and never anything between.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use super::{Image, RepoState, Sandbox, has_program, long, shell_status, skip, to_the_end, traces};
+
+/// The system calls that change what is on disk; those with `?` are not there everywhere.
+const WRITING: [&str; 34] = [
+    "?open",
+    "openat",
+    "?creat",
+    "write",
+    "pwrite64",
+    "writev",
+    "?rename",
+    "renameat",
+    "?renameat2",
+    "?link",
+    "linkat",
+    "?unlink",
+    "unlinkat",
+    "?mkdir",
+    "mkdirat",
+    "?rmdir",
+    "?chmod",
+    "fchmod",
+    "fchmodat",
+    "?chown",
+    "fchown",
+    "?lchown",
+    "fchownat",
+    "fsync",
+    "fdatasync",
+    "?symlink",
+    "symlinkat",
+    "truncate",
+    "ftruncate",
+    "utimensat",
+    "sendfile",
+    "copy_file_range",
+    "fallocate",
+    "?mknod",
+];
+
+/// A system call of a process: the how manyth of this name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Call {
+    pub(crate) name: String,
+    pub(crate) number: usize,
+}
+
+/// Whose system calls are looked at, and tampered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Traced {
+    /// Those of the program that is started.
+    Itself,
+    /// Those of every process below it as well, each counted for itself.
+    All,
+}
+
+/// What came of a run that was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Side {
+    Before,
+    After,
+}
+
+/// A mutation that can be run again and again.
+pub(crate) struct Workload {
+    image: Image,
+    arguments: Vec<String>,
+    pub(crate) before: Whole,
+    pub(crate) after: Whole,
+}
+
+/// All of a repository, as git sees it and as it is.
+pub(crate) struct Whole {
+    state: RepoState,
+    status: Vec<String>,
+}
+
+impl Whole {
+    pub(crate) fn of(sandbox: &Sandbox) -> Self {
+        // First the state: it is read without changing anything.
+        Self { state: sandbox.state(), status: sandbox.short_status() }
+    }
+
+    /// What is not as it was, in words; nothing where all is.
+    pub(crate) fn difference(&self, now: &Self) -> Option<String> {
+        let status = (self.status != now.status)
+            .then(|| format!("git status\n  was {:?}\n  is  {:?}\n", self.status, now.status));
+        self.state.difference(&now.state).or(status)
+    }
+}
+
+impl Workload {
+    /// Runs `repoguard mutate -m change OPTIONS -- sh -c SCRIPT` once, undisturbed, in what `prepare` makes of a repository:
+    /// it must end with this status.
+    #[track_caller]
+    pub(crate) fn new(prepare: &str, options: &[&str], script: &str, status: i32) -> Self {
+        let first = Sandbox::new();
+        first.sh(prepare).assert().success();
+        let image = Image::of(first.here());
+        let words = [&["mutate", "-m", "change"], options, &["--", "sh", "-c", script]].concat();
+        let arguments = words.into_iter().map(str::to_owned).collect();
+        let sandbox = placed(&image);
+        let before = Whole::of(&sandbox);
+        let mut workload = Self { image, arguments, after: Whole::of(&sandbox), before };
+        let output = to_the_end(workload.command(&sandbox)).output().unwrap();
+        assert_eq!(shell_status(output.status), status, "{}", String::from_utf8_lossy(&output.stderr));
+        workload.after = Whole::of(&sandbox);
+        workload
+    }
+
+    /// A repository in the state before.
+    pub(crate) fn sandbox(&self) -> Sandbox {
+        placed(&self.image)
+    }
+
+    /// The mutation, to be started in such a repository.
+    pub(crate) fn command(&self, sandbox: &Sandbox) -> Command {
+        sandbox.repoguard_command(&self.arguments)
+    }
+
+    /// Tells whether the repository is as before or as after, sound for git, with nothing left over of ours; else what is
+    /// wrong.
+    pub(crate) fn side(&self, sandbox: &Sandbox) -> Result<Side, String> {
+        let now = Whole::of(sandbox);
+        let side = match (self.before.difference(&now), self.after.difference(&now)) {
+            (None, _) => Side::Before,
+            (_, None) => Side::After,
+            (Some(before), Some(after)) => return Err(format!("not before:\n{before}not after:\n{after}")),
+        };
+        let mut fsck = to_the_end(sandbox.command("git"));
+        let output = fsck.args(["fsck", "--strict", "--no-dangling", "--no-progress"]).output().unwrap();
+        let found = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        // A branch without commits is worth a notice to git.
+        if !output.status.success() || found.lines().any(|line| !line.starts_with("notice: ")) {
+            return Err(format!("git fsck: {found}"));
+        }
+        let left = left_over(sandbox);
+        if left.is_empty() { Ok(side) } else { Err(format!("left over: {left:?}")) }
+    }
+
+    /// Lets the next command come, and tells whether it finds everything in order, or puts it there; else what is wrong.
+    pub(crate) fn recovered(&self, sandbox: &Sandbox, turn: usize) -> Result<Side, String> {
+        let next: &[&str] =
+            if turn.is_multiple_of(2) { &["exec", "-w", "30", "--", "true"] } else { &["recover", "-w", "30"] };
+        let output = sandbox.repoguard(next).output().unwrap();
+        let told = format!("then {next:?}: {}", String::from_utf8_lossy(&output.stderr));
+        if !output.status.success() || told.contains("panicked") {
+            return Err(told);
+        }
+        self.side(sandbox).map_err(|wrong| format!("{told}\n{wrong}"))
+    }
+}
+
+/// What is left that git or the next mutation would stumble over.
+fn left_over(sandbox: &Sandbox) -> Vec<String> {
+    let mut left = traces(&sandbox.path(".git"));
+    // What was kept is of no use without its journal; the next mutation removes it.
+    left.retain(|path| !path.contains("/repoguard/mutation-") || path.ends_with("/journal.jsonl"));
+    let status = sandbox.status();
+    if status["state"] != "free" || !status["unfinished"].is_null() {
+        left.push(status.to_string());
+    }
+    left
+}
+
+fn placed(image: &Image) -> Sandbox {
+    let sandbox = Sandbox::empty();
+    image.write(sandbox.here());
+    // Git's stat data are of other inodes.
+    sandbox.git(["update-index", "-q", "--really-refresh", "--unmerged"]);
+    sandbox
+}
+
+/// Whether system calls can be traced here; says so where they cannot.
+pub(crate) fn can_trace(what: &str) -> bool {
+    let trace = || Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).output();
+    let can = has_program("strace") && trace().is_ok_and(|output| output.status.success());
+    if !can {
+        skip(what, "strace is not there, or cannot trace");
+    }
+    can
+}
+
+/// The writing system calls of a command, which is run to its end.
+pub(crate) fn writing_calls(sandbox: &Sandbox, command: &Command, traced: Traced) -> Vec<Call> {
+    let logs = sandbox.outside("calls");
+    fs::create_dir(&logs).unwrap();
+    let trace = strace(sandbox, command, traced, |strace| {
+        strace.args(["-e", &format!("trace={}", WRITING.join(","))]);
+        match traced {
+            Traced::Itself => strace.arg("-o").arg(logs.join("itself")),
+            Traced::All => strace.arg("-ff").arg("-o").arg(logs.join("each")),
+        };
+    });
+    to_the_end(trace).output().unwrap();
+    let all = fs::read_dir(&logs).unwrap().map(|entry| entry.unwrap().path());
+    let mut calls: Vec<Call> = Vec::new();
+    for log in all {
+        for call in calls_in(&log) {
+            if !calls.contains(&call) {
+                calls.push(call);
+            }
+        }
+    }
+    fs::remove_dir_all(logs).unwrap();
+    calls
+}
+
+fn calls_in(log: &Path) -> Vec<Call> {
+    let text = fs::read(log).unwrap();
+    let text = String::from_utf8_lossy(&text);
+    let mut counts: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
+    let mut calls = Vec::new();
+    for line in text.lines() {
+        let Some((name, rest)) = line
+            .split_once('(')
+            .filter(|(name, _)| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
+        else {
+            continue;
+        };
+        let count = counts.entry(name.to_owned()).or_default();
+        *count += 1;
+        let reads = name.starts_with("open") && !rest.contains("O_CREAT") && !rest.contains("O_TRUNC");
+        if !reads {
+            calls.push(Call { name: name.to_owned(), number: *count });
+        }
+    }
+    calls
+}
+
+fn strace(sandbox: &Sandbox, command: &Command, traced: Traced, options: impl FnOnce(&mut Command)) -> Command {
+    let mut strace = sandbox.command("strace");
+    if traced == Traced::All {
+        strace.arg("-f");
+    }
+    options(&mut strace);
+    strace.arg(command.get_program()).args(command.get_args());
+    if let Some(directory) = command.get_current_dir() {
+        strace.current_dir(directory);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => strace.env(name, value),
+            None => strace.env_remove(name),
+        };
+    }
+    strace
+}
+
+/// The command, with this done to each of its processes, or to itself, at this system call: `signal=KILL`, `error=ENOSPC`.
+pub(crate) fn tampered(sandbox: &Sandbox, command: &Command, traced: Traced, call: &Call, tampering: &str) -> Output {
+    let Call { name, number } = call;
+    let strace = strace(sandbox, command, traced, |strace| {
+        strace.args(["-o", "/dev/null", "-e", &format!("trace={name}")]);
+        strace.args(["-e", &format!("inject={name}:{tampering}:when={number}")]);
+    });
+    to_the_end(strace).output().unwrap()
+}
+
+/// All of them in the long run; else as many, evenly chosen.
+pub(crate) fn chosen<T: Clone>(all: &[T], many: usize) -> Vec<T> {
+    if long() || all.len() <= many {
+        return all.to_vec();
+    }
+    (0..many).map(|index| all[index * all.len() / many].clone()).collect()
+}
