@@ -29,12 +29,12 @@ impl GitLock {
     ///
     /// # Errors
     /// [`Error::GitBusy`] when somebody else has it all that time, [`Error::Io`].
-    pub(crate) fn take(file: &Path, directory: &Path, journal: Option<&Journal>, patience: Duration) -> Result<Self> {
+    pub(crate) fn take(file: &Path, directory: &Path, journal: &Journal, patience: Duration) -> Result<Self> {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let lock = file.with_file_name(format!("{name}.lock"));
+        let lock = lock_of(file);
         let made = directory.join(format!("{MAKING}-{name}"));
         fs::write_new(&made, b"", Sharing::default())?;
-        if let (Some(journal), Some(id)) = (journal, fs::identity(&made)) {
+        if let Some(id) = fs::identity(&made) {
             journal.tell(Step::Locking { files: vec![Owned::new(lock.clone(), id)] })?;
         }
         let begun = Instant::now();
@@ -58,6 +58,23 @@ impl GitLock {
         }
     }
 
+    /// Waits until nobody has the lock of `file`, so long; takes nothing.
+    ///
+    /// # Errors
+    /// [`Error::GitBusy`].
+    pub(crate) fn is_free(file: &Path, patience: Duration) -> Result<()> {
+        let path = lock_of(file);
+        let begun = Instant::now();
+        while fs::identity(&path).is_some() {
+            let waited = begun.elapsed();
+            if waited >= patience {
+                return Err(Error::GitBusy { path, waited });
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
     /// Gives the file that it locks new content, a file beside it, in one step.
     pub(crate) fn replace(&self, by: &Path) -> Result<()> {
         fs::rename(by, &self.file)
@@ -65,10 +82,21 @@ impl GitLock {
 
     /// Lets it go.
     pub(crate) fn release(&mut self) {
+        /// A file system may fail once.
+        const TRIES: usize = 3;
         if std::mem::take(&mut self.held) {
-            fs::remove(&self.lock);
+            for _ in 0..TRIES {
+                fs::remove(&self.lock);
+                if fs::identity(&self.lock).is_none() {
+                    break;
+                }
+            }
         }
     }
+}
+
+fn lock_of(file: &Path) -> PathBuf {
+    file.with_file_name(format!("{}.lock", file.file_name().unwrap_or_default().to_string_lossy()))
 }
 
 impl Drop for GitLock {
@@ -91,9 +119,9 @@ impl Fence {
     /// As [`GitLock::take`].
     pub(crate) fn take(checkout: &Checkout, directory: &Path, journal: &Journal, patience: Duration) -> Result<Self> {
         let begun = Instant::now();
-        let index = GitLock::take(&checkout.index(), directory, Some(journal), patience)?;
+        let index = GitLock::take(&checkout.index(), directory, journal, patience)?;
         let left = patience.saturating_sub(begun.elapsed());
-        let head = GitLock::take(&checkout.git_dir.join("HEAD"), directory, Some(journal), left)?;
+        let head = GitLock::take(&checkout.git_dir.join("HEAD"), directory, journal, left)?;
         Ok(Self { index, head })
     }
 

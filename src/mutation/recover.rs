@@ -208,7 +208,7 @@ impl Case {
         });
         (self.found, self.commit) = match last {
             Some(Step::Landed { commit }) => (Found::Landed, commit.clone()),
-            Some(Step::Landing) if is_landed(before, &self.checkout, &now)? => (Found::Landed, now.commit.clone()),
+            Some(Step::Landing) if before.is_landed(&now) => (Found::Landed, now.commit.clone()),
             Some(Step::Landing | Step::Ran { .. }) => (Found::Ran, None),
             Some(Step::Undoing { .. }) => (Found::Undoing, None),
             Some(Step::Kept) => (Found::Running, None),
@@ -225,7 +225,7 @@ impl Case {
         const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
         let index = self.checkout.index();
         let staged = Staged::left(before, &index)?;
-        let lock = GitLock::take(&index, &self.directory, Some(journal), PATIENCE)?;
+        let lock = GitLock::take(&index, &self.directory, journal, PATIENCE)?;
         publish(before, &staged, &lock, &index)
     }
 
@@ -251,15 +251,6 @@ impl Case {
         };
         undo(&Undo { repo, worktree, before, journal, header, begun, sharing, limit }, None)
     }
-}
-
-/// Tells whether HEAD is the commit that was to be made.
-fn is_landed(before: &Before, checkout: &Checkout, now: &Head) -> Result<bool> {
-    let Some(commit) = now.commit.as_deref().filter(|_| now != before.head()) else { return Ok(false) };
-    let (parents, made) = checkout.parents_and_tree(commit)?;
-    let on_top = parents.iter().eq(before.head().commit.iter()) && now.branch == before.head().branch;
-    // A hook may have added to the index that it was made from.
-    Ok(on_top && checkout.staged(&before.directory().join("staged"), &made)?.is_empty())
 }
 
 /// What is not as the command left it.

@@ -86,11 +86,40 @@ impl Before {
         Moves::read(&self.reference_trace(), before.collect())
     }
 
+    /// Tells whether a reference was written by a git of the command's that was killed before it could tell so: right after
+    /// the last that it told.
+    pub(crate) fn was_last_write(&self, name: &str) -> bool {
+        /// It takes a git much less from one to the other.
+        const MOST: Duration = Duration::from_millis(250);
+        let written = |path: &Path| std::fs::symlink_metadata(path).and_then(|metadata| metadata.modified()).ok();
+        let Some(told) = written(&self.reference_trace()) else { return false };
+        let is_killed = || trace::gits(&self.trace()).iter().any(Git::was_killed);
+        let moment = written(&self.checkout.loose_reference(name));
+        moment.is_some_and(|moment| moment >= told && moment.duration_since(told).is_ok_and(|late| late <= MOST))
+            && is_killed()
+    }
+
+    /// Tells whether HEAD is the commit that was to be made: what is staged, on top of what HEAD was.
+    pub(crate) fn is_landed(&self, now: &Head) -> bool {
+        let Some(commit) = now.commit.as_deref().filter(|_| now != self.head() && now.branch == self.head().branch)
+        else {
+            return false;
+        };
+        let staged = self.directory().join("staged");
+        let on_top = |parents: Vec<String>| parents.iter().eq(self.head().commit.iter());
+        let made = self.checkout.parents_and_tree(commit).is_ok_and(|(parents, _)| on_top(parents));
+        // A hook may have added to the index that it was made from.
+        made && staged.exists() && self.checkout.staged(&staged, commit).is_ok_and(|differs| differs.is_empty())
+    }
+
     /// Who has moved HEAD, if it is not where it was.
     pub(crate) fn whose(&self, now: &Head) -> Whose {
         match self.head() {
             head if head == now => Whose::Nobodys,
             head if self.moves().explain_head(head, now) => Whose::Commands,
+            _ if self.was_last_write(now.branch.as_deref().unwrap_or("HEAD")) => Whose::Commands,
+            // Git was killed before it could tell that it had committed.
+            _ if self.is_landed(now) => Whose::Commands,
             _ => Whose::Others,
         }
     }
@@ -186,7 +215,11 @@ fn put_references_back(
         let theirs = whose == Whose::Others && of_head;
         // A branch that was made with a worktree is the worktree's by now.
         let elsewhere = old.is_none() && elsewhere.contains(&name);
-        if !theirs && !elsewhere && !is_odd && traced.explain(name, new.map(|one| one.id.as_str()), of_head) {
+        let stays = now.branch == before.head().branch && Some(name) == now.branch.as_deref();
+        let explained = (stays && whose == Whose::Commands)
+            || traced.explain(name, new.map(|one| one.id.as_str()), of_head)
+            || before.was_last_write(name);
+        if explained && !theirs && !elsewhere && !is_odd {
             moves.push((name, old, new));
         } else {
             undone.references_left.push(name.to_owned());
@@ -251,7 +284,9 @@ fn put_stash_back(before: &Before, traced: &Moves) -> Result<()> {
     const STASH: &str = "refs/stash";
     let log = before.checkout.stash_log();
     let value = |references: &[Reference]| references.iter().find(|one| one.name == STASH).map(|one| one.id.clone());
-    if !traced.touch(STASH) || value(&before.checkout.references()?) != value(&before.references) {
+    // One that was killed may not have told it.
+    let touched = traced.touch(STASH) || trace::gits(&before.trace()).iter().any(Git::was_killed);
+    if !touched || value(&before.checkout.references()?) != value(&before.references) {
         return Ok(());
     }
     let Some(kept) = before.kept_stash() else { return Ok(()) };
@@ -287,7 +322,7 @@ fn put_index_back(undo: &Undo<'_>, theirs: &HashSet<Vec<u8>>, whose: Whose, fenc
     let lock = if let Some(fence) = fence {
         fence.index()
     } else {
-        taken = GitLock::take(&index, before.directory(), Some(undo.journal), PATIENCE)?;
+        taken = GitLock::take(&index, before.directory(), undo.journal, PATIENCE)?;
         &taken
     };
     if !before.header.index {
@@ -308,7 +343,7 @@ fn refresh_index(undo: &Undo<'_>, fence: Option<&Fence>) -> Result<()> {
     let lock = if let Some(fence) = fence {
         fence.index()
     } else {
-        taken = GitLock::take(&index, before.directory(), Some(undo.journal), PATIENCE)?;
+        taken = GitLock::take(&index, before.directory(), undo.journal, PATIENCE)?;
         &taken
     };
     if !index.exists() {

@@ -184,6 +184,12 @@ pub(crate) const GIT_LOCKS: &[&str] = &[
     "HEAD.lock",
     "ORIG_HEAD.lock",
     "MERGE_HEAD.lock",
+    "AUTO_MERGE.lock",
+    "CHERRY_PICK_HEAD.lock",
+    "REVERT_HEAD.lock",
+    "REBASE_HEAD.lock",
+    "FETCH_HEAD.lock",
+    "BISECT_HEAD.lock",
     "config.lock",
     "packed-refs.lock",
     "shallow.lock",
@@ -195,6 +201,12 @@ pub(super) fn lock_files(own: &Path, common: &Path) -> Vec<PathBuf> {
     places.extend((own != common).then_some(common));
     let named = places.iter().flat_map(|place| GIT_LOCKS.iter().map(|name| place.join(name)));
     let mut locks: Vec<PathBuf> = named.filter(|lock| std::fs::symlink_metadata(lock).is_ok()).collect();
+    // Of indexes that git makes for a moment: `index.stash.123.lock`, `next-index-123.lock`.
+    let passing = |name: &String| {
+        let begins = name.starts_with("index.") || name.starts_with("next-index-");
+        begins && name != "index.lock" && Path::new(name).extension().is_some_and(|end| end == "lock")
+    };
+    locks.extend(sys::names(own).into_iter().filter(passing).map(|name| own.join(name)));
     for place in places {
         reference_locks(&place.join("refs"), &mut locks);
     }

@@ -121,6 +121,12 @@ impl Checkout {
         names.map(|&name| name.to_owned()).collect()
     }
 
+    /// The file of a reference, where it has one of its own.
+    pub(crate) fn loose_reference(&self, name: &str) -> PathBuf {
+        let own = name == "HEAD" || name.starts_with("refs/worktree/") || name.starts_with("refs/bisect/");
+        if own { self.git_dir.join(name) } else { self.common_dir.join(name) }
+    }
+
     fn command<A: AsRef<OsStr>>(&self, index: Option<&Path>, arguments: &[A]) -> Command {
         let mut git = Command::new("git");
         git.args(["--no-optional-locks", "--literal-pathspecs", "-c", "core.hooksPath=/dev/null"]).args(DURABLE);

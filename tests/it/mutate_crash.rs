@@ -98,52 +98,52 @@ fn unborn() -> Workload {
 
 #[test]
 fn killed_at_every_call_of_a_success() {
-    killed_at_every_call(&success(), Traced::Itself, 24);
+    killed_at_every_call(&success(), Traced::Itself, 16);
 }
 
 #[test]
 fn killed_at_every_call_of_a_rollback() {
-    killed_at_every_call(&failure(), Traced::Itself, 30);
+    killed_at_every_call(&failure(), Traced::Itself, 18);
 }
 
 #[test]
 fn killed_at_every_call_under_the_fence() {
-    killed_at_every_call(&fenced(), Traced::Itself, 20);
+    killed_at_every_call(&fenced(), Traced::Itself, 12);
 }
 
 #[test]
 fn killed_at_every_call_of_a_rollback_under_the_fence() {
-    killed_at_every_call(&fenced_failure(), Traced::Itself, 16);
+    killed_at_every_call(&fenced_failure(), Traced::Itself, 10);
 }
 
 #[test]
 fn killed_at_every_call_beside_own_changes() {
-    killed_at_every_call(&dirty(), Traced::Itself, 20);
+    killed_at_every_call(&dirty(), Traced::Itself, 12);
 }
 
 #[test]
 fn killed_at_every_call_of_a_rollback_beside_own_changes() {
-    killed_at_every_call(&dirty_failure(), Traced::Itself, 20);
+    killed_at_every_call(&dirty_failure(), Traced::Itself, 12);
 }
 
 #[test]
 fn killed_at_every_call_without_a_commit() {
-    killed_at_every_call(&staged(), Traced::Itself, 16);
+    killed_at_every_call(&staged(), Traced::Itself, 10);
 }
 
 #[test]
 fn killed_at_every_call_on_a_branch_without_commits() {
-    killed_at_every_call(&unborn(), Traced::Itself, 12);
+    killed_at_every_call(&unborn(), Traced::Itself, 8);
 }
 
 #[test]
 fn git_and_command_killed_at_every_call() {
-    killed_at_every_call(&success(), Traced::All, 16);
+    killed_at_every_call(&success(), Traced::All, 10);
 }
 
 #[test]
 fn git_and_command_killed_at_every_call_of_a_rollback() {
-    killed_at_every_call(&failure(), Traced::All, 16);
+    killed_at_every_call(&failure(), Traced::All, 10);
 }
 
 /// Kills a mutation with all its processes while its command waits, having done its work.
@@ -186,17 +186,17 @@ fn recovery_killed_at_every_call(workload: &Workload, many: usize) {
 
 #[test]
 fn recovery_killed_at_every_call_recovers_again() {
-    recovery_killed_at_every_call(&failure(), 24);
+    recovery_killed_at_every_call(&failure(), 12);
 }
 
 #[test]
 fn recovery_under_the_fence_killed_at_every_call_recovers_again() {
-    recovery_killed_at_every_call(&fenced_failure(), 12);
+    recovery_killed_at_every_call(&fenced_failure(), 8);
 }
 
 #[test]
 fn recovery_beside_own_changes_killed_at_every_call_recovers_again() {
-    recovery_killed_at_every_call(&dirty_failure(), 16);
+    recovery_killed_at_every_call(&dirty_failure(), 10);
 }
 
 /// Pseudo-random numbers below a limit.

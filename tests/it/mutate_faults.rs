@@ -58,33 +58,33 @@ fn fails_at_every_call(workload: &Workload, traced: Traced, many: usize) {
         }
     }
     assert!(wrong.is_empty(), "{} were wrong:\n{}", wrong.len(), wrong[..wrong.len().min(4)].join("\n---\n"));
-    assert!(failures > 5, "only {failures} failed at all");
+    assert!(failures > 2, "only {failures} failed at all");
 }
 
 #[test]
 fn error_at_every_call_of_a_success() {
-    fails_at_every_call(&Workload::new(FURNISH, &["--verify", "true"], CHANGE, 0), Traced::Itself, 36);
+    fails_at_every_call(&Workload::new(FURNISH, &["--verify", "true"], CHANGE, 0), Traced::Itself, 20);
 }
 
 #[test]
 fn error_at_every_call_under_the_fence() {
-    fails_at_every_call(&Workload::new(FURNISH, &["--fence"], CHANGE, 0), Traced::Itself, 24);
+    fails_at_every_call(&Workload::new(FURNISH, &["--fence"], CHANGE, 0), Traced::Itself, 14);
 }
 
 #[test]
 fn error_at_every_call_beside_own_changes() {
     let dirty = format!("{FURNISH}; echo s >>.gitignore; git add .gitignore; echo u >>.gitignore");
-    fails_at_every_call(&Workload::new(&dirty, &["--allow-dirty"], CHANGE, 0), Traced::Itself, 20);
+    fails_at_every_call(&Workload::new(&dirty, &["--allow-dirty"], CHANGE, 0), Traced::Itself, 12);
 }
 
 #[test]
 fn error_at_every_call_of_a_rollback() {
-    fails_at_every_call(&Workload::new(FURNISH, &[], &format!("{CHANGE}; rm -rf mine; exit 3"), 3), Traced::Itself, 36);
+    fails_at_every_call(&Workload::new(FURNISH, &[], &format!("{CHANGE}; rm -rf mine; exit 3"), 3), Traced::Itself, 20);
 }
 
 #[test]
 fn error_at_every_call_of_git() {
-    fails_at_every_call(&Workload::new(FURNISH, &[], CHANGE, 0), Traced::All, 20);
+    fails_at_every_call(&Workload::new(FURNISH, &[], CHANGE, 0), Traced::All, 12);
 }
 
 /// A small file system with a repository on it, and something that can be removed to make room.

@@ -169,7 +169,7 @@ impl Session<'_> {
             if self.mutation.fence {
                 Fence::take(self.checkout, directory, &journal, PATIENCE).map(Some)
             } else {
-                GitLock::take(&self.checkout.index(), directory, None, PATIENCE).map(|_| None)
+                GitLock::is_free(&self.checkout.index(), PATIENCE).map(|()| None)
             }
         })?;
         let allow_dirty = self.mutation.allow_dirty;
@@ -382,7 +382,7 @@ impl Session<'_> {
         if let Some(fence) = &kept.fence {
             return mutation::publish(&kept.before, staged, fence.index(), &worked_on);
         }
-        let lock = GitLock::take(&index, kept.before.directory(), Some(&kept.journal), MORE_PATIENCE)?;
+        let lock = GitLock::take(&index, kept.before.directory(), &kept.journal, MORE_PATIENCE)?;
         mutation::publish(&kept.before, staged, &lock, &worked_on)
     }
 

@@ -2,10 +2,10 @@
 //! after the next command: all as before or all as after, and never anything between.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use super::{Image, RepoState, Sandbox, has_program, long, shell_status, skip, to_the_end, traces};
+use super::{Image, RepoState, Sandbox, has_program, long, shell_status, skip, to_the_end, traces, walk};
 
 /// The system calls that change what is on disk; those with `?` are not there everywhere.
 const WRITING: [&str; 34] = [
@@ -160,9 +160,13 @@ impl Workload {
 
 /// What is left that git or the next mutation would stumble over.
 fn left_over(sandbox: &Sandbox) -> Vec<String> {
-    let mut left = traces(&sandbox.path(".git"));
+    let git_dir = sandbox.path(".git");
+    let mut left = traces(&git_dir);
     // What was kept is of no use without its journal; the next mutation removes it.
     left.retain(|path| !path.contains("/repoguard/mutation-") || path.ends_with("/journal.jsonl"));
+    // Our own reference has a name like our lock file.
+    let is_lock = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "lock");
+    left.extend(walk(&git_dir.join("refs")).into_iter().filter(is_lock).map(|path| path.display().to_string()));
     let status = sandbox.status();
     if status["state"] != "free" || !status["unfinished"].is_null() {
         left.push(status.to_string());
