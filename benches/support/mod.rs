@@ -5,6 +5,7 @@ pub mod exec;
 pub mod growth;
 pub mod handover;
 pub mod hooks;
+pub mod mutate;
 pub mod process;
 pub mod repo;
 pub mod rounds;

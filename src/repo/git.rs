@@ -1,4 +1,4 @@
-//! The only place that starts git: for what only git itself can decide.
+//! What can only git itself decide? Asked with the fewest calls; what a mutation asks stands in `checkout`.
 
 #![expect(clippy::disallowed_methods, reason = "this is the file that starts git")]
 

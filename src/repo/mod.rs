@@ -2,11 +2,11 @@
 //!
 //! Nothing is opened here beyond what discovery needs: the cost does not grow with the repository.
 
+mod checkout;
 mod config;
 mod git;
 mod index;
 mod layout;
-mod plumbing;
 mod state;
 
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use gix::{
     sec::Trust,
 };
 
+pub(crate) use checkout::{Blobs, Checkout, DURABLE, RawChange, Reference, Untracked};
 pub use config::{Config, Setting};
 pub(crate) use git::{HookFacts, path_of};
 pub(crate) use index::{Entry, Index, Stat};
 use layout::lock_files;
 pub(crate) use layout::{GIT_LOCKS, REPO_KEY, ROOT_KEY, Worktree, hex, is_git_name};
-pub(crate) use plumbing::{Blobs, Checkout, DURABLE, RawChange, Reference, Untracked};
 pub use state::Head;
 pub(crate) use state::index_stamp;
 

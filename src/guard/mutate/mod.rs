@@ -114,6 +114,28 @@ impl std::fmt::Debug for Write<'_> {
 /// # Errors
 /// Those of [`super::exec()`] when the lock was not acquired, [`Error::NoRepository`], [`Error::NoWorktree`],
 /// [`Error::Unfinished`]: then nothing was done. What happens later is told by [`Mutated`].
+///
+/// # Example
+/// ```standalone_crate
+/// use repoguard::{Config, Landed, Mutation, Repo, Request, Write, mutate};
+///
+/// # let directory = tempfile::tempdir()?;
+/// # for arguments in ["init -q", "config user.name A", "config user.email a@example.org"] {
+/// #     std::process::Command::new("git").current_dir(&directory).args(arguments.split(' ')).status()?;
+/// # }
+/// let repo = Repo::discover(directory.path())?;
+/// let config = Config::load(&repo)?;
+/// let mutation = Mutation {
+///     message: vec!["the first version".into()],
+///     ..Mutation::default()
+/// };
+/// let version = directory.path().join("VERSION");
+/// let mut bump = || std::fs::write(&version, "1.0\n");
+/// let mutated = mutate(&repo, &config, &Request::default(), &mutation, Write::Closure(&mut bump), &mut |_| {})?;
+/// assert!(matches!(mutated.result, Landed::Committed(_)), "{mutated:?}");
+/// assert_eq!(mutated.changed, [std::path::Path::new("VERSION")]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn mutate(
     repo: &Repo,
     config: &Config,

@@ -1,0 +1,283 @@
+//! Which files differ, which are ignored, and what stands in an index?
+
+#![expect(clippy::disallowed_methods, reason = "this is a file that starts git")]
+
+use std::{
+    collections::HashSet,
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use super::{
+    super::{Head, git, path_of},
+    Checkout, line, paths,
+};
+use crate::{
+    env,
+    error::{Error, Result},
+    sys,
+};
+
+/// One entry of a listing of changes: modes and ids before and after, as git writes them, and the path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RawChange {
+    pub(crate) old_mode: String,
+    pub(crate) mode: String,
+    pub(crate) old_id: String,
+    pub(crate) id: String,
+    pub(crate) status: u8,
+    pub(crate) path: Vec<u8>,
+}
+
+/// What is neither in the index nor ignored, each sorted by bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Untracked {
+    /// Files and links.
+    pub(crate) files: Vec<Vec<u8>>,
+    /// Directories that hold no tracked file; not all of them hold one at all.
+    pub(crate) directories: Vec<Vec<u8>>,
+    /// Other repositories.
+    pub(crate) repositories: Vec<Vec<u8>>,
+}
+
+impl Checkout {
+    /// What an index holds that a commit or tree does not, and the reverse. Nothing is said of intent-to-add entries.
+    pub(crate) fn staged(&self, index: &Path, tree: &str) -> Result<Vec<RawChange>> {
+        let arguments = ["diff-index", "--cached", "--raw", "-z", "--no-renames", "--no-abbrev", tree, "--"];
+        self.run(Some(index), &arguments, None).map(|raw| raw_changes(&raw))
+    }
+
+    /// As [`Checkout::staged`], of the paths that match pathspecs as seen from a directory.
+    pub(crate) fn staged_below(
+        &self,
+        index: &Path,
+        tree: &str,
+        directory: &Path,
+        pathspecs: &[OsString],
+    ) -> Result<Vec<RawChange>> {
+        let fixed = ["diff-index", "--cached", "--raw", "-z", "--no-renames", "--no-abbrev", tree, "--"];
+        let arguments: Vec<&OsStr> =
+            fixed.iter().map(OsStr::new).chain(pathspecs.iter().map(OsString::as_os_str)).collect();
+        let mut git = Command::new("git");
+        git.arg("--no-optional-locks").args(&arguments).current_dir(directory);
+        git.env("GIT_DIR", &self.git_dir).env("GIT_WORK_TREE", &self.root).env("GIT_INDEX_FILE", index);
+        git.env_remove("GIT_TRACE2_EVENT").env_remove("GIT_PREFIX").stdin(Stdio::null());
+        let output = git.output().map_err(Error::io("start", "git"))?;
+        if output.status.success() { Ok(raw_changes(&output.stdout)) } else { Err(git::failed(&arguments, &output)) }
+    }
+
+    /// Shows what an index holds that a commit or tree does not, as the user's `git diff` does, on standard output.
+    pub(crate) fn show(&self, index: &Path, tree: &str) -> Result<()> {
+        let arguments = ["--no-pager", "diff", "--cached", tree, "--"];
+        let mut git = Command::new("git");
+        git.arg("--no-optional-locks").args(arguments).current_dir(&self.root).stdin(Stdio::null());
+        git.env("GIT_DIR", &self.git_dir).env("GIT_WORK_TREE", &self.root).env("GIT_INDEX_FILE", index);
+        let status = git.env_remove("GIT_TRACE2_EVENT").env_remove("GIT_PREFIX").status();
+        match status.map_err(Error::io("start", "git"))? {
+            // Who reads it may have seen enough.
+            status if status.success() || sys::is_broken_pipe(status) => Ok(()),
+            status => Err(Error::Git { arguments: arguments.join(" "), reason: status.to_string() }),
+        }
+    }
+
+    /// What two commits or trees differ in.
+    pub(crate) fn between(&self, old: &str, new: &str) -> Result<Vec<RawChange>> {
+        let arguments = ["diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", old, new, "--"];
+        self.run(None, &arguments, None).map(|raw| raw_changes(&raw))
+    }
+
+    /// Which of these files differ from an index, as git sees it (filters, line endings); all with `None`.
+    pub(crate) fn modified(&self, index: &Path, paths: Option<&[Vec<u8>]>) -> Result<Vec<RawChange>> {
+        // Not `diff-files`: to that, stat data that differ are a change.
+        let fixed = ["diff", "--raw", "-z", "--no-renames", "--no-abbrev", "--no-ext-diff", "--"];
+        let paths: Vec<PathBuf> = paths.unwrap_or_default().iter().map(|path| path_of(path)).collect();
+        let arguments: Vec<&OsStr> =
+            fixed.iter().map(OsStr::new).chain(paths.iter().map(|path| path.as_os_str())).collect();
+        self.run(Some(index), &arguments, None).map(|raw| raw_changes(&raw))
+    }
+
+    /// Lists what is neither in the index nor ignored.
+    pub(crate) fn untracked(&self, index: &Path) -> Result<Untracked> {
+        let list = ["ls-files", "--others", "--exclude-standard", "-z"];
+        let listed = paths(&self.run(Some(index), &[&list[..], &["--directory"]].concat(), None)?);
+        let (directories, mut files): (Vec<_>, Vec<_>) = listed.into_iter().partition(|path| path.ends_with(b"/"));
+        if !directories.is_empty() {
+            // Git lists a directory, or what is in it.
+            files = paths(&self.run(Some(index), &list, None)?);
+        }
+        let bare = |path: Vec<u8>| path[..path.len() - 1].to_vec();
+        let (repositories, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|path| path.ends_with(b"/"));
+        let repositories: Vec<_> = repositories.into_iter().map(bare).collect();
+        let tops = directories.into_iter().map(bare).filter(|path| !repositories.contains(path)).collect();
+        let directories = self.not_ignored_below(tops, &repositories)?;
+        Ok(Untracked { files, directories, repositories })
+    }
+
+    /// These directories and those below them that are not ignored, and in no other repository.
+    fn not_ignored_below(&self, mut level: Vec<Vec<u8>>, repositories: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
+        let mut found = Vec::new();
+        while !level.is_empty() {
+            let mut below = Vec::new();
+            for directory in &level {
+                // What cannot be read is not there for git either.
+                for entry in std::fs::read_dir(self.root.join(path_of(directory))).into_iter().flatten().flatten() {
+                    let path = [directory, &b"/"[..], &sys::bytes(&entry.file_name())].concat();
+                    if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !repositories.contains(&path) {
+                        below.push(path);
+                    }
+                }
+            }
+            let ignored: HashSet<Vec<u8>> = self.ignored(&self.root, &below)?.into_iter().collect();
+            below.retain(|path| !ignored.contains(path));
+            found.append(&mut level);
+            level = below;
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Which of these paths a worktree's ignore rules name, whether or not they are tracked.
+    pub(crate) fn ignored(&self, worktree: &Path, paths_to_check: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
+        // Git takes pathspecs only here: what begins so has no magic.
+        const PLAIN: &[u8] = b"./";
+        if paths_to_check.is_empty() {
+            return Ok(Vec::new());
+        }
+        let other = Self { root: worktree.to_owned(), ..self.clone() };
+        let input = paths_to_check.iter().flat_map(|path| PLAIN.iter().chain(path).copied().chain([0]));
+        let arguments = ["--no-literal-pathspecs", "check-ignore", "--no-index", "--stdin", "-z"];
+        let output = other.output(None, &arguments, Some(&input.collect::<Vec<u8>>()))?;
+        // Status 1 is git's way to say that none is.
+        if output.status.success() || output.status.code() == Some(1) {
+            let listed = paths(&output.stdout).into_iter();
+            return Ok(listed.filter_map(|path| path.strip_prefix(PLAIN).map(<[u8]>::to_vec)).collect());
+        }
+        Err(git::failed(&arguments, &output))
+    }
+
+    /// Which of these paths, each ended by NUL, have one of these attributes set or given a value.
+    pub(crate) fn with_attributes(&self, names: &[&str], input: &[u8]) -> Result<HashSet<Vec<u8>>> {
+        let arguments = [&["check-attr", "--stdin", "-z"], names].concat();
+        let answer = self.run(None, &arguments, Some(input))?;
+        let mut fields = paths(&answer).into_iter();
+        let mut found = HashSet::new();
+        while let (Some(path), Some(_), Some(value)) = (fields.next(), fields.next(), fields.next()) {
+            if value != b"unspecified" && value != b"unset" {
+                found.insert(path);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether git converts line endings without being told so by an attribute, and the files beside those of the worktree
+    /// that attributes may stand in.
+    pub(crate) fn conversion(&self) -> Result<(bool, Vec<PathBuf>)> {
+        let keys = r"^core\.(autocrlf|attributesfile)$";
+        let arguments = ["config", "--null", "--get-regexp", keys];
+        let output = self.output(None, &arguments, None)?;
+        let (mut converts, mut global) = (false, None);
+        for entry in paths(&output.stdout) {
+            let mut parts = entry.splitn(2, |byte| *byte == b'\n');
+            let (key, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or(b"true"));
+            if key == b"core.autocrlf" {
+                converts = !matches!(value.to_ascii_lowercase().as_slice(), b"false" | b"no" | b"off" | b"0" | b"");
+            } else {
+                global = Some(path_of(value));
+            }
+        }
+        let home = env::get("HOME").map(PathBuf::from);
+        let usual = || {
+            let xdg = env::get("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join(".config")));
+            xdg.map(|xdg| xdg.join("git/attributes"))
+        };
+        let in_home = |path: PathBuf| match (path.strip_prefix("~"), &home) {
+            (Ok(rest), Some(home)) => home.join(rest),
+            _ => path,
+        };
+        let global = global.map(in_home).or_else(usual);
+        let files = [Some(self.common_dir.join("info/attributes")), global, Some("/etc/gitattributes".into())];
+        Ok((converts, files.into_iter().flatten().collect()))
+    }
+
+    /// Makes an index that is split or sparse one that holds all entries.
+    pub(crate) fn unfold(&self, index: &Path) -> Result<()> {
+        let arguments = [
+            "-c",
+            "index.sparse=false",
+            "-c",
+            "core.splitIndex=false",
+            "update-index",
+            "--no-split-index",
+            "--force-write-index",
+        ];
+        self.run(Some(index), &arguments, None).map(drop)
+    }
+
+    /// Puts the state of files into an index, with the user's filters: what is there is added, what is not is removed.
+    pub(crate) fn stage(&self, index: &Path, changed: &[Vec<u8>]) -> Result<()> {
+        let input: Vec<u8> = changed.iter().flat_map(|path| path.iter().copied().chain([0])).collect();
+        let arguments =
+            ["update-index", "--add", "--remove", "--replace", "--ignore-skip-worktree-entries", "-z", "--stdin"];
+        self.run(Some(index), &arguments, Some(&input)).map(drop)
+    }
+
+    /// Lets an index know the stat data of the files that have not changed.
+    pub(crate) fn refresh(&self, index: &Path) -> Result<()> {
+        // Its status tells that some have changed. In a sparse checkout git would take flags from files that are there.
+        let arguments = ["-c", "core.sparseCheckout=false", "update-index", "-q", "--refresh"];
+        self.output(Some(index), &arguments, None).map(drop)
+    }
+
+    /// Puts entries into an index as they are: mode (`0` removes), id, path.
+    pub(crate) fn set_entries(&self, index: &Path, entries: &[(String, String, Vec<u8>)]) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let none = "0".repeat(self.id_bytes * 2);
+        let mut input = Vec::new();
+        for (mode, id, path) in entries {
+            let line =
+                if mode.trim_start_matches('0').is_empty() { format!("0 {none}\t") } else { format!("{mode} {id}\t") };
+            input.extend_from_slice(line.as_bytes());
+            input.extend_from_slice(path);
+            input.push(0);
+        }
+        self.run(Some(index), &["update-index", "-z", "--index-info"], Some(&input)).map(drop)
+    }
+
+    /// Mode and id of a path in a tree.
+    pub(crate) fn entry_of(&self, tree: &str, path: &[u8]) -> Result<Option<(String, String)>> {
+        let path = path_of(path);
+        let arguments: [&OsStr; 5] =
+            ["ls-tree".as_ref(), "-z".as_ref(), tree.as_ref(), "--".as_ref(), path.as_os_str()];
+        let answer = line(&self.run(None, &arguments, None)?);
+        let mut words = answer.split(['\t', ' ']).map(str::to_owned);
+        Ok(words.next().filter(|mode| !mode.is_empty()).zip(words.nth(1)))
+    }
+
+    /// Lets git say what is wrong with pathspecs, as seen from a directory.
+    pub(crate) fn check_pathspecs(&self, directory: &Path, pathspecs: &[OsString]) -> Result<()> {
+        if pathspecs.is_empty() {
+            return Ok(());
+        }
+        // An index that is not there: nothing is looked up.
+        self.staged_below(Path::new("/nonexistent/index"), &self.tree_of(&Head::default()), directory, pathspecs)
+            .map(drop)
+    }
+}
+
+/// What `--raw -z` lists: `:mode mode id id status NUL path NUL`.
+fn raw_changes(list: &[u8]) -> Vec<RawChange> {
+    let mut fields = paths(list).into_iter();
+    let mut found = Vec::new();
+    while let (Some(about), Some(path)) = (fields.next(), fields.next()) {
+        let about = String::from_utf8_lossy(&about).into_owned();
+        let mut words = about.trim_start_matches(':').split(' ').map(str::to_owned);
+        let mut word = || words.next().unwrap_or_default();
+        let (old_mode, mode, old_id, id) = (word(), word(), word(), word());
+        let status = word().bytes().next().unwrap_or(b'?');
+        found.push(RawChange { old_mode, mode, old_id, id, status, path });
+    }
+    found
+}

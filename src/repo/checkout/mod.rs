@@ -1,0 +1,233 @@
+//! What does a mutation ask of git? Plumbing commands in one worktree, on an index of the caller's choice.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | this one | the worktree, and how git is started in it |
+//! | `files` | files and indexes: what differs, what is ignored, what is staged |
+//! | `references` | references and commits |
+//! | `blobs` | the bytes of files |
+//!
+//! No hook runs in any of them, none refreshes the user's own index, and a Ctrl-C at the terminal does not reach them: what
+//! puts a repository back must not be stopped half-way.
+
+#![expect(clippy::disallowed_methods, reason = "this is a file that starts git")]
+
+mod blobs;
+mod files;
+mod references;
+
+pub(crate) use blobs::Blobs;
+pub(crate) use files::{RawChange, Untracked};
+pub(crate) use references::Reference;
+
+use std::{
+    ffi::OsStr,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use super::{Repo, git, path_of};
+use crate::{
+    env,
+    error::{Error, Result},
+    sys,
+};
+
+/// A worktree for git to work in.
+#[derive(Debug, Clone)]
+pub(crate) struct Checkout {
+    /// Where its files are.
+    pub(crate) root: PathBuf,
+    /// Its git directory.
+    pub(crate) git_dir: PathBuf,
+    common_dir: PathBuf,
+    /// Length of an object's id.
+    pub(crate) id_bytes: usize,
+    /// Whether `root` is what git says; until then it is where git is asked.
+    is_found: bool,
+}
+
+impl Checkout {
+    /// Asks git where the files of this repository's worktree are.
+    ///
+    /// # Errors
+    /// [`Error::NoRepository`] where there is none; [`Error::NoWorktree`] where it is bare; [`Error::Git`].
+    pub(crate) fn find(repo: &Repo, needed_by: &'static str) -> Result<Self> {
+        let dirs = repo.git.as_ref().ok_or_else(|| Error::NoRepository { path: repo.root.clone(), needed_by })?;
+        let mut checkout = Self {
+            root: repo.root.clone(),
+            git_dir: std::path::absolute(&dirs.own).map_err(Error::io("find", &dirs.own))?,
+            common_dir: std::path::absolute(&dirs.common).map_err(Error::io("find", &dirs.common))?,
+            id_bytes: 20,
+            is_found: env::get("GIT_WORK_TREE").is_some(),
+        };
+        // It stops at what it cannot tell, and says what it could.
+        let facts =
+            ["rev-parse", "--is-bare-repository", "--is-inside-work-tree", "--show-object-format", "--show-toplevel"];
+        let output = checkout.output(None, &facts, None)?;
+        let mut lines = output.stdout.splitn(4, |byte| *byte == b'\n');
+        let (bare, inside, format) = (lines.next(), lines.next(), lines.next());
+        if !output.status.success() && bare.is_none_or(<[u8]>::is_empty) {
+            return Err(git::failed(&facts, &output));
+        }
+        if bare != Some(b"false") || inside != Some(b"true") {
+            return Err(Error::NoWorktree { path: checkout.git_dir, needed_by });
+        }
+        if format == Some(b"sha256") {
+            checkout.id_bytes = 32;
+        }
+        let top = lines.next().unwrap_or_default();
+        checkout.root = path_of(top.strip_suffix(b"\n").unwrap_or(top));
+        checkout.is_found = true;
+        Ok(checkout)
+    }
+
+    /// The index that git uses here.
+    pub(crate) fn index(&self) -> PathBuf {
+        self.git_dir.join("index")
+    }
+
+    /// The ignore rules that belong to the repository and are no files of the worktree.
+    pub(crate) fn exclude_file(&self) -> PathBuf {
+        self.common_dir.join("info/exclude")
+    }
+
+    /// The log of `refs/stash`, which is the stash.
+    pub(crate) fn stash_log(&self) -> PathBuf {
+        self.common_dir.join("logs/refs/stash")
+    }
+
+    /// The log of HEAD.
+    pub(crate) fn head_log(&self) -> PathBuf {
+        self.git_dir.join("logs/HEAD")
+    }
+
+    /// The operation that is in progress here, if one is: a merge, a rebase.
+    pub(crate) fn operation(&self) -> Option<&'static str> {
+        const MARKS: &[(&str, &str)] = &[
+            ("MERGE_HEAD", "merge"),
+            ("rebase-merge", "rebase"),
+            ("rebase-apply/applying", "am"),
+            ("rebase-apply", "rebase"),
+            ("CHERRY_PICK_HEAD", "cherry-pick"),
+            ("REVERT_HEAD", "revert"),
+            ("sequencer", "cherry-pick or revert"),
+            ("BISECT_LOG", "bisect"),
+        ];
+        MARKS.iter().find(|(mark, _)| self.git_dir.join(mark).exists()).map(|(_, name)| *name)
+    }
+
+    /// What git's operations have left in the git directory.
+    pub(crate) fn operation_files(&self) -> Vec<String> {
+        let names = OPERATION_FILES.iter().filter(|name| self.git_dir.join(name).exists());
+        names.map(|&name| name.to_owned()).collect()
+    }
+
+    fn command<A: AsRef<OsStr>>(&self, index: Option<&Path>, arguments: &[A]) -> Command {
+        let mut git = Command::new("git");
+        git.args(["--no-optional-locks", "--literal-pathspecs", "-c", "core.hooksPath=/dev/null"]).args(DURABLE);
+        // A monitor may miss what happened just now.
+        git.args(["-c", "core.fsmonitor=false", "-c", "core.splitIndex=false"]);
+        git.args(arguments).current_dir(&self.root).env("GIT_DIR", &self.git_dir).env_remove("GIT_TRACE2_EVENT");
+        git.env_remove("GIT_INDEX_FILE").env_remove("GIT_PREFIX");
+        if env::get("GIT_COMMON_DIR").is_some() {
+            git.env("GIT_COMMON_DIR", &self.common_dir);
+        }
+        if self.is_found {
+            git.env("GIT_WORK_TREE", &self.root);
+        }
+        if let Some(index) = index {
+            git.env("GIT_INDEX_FILE", index);
+        }
+        sys::own_group(&mut git);
+        git
+    }
+
+    fn output<A: AsRef<OsStr>>(&self, index: Option<&Path>, arguments: &[A], input: Option<&[u8]>) -> Result<Output> {
+        let mut git = self.command(index, arguments);
+        let start = Error::io("start", "git");
+        let Some(input) = input else { return git.stdin(Stdio::null()).output().map_err(start) };
+        let mut child =
+            git.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(start)?;
+        let stdin = child.stdin.take();
+        std::thread::scope(|scope| {
+            // Git may answer before it has read everything.
+            scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(input)));
+            child.wait_with_output().map_err(Error::io("wait for", "git"))
+        })
+    }
+
+    fn run<A: AsRef<OsStr>>(&self, index: Option<&Path>, arguments: &[A], input: Option<&[u8]>) -> Result<Vec<u8>> {
+        let output = self.output(index, arguments, input)?;
+        if output.status.success() { Ok(output.stdout) } else { Err(git::failed(arguments, &output)) }
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Result<Vec<u8>> {
+        self.run(None, arguments, None)
+    }
+
+    /// Git's lock files that are there now.
+    pub(crate) fn lock_files(&self) -> Vec<PathBuf> {
+        super::lock_files(&self.git_dir, &self.common_dir)
+    }
+
+    /// How a submodule stands: its commit, and what is changed in it.
+    pub(crate) fn submodule(&self, path: &[u8]) -> Result<Vec<u8>> {
+        let directory = self.root.join(path_of(path));
+        let run = |arguments: &[&str]| {
+            let mut git = Command::new("git");
+            for name in
+                ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_TRACE2_EVENT"]
+            {
+                git.env_remove(name);
+            }
+            // It must not find the repository around it where it is none itself.
+            git.env("GIT_CEILING_DIRECTORIES", directory.parent().unwrap_or(&directory));
+            git.arg("--no-optional-locks").args(arguments).current_dir(&directory).stdin(Stdio::null());
+            git.output().map_err(Error::io("start", "git"))
+        };
+        if !directory.join(".git").exists() {
+            return Ok(b"not checked out".to_vec());
+        }
+        let head = run(&["rev-parse", "--verify", "--quiet", "HEAD"])?;
+        let status = run(&["status", "--porcelain=v2", "-z", "--untracked-files=normal"])?;
+        Ok([head.stdout, status.stdout].concat())
+    }
+}
+
+/// Files and directories by which git knows what it is in the middle of.
+const OPERATION_FILES: &[&str] = &[
+    "MERGE_HEAD",
+    "MERGE_MSG",
+    "MERGE_MODE",
+    "MERGE_RR",
+    "MERGE_AUTOSTASH",
+    "AUTO_MERGE",
+    "SQUASH_MSG",
+    "CHERRY_PICK_HEAD",
+    "REVERT_HEAD",
+    "REBASE_HEAD",
+    "rebase-merge",
+    "rebase-apply",
+    "sequencer",
+    "BISECT_LOG",
+    "BISECT_START",
+    "BISECT_NAMES",
+    "BISECT_TERMS",
+    "BISECT_EXPECTED_REV",
+    "BISECT_ANCESTORS_OK",
+];
+
+/// What git writes must be there after a power loss when the mutation is said to be done.
+pub(crate) const DURABLE: [&str; 4] = ["-c", "core.fsync=committed,reference", "-c", "core.fsyncMethod=batch"];
+
+fn line(answer: &[u8]) -> String {
+    String::from_utf8_lossy(answer).trim_end().to_owned()
+}
+
+/// The fields of a listing that end with NUL.
+fn paths(list: &[u8]) -> Vec<Vec<u8>> {
+    let list = list.strip_suffix(b"\0").unwrap_or(list);
+    if list.is_empty() { Vec::new() } else { list.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect() }
+}

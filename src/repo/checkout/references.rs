@@ -1,0 +1,194 @@
+//! Where do references and commits stand, and how are they moved, kept and put back?
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use super::{
+    super::{Head, git},
+    Checkout, line,
+};
+use crate::{
+    error::{Error, Result},
+    fs,
+};
+
+/// A reference.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Reference {
+    pub(crate) name: String,
+    pub(crate) id: String,
+    /// What a symbolic one points to.
+    pub(crate) target: Option<String>,
+    /// The commit that it leads to, where it does.
+    pub(crate) commit: Option<String>,
+    /// Its name is not UTF-8: it is seen, but never moved.
+    pub(crate) is_odd: bool,
+}
+
+impl Checkout {
+    /// A commit by any name that git knows it by; `None` where there is none.
+    pub(crate) fn commit(&self, name: &OsStr) -> Result<Option<String>> {
+        let mut wanted = name.to_owned();
+        wanted.push("^{commit}");
+        let arguments: [&OsStr; 5] =
+            ["rev-parse".as_ref(), "--quiet".as_ref(), "--verify".as_ref(), "--end-of-options".as_ref(), &wanted];
+        let output = self.output(None, &arguments, None)?;
+        Ok(output.status.success().then(|| line(&output.stdout)))
+    }
+
+    /// The tree that HEAD should have: a commit's, or the empty one where there is none yet.
+    pub(crate) fn tree_of(&self, head: &Head) -> String {
+        const EMPTY: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
+        const EMPTY_SHA256: &str = "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321";
+        let empty = if self.id_bytes == 32 { EMPTY_SHA256 } else { EMPTY };
+        head.commit.as_deref().unwrap_or(empty).to_owned()
+    }
+
+    /// All references but HEAD, sorted by name: name, id, and what a symbolic one points to.
+    pub(crate) fn references(&self) -> Result<Vec<Reference>> {
+        let format =
+            "--format=%(refname)%00%(objectname)%00%(symref)%00%(objecttype)%00%(*objecttype)%00%(*objectname)";
+        let answer = self.ask(&["for-each-ref", format])?;
+        let lines = answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let mut found: Vec<Reference> = lines
+            .map(|line| {
+                let mut fields = line.split(|byte| *byte == 0);
+                let name = fields.next().unwrap_or_default();
+                let mut text = || String::from_utf8_lossy(fields.next().unwrap_or_default()).into_owned();
+                let (id, target, kind, peeled_kind, peeled) = (text(), text(), text(), text(), text());
+                let commit =
+                    if kind == "commit" { Some(id.clone()) } else { (peeled_kind == "commit").then_some(peeled) };
+                let readable = String::from_utf8(name.to_vec()).ok();
+                Reference {
+                    is_odd: readable.is_none(),
+                    name: readable.unwrap_or_else(|| String::from_utf8_lossy(name).into_owned()),
+                    id,
+                    target: Some(target).filter(|target| !target.is_empty()),
+                    commit,
+                }
+            })
+            .collect();
+        found.sort();
+        Ok(found)
+    }
+
+    /// Moves references in one transaction, each from the id that it is expected to have; `None` is "none".
+    pub(crate) fn move_references(&self, moves: &[(String, Option<String>, Option<String>)]) -> Result<()> {
+        if moves.is_empty() {
+            return Ok(());
+        }
+        let none = "0".repeat(self.id_bytes * 2);
+        let mut input = Vec::new();
+        for (name, from, to) in moves {
+            let from = from.as_deref().unwrap_or(&none);
+            match to {
+                Some(to) => {
+                    input.extend_from_slice(format!("option no-deref\0update {name}\0{to}\0{from}\0").as_bytes());
+                }
+                None => input.extend_from_slice(format!("option no-deref\0delete {name}\0{from}\0").as_bytes()),
+            }
+        }
+        let arguments = ["update-ref", "-m", "repoguard: put back", "--stdin", "-z"];
+        self.run(None, &arguments, Some(&input)).map(drop)
+    }
+
+    /// Points a symbolic reference somewhere, HEAD say.
+    pub(crate) fn point(&self, name: &str, target: &str) -> Result<()> {
+        self.ask(&["symbolic-ref", "-m", "repoguard: put back", name, target]).map(drop)
+    }
+
+    /// Keeps commits from being pruned: the one, or all by a commit that has them as parents.
+    pub(crate) fn protect(&self, name: &str, commits: &[String]) -> Result<()> {
+        let commit = match commits {
+            [] => return Ok(()),
+            [commit] => commit.clone(),
+            [first, ..] => {
+                let tree = format!("{first}^{{tree}}");
+                let mut arguments =
+                    vec!["commit-tree", "--no-gpg-sign", "-m", "repoguard: keeps these while a mutation runs", &tree];
+                arguments.extend(commits.iter().flat_map(|commit| ["-p", commit]));
+                let mut git = self.command(None, &arguments);
+                // The same commit each time, whoever makes it.
+                for (name, value) in [("NAME", "repoguard"), ("EMAIL", ""), ("DATE", "@0 +0000")] {
+                    git.env(format!("GIT_AUTHOR_{name}"), value).env(format!("GIT_COMMITTER_{name}"), value);
+                }
+                let output = git.stdin(Stdio::null()).output().map_err(Error::io("start", "git"))?;
+                if !output.status.success() {
+                    return Err(git::failed(&arguments, &output));
+                }
+                line(&output.stdout)
+            }
+        };
+        self.ask(&["update-ref", "--no-deref", name, &commit]).map(drop)
+    }
+
+    /// Removes such a reference, and the directory that was made for it. Where there is none, that is as well.
+    pub(crate) fn forget(&self, name: &str) {
+        drop(self.ask(&["update-ref", "--no-deref", "-d", name]));
+        if let Some(directory) = self.git_dir.join(name).parent() {
+            fs::remove_directory(directory);
+        }
+    }
+
+    /// The commits that the stash holds, newest first.
+    pub(crate) fn stashed(&self) -> Result<Vec<String>> {
+        let answer = self.ask(&["log", "--walk-reflogs", "--no-show-signature", "--format=%H", "refs/stash", "--"])?;
+        Ok(String::from_utf8_lossy(&answer).lines().map(str::to_owned).collect())
+    }
+
+    /// Packs objects into a file, each by its id.
+    pub(crate) fn pack(&self, ids: &[String]) -> Result<Vec<u8>> {
+        let input = ids.iter().flat_map(|id| id.bytes().chain([b'\n'])).collect::<Vec<u8>>();
+        self.run(None, &["pack-objects", "--stdout", "--quiet"], Some(&input))
+    }
+
+    /// Puts such objects back where they are missing.
+    pub(crate) fn unpack(&self, pack: &[u8]) -> Result<()> {
+        self.run(None, &["unpack-objects", "-q"], Some(pack)).map(drop)
+    }
+
+    /// Removes a symbolic reference.
+    pub(crate) fn remove_symbolic(&self, name: &str) -> Result<()> {
+        self.ask(&["symbolic-ref", "--delete", name]).map(drop)
+    }
+
+    /// Sets HEAD itself to a commit, on no branch.
+    pub(crate) fn detach(&self, commit: &str) -> Result<()> {
+        self.ask(&["update-ref", "--no-deref", "-m", "repoguard: put back", "HEAD", commit]).map(drop)
+    }
+
+    /// Keeps what some references lead to and others do not in a bundle; `false` where there is nothing.
+    pub(crate) fn bundle(&self, file: &Path, references: &[String], without: &[String]) -> Result<bool> {
+        let fixed: [&OsStr; 4] = ["bundle".as_ref(), "create".as_ref(), "--quiet".as_ref(), file.as_os_str()];
+        let without: Vec<String> = without.iter().map(|id| format!("^{id}")).collect();
+        let names = references.iter().chain(&without).map(|name| OsStr::new(name.as_str()));
+        let arguments: Vec<&OsStr> = fixed.into_iter().chain(names).collect();
+        Ok(self.output(None, &arguments, None)?.status.success())
+    }
+
+    /// Tells whether one commit can be reached from another.
+    pub(crate) fn is_ancestor(&self, commit: &str, of: &str) -> Result<bool> {
+        let arguments = ["merge-base", "--is-ancestor", commit, of];
+        Ok(self.output(None, &arguments, None)?.status.success())
+    }
+
+    /// Parents and tree of a commit.
+    pub(crate) fn parents_and_tree(&self, commit: &str) -> Result<(Vec<String>, String)> {
+        let answer = self.ask(&["cat-file", "commit", commit])?;
+        let text = String::from_utf8_lossy(&answer);
+        let header = |name: &'static str| {
+            let lines = text.lines().take_while(|line| !line.is_empty());
+            lines.filter_map(move |line| line.strip_prefix(name)).map(str::to_owned).collect::<Vec<_>>()
+        };
+        Ok((header("parent "), header("tree ").pop().unwrap_or_default()))
+    }
+
+    /// The file of a reference, where it has one of its own.
+    pub(crate) fn loose_reference(&self, name: &str) -> PathBuf {
+        let own = name == "HEAD" || name.starts_with("refs/worktree/") || name.starts_with("refs/bisect/");
+        if own { self.git_dir.join(name) } else { self.common_dir.join(name) }
+    }
+}
