@@ -217,7 +217,9 @@ impl Moves {
         let own = |value: &String| {
             self.before.contains(value) || self.written.values().any(|values| values.contains(&Some(value.clone())))
         };
-        made && names.iter().filter_map(|name| self.found.get(*name)).flatten().all(own)
+        // What a log that lost entries left its reference at is not told.
+        let tells_all = !self.expired.contains(name);
+        made && (!tells_all || names.iter().filter_map(|name| self.found.get(*name)).flatten().all(own))
     }
 
     /// Tells whether HEAD is another one because of the command alone.
@@ -235,6 +237,17 @@ impl Moves {
         let renamed =
             |(from, to): &(String, String)| Some(from) == was.branch.as_ref() && Some(to) == is.branch.as_ref();
         switched || self.targets.iter().any(pointed) || self.renamed.iter().any(renamed)
+    }
+
+    /// Tells whether a symbolic reference was pointed somewhere: to which commit that leads by now is no matter.
+    pub(crate) fn point(&self, name: &str) -> bool {
+        self.written.contains_key(name) || self.targets.iter().any(|(pointed, _)| pointed == name)
+    }
+
+    /// All references that were written.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let pointed = self.targets.iter().map(|(name, _)| name);
+        self.written.keys().chain(pointed).map(String::as_str)
     }
 
     /// Tells whether a reference, or its log, was written at all.

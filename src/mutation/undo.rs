@@ -105,6 +105,11 @@ impl Before {
         else {
             return false;
         };
+        // Before that step anybody who commits all that is there commits the same.
+        let lines = Journal::read(self.directory()).map(|(_, lines)| lines).unwrap_or_default();
+        if !lines.iter().any(|line| line.step == Step::Landing) {
+            return false;
+        }
         let staged = self.directory().join("staged");
         let on_top = |parents: Vec<String>| parents.iter().eq(self.head().commit.iter());
         let made = self.checkout.parents_and_tree(commit).is_ok_and(|(parents, _)| on_top(parents));
@@ -217,12 +222,21 @@ fn put_references_back(
         let elsewhere = old.is_none() && elsewhere.contains(&name);
         let stays = now.branch == before.head().branch && Some(name) == now.branch.as_deref();
         let explained = (stays && whose == Whose::Commands)
+            || (new.is_some_and(|one| one.target.is_some()) && traced.point(name))
             || traced.explain(name, new.map(|one| one.id.as_str()), of_head)
             || before.was_last_write(name);
         if explained && !theirs && !elsewhere && !is_odd {
             moves.push((name, old, new));
         } else {
             undone.references_left.push(name.to_owned());
+        }
+    }
+    // Git lists none that lead nowhere, but they do as soon as what they lead to is back.
+    for name in
+        traced.names().filter(|name| name.starts_with("refs/") && !was.contains_key(name) && !is.contains_key(name))
+    {
+        if checkout.is_symbolic(name)? {
+            checkout.remove_symbolic(name)?;
         }
     }
     let ids: Vec<u8> =

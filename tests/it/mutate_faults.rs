@@ -87,6 +87,22 @@ fn error_at_every_call_of_git() {
     fails_at_every_call(&Workload::new(FURNISH, &[], CHANGE, 0), Traced::All, 12);
 }
 
+#[test]
+fn object_that_git_could_not_write_is_no_success() {
+    for options in [&[][..], &["--no-commit"], &["--fence"], &["--dry-run"]] {
+        let sandbox = furnished();
+        let id = sandbox.sh("echo precious | git hash-object --stdin").output().unwrap().stdout;
+        let id = String::from_utf8(id).unwrap();
+        let before = sandbox.state();
+        // Where its directory would be is a file.
+        fs::write(sandbox.path(format!(".git/objects/{}", &id[..2])), "").unwrap();
+        let output = sandbox.mutate(options, "echo precious >new; echo x >>file").output().unwrap();
+        assert_ne!(output.status.code(), Some(0), "{options:?}: {}", told(&output));
+        before.assert_same(&sandbox.state(), &told(&output));
+        sandbox.assert_no_traces();
+    }
+}
+
 /// A small file system with a repository on it, and something that can be removed to make room.
 struct Small {
     sandbox: Sandbox,

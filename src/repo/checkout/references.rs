@@ -150,6 +150,11 @@ impl Checkout {
         self.run(None, &["unpack-objects", "-q"], Some(pack)).map(drop)
     }
 
+    /// Tells whether there is a symbolic reference of this name, whether or not it leads anywhere.
+    pub(crate) fn is_symbolic(&self, name: &str) -> Result<bool> {
+        Ok(self.output(None, &["symbolic-ref", "--quiet", name], None)?.status.success())
+    }
+
     /// Removes a symbolic reference.
     pub(crate) fn remove_symbolic(&self, name: &str) -> Result<()> {
         self.ask(&["symbolic-ref", "--delete", name]).map(drop)

@@ -85,7 +85,11 @@ pub(crate) struct Whole {
 impl Whole {
     pub(crate) fn of(sandbox: &Sandbox) -> Self {
         // First the state: it is read without changing anything.
-        Self { state: sandbox.state(), status: sandbox.short_status() }
+        let state = sandbox.state();
+        // What git says of a broken repository is a part of it as well.
+        let output = sandbox.git_command(["status", "--porcelain", "-uall"]).output().unwrap();
+        let told = [output.stdout, output.stderr].concat();
+        Self { state, status: String::from_utf8_lossy(&told).lines().map(str::to_owned).collect() }
     }
 
     /// What is not as it was, in words; nothing where all is.
