@@ -155,6 +155,7 @@ pub(crate) fn stage(
     if !repositories.is_empty() {
         return Err(Unlike::Repositories(repositories.into_iter().map(|change| change.path.clone()).collect()));
     }
+    all_written(before, &staged)?;
     if !pathspecs.is_empty() {
         let inside = checkout.staged_below(&index, &before.tree(), directory, pathspecs)?;
         let inside: HashSet<&[u8]> = inside.iter().map(|change| change.path.as_slice()).collect();
@@ -165,6 +166,23 @@ pub(crate) fn stage(
         }
     }
     Ok(Staged { index, changes: staged, seen, foreign })
+}
+
+/// Makes sure that git has written what is to be committed: when it writes many objects together, an error may be lost.
+fn all_written(before: &Before, staged: &[RawChange]) -> Result<()> {
+    let written: Vec<&RawChange> = staged.iter().filter(|change| change.status != b'D').collect();
+    if written.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<u8> = written.iter().flat_map(|change| change.id.bytes().chain([b'\n'])).collect();
+    let sizes = before.checkout.sizes(&ids)?;
+    let missing: Vec<Vec<u8>> =
+        written.iter().zip(sizes).filter(|(_, size)| size.is_none()).map(|(change, _)| change.path.clone()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let reason = format!("it did not write the objects of {}", crate::error::listed(&super::readable(&missing)));
+    Err(Error::Git { arguments: "update-index".to_owned(), reason })
 }
 
 /// Adds what is in directories that were files: git lists nothing below what is in the index.
