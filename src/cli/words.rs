@@ -47,7 +47,7 @@ mod tests {
     fn paths_are_words_that_a_shell_takes() {
         for (path, word) in [
             ("a/b.c", "a/b.c"),
-            ("", "$''"),
+            ("", "''"),
             ("a b", "'a b'"),
             ("it's", r"'it'\''s'"),
             ("a\nb", r"$'a\012b'"),

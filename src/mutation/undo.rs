@@ -222,7 +222,7 @@ fn put_references_back(
         let elsewhere = old.is_none() && elsewhere.contains(&name);
         let stays = now.branch == before.head().branch && Some(name) == now.branch.as_deref();
         let explained = (stays && whose == Whose::Commands)
-            || (new.is_some_and(|one| one.target.is_some()) && traced.point(name))
+            || ([old, new].into_iter().flatten().any(|one| one.target.is_some()) && traced.point(name))
             || traced.explain(name, new.map(|one| one.id.as_str()), of_head)
             || before.was_last_write(name);
         if explained && !theirs && !elsewhere && !is_odd {
