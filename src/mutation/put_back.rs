@@ -21,6 +21,8 @@ use crate::{
 
 /// What the owner of a directory must be allowed to do while files are put into it.
 const USE: u32 = 0o700;
+/// What the owner must be allowed to do to see what is in it.
+const READ: u32 = 0o500;
 
 /// So many files are written to disk one by one.
 const MOST_SYNCS: usize = 32;
@@ -171,8 +173,11 @@ impl<'a> PutBack<'a> {
                 continue;
             }
             let mode = std::fs::symlink_metadata(&path).map(|metadata| sys::mode(&metadata));
-            if mode.as_ref().is_ok_and(|mode| mode & USE != USE) {
-                sys::set_mode(&path, USE).map_err(Error::io("change the mode of", &path))?;
+            // What it is in stays as the command made it, as far as it can be read.
+            if let Ok(mode) = mode
+                && mode & READ != READ
+            {
+                sys::set_mode(&path, mode | READ).map_err(Error::io("change the mode of", &path))?;
             }
             for entry in std::fs::read_dir(&path).map_err(Error::io("list", &path))? {
                 let entry = entry.map_err(Error::io("list", &path))?;
@@ -323,6 +328,14 @@ impl<'a> PutBack<'a> {
 
     /// Removes directories that were made for what was taken away, the deepest first. What holds anything stays.
     fn remove_emptied(&mut self) {
+        let known = |path: &[u8]| self.directories.iter().any(|(known, _)| known == path);
+        for path in self.emptied.iter().filter(|path| !path.is_empty() && !known(path)) {
+            // Made by the command, perhaps so that nothing can be removed from it. What has gone needs nothing.
+            let full = self.path(path);
+            if let Some(metadata) = std::fs::symlink_metadata(&full).ok().filter(std::fs::Metadata::is_dir) {
+                drop(sys::set_mode(&full, sys::mode(&metadata) | USE));
+            }
+        }
         for path in self.emptied.iter().rev() {
             let was_empty = self.before.item(path).is_some_and(|item| item.kind == Kind::Directory);
             if !was_empty && !path.is_empty() {
