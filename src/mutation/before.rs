@@ -318,7 +318,6 @@ impl Before {
         if written.is_some() {
             // Not a link: somebody may write into it.
             fs::copy_index(&index, &directory.join("index"), true)?;
-            plain(&checkout, &directory.join("index"))?;
         }
         let header = Header {
             schema: SCHEMA,
@@ -340,27 +339,41 @@ impl Before {
         };
         let mut before =
             Self { directory, checkout, header, items: Vec::new(), references: Vec::new(), staged: Vec::new() };
-        before.look(written.unwrap_or_default(), allow_dirty)?;
+        let written = written.unwrap_or_default();
+        if !before.look(written, allow_dirty)? {
+            // Our copy becomes one that holds all entries.
+            before.checkout.unfold(&before.index())?;
+            if !before.look(written, allow_dirty)? {
+                let reason = "git could not make it one that is neither split nor sparse".to_owned();
+                return Err(Unfit::Trouble(Error::BrokenRepository { path: before.index(), reason }));
+            }
+        }
         before.keep_the_rest()?;
         before.write()?;
         Ok(before)
     }
 
-    fn look(&mut self, written: (u32, u32), allow_dirty: bool) -> Result<(), Unfit> {
+    /// `false` where the index is split or sparse, and nothing was found out.
+    fn look(&mut self, written: (u32, u32), allow_dirty: bool) -> Result<bool, Unfit> {
         let (kept, tree) = (self.index(), self.tree());
         let checkout = &self.checkout;
         // Git walks the worktree for untracked files while we look at the tracked ones.
-        let (untracked, looked) = std::thread::scope(|scope| {
+        let (untracked, references, looked) = std::thread::scope(|scope| {
             let untracked = scope.spawn(|| checkout.untracked(&kept));
+            let references = scope.spawn(|| checkout.references());
             let looked = checkout.staged(&kept, &tree).and_then(|staged| {
                 let mut look = Look::new(checkout)?;
-                look.tracked(&kept, written)?;
-                Ok((staged, look))
+                let partial = look.tracked(&kept, written)?;
+                Ok((staged, look, partial))
             });
-            (untracked.join(), looked)
+            (untracked.join(), references.join(), looked)
         });
         let untracked = untracked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        let (staged, mut look) = looked?;
+        let references = references.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let (staged, mut look, partial) = looked?;
+        if partial {
+            return Ok(false);
+        }
         look.resolve_suspects(&kept)?;
         let mut dirty: Vec<Vec<u8>> = staged.iter().map(|change| change.path.clone()).collect();
         dirty.extend(
@@ -385,6 +398,7 @@ impl Before {
             (look.plain.unwrap_or(0o644), look.executable.unwrap_or(0o755), look.directory.unwrap_or(0o755));
         self.header.hidden_rules = look.hidden_rules(&untracked).iter().map(|path| super::escape(path)).collect();
         self.items = look.items;
+        self.references = references;
         self.header.own_index = !staged.is_empty() || intents;
         let blobs = staged.iter().filter(|change| change.mode != "160000").map(|change| change.id.clone());
         self.staged = blobs.filter(|id| id.bytes().any(|byte| byte != b'0')).chain(look.conflicting).collect();
@@ -404,7 +418,7 @@ impl Before {
             }
         }
         self.let_the_clock_tick(latest)?;
-        Ok(())
+        Ok(true)
     }
 
     /// Waits until a change would show in the time stamps of every file: file systems count in steps of milliseconds.
@@ -425,7 +439,6 @@ impl Before {
     }
 
     fn keep_the_rest(&mut self) -> Result<()> {
-        self.references = self.checkout.references()?;
         // By its bytes: it may be a link to where others keep it.
         let keep = |from: PathBuf, name: &str| match std::fs::read(&from) {
             Ok(bytes) => {
@@ -481,12 +494,6 @@ fn digest(text: &[u8]) -> String {
 /// Anything as a line of JSON.
 fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
-}
-
-/// Makes our copy of a split or sparse index one that holds all entries.
-fn plain(checkout: &Checkout, index: &Path) -> Result<()> {
-    let Some(mut reader) = Index::open(index, checkout.id_bytes)? else { return Ok(()) };
-    if reader.is_partial()? { checkout.unfold(index) } else { Ok(()) }
 }
 
 /// A path in a directory, which is empty for the top.

@@ -80,8 +80,8 @@ impl<'a> Look<'a> {
         Ok(found)
     }
 
-    /// `written` is when the index was.
-    pub(super) fn tracked(&mut self, index: &Path, written: (u32, u32)) -> Result<()> {
+    /// `written` is when the index was. Tells whether the index leaves something out.
+    pub(super) fn tracked(&mut self, index: &Path, written: (u32, u32)) -> Result<bool> {
         let mut last_directory: Vec<u8> = Vec::new();
         self.enter(b"")?;
         let checkout = self.checkout;

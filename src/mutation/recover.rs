@@ -144,7 +144,7 @@ pub(crate) fn settle(
         Err(_) if choice == Choice::Finish => {
             // Nobody can tell what it was about, and the user wants it gone.
             let directory = repo.mutation_dir(worktree).unwrap_or_default();
-            Checkout::find(repo, "recovery")?.forget(PROTECTING);
+            Checkout::find(repo, "recovery")?.forget(PROTECTING)?;
             fs::remove_entry(&Journal::path(&directory)).and_then(|()| fs::remove_entry(&directory))?;
             return Ok(Some(Settled::Forgotten));
         }
@@ -173,7 +173,7 @@ pub(crate) fn settle(
         }
         (Some(before), _) => Settled::Undone(case.undo(before, &journal, repo, worktree, sharing, limit)?),
     };
-    case.checkout.forget(PROTECTING);
+    case.checkout.forget(PROTECTING)?;
     journal.end(&case.directory)?;
     Ok(Some(settled))
 }

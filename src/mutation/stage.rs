@@ -170,7 +170,8 @@ pub(crate) fn stage(
 
 /// Makes sure that git has written what is to be committed: when it writes many objects together, an error may be lost.
 fn all_written(before: &Before, staged: &[RawChange]) -> Result<()> {
-    let written: Vec<&RawChange> = staged.iter().filter(|change| change.status != b'D').collect();
+    let written = staged.iter().filter(|change| change.status != b'D');
+    let written: Vec<&RawChange> = written.filter(|change| !before.checkout.is_loose(&change.id)).collect();
     if written.is_empty() {
         return Ok(());
     }
@@ -458,6 +459,7 @@ pub(crate) fn publish(before: &Before, staged: &Staged, lock: &GitLock, worked_o
             // No index before, and nothing to put into one.
             return Ok(());
         }
+        checkout.seal(&staged.index)?;
         fs::link(&staged.index, &made, Sharing::default())?;
     } else {
         // The caller's own staged changes, and others', stay as they are.

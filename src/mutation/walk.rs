@@ -65,13 +65,14 @@ impl Batch {
     }
 }
 
-/// Calls `visit` with each entry and what is at its path, in the order of the index. Memory does not grow with it.
+/// Calls `visit` with each entry and what is at its path, in the order of the index. Memory does not grow with it. Tells
+/// whether the index leaves something out: what was visited is then of no use.
 pub(super) fn each(
     checkout: &Checkout,
     index: &std::path::Path,
     mut visit: impl FnMut(&Entry<'_>, Option<Found>) -> Result<()>,
-) -> Result<()> {
-    let Some(mut entries) = Index::open(index, checkout.id_bytes)? else { return Ok(()) };
+) -> Result<bool> {
+    let Some(mut entries) = Index::open(index, checkout.id_bytes)? else { return Ok(false) };
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
     let open = || Below::open(&checkout.root).map_err(Error::io("read", &checkout.root));
     let workers: Vec<Below> = (0..threads).map(|_| open()).collect::<Result<_>>()?;
@@ -110,9 +111,9 @@ pub(super) fn each(
                 given += 1;
             }
             if taken == given {
-                return Ok(());
+                return entries.is_partial();
             }
-            let Ok(mut batch) = results[taken % threads].recv() else { return Ok(()) };
+            let Ok(mut batch) = results[taken % threads].recv() else { return Ok(true) };
             taken += 1;
             let found = std::mem::take(&mut batch.found);
             for (kept, found) in batch.entries.iter().zip(found) {

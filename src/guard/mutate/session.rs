@@ -137,9 +137,10 @@ impl Session<'_> {
         let directory = std::path::absolute(&directory).map_err(|e| Why::Trouble(Error::io("find", directory)(e)))?;
         let begun = self.begin(&directory, head);
         begun.map_err(|unfit| {
-            // Nothing has changed: what was made for it is of no use to anybody.
-            self.checkout.forget(PROTECTING);
-            drop(fs::remove_entry(&Journal::path(&directory)).and_then(|()| fs::remove_entry(&directory)));
+            // Nothing has changed: what was made for it is of no use to anybody. What cannot be removed now, the next one does.
+            let forgotten = self.checkout.forget(PROTECTING);
+            let gone = forgotten.and_then(|()| fs::remove_entry(&Journal::path(&directory)));
+            drop(gone.and_then(|()| fs::remove_entry(&directory)));
             match unfit {
                 Unfit::Dirty(paths) => Why::from(Invalid::Dirty(readable(&paths))),
                 Unfit::Trouble(error) => Why::Trouble(error),
@@ -359,17 +360,21 @@ impl Session<'_> {
             }
             return Err(moved(self.head().map_err(trouble)?));
         };
-        let differs = checkout.staged(&staged.index, &commit).map_err(trouble)?;
-        if !differs.is_empty() {
-            let paths = listed(&readable(&differs.into_iter().map(|change| change.path).collect::<Vec<_>>()));
-            return Err(unlike(format!("the commit holds something else than was validated: {paths}")));
-        }
         let landed = checkout.between(&kept.before.tree(), &commit).map_err(trouble)?;
+        let exactly = landed == staged.changes;
         let landed: Vec<Vec<u8>> = landed.into_iter().map(|change| change.path).collect();
-        let missing: Vec<Vec<u8>> = staged.paths().into_iter().filter(|path| !landed.contains(path)).collect();
-        if !missing.is_empty() {
-            let paths = listed(&readable(&missing));
-            return Err(unlike(format!("a hook took what was validated out of the commit: {paths}")));
+        if !exactly {
+            // A hook may have added to it.
+            let differs = checkout.staged(&staged.index, &commit).map_err(trouble)?;
+            if !differs.is_empty() {
+                let paths = listed(&readable(&differs.into_iter().map(|change| change.path).collect::<Vec<_>>()));
+                return Err(unlike(format!("the commit holds something else than was validated: {paths}")));
+            }
+            let missing: Vec<Vec<u8>> = staged.paths().into_iter().filter(|path| !landed.contains(path)).collect();
+            if !missing.is_empty() {
+                let paths = listed(&readable(&missing));
+                return Err(unlike(format!("a hook took what was validated out of the commit: {paths}")));
+            }
         }
         self.changed = landed;
         Ok(commit)
@@ -451,7 +456,8 @@ impl Session<'_> {
     fn end(&self, kept: Kept) -> Result<()> {
         let Kept { before, journal, fence, .. } = kept;
         drop(fence);
-        self.checkout.forget(PROTECTING);
+        // Where that fails, the journal stays, and the next one does it.
+        self.checkout.forget(PROTECTING)?;
         journal.end(before.directory())
     }
 }

@@ -23,6 +23,12 @@ impl Checkout {
         Ok(lines.map(|line| std::str::from_utf8(line).ok()?.parse().ok()).collect())
     }
 
+    /// Tells whether an object has a file of its own in this repository; many have none, and are there nevertheless.
+    pub(crate) fn is_loose(&self, id: &str) -> bool {
+        let (directory, name) = id.split_at_checked(2).unwrap_or_default();
+        !name.is_empty() && self.common_dir.join("objects").join(directory).join(name).is_file()
+    }
+
     /// Opens the object database to read blobs from.
     pub(crate) fn blobs(&self) -> Result<Blobs> {
         let mut git = self.command(None, &["cat-file", "--batch"]);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    super::{Head, git, path_of},
+    super::{Head, Index, git, path_of},
     Checkout, line, paths,
 };
 use crate::{
@@ -18,6 +18,9 @@ use crate::{
     error::{Error, Result},
     sys,
 };
+
+/// An index that is not there, for a git that has no need of one: it would read it all.
+const NO_INDEX: &str = "/nonexistent/index";
 
 /// One entry of a listing of changes: modes and ids before and after, as git writes them, and the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +87,7 @@ impl Checkout {
     /// What two commits or trees differ in.
     pub(crate) fn between(&self, old: &str, new: &str) -> Result<Vec<RawChange>> {
         let arguments = ["diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", old, new, "--"];
-        self.run(None, &arguments, None).map(|raw| raw_changes(&raw))
+        self.run(Some(Path::new(NO_INDEX)), &arguments, None).map(|raw| raw_changes(&raw))
     }
 
     /// Which of these files differ from an index, as git sees it (filters, line endings); all with `None`.
@@ -214,12 +217,21 @@ impl Checkout {
         self.run(Some(index), &arguments, None).map(drop)
     }
 
-    /// Puts the state of files into an index, with the user's filters: what is there is added, what is not is removed.
+    /// Puts the state of files into an index, with the user's filters: what is there is added, what is not is removed. It gets
+    /// no checksum: that takes as long as all else here, and the commit writes it again.
     pub(crate) fn stage(&self, index: &Path, changed: &[Vec<u8>]) -> Result<()> {
         let input: Vec<u8> = changed.iter().flat_map(|path| path.iter().copied().chain([0])).collect();
-        let arguments =
-            ["update-index", "--add", "--remove", "--replace", "--ignore-skip-worktree-entries", "-z", "--stdin"];
+        let fixed = ["-c", "index.skipHash=true", "update-index", "--add", "--remove", "--replace"];
+        let arguments = [&fixed[..], &["--ignore-skip-worktree-entries", "-z", "--stdin"]].concat();
         self.run(Some(index), &arguments, Some(&input)).map(drop)
+    }
+
+    /// Sees to it that an index has a checksum, without which other programs than git do not take it.
+    pub(crate) fn seal(&self, index: &Path) -> Result<()> {
+        if Index::has_checksum(index, self.id_bytes)? {
+            return Ok(());
+        }
+        self.run(Some(index), &["update-index", "--force-write-index"], None).map(drop)
     }
 
     /// Lets an index know the stat data of the files that have not changed.
@@ -261,8 +273,7 @@ impl Checkout {
         if pathspecs.is_empty() {
             return Ok(());
         }
-        // An index that is not there: nothing is looked up.
-        self.staged_below(Path::new("/nonexistent/index"), &self.tree_of(&Head::default()), directory, pathspecs)
+        self.staged_below(Path::new(NO_INDEX), &self.tree_of(&Head::default()), directory, pathspecs)
             .map(drop)
     }
 }

@@ -122,15 +122,30 @@ impl Checkout {
                 line(&output.stdout)
             }
         };
-        self.ask(&["update-ref", "--no-deref", name, &commit]).map(drop)
+        self.unlock(name)?;
+        self.ask(&["-c", "core.logAllRefUpdates=false", "update-ref", "--no-deref", name, &commit]).map(drop)
     }
 
     /// Removes such a reference, and the directory that was made for it. Where there is none, that is as well.
-    pub(crate) fn forget(&self, name: &str) {
-        drop(self.ask(&["update-ref", "--no-deref", "-d", name]));
-        if let Some(directory) = self.git_dir.join(name).parent() {
+    ///
+    /// It is no work for git, which takes the lock of all packed references for it, and leaves that when it is killed: one of a
+    /// worktree's own is never packed.
+    pub(crate) fn forget(&self, name: &str) -> Result<()> {
+        if self.common_dir.join("reftable").exists() {
+            return self.ask(&["update-ref", "--no-deref", "-d", name]).map(drop);
+        }
+        let file = self.git_dir.join(name);
+        self.unlock(name)?;
+        fs::remove_entry(&file)?;
+        if let Some(directory) = file.parent() {
             fs::remove_directory(directory);
         }
+        Ok(())
+    }
+
+    /// Removes git's lock of a reference that is ours alone: one of our own gits was killed, or could not remove it.
+    fn unlock(&self, name: &str) -> Result<()> {
+        fs::remove_entry(&self.git_dir.join(format!("{name}.lock")))
     }
 
     /// The commits that the stash holds, newest first.

@@ -30,7 +30,7 @@ mod tests;
 
 use std::{
     fs::File,
-    io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Take},
+    io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom, Take},
     path::{Path, PathBuf},
 };
 
@@ -105,6 +105,17 @@ pub(crate) struct Index {
 }
 
 impl Index {
+    /// Tells whether there is a checksum at its end, or only zeros in its place.
+    pub(crate) fn has_checksum(path: &Path, id_bytes: usize) -> Result<bool> {
+        let read = || {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::End(-i64::try_from(id_bytes).unwrap_or_default()))?;
+            let mut checksum = Vec::new();
+            file.read_to_end(&mut checksum).map(|_| checksum.iter().any(|byte| *byte != 0))
+        };
+        read().map_err(Error::io("read", path))
+    }
+
     /// Opens it, in a repository whose ids have this length; `None` where there is no index yet. Does not block.
     ///
     /// # Errors

@@ -1,7 +1,6 @@
 //! What is at many paths below one directory, given in order? No link is followed, and each directory is opened once.
 
 use std::{
-    ffi::CString,
     io,
     os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
     path::Path,
@@ -49,7 +48,7 @@ impl Below {
         }
         self.remember(directories);
         let above = self.open.last().map_or(&self.root, |(_, directory)| directory);
-        match rustix::fs::statat(above, c_string(name)?, AtFlags::SYMLINK_NOFOLLOW) {
+        match rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(metadata) => Ok(Some(found(&metadata))),
             Err(error) => {
                 let error = io::Error::from(error);
@@ -70,11 +69,7 @@ fn open_below(above: impl std::os::fd::AsFd, name: &[u8]) -> io::Result<OwnedFd>
     #[cfg(not(target_os = "linux"))]
     let access = OFlags::RDONLY;
     let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(above, c_string(name)?, flags, Mode::empty())?)
-}
-
-fn c_string(name: &[u8]) -> io::Result<CString> {
-    Ok(CString::new(name)?)
+    Ok(rustix::fs::openat(above, name, flags, Mode::empty())?)
 }
 
 fn is_absent(error: &io::Error) -> bool {
