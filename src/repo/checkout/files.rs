@@ -273,8 +273,7 @@ impl Checkout {
         if pathspecs.is_empty() {
             return Ok(());
         }
-        self.staged_below(Path::new(NO_INDEX), &self.tree_of(&Head::default()), directory, pathspecs)
-            .map(drop)
+        self.staged_below(Path::new(NO_INDEX), &self.tree_of(&Head::default()), directory, pathspecs).map(drop)
     }
 }
 
