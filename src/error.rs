@@ -52,6 +52,9 @@ pub enum Error {
         /// Why the two can never go together.
         why: &'static str,
     },
+    /// A mutation that was to run inside of another one.
+    #[error("a mutation cannot run inside of another one: neither could tell what it changed itself")]
+    Nested,
     /// A signal arrived while waiting.
     #[error("interrupted by signal {signal} while waiting for {what}")]
     Interrupted {
@@ -261,6 +264,7 @@ impl Error {
                 "take all locks at once, `repoguard exec --name A --name B -- …`, or always in the same order"
                     .to_owned()
             }
+            Self::Nested => "leave the inner `repoguard mutate` out: the outer one commits what its command changes".to_owned(),
             Self::NeverGranted { .. } => "ask for the wider lock in the outer `repoguard exec`".to_owned(),
             Self::NoLocks { .. } => "`flock --verbose FILE true` tells more; use a local file system".to_owned(),
             Self::NotAFile { path, .. } => format!("`ls -ld {}` shows what it is; move it away", quoted(path)),

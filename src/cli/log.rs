@@ -98,6 +98,10 @@ fn line(entry: &Entry) -> String {
     if entry.event == Event::Violated {
         return format!("{time}  changed outside the guard, found by pid {}{moved}", entry.pid);
     }
+    if entry.event == Event::Recovered {
+        let how = entry.reason.as_deref().unwrap_or("settled");
+        return format!("{time}  a killed mutation was {how}: pid {} `{}`", entry.pid, entry.command);
+    }
     let ended = match (entry.event, entry.status) {
         (Event::Died, _) => "killed before it could release".to_owned(),
         (Event::Lost, status) => format!("lock lost, exit {}", status.unwrap_or_default()),

@@ -77,6 +77,19 @@ fn document(recovered: Option<&Recovered>) -> serde_json::Value {
 }
 
 fn status(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
+    // One that runs will settle itself.
+    if let Some(pending) = repoguard::pending(repo).into_iter().find(|pending| pending.here && pending.runs) {
+        let told = pending.told.as_ref();
+        if context.json {
+            let running = told.map(|told| json!({ "command": told.command, "pid": told.pid, "step": told.step }));
+            data(&format!("{}\n", json!({ "schema": 1, "unfinished": null, "running": running })))?;
+        } else {
+            let who =
+                told.map_or_else(String::new, |told| format!(": {} (pid {}, {})", told.command, told.pid, told.step));
+            data(&format!("nothing to recover: a mutation is running{who}\n"))?;
+        }
+        return Ok(Exit::OK);
+    }
     let unfinished = repoguard::unfinished(repo)?;
     if context.json {
         data(&format!("{}\n", status_document(unfinished.as_ref())))?;

@@ -34,6 +34,8 @@ pub(super) struct Ui {
     verbose: bool,
     waiting: Rc<RefCell<Line>>,
     repeat: Rc<Cell<Duration>>,
+    /// A mutation that was killed has been settled: nothing of it is left to look at.
+    settled: Rc<Cell<bool>>,
 }
 
 /// The line that says that we wait.
@@ -52,7 +54,8 @@ impl Ui {
             Color::Never => false,
             Color::Auto => !repoguard::no_color() && io::stderr().is_terminal(),
         };
-        Self { color, quiet, verbose, waiting: Rc::default(), repeat: Rc::new(Cell::new(REPEAT)) }
+        let (waiting, settled) = (Rc::default(), Rc::default());
+        Self { color, quiet, verbose, waiting, repeat: Rc::new(Cell::new(REPEAT)), settled }
     }
 
     /// Whether more is to be said.
@@ -73,7 +76,9 @@ impl Ui {
             Notice::Died(holder, moved) => {
                 let moved = moved.map_or_else(String::new, |(from, to)| format!("; HEAD moved from {from} to {to}"));
                 self.warn(&format!("the last holder was killed before it could release: {}{moved}", who(holder)));
-                self.hint("`git status` shows what it left behind");
+                if !self.settled.get() {
+                    self.hint("`git status` shows what it left behind");
+                }
             }
             Notice::Violated(from, to) => {
                 self.warn(&format!("changed outside the guard since the last release: HEAD was {from}, is {to}"));
@@ -96,6 +101,7 @@ impl Ui {
                 self.hint("`git status` shows how it stands; `repoguard log` keeps it");
             }
             Notice::Recovered(unfinished, recovered) => {
+                self.settled.set(true);
                 self.warn(&format!("a mutation was killed before its end: {}", unfinished.command));
                 self.settled(recovered);
             }

@@ -1,15 +1,16 @@
 //! Who comes after a mutation that was killed? Whoever asks next settles it before anybody is let in.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{Notice, Recovered};
 use crate::{
     error::{Error, Result},
     fs::Sharing,
-    holder::Mode,
+    holder::{self, Holder, Mode},
     lock::{self, Acquired, Held, LockFile, Request, Scope, Wait},
-    mutation::{self, Choice, Journal},
+    mutation::{self, Choice, Journal, Unfinished},
     repo::{Checkout, Config, Repo, Worktree},
+    store::audit::{self, Entry, Event},
 };
 
 /// Tells whether there is a mutation that has not come to its end: one that runs, or one that was killed.
@@ -117,11 +118,39 @@ pub(super) fn settle(
         let recovered = settled.map(Recovered::new);
         if let (Some(recovered), Ok(Some(unfinished))) = (&recovered, &unfinished) {
             tell(Notice::Recovered(unfinished, recovered));
+            if let Err(trouble) = audit::append(repo, &entry(unfinished, recovered), sharing) {
+                tell(Notice::Trouble(&trouble));
+            }
         }
         Ok(recovered)
     })();
     lock.unlock();
     settled
+}
+
+/// What the log says of it.
+fn entry(unfinished: &Unfinished, recovered: &Recovered) -> Entry {
+    let now = holder::unix_ms(SystemTime::now());
+    let how = match recovered {
+        Recovered::Forgotten => "forgotten",
+        Recovered::Undone(_) => "undone",
+        Recovered::Finished(_) => "finished",
+    };
+    let mutation = Holder {
+        id: unfinished.fence,
+        pid: unfinished.pid,
+        user: unfinished.user.clone(),
+        host: unfinished.host.clone(),
+        command: unfinished.command.clone(),
+        directory: unfinished.directory.clone(),
+        scope: "worktree".to_owned(),
+        mode: Some(Mode::Exclusive),
+        reason: Some(how.to_owned()),
+        requested_ms: now,
+        released_ms: Some(now),
+        ..Holder::default()
+    };
+    Entry::new(Event::Recovered, &mutation)
 }
 
 /// The repository as seen from one of its worktrees.

@@ -41,6 +41,8 @@ pub enum Event {
     Lost,
     /// HEAD or its branch was changed outside the guard; found at the next acquire.
     Violated,
+    /// A mutation that was killed was settled: `reason` tells how.
+    Recovered,
 }
 
 /// A step of a mutation.

@@ -50,6 +50,10 @@ fn whoever_comes_next_recovers_first_and_tells_so() {
         }
         sandbox.assert_no_traces();
         sandbox.assert_nothing_to_tell();
+        let lines = sandbox.log();
+        let line = lines.iter().find(|line| line["event"] == "recovered").expect("a line of the recovery");
+        assert_eq!((&line["reason"], &line["scope"]), (&"undone".into(), &"worktree".into()), "{line}");
+        assert!(line["command"].as_str().is_some_and(|command| command.contains("echo x >>file")), "{line}");
     }
 }
 

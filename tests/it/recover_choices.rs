@@ -241,6 +241,19 @@ fn status_shows_what_each_choice_would_do_and_changes_nothing() {
 }
 
 #[test]
+fn mutation_that_runs_is_nothing_to_recover() {
+    let sandbox = furnished();
+    let look = "repoguard recover --status; echo $?; repoguard recover --status --json";
+    let output = sandbox.mutate(&[], look).assert().success().get_output().clone();
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut lines = shown.lines();
+    assert!(lines.next().is_some_and(|line| line.contains("a mutation is running: repoguard mutate")), "{shown}");
+    assert_eq!(lines.next(), Some("0"), "{shown}");
+    let document: serde_json::Value = serde_json::from_str(lines.next().unwrap_or_default()).expect("JSON");
+    assert!(document["unfinished"].is_null() && document["running"]["step"] == "command", "{document}");
+}
+
+#[test]
 fn later_work_that_is_undone_is_kept_byte_for_byte() {
     let sandbox: Sandbox = furnished();
     sandbox.killed_at(At::Verify, &[], WORK);

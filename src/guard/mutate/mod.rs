@@ -265,8 +265,7 @@ fn enter(
         }
         let outer = repo.mutation_dir(worktree).and_then(|directory| Journal::read(&directory));
         if outer.is_some_and(|(plan, _)| sys::ancestors().any(|pid| pid == plan.pid)) {
-            let why = "a mutation cannot run inside of another one: neither could tell what it changed itself";
-            return Err(Error::NeverGranted { what: what(), held: "the same".to_owned(), why });
+            return Err(Error::Nested);
         }
         let waited = begun.elapsed();
         if request.timeout.is_some_and(|timeout| waited >= timeout) {

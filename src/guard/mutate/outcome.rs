@@ -110,7 +110,7 @@ impl std::fmt::Display for Invalid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Dirty(paths) => write!(f, "not clean: {}", listed(paths)),
-            Self::Operation(name) => write!(f, "a {name} is in progress"),
+            Self::Operation(name) => write!(f, "not finished: {name}"),
             Self::UnexpectedHead(expected, head) => write!(f, "HEAD is {head}, not `{expected}`"),
             Self::Own(paths) => {
                 write!(f, "the command changed what held your own changes, which no commit has: {}", listed(paths))
