@@ -229,6 +229,54 @@ pub enum Error {
         /// Why not.
         why: &'static str,
     },
+    /// A name or a pattern is none.
+    #[error("`{}` is not {what}: {why}", .text.escape_debug())]
+    Malformed {
+        /// What it should be.
+        what: &'static str,
+        /// What it is.
+        text: String,
+        /// Why not.
+        why: String,
+    },
+    /// Others take numbers of a sequence, and one of them does not get on.
+    #[error("busy: the record of the sequence `{name}` is locked{}", waited_text(*.waited))]
+    SequenceBusy {
+        /// The sequence.
+        name: String,
+        /// Its record.
+        path: PathBuf,
+        /// How long it was waited.
+        waited: Duration,
+    },
+    /// Which numbers of a sequence were given cannot be told any more.
+    #[error("the record of the sequence `{name}`, `{}`, is damaged: {reason}", .path.display())]
+    DamagedSequence {
+        /// The sequence.
+        name: String,
+        /// Its record.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A sequence has not as many numbers any more.
+    #[error("the sequence `{name}` has not so many numbers left: {last} is taken{}", .seen.as_ref().map_or_else(String::new, |place| format!(", by {place}")))]
+    UsedUp {
+        /// The sequence.
+        name: String,
+        /// The greatest number that was given or seen.
+        last: u64,
+        /// Where it was seen, if it was not given.
+        seen: Option<String>,
+    },
+    /// This clone lacks something that had to be looked into.
+    #[error("`{reference}` cannot be looked into: this clone lacks its tree {id}")]
+    MissingTree {
+        /// The tree.
+        id: String,
+        /// The reference that leads to it.
+        reference: String,
+    },
     /// A system call failed.
     #[error("cannot {action} `{}`", .path.display())]
     Io {
@@ -309,6 +357,19 @@ impl Error {
             }
             Self::NoSnapshot { .. } | Self::AmbiguousSnapshot { .. } => "`repoguard snapshots` lists them".to_owned(),
             Self::DamagedSnapshot { path, .. } => format!("`ls -lR {}` shows what is left of it", quoted(path)),
+            Self::SequenceBusy { path, .. } => {
+                format!("`fuser -v {}` shows whose process it is; one that is stopped can go on (`kill -CONT`)", quoted(path))
+            }
+            Self::DamagedSequence { name, path, .. } => {
+                let (path, name) = (quoted(path), quoted(std::path::Path::new(name)));
+                format!(
+                    "`mv {path} {path}.damaged`, then `repoguard next --at-least N -- {name}` with an N above all that were given"
+                )
+            }
+            Self::MissingTree { reference, .. } => {
+                let reference = quoted(std::path::Path::new(reference));
+                format!("`git ls-tree -rt {reference} >/dev/null` fetches it")
+            }
             Self::NotKept { id, .. } => format!("`repoguard snapshots {id}` lists what it keeps"),
             Self::Io { path, source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => format!("`ls -ld {}` shows who may", quoted(path)),

@@ -34,7 +34,7 @@
 //! # Files on disk
 //! The table stands at the head of `repo/layout.rs`; each format at the head of the file that owns it:
 //! `holder.rs` (a record), `lock/queue.rs` (tickets), `lock/record.rs` (holders), `store/last.rs` (HEAD at the last release),
-//! `store/audit.rs` (the log), `store/violations.rs`, `store/manifest.rs` (what was undone), `mutation/journal.rs` (the steps of a
+//! `store/audit.rs` (the log), `store/violations.rs`, `store/sequence.rs` (numbers that were given), `store/manifest.rs` (what was undone), `mutation/journal.rs` (the steps of a
 //! mutation), `mutation/before.rs` (how everything was before it), `hooks/world.rs` (kept indexes), `hooks/manifest.rs`
 //! (installed hooks).
 //!
@@ -76,8 +76,9 @@ pub use guard::{
 pub use holder::{Holder, Mode};
 pub use lock::{Inspection, MOST_NAMES, Request, Scope, State, Waiting};
 pub use mutation::{Doubt, Found, Unfinished};
-pub use repo::{Config, Head, Repo, Setting};
+pub use repo::{Config, Head, Repo, ScanPattern, Seen, Setting};
 pub use store::{
     audit::{Entry, Event, StepTime},
+    sequence::{Numbers, Sequence, SequenceOptions},
     snapshots::{Bundle, Kept, KeptElsewhere, MovedReference, Snapshot, snapshot, snapshots},
 };

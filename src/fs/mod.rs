@@ -289,6 +289,12 @@ pub(crate) fn overwrite(file: &File, path: &Path, bytes: &[u8]) -> Result<()> {
     sys::write_start(file, bytes).map_err(Error::io("write", path))
 }
 
+/// As [`overwrite`], and on disk when this returns: the file must not grow by it.
+pub(crate) fn overwrite_durably(file: &File, path: &Path, bytes: &[u8]) -> Result<()> {
+    overwrite(file, path, bytes)?;
+    file.sync_data().map_err(Error::io("sync", path))
+}
+
 /// Writes a small new file that nobody else writes or reads yet.
 pub(crate) fn write_new(path: &Path, bytes: &[u8], sharing: Sharing) -> Result<()> {
     remove(path);

@@ -10,6 +10,7 @@
 //! | `<common dir>/repoguard/heads/` | HEAD of each worktree at the last release |
 //! | `<common dir>/repoguard/index/` | the index as it was when a commit began (to wait) |
 //! | `<common dir>/repoguard/violations/` | who changed a worktree under a hold, until its holder was told |
+//! | `<common dir>/repoguard/sequences/<hash>` | the last number of a sequence that was given; locked for that |
 //! | `<common dir>/repoguard/snapshots/` | what was undone, for 30 days |
 //! | `<common dir>/repoguard/log.jsonl`, `log.1.jsonl` | one line a hold, and the lines before the last rotation |
 //! | `<common dir>/repoguard/hooks.json`, `hooks.lock` | which hooks were installed, and who installs just now |
@@ -40,6 +41,11 @@ pub(crate) struct Worktree {
 impl Worktree {
     pub(crate) fn lock_path(&self) -> PathBuf {
         self.git_dir.join("repoguard.lock")
+    }
+
+    /// Whether it is the main one, or the bare repository itself.
+    pub(crate) fn is_main(&self) -> bool {
+        self.key == worktree_key(None)
     }
 }
 
@@ -136,6 +142,11 @@ impl Repo {
     /// The short lock of mutations of a worktree: also where an outer hold lets several in.
     pub(crate) fn mutation_lock(&self, worktree: &Worktree) -> Option<PathBuf> {
         Some(self.records()?.join(format!("mutation-{}.lock", worktree.key)))
+    }
+
+    /// The numbers of a sequence that were given.
+    pub(crate) fn sequence_file(&self, name: &str) -> Option<PathBuf> {
+        Some(self.records()?.join("sequences").join(hash(name.as_bytes())))
     }
 
     /// The lock of a name: its key in the queue, and its file.

@@ -7,6 +7,7 @@ mod config;
 mod git;
 mod index;
 mod layout;
+mod numbers;
 mod state;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ pub(crate) use git::{HookFacts, path_of};
 pub(crate) use index::{Entry, Index, Stat};
 use layout::lock_files;
 pub(crate) use layout::{GIT_LOCKS, REPO_KEY, ROOT_KEY, Worktree, hex, is_git_name};
+pub use numbers::{ScanPattern, Seen};
 pub use state::Head;
 pub(crate) use state::index_stamp;
 

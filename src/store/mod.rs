@@ -5,5 +5,6 @@ mod expiry;
 pub(crate) mod kept;
 pub(crate) mod last;
 mod manifest;
+pub(crate) mod sequence;
 pub(crate) mod snapshots;
 pub(crate) mod violations;

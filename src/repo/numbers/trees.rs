@@ -1,0 +1,207 @@
+//! Which numbers stand in the trees of commits? Each tree is read once, however many branches share it, by one process.
+
+use std::{
+    collections::{BTreeMap, HashSet, VecDeque},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    process::{ChildStdout, Command, Stdio},
+    sync::mpsc,
+};
+
+use super::{
+    super::{Head, Repo, git, hex, layout::Worktree, path_of},
+    Reached, ScanPattern, Seen, git_in, note,
+};
+use crate::error::{Error, Result};
+
+/// Where to begin: a tree as git is asked for it, and which reference leads to it.
+type Tips = BTreeMap<String, String>;
+
+/// Something to be read, and what it is for.
+struct Wanted {
+    reached: Vec<Reached>,
+    path: Vec<u8>,
+    tip: usize,
+}
+
+/// Where the way through the trees came to its end too early.
+struct Stopped {
+    /// What was asked for.
+    object: String,
+    reference: String,
+    /// How git's answers ended; `None` where it said that there is no such object.
+    ended: Option<io::Error>,
+}
+
+/// Looks into all that references and HEADs lead to.
+pub(super) fn look(repo: &Repo, patterns: &[ScanPattern], heads: &[Head], greatest: &mut Option<Seen>) -> Result<()> {
+    let Some(worktree) = repo.worktree() else { return Ok(()) };
+    let tips: Vec<(String, String)> = tips(repo, &worktree, heads)?.into_iter().collect();
+    if tips.is_empty() {
+        return Ok(());
+    }
+    let mut git = repo_git(repo, &worktree);
+    git.args(["cat-file", "--batch"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = git.spawn().map_err(Error::io("start", "git"))?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (send, asked) = mpsc::channel::<String>();
+    let (walked, told) = std::thread::scope(|scope| {
+        let told = scope.spawn(move || stderr.map(io::read_to_string));
+        scope.spawn(move || {
+            let Some(mut stdin) = stdin else { return };
+            // Git answers each question at once; who reads the answers asks more.
+            while let Ok(object) = asked.recv() {
+                if stdin.write_all(object.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut walk = Walk { patterns, tips: &tips, send, pending: VecDeque::new(), seen: HashSet::new(), greatest };
+        let walked = stdout.map_or(Ok(()), |stdout| walk.run(BufReader::new(stdout)));
+        drop(walk);
+        (walked, told.join())
+    });
+    child.wait().map_err(Error::io("wait for", "git"))?;
+    let Err(Stopped { object, reference, ended }) = walked else { return Ok(()) };
+    let told = told.ok().flatten().and_then(io::Result::ok).unwrap_or_default();
+    match ended {
+        // An older git ends where a newer one says that it lacks something.
+        Some(ended) if !told.contains("promisor") => {
+            let reason = if told.trim().is_empty() { ended.to_string() } else { told.trim().to_owned() };
+            Err(Error::Git { arguments: "cat-file --batch".to_owned(), reason })
+        }
+        _ => Err(Error::MissingTree { id: object, reference }),
+    }
+}
+
+fn repo_git(repo: &Repo, worktree: &Worktree) -> Command {
+    git_in(worktree, repo.root())
+}
+
+/// The trees of all references, and of HEADs that no branch names.
+fn tips(repo: &Repo, worktree: &Worktree, heads: &[Head]) -> Result<Tips> {
+    // A tag can be of a tag: then only git can tell where it leads.
+    const FORMAT: &str =
+        "--format=%(refname)%00%(objecttype)%00%(objectname)%00%(tree)%00%(*objecttype)%00%(*objectname)%00%(*tree)";
+    let arguments = ["for-each-ref", FORMAT];
+    let output = repo_git(repo, worktree).args(arguments).output().map_err(Error::io("start", "git"))?;
+    // Git goes on without one that is damaged; what it led to cannot be told then.
+    let is_damaged = String::from_utf8_lossy(&output.stderr).contains("ignoring broken ref");
+    if !output.status.success() || is_damaged {
+        return Err(git::failed(&["for-each-ref"], &output));
+    }
+    let mut tips = Tips::new();
+    let mut add = |object: String, name: &str| {
+        tips.entry(object).or_insert_with(|| name.to_owned());
+    };
+    for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let line = String::from_utf8_lossy(line);
+        let mut fields = line.split('\0');
+        let mut field = || fields.next().unwrap_or_default();
+        let name = field();
+        let direct = (field(), field(), field());
+        let peeled = (field(), field(), field());
+        let (kind, object, tree) = if direct.0 == "tag" { peeled } else { direct };
+        match kind {
+            "commit" => add(tree.to_owned(), name),
+            "tree" => add(object.to_owned(), name),
+            "tag" => add(format!("{object}^{{}}"), name),
+            _ => {}
+        }
+    }
+    for head in heads.iter().filter(|head| head.branch.is_none()) {
+        if let Some(commit) = &head.commit {
+            add(format!("{commit}^{{tree}}"), commit);
+        }
+    }
+    Ok(tips)
+}
+
+/// The way through the trees: what was asked for and not answered yet, in order.
+struct Walk<'a> {
+    patterns: &'a [ScanPattern],
+    tips: &'a [(String, String)],
+    send: mpsc::Sender<String>,
+    pending: VecDeque<(String, Wanted)>,
+    seen: HashSet<(Vec<u8>, Vec<Reached>)>,
+    greatest: &'a mut Option<Seen>,
+}
+
+impl Walk<'_> {
+    fn run(&mut self, mut answers: BufReader<ChildStdout>) -> Result<(), Stopped> {
+        let start: Vec<Reached> = self.patterns.iter().map(ScanPattern::start).collect();
+        for (tip, (object, _)) in self.tips.iter().enumerate() {
+            self.ask(object.clone(), Wanted { reached: start.clone(), path: Vec::new(), tip });
+        }
+        while let Some((object, wanted)) = self.pending.pop_front() {
+            let (answer, ended) = match answer(&mut answers) {
+                Ok(answer) => (answer, None),
+                Err(error) => (None, Some(error)),
+            };
+            let Some((kind, id_bytes, bytes)) = answer else {
+                return Err(Stopped { object, reference: self.tips[wanted.tip].1.clone(), ended });
+            };
+            match kind.as_str() {
+                "tree" => self.look(&bytes, id_bytes, &wanted),
+                // The tag of a tag may lead to a commit.
+                "commit" => {
+                    let tree = bytes.strip_prefix(b"tree ").and_then(|rest| rest.get(..id_bytes * 2));
+                    self.ask(String::from_utf8_lossy(tree.unwrap_or_default()).into_owned(), wanted);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, object: String, wanted: Wanted) {
+        // Who cannot be asked any more does not answer, either.
+        drop(self.send.send(format!("{object}\n")));
+        self.pending.push_back((object, wanted));
+    }
+
+    /// Reads the entries of a tree: mode, space, name, NUL, id.
+    fn look(&mut self, mut tree: &[u8], id_bytes: usize, above: &Wanted) {
+        while let Some(space) = tree.iter().position(|byte| *byte == b' ') {
+            let Some(end) = tree.iter().position(|byte| *byte == 0) else { return };
+            let Some(id) = tree.get(end + 1..end + 1 + id_bytes) else { return };
+            let (is_tree, name) = (&tree[..space] == b"40000", &tree[space + 1..end]);
+            self.entry(name, is_tree.then_some(id), above);
+            tree = &tree[end + 1 + id_bytes..];
+        }
+    }
+
+    fn entry(&mut self, name: &[u8], tree: Option<&[u8]>, above: &Wanted) {
+        let patterns = self.patterns;
+        let steps = patterns.iter().zip(&above.reached).map(|(pattern, reached)| pattern.step(reached, name));
+        let reached: Vec<Reached> = steps.collect();
+        let path = || [above.path.as_slice(), name].join(if above.path.is_empty() { &b""[..] } else { b"/" });
+        for (pattern, reached) in patterns.iter().zip(&reached) {
+            if let Some(number) = pattern.number(reached) {
+                let tip = &self.tips[above.tip].1;
+                note(self.greatest, number, || (path_of(&path()), format!("`{tip}`")));
+            }
+        }
+        let Some(id) = tree else { return };
+        let goes_on = patterns.iter().zip(&reached).any(|(pattern, reached)| pattern.goes_on(reached));
+        if goes_on && self.seen.insert((id.to_vec(), reached.clone())) {
+            self.ask(hex(id), Wanted { reached, path: path(), tip: above.tip });
+        }
+    }
+}
+
+/// Reads one answer: kind, length of an id, bytes; `None` where there is no such object here.
+fn answer(answers: &mut BufReader<ChildStdout>) -> io::Result<Option<(String, usize, Vec<u8>)>> {
+    let mut header = Vec::new();
+    answers.read_until(b'\n', &mut header)?;
+    let header = String::from_utf8_lossy(&header).into_owned();
+    if !header.ends_with('\n') {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let mut words = header.trim_end().split(' ');
+    let (Some(id), Some(kind), Some(size)) = (words.next(), words.next(), words.next()) else { return Ok(None) };
+    let Ok(size) = size.parse::<u64>() else { return Ok(None) };
+    let mut bytes = Vec::new();
+    answers.by_ref().take(size).read_to_end(&mut bytes)?;
+    answers.read_exact(&mut [0])?;
+    Ok(Some((kind.to_owned(), id.len() / 2, bytes)))
+}

@@ -1,0 +1,298 @@
+//! Which numbers of a sequence were given? One record a sequence, on disk before anybody is told a number.
+//!
+//! # Invariants
+//! - No number is given twice, whoever is killed when, and through a power loss: it is told only after both copies of the
+//!   record hold it, or a greater one, on disk. A number that was written and never told is a gap.
+//! - A record that cannot be read is an error, never a new beginning. It comes into being whole, under its name in one
+//!   step; the directories above it are on disk before its first number is.
+//! - The record is the lock as well: whoever removes it ends the sequence, but nobody can hold another lock for the same
+//!   record. It is never replaced, renamed or truncated, and is looked up again when all is written.
+//! - The lock is held for one write. Patterns are looked for before, so that a large repository makes nobody wait: what
+//!   others were given meanwhile stands in the record.
+//!
+//! # Format
+//! `sequences/<hash of the name>`: two copies, 4096 bytes each, padded with spaces. Each is a JSON object: `schema` 1,
+//! `sequence` (the name), `last` (0: none was given yet) and `check`, the first 32 hex digits of the SHA-256 of schema,
+//! name and number. Both are written by one write; a write that a power loss cut short spoils one of them at the most,
+//! which then held a number that nobody was told. The greater whole copy counts.
+//!
+//! # Limitations
+//! Where the record was deleted, its sequence begins again, after what patterns find. A copy of the git directory is
+//! another repository. A disk that says "written" of what it has not written can lose the last numbers.
+
+use std::{
+    fs::File,
+    num::NonZeroU64,
+    ops::RangeInclusive,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    error::{Error, Result, listed},
+    fs::{self, Beside, Sharing},
+    holder::Mode,
+    lock::LockFile,
+    repo::{Config, Repo, ScanPattern, Seen, hex},
+};
+
+const SCHEMA: u32 = 1;
+/// Bytes of a copy: a block of a disk, so that a write that fails in one leaves the other alone.
+const COPY: usize = 4096;
+/// Longest name, in bytes.
+const LONGEST_NAME: usize = 1000;
+/// How long to wait for others, each of whom takes milliseconds; one may have been stopped there.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The record may be deleted while it is used; who does that again and again gets an error.
+const TRIES: usize = 10;
+
+/// Numbers that are given once each, to all processes and worktrees of a repository.
+///
+/// # Example
+/// ```
+/// use repoguard::{Config, Repo, Sequence, SequenceOptions};
+///
+/// # let directory = tempfile::tempdir()?;
+/// # std::process::Command::new("git").args(["init", "-q"]).current_dir(directory.path()).status()?;
+/// # let here = directory.path();
+/// let repo = Repo::discover(here)?;
+/// let sequence = Sequence::open(&repo, &Config::load(&repo)?, "adr")?;
+/// let options = SequenceOptions { scan: vec!["docs/adr/{}-*.md".parse()?], ..SequenceOptions::default() };
+/// assert_eq!(sequence.next(&options)?.numbers, 1..=1);
+/// assert_eq!(sequence.next(&options)?.numbers, 2..=2, "whether or not the first one was used");
+/// assert_eq!(sequence.last()?, Some(2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Sequence {
+    repo: Repo,
+    name: String,
+    path: PathBuf,
+    sharing: Sharing,
+}
+
+/// Which numbers are wanted.
+#[derive(Debug, Clone)]
+pub struct SequenceOptions {
+    /// How many; they follow each other. Usually one.
+    pub count: NonZeroU64,
+    /// None below this one. Usually 1.
+    pub at_least: u64,
+    /// Where numbers stand that were taken without asking: each is greater than all that are found.
+    pub scan: Vec<ScanPattern>,
+}
+
+impl Default for SequenceOptions {
+    fn default() -> Self {
+        Self { count: NonZeroU64::MIN, at_least: 1, scan: Vec::new() }
+    }
+}
+
+/// What was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Numbers {
+    /// The numbers: nobody was given one of them before, nobody will be.
+    pub numbers: RangeInclusive<u64>,
+    /// Whether none was given before, as far as is recorded.
+    pub are_first: bool,
+    /// The greatest number that the patterns found.
+    pub seen: Option<Seen>,
+}
+
+impl Sequence {
+    /// A sequence by its name: any text of 1 to 1000 bytes without control characters. Writes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for another name, [`Error::NoRepository`] where no git directory can keep it.
+    pub fn open(repo: &Repo, config: &Config, name: &str) -> Result<Self> {
+        let why = match name.len() {
+            0 => Some("it is empty".to_owned()),
+            1..=LONGEST_NAME if !name.chars().any(char::is_control) => None,
+            1..=LONGEST_NAME => Some("control characters cannot be in it".to_owned()),
+            _ => Some(format!("it has at most {LONGEST_NAME} bytes")),
+        };
+        if let Some(why) = why {
+            return Err(Error::Malformed { what: "the name of a sequence", text: name.to_owned(), why });
+        }
+        let none = || Error::NoRepository { path: repo.root().to_owned(), needed_by: "a sequence" };
+        let path = repo.sequence_file(name).ok_or_else(none)?;
+        let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+        Ok(Self { repo: repo.clone(), name: name.to_owned(), path, sharing })
+    }
+
+    /// Gives the next numbers. When this returns, that they are given is on disk.
+    ///
+    /// Blocks for as long as others write the record, at most half a minute; never for a lock that a command is run under.
+    ///
+    /// # Errors
+    /// [`Error::DamagedSequence`] and [`Error::NotAFile`] where the record is none, [`Error::UsedUp`],
+    /// [`Error::SequenceBusy`] and [`Error::NoLocks`]; [`Error::Io`], also for a full disk; with patterns those of a look at
+    /// the whole repository: [`Error::Git`], [`Error::MissingTree`]. Numbers may then be left out, none is given twice.
+    pub fn next(&self, options: &SequenceOptions) -> Result<Numbers> {
+        for _ in 0..TRIES {
+            let Some(record) = self.record()? else { continue };
+            let seen = self.repo.greatest_number(&options.scan)?;
+            let held = self.lock(record)?;
+            // Who removed the record while we looked has begun the sequence again.
+            if !held.0.is_at(&self.path) {
+                continue;
+            }
+            let last = self.last_in(held.0.file())?;
+            let numbers = self.after(last, seen.as_ref(), options)?;
+            if last == 0 {
+                self.settle()?;
+            }
+            let record = Record::new(&self.name, *numbers.end()).to_bytes();
+            fs::overwrite_durably(held.0.file(), &self.path, &record)?;
+            if held.0.is_at(&self.path) {
+                return Ok(Numbers { numbers, are_first: last == 0, seen });
+            }
+        }
+        Err(Error::io("keep", &self.path)(std::io::ErrorKind::NotFound.into()))
+    }
+
+    /// The last number that was given; `None` where none was. Takes no lock, does not block.
+    ///
+    /// # Errors
+    /// [`Error::DamagedSequence`], [`Error::NotAFile`], [`Error::Io`].
+    pub fn last(&self) -> Result<Option<u64>> {
+        let file = match fs::open(&self.path, false) {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut last = self.last_in(&file);
+        for _ in 0..TRIES {
+            // Both copies can be seen half written, one after the other.
+            if !matches!(last, Err(Error::DamagedSequence { .. })) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            last = self.last_in(&file);
+        }
+        last.map(|last| (last > 0).then_some(last))
+    }
+
+    /// The record, made if it is missing; `None` where somebody has removed it again.
+    fn record(&self) -> Result<Option<LockFile>> {
+        let is_missing = |opened: &Result<File>| matches!(opened, Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound);
+        let mut opened = fs::open(&self.path, true);
+        if is_missing(&opened) {
+            let new = Beside::write(&self.path, &Record::new(&self.name, 0).to_bytes(), 0o666, self.sharing)?;
+            match new.create(&self.path) {
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {}
+                created => created?,
+            }
+            opened = fs::open(&self.path, true);
+        }
+        if is_missing(&opened) { Ok(None) } else { LockFile::new(opened?, &self.path).map(Some) }
+    }
+
+    fn lock(&self, record: LockFile) -> Result<Held> {
+        let begun = Instant::now();
+        let mut pause = Duration::from_micros(50);
+        loop {
+            let locked = record.try_lock(Mode::Exclusive);
+            match locked.map_err(|source| Error::NoLocks { path: self.path.clone(), source: Some(source) })? {
+                true if record.excludes_others(&self.path) => return Ok(Held(record)),
+                true => return Err(Error::NoLocks { path: self.path.clone(), source: None }),
+                false if begun.elapsed() > PATIENCE => {
+                    let (name, path) = (self.name.clone(), self.path.clone());
+                    return Err(Error::SequenceBusy { name, path, waited: begun.elapsed() });
+                }
+                false => std::thread::sleep(pause),
+            }
+            pause = (pause * 2).min(Duration::from_millis(2));
+        }
+    }
+
+    /// The greater number of the two copies, of those that are whole.
+    fn last_in(&self, file: &File) -> Result<u64> {
+        let bytes = fs::read_start(file, 2 * COPY).map_err(Error::io("read", &self.path))?;
+        let damaged = |reason| Error::DamagedSequence { name: self.name.clone(), path: self.path.clone(), reason };
+        let whole = bytes.chunks(COPY).filter_map(|copy| serde_json::from_slice::<Record>(copy).ok());
+        let whole: Vec<Record> = whole.filter(Record::is_whole).collect();
+        if let Some(greatest) = whole.iter().map(|record| record.last).max() {
+            let is_ours = whole.iter().all(|record| record.sequence == self.name);
+            return if is_ours { Ok(greatest) } else { Err(damaged("it is of another sequence")) };
+        }
+        match bytes.chunks(COPY).find_map(|copy| serde_json::from_slice::<Version>(copy).ok()) {
+            Some(version) if version.schema > SCHEMA => Err(damaged("a newer repoguard wrote it")),
+            _ => Err(damaged("neither of its copies is whole")),
+        }
+    }
+
+    fn after(&self, last: u64, seen: Option<&Seen>, options: &SequenceOptions) -> Result<RangeInclusive<u64>> {
+        let taken = last.max(seen.map_or(0, |seen| seen.number));
+        let first = taken.checked_add(1).map(|first| first.max(options.at_least));
+        let end = first.and_then(|first| first.checked_add(options.count.get() - 1));
+        let used_up = || {
+            let seen = seen.filter(|seen| seen.number > last);
+            let place = seen.map(|seen| format!("{} in {}", listed(std::slice::from_ref(&seen.path)), seen.place));
+            Error::UsedUp { name: self.name.clone(), last: taken, seen: place }
+        };
+        first.zip(end).map(|(first, end)| first..=end).ok_or_else(used_up)
+    }
+
+    /// Writes to disk that the record is there, up to the git directory.
+    fn settle(&self) -> Result<()> {
+        let common = self.repo.common_dir();
+        let above = self.path.ancestors().skip(1);
+        for directory in above {
+            fs::sync(directory)?;
+            if Some(directory) == common {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A record that nobody else writes; let go when dropped.
+struct Held(LockFile);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.unlock();
+    }
+}
+
+/// One copy.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    schema: u32,
+    sequence: String,
+    last: u64,
+    check: String,
+}
+
+/// What a copy of any version says.
+#[derive(Deserialize)]
+struct Version {
+    schema: u32,
+}
+
+impl Record {
+    fn new(sequence: &str, last: u64) -> Self {
+        Self { schema: SCHEMA, sequence: sequence.to_owned(), last, check: check(sequence, last) }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.schema == SCHEMA && self.check == check(&self.sequence, self.last)
+    }
+
+    /// Both copies.
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut copy = serde_json::to_vec(self).unwrap_or_default();
+        copy.resize(COPY - 1, b' ');
+        copy.push(b'\n');
+        copy.repeat(2)
+    }
+}
+
+fn check(sequence: &str, last: u64) -> String {
+    hex(&Sha256::digest(format!("{SCHEMA}\n{sequence}\n{last}")))[..32].to_owned()
+}
