@@ -11,6 +11,8 @@ mod hooks;
 mod log;
 mod manual;
 mod mutate;
+mod next;
+mod number;
 mod options;
 mod recover;
 mod render;
@@ -83,6 +85,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "log", parser: log::Arguments::augment_args, run: log::run },
     Verb { name: "snapshots", parser: snapshots::Arguments::augment_args, run: snapshots::run },
     Verb { name: "restore", parser: restore::Arguments::augment_args, run: restore::run },
+    Verb { name: "next", parser: next::Arguments::augment_args, run: next::run },
     Verb { name: "doctor", parser: doctor::Arguments::augment_args, run: doctor::run },
     Verb { name: "hook", parser: hook::Arguments::augment_args, run: hook::parsed },
     Verb { name: "completions", parser: manual::Completions::augment_args, run: manual::completions },

@@ -2,7 +2,7 @@
 
 use crate::support::Sandbox;
 
-const VERBS: [&str; 8] = ["exec", "status", "log", "hooks", "snapshots", "restore", "completions", "man"];
+const VERBS: [&str; 9] = ["exec", "status", "log", "hooks", "snapshots", "restore", "next", "completions", "man"];
 
 #[test]
 fn help_and_version_go_to_stdout() {

@@ -10,6 +10,7 @@ mod image;
 mod kept;
 mod killed;
 mod mutate;
+mod numbers;
 mod process;
 pub(crate) mod random;
 mod running;
