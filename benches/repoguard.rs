@@ -11,7 +11,7 @@ mod support;
 
 use std::{env, ffi::OsString, process::ExitCode};
 
-use support::{cost, exec, growth, handover, hooks, mutate, setup::Setup, stamp, status, table::Table};
+use support::{cost, exec, growth, handover, hooks, mutate, next, setup::Setup, stamp, status, table::Table};
 
 /// A section's name on the command line, and what measures it.
 type Section = (&'static str, fn(&Setup) -> Vec<Table>);
@@ -24,6 +24,7 @@ const SECTIONS: &[Section] = &[
     ("status", status::tables),
     ("hooks", hooks::tables),
     ("mutate", mutate::tables),
+    ("next", next::tables),
 ];
 
 fn main() -> ExitCode {

@@ -6,6 +6,7 @@ pub mod growth;
 pub mod handover;
 pub mod hooks;
 pub mod mutate;
+pub mod next;
 pub mod process;
 pub mod repo;
 pub mod rounds;

@@ -53,6 +53,18 @@ impl Repo {
         self.git(&["update-ref", "--stdin"], &orders);
     }
 
+    /// Makes branches of one commit each, with one file of their own: `docs/adr/NUMBER-title.md`.
+    pub fn add_branches(&self, count: usize) {
+        let mut orders = String::new();
+        for number in 1..=count {
+            let name = format!("docs/adr/{number:04}-title.md");
+            writeln!(orders, "commit refs/heads/adr/{number}\ncommitter Bench <bench@example.org> 0 +0000\ndata 0\n")
+                .expect("a String takes everything");
+            writeln!(orders, "M 100644 inline {name}\ndata 0\n").expect("a String takes everything");
+        }
+        self.git(&["fast-import", "--quiet"], &orders);
+    }
+
     /// Moves all refs into the file `packed-refs`.
     pub fn pack_refs(&self) {
         self.git(&["pack-refs", "--all"], "");
