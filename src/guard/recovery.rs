@@ -1,6 +1,6 @@
 //! Who comes after a mutation that was killed? Whoever asks next settles it before anybody is let in.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{Notice, Recovered};
 use crate::{
@@ -11,7 +11,11 @@ use crate::{
     mutation::{self, Choice, Journal, Unfinished},
     repo::{Checkout, Config, Repo, Worktree},
     store::audit::{self, Entry, Event},
+    sys,
 };
+
+/// How long a mutation that was killed may take to let go.
+const ENDING: Duration = Duration::from_millis(100);
 
 /// Tells whether there is a mutation that has not come to its end: one that runs, or one that was killed.
 pub(super) fn is_in_the_way(repo: &Repo, worktree: &Worktree) -> bool {
@@ -73,12 +77,27 @@ pub(super) fn inside(
 ) -> Result<()> {
     let worktree = repo.worktree().filter(|worktree| is_in_the_way(repo, worktree));
     let Some(worktree) = worktree.filter(|_| request.mode == Mode::Exclusive) else { return Ok(()) };
-    let Some(lock) = try_lock(repo, &worktree, sharing)? else { return Ok(()) };
+    let begun = Instant::now();
+    let lock = loop {
+        if let Some(lock) = try_lock(repo, &worktree, sharing)? {
+            break lock;
+        }
+        if runs(repo, &worktree) || begun.elapsed() >= ENDING {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
     lock.unlock();
     match settle(repo, config, &worktree, Choice::AsPredicted, sharing, tell) {
         Err(Error::Busy { .. }) => Ok(()),
         settled => settled.map(drop),
     }
+}
+
+/// Tells whether the process that began a mutation lives: one that was killed may take a moment to let go.
+fn runs(repo: &Repo, worktree: &Worktree) -> bool {
+    let plan = repo.mutation_dir(worktree).and_then(|directory| Journal::read(&directory)).map(|(plan, _)| plan);
+    plan.is_none_or(|plan| sys::process_state(plan.pid).is_some_and(|state| !state.zombie))
 }
 
 /// Settles what is in the way in all worktrees that a hold covers alone. Where that fails, the hold is let go.
