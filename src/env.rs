@@ -12,6 +12,15 @@ pub(crate) const FENCE: &str = "REPOGUARD_FENCE";
 pub(crate) const LOCK_PATH: &str = "REPOGUARD_LOCK_PATH";
 /// What is held: `worktree`, `repo`, or `name NAME`, separated by commas; set for the command.
 pub(crate) const LOCK_SCOPE: &str = "REPOGUARD_LOCK_SCOPE";
+/// Path of the worktree that was made for the command; set for it.
+pub(crate) const WORKTREE: &str = "REPOGUARD_WORKTREE";
+/// Where a process believes to be; set for a command that runs elsewhere.
+pub(crate) const WORKING_DIRECTORY: &str = "PWD";
+/// Whether hooks of ours do anything; set to `0` for git where it makes a worktree.
+pub(crate) const SWITCH: &str = "REPOGUARD";
+/// What git and its hooks hand down about one worktree, which is not so in another.
+pub(crate) const OF_ONE_WORKTREE: &[&str] =
+    &["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_IMPLICIT_WORK_TREE"];
 /// Git's own: where every git below appends what it does; set for the commands of a mutation.
 pub(crate) const GIT_TRACE: &str = "GIT_TRACE2_EVENT";
 /// Git's own: where every git below appends which references it writes; set for the commands of a mutation.
@@ -92,7 +101,7 @@ pub fn is_trial() -> bool {
 /// Tells whether the hooks are to be skipped this time: `REPOGUARD=0`.
 #[must_use]
 pub fn skipped_once() -> bool {
-    get("REPOGUARD").is_some_and(|value| value == "0")
+    get(SWITCH).is_some_and(|value| value == "0")
 }
 
 /// Tells whether the user wants no colours anywhere. See <https://no-color.org>.

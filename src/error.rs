@@ -111,6 +111,20 @@ pub enum Error {
         /// What needs it.
         needed_by: &'static str,
     },
+    /// The request needs a commit to begin from, and HEAD has none yet.
+    #[error("HEAD of `{}` has no commit yet, but {needed_by} needs one", .path.display())]
+    NoCommit {
+        /// The top of the worktree.
+        path: PathBuf,
+        /// What needs it.
+        needed_by: &'static str,
+    },
+    /// Git has no branches of such a name.
+    #[error("`{name}` is no name for a branch")]
+    BranchName {
+        /// The name.
+        name: String,
+    },
     /// Not everything could be put back as it was.
     #[error("could not be put back: {}", listed(.paths))]
     NotPutBack {
@@ -325,6 +339,8 @@ impl Error {
             Self::Untrusted { path } => {
                 format!("`git config --global --add safe.directory {}`", quoted(path))
             }
+            Self::NoCommit { path, .. } => format!("`git -C {} commit --allow-empty -m start`", quoted(path)),
+            Self::BranchName { .. } => "`git help check-ref-format` tells what one may be".to_owned(),
             Self::NoRepository { .. } | Self::NoWorktree { .. } => "run it in a git checkout, or give one with `-C DIR`".to_owned(),
             Self::Config { key, .. } if key.starts_with("repoguard.") => {
                 format!("`git config --show-origin --get-all {key}`")

@@ -34,9 +34,10 @@
 //! # Files on disk
 //! The table stands at the head of `repo/layout.rs`; each format at the head of the file that owns it:
 //! `holder.rs` (a record), `lock/queue.rs` (tickets), `lock/record.rs` (holders), `store/last.rs` (HEAD at the last release),
-//! `store/audit.rs` (the log), `store/violations.rs`, `store/sequence.rs` (numbers that were given), `store/manifest.rs` (what was undone), `mutation/journal.rs` (the steps of a
-//! mutation), `mutation/before.rs` (how everything was before it), `hooks/world.rs` (kept indexes), `hooks/manifest.rs`
-//! (installed hooks).
+//! `store/audit.rs` (the log), `store/violations.rs`, `store/manifest.rs` (what was undone), `store/sequence.rs` (numbers that
+//! were given), `store/worktrees.rs` (worktrees that were made), `mutation/journal.rs` (the steps of a mutation),
+//! `mutation/before.rs` (how everything was before it), `hooks/world.rs` (kept indexes), `hooks/manifest.rs` (installed
+//! hooks).
 //!
 //! # Example
 //! ```no_run
@@ -69,9 +70,10 @@ pub use env::{ci_job, is_trial, no_color, shell, skipped_once};
 pub use error::{Error, Result};
 pub use exec::{Ending, Task, die_of, replace_by};
 pub use guard::{
-    Choice, Failure, Grant, Invalid, Landed, Landing, Mutated, Mutation, Notice, Outcome, Pending, Recovered, Released,
-    Restored, Rollback, Told, Turn, Until, Why, Write, acquire, changed_outside, command_of, exec, log, mutate,
-    pending, recover, release, restore, unfinished, wait, would_restore,
+    Apart, Choice, Failure, Grant, Invalid, Landed, Landing, Linked, Mutated, Mutation, Notice, Outcome, Pending,
+    Place, Pruned, Recovered, Released, Restored, Rollback, Stands, Told, Turn, Until, Why, Work, Write, acquire,
+    changed_outside, command_of, exec, exec_apart, log, mutate, pending, prune_worktrees, recover, release, restore,
+    unfinished, wait, worktrees, would_restore,
 };
 pub use holder::{Holder, Mode};
 pub use lock::{Inspection, MOST_NAMES, Request, Scope, State, Waiting};

@@ -4,13 +4,14 @@ use std::{ffi::OsString, fs::File, io::Write as _, path::PathBuf, time::Duration
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
-use repoguard::{Config, Ending, Error, Outcome, Repo, Request, Task, holder};
+use repoguard::{Apart, Config, Ending, Error, Notice, Outcome, Place, Repo, Request, Scope, Task, holder};
 use serde_json::json;
 
 use super::{
     Context,
     exit::{self, Exit, Usage},
     options::{self, Lock},
+    worktrees,
 };
 
 /// Run a command while holding the lock of this checkout
@@ -23,16 +24,30 @@ use super::{
 /// ran, 124 stopped by --max-hold, 125 repoguard failed, 126 CMD cannot be run, 127 no such command, 128+n died of signal
 /// n or interrupted by it while waiting, 2 wrong use.
 ///
+/// With `--on-busy worktree`, CMD runs elsewhere when this checkout is busy: in a linked worktree of its own, made from
+/// HEAD's commit on a new branch, in the same directory as seen from the top, under that worktree's lock. Both are named
+/// on stderr. When CMD has ended they are removed again if nothing of worth is in them: no commit, no change, no untracked
+/// file (ignored ones do not count), no stash, nothing in progress. Else they stay: `repoguard worktrees` lists them, with
+/// the commands that land what they hold. What is ignored or untracked here is not there: build directories, `.env`.
+///
 /// CMD finds `REPOGUARD_FENCE` (a number larger than that of every hold before), `REPOGUARD_TOKEN` (who is given it is
-/// inside this hold), `REPOGUARD_LOCK_PATH` and `REPOGUARD_LOCK_SCOPE` in its environment.
+/// inside this hold), `REPOGUARD_LOCK_PATH` and `REPOGUARD_LOCK_SCOPE` in its environment, and in a worktree of its own
+/// `REPOGUARD_WORKTREE`, its path.
 #[derive(Debug, PartialEq, Args)]
 #[command(override_usage = "repoguard exec [OPTIONS] -- CMD [ARG]...\n       repoguard exec [OPTIONS] -c STRING")]
 pub(super) struct Arguments {
     #[command(flatten)]
     lock: Lock,
-    /// What to do when it is busy: wait, fail (exit 75), or skip (exit 0 without running CMD) [default: wait]
+    /// What to do when it is busy: wait, fail (exit 75), skip (exit 0 without running CMD), or worktree (run CMD in a
+    /// worktree of its own) [default: wait]
     #[arg(long, value_name = "WHAT", hide_possible_values = true)]
     on_busy: Option<OnBusy>,
+    /// Where to make it [default: repoguard.worktreeDir, else `<main worktree>.worktrees` beside the main worktree]
+    #[arg(long, value_name = "DIR")]
+    worktree_dir: Option<PathBuf>,
+    /// The name of its branch; a number is added where there is one [default: `repoguard/` and the time]
+    #[arg(long, value_name = "NAME")]
+    branch: Option<String>,
     /// Hold it at most this long: then SIGTERM to CMD and its descendants
     #[arg(long, value_name = "DUR", value_parser = options::duration)]
     max_hold: Option<Duration>,
@@ -58,6 +73,7 @@ enum OnBusy {
     Wait,
     Fail,
     Skip,
+    Worktree,
 }
 
 /// Reads the plainest and most frequent command lines, for which building the parser would cost more than the lock.
@@ -66,6 +82,8 @@ pub(super) fn quick(arguments: &[OsString]) -> Option<Arguments> {
     let mut read = Arguments {
         lock: Lock { busy_exit_code: exit::BUSY, ..Lock::default() },
         on_busy: None,
+        worktree_dir: None,
+        branch: None,
         max_hold: None,
         kill_after: KILL_AFTER,
         result_file: None,
@@ -120,22 +138,35 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
         file.write_all(report.as_bytes()).context("cannot write the result file")?;
     }
     match result {
-        Ok(outcome) => Ok(outcome.die_of.map_or(Exit::Status(exit::status(outcome.ending.status())), Exit::Signal)),
+        Ok((outcome, _)) => {
+            Ok(outcome.die_of.map_or(Exit::Status(exit::status(outcome.ending.status())), Exit::Signal))
+        }
         Err(error) => busy(context, arguments, error),
     }
 }
 
-fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<Outcome> {
+fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<(Outcome, Option<Apart>)> {
     let directory = std::env::current_dir().context("cannot find the current directory")?;
     let repo = Repo::discover(&directory)?;
     let config = Config::load(&repo)?;
     let task = arguments.task();
     let request = arguments.request(&config, &task)?;
-    let outcome = repoguard::exec(&repo, &config, &request, &task, &mut |notice| context.ui.notice(&notice))?;
+    let place = arguments.place(&request)?;
+    place.as_ref().map_or(Ok(()), |place| place.check(&repo))?;
+    let mut tell = |notice: Notice<'_>| context.ui.notice(&notice);
+    let (outcome, apart) = match (repoguard::exec(&repo, &config, &request, &task, &mut tell), place) {
+        (Err(busy @ (Error::Busy { .. } | Error::Deadlock { .. })), Some(place)) => {
+            let waited = if let Error::Busy { waited, .. } = busy { waited } else { Duration::ZERO };
+            context.ui.waiting_over();
+            let (outcome, apart) = repoguard::exec_apart(&repo, &config, &request, &place, &task, &mut tell)?;
+            (Outcome { waited: outcome.waited + waited, ..outcome }, Some(apart))
+        }
+        (outcome, _) => (outcome?, None),
+    };
     if let Ending::NotFound | Ending::NotExecutable | Ending::Failed | Ending::Overtime = outcome.ending {
         context.ui.not_run(outcome.ending, &task);
     }
-    Ok(outcome)
+    Ok((outcome, apart))
 }
 
 impl Arguments {
@@ -151,12 +182,32 @@ impl Arguments {
         let mut request = self.lock.request(config)?;
         match self.on_busy {
             Some(OnBusy::Wait) => request.timeout = self.lock.own_timeout(),
-            Some(OnBusy::Fail | OnBusy::Skip) => {
+            Some(OnBusy::Fail | OnBusy::Skip | OnBusy::Worktree) => {
                 request.timeout = Some(self.lock.own_timeout().unwrap_or(Duration::ZERO));
             }
             None => {}
         }
         Ok(Request { command: holder::readable_command(&task.command), ..request })
+    }
+}
+
+impl Arguments {
+    /// Where to go when it is busy, if anywhere.
+    fn place(&self, request: &Request) -> anyhow::Result<Option<Place>> {
+        let usage = |text: &str| Err(Usage(text.to_owned()).into());
+        if self.on_busy != Some(OnBusy::Worktree) {
+            return match (&self.worktree_dir, &self.branch) {
+                (Some(_), _) => usage("--worktree-dir is for --on-busy worktree"),
+                (_, Some(_)) => usage("--branch is for --on-busy worktree"),
+                _ => Ok(None),
+            };
+        }
+        if request.scope == Some(Scope::Repo) || !request.names.is_empty() {
+            return usage(
+                "--on-busy worktree is for the lock of this checkout: no other worktree stands in for everything, or for a name",
+            );
+        }
+        Ok(Some(Place { directory: self.worktree_dir.clone(), branch: self.branch.clone() }))
     }
 }
 
@@ -176,10 +227,10 @@ fn busy(context: &Context, arguments: &Arguments, error: anyhow::Error) -> anyho
 }
 
 /// The result file: one JSON object, `schema` 1.
-fn report(arguments: &Arguments, result: &anyhow::Result<Outcome>) -> serde_json::Value {
+fn report(arguments: &Arguments, result: &anyhow::Result<(Outcome, Option<Apart>)>) -> serde_json::Value {
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     match result {
-        Ok(outcome) => {
+        Ok((outcome, apart)) => {
             let (name, status, signal) = match outcome.ending {
                 Ending::Exited(status) => ("exited", Some(status), None),
                 Ending::Signaled(signal) => ("signaled", None, Some(signal)),
@@ -193,6 +244,7 @@ fn report(arguments: &Arguments, result: &anyhow::Result<Outcome>) -> serde_json
                 "schema": 1, "outcome": name, "acquired": true, "inside": outcome.fence.is_none(),
                 "fence": outcome.fence, "waited_ms": ms(outcome.waited), "held_ms": ms(outcome.held),
                 "status": status, "signal": signal, "exit_status": outcome.ending.status(), "error": null,
+                "worktree": apart.as_ref().map(worktrees::report),
             })
         }
         Err(error) => {
@@ -210,7 +262,7 @@ fn report(arguments: &Arguments, result: &anyhow::Result<Outcome>) -> serde_json
             json!({
                 "schema": 1, "outcome": name, "acquired": false, "inside": false, "fence": null,
                 "waited_ms": ms(waited), "held_ms": 0, "status": null, "signal": null, "exit_status": status,
-                "error": format!("{error:#}"),
+                "error": format!("{error:#}"), "worktree": null,
             })
         }
     }

@@ -70,7 +70,7 @@ pub(super) fn of(error: &anyhow::Error) -> u8 {
 /// The status of an error of the library's.
 pub(super) fn of_error(error: &Error) -> u8 {
     match error {
-        Error::Malformed { .. } => USAGE,
+        Error::Malformed { .. } | Error::BranchName { .. } => USAGE,
         Error::ChangedMeanwhile { .. } | Error::Unfinished { .. } => INVALID,
         Error::NoSnapshot { .. }
         | Error::AmbiguousSnapshot { .. }

@@ -20,6 +20,7 @@ mod restore;
 mod snapshots;
 mod status;
 mod words;
+mod worktrees;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -86,6 +87,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "snapshots", parser: snapshots::Arguments::augment_args, run: snapshots::run },
     Verb { name: "restore", parser: restore::Arguments::augment_args, run: restore::run },
     Verb { name: "next", parser: next::Arguments::augment_args, run: next::run },
+    Verb { name: "worktrees", parser: worktrees::Arguments::augment_args, run: worktrees::run },
     Verb { name: "doctor", parser: doctor::Arguments::augment_args, run: doctor::run },
     Verb { name: "hook", parser: hook::Arguments::augment_args, run: hook::parsed },
     Verb { name: "completions", parser: manual::Completions::augment_args, run: manual::completions },

@@ -21,6 +21,7 @@ use repoguard::{
 use super::{
     Color,
     exit::{self, Exit},
+    words, worktrees,
 };
 
 /// How often a waiter that is not on a terminal says that it still waits.
@@ -107,6 +108,20 @@ impl Ui {
             }
             Notice::WaitingForGit(lock) => {
                 self.say(&format!("waiting for git's own lock `{}`, which another git holds", lock.display()));
+            }
+            Notice::Apart(apart) => {
+                let (path, branch) = (words::path(&apart.path), words::line(&apart.branch));
+                self.say(&format!("busy: runs in the worktree {path} instead, on branch {branch}"));
+            }
+            Notice::Removed(apart) => {
+                self.say(&format!("removed: nothing of worth is in the worktree {}", words::path(&apart.path)));
+            }
+            Notice::Kept(apart, work) => {
+                let path = words::path(&apart.path);
+                self.say(&format!("kept: the worktree {path}, with {}", words::line(&work.to_string())));
+                let landing = worktrees::landing(&apart.path, &apart.branch, &apart.base, work);
+                let lands = landing.first().map_or_else(String::new, |command| format!("`{command}` lands it; "));
+                self.hint(&format!("{lands}`repoguard worktrees` tells more"));
             }
             Notice::Trouble(error) => self.trouble(error),
             _ => {}

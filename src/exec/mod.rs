@@ -152,6 +152,10 @@ pub(crate) trait Duty {
 pub(crate) struct Surroundings<'a> {
     /// Variables to set.
     pub(crate) environment: &'a [(&'static str, OsString)],
+    /// Variables to take away.
+    pub(crate) without: &'a [&'static str],
+    /// Where it runs, if not here.
+    pub(crate) directory: Option<&'a Path>,
     /// Whether what it prints goes where messages go: standard output is somebody else's.
     pub(crate) prints_messages: bool,
 }
@@ -175,6 +179,12 @@ fn spawn(task: &Task, surroundings: Surroundings<'_>, inherited: &[&File], signa
     let start = |program: &OsStr, arguments: &[OsString]| {
         let mut command = Command::new(program);
         command.args(arguments).envs(surroundings.environment.iter().map(|(name, value)| (name, value)));
+        for name in surroundings.without {
+            command.env_remove(name);
+        }
+        if let Some(directory) = surroundings.directory {
+            command.current_dir(directory);
+        }
         if surroundings.prints_messages {
             command.stdout(io::stderr());
         }

@@ -9,8 +9,10 @@
 //! | `mutate` | around a change that lands whole or not at all |
 //! | `recovery`, `recover` | after a mutation that was killed: for whoever comes next, and on demand |
 //! | `pending` | which mutations are not at their end, for who only looks |
+//! | `apart` | a worktree of its own for a command that found this one busy |
 //! | `keep` | holds that outlive the process that took them, kept by a watcher in the background |
 
+mod apart;
 mod hold;
 mod keep;
 mod mutate;
@@ -19,6 +21,7 @@ mod recover;
 mod recovery;
 mod restore;
 
+pub use apart::{Apart, Linked, Place, Pruned, Stands, Work, exec_apart, prune_worktrees, worktrees};
 pub(crate) use hold::Hold;
 pub use keep::{Grant, Released, Turn, Until, acquire, command_of, release, wait};
 pub(crate) use keep::{keep_for, take};
@@ -72,6 +75,12 @@ pub enum Notice<'a> {
     Unguarded(&'a Error),
     /// Somebody who does not ask, an ordinary git command, changed this worktree while the lock was held.
     Intruder(&'a Holder),
+    /// The lock is busy, and the command is about to run in this worktree instead.
+    Apart(&'a Apart),
+    /// That worktree was removed: nothing of worth was in it.
+    Removed(&'a Apart),
+    /// It is kept, with this in it.
+    Kept(&'a Apart, &'a Work),
     /// Something beside the lock failed, and did not stop it.
     Trouble(&'a Error),
 }

@@ -50,8 +50,29 @@ pub(crate) fn acquire(repo: &Repo, request: &Request, sharing: Sharing, wait: &m
 /// # Errors
 /// As [`acquire`].
 pub(crate) fn enter(repo: &Repo, request: &Request, sharing: Sharing) -> Result<Entered> {
-    let started = SystemTime::now();
-    let mut plan = Plan::new(repo, request, sharing)?;
+    begin(repo, request, Plan::new(repo, request, sharing)?)
+}
+
+/// As [`acquire`], but only what a new worktree needs before it is there: that nobody locks everything. It is locked by
+/// [`Held::take_in`] then.
+///
+/// # Errors
+/// As [`acquire`].
+pub(crate) fn acquire_for_new_worktree(
+    repo: &Repo,
+    request: &Request,
+    sharing: Sharing,
+    wait: &mut Wait<'_>,
+) -> Result<Acquired> {
+    match begin(repo, request, Plan::for_new_worktree(repo, sharing)?)? {
+        Entered::Held(held) => Ok(Acquired::Held(held)),
+        Entered::Inside(_) => Ok(Acquired::Inside),
+        Entered::Queued(queued) => queued.wait(wait).map(Acquired::Held),
+    }
+}
+
+fn begin(repo: &Repo, request: &Request, mut plan: Plan) -> Result<Entered> {
+    let (started, sharing) = (SystemTime::now(), plan.sharing);
     let table = repo.holders_dir().map(|directory| Table::new(directory, sharing));
     let queue = repo.queue_dir().map(|directory| Queue::new(directory, sharing));
 

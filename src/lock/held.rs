@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    fs::Sharing,
     holder::{self, Holder, Mode},
     repo::{REPO_KEY, Worktree},
     sys,
@@ -88,6 +89,38 @@ impl Held {
             .take()
             .or_else(|| self.troubles.pop())
             .unwrap_or(Error::Unsupported { what: "a hold that outlives its process, outside of a git repository," }))
+    }
+
+    /// Locks a worktree that was not there when the rest was acquired, alone; `false` where somebody else was faster.
+    ///
+    /// # Errors
+    /// As [`super::acquire()`].
+    pub(crate) fn take_in(&mut self, worktree: &Worktree, sharing: Sharing) -> Result<bool> {
+        let plan =
+            |path: PathBuf, anchor| PartPlan { resource: worktree.key.clone(), path, mode: Mode::Exclusive, anchor };
+        let (path, anchor) = (worktree.lock_path(), worktree.git_dir.clone());
+        let read_only = || Error::io("create", &path)(std::io::ErrorKind::ReadOnlyFilesystem.into());
+        let file = LockFile::open(&path, sharing)?.ok_or_else(read_only)?;
+        let parts = [
+            Part { file, plan: plan(path, false) },
+            Part { file: LockFile::open_anchor(&anchor)?, plan: plan(anchor, true) },
+        ];
+        for part in &parts {
+            match part.file.try_lock(Mode::Exclusive) {
+                Ok(true) => {}
+                Ok(false) => {
+                    parts.iter().rev().for_each(|part| part.file.unlock());
+                    return Ok(false);
+                }
+                // Where a read-only descriptor cannot be locked, the file alone counts.
+                Err(error) if part.plan.anchor && sys::cannot_lock_descriptor(&error) => {}
+                Err(source) => return Err(Error::NoLocks { path: part.plan.path.clone(), source: Some(source) }),
+            }
+        }
+        self.parts.extend(parts);
+        self.record.resources.push((worktree.key.clone(), Mode::Exclusive));
+        self.worktrees.push(worktree.clone());
+        Ok(true)
     }
 
     /// The record of this hold.

@@ -25,7 +25,7 @@ mod queued;
 mod record;
 mod request;
 
-pub(crate) use acquire::{Entered, acquire, enter};
+pub(crate) use acquire::{Entered, acquire, acquire_for_new_worktree, enter};
 pub(crate) use family::Token;
 pub(crate) use file::LockFile;
 pub(crate) use find::{Found, any_lives, find, lives, still_waits, tell_waiting};

@@ -169,6 +169,24 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The plan of who adds a worktree to the repository, and locks that once it is there: everything must not be locked.
+    pub(super) fn for_new_worktree(repo: &Repo, sharing: Sharing) -> Result<Self> {
+        let needs = || Error::NoRepository { path: repo.root().to_owned(), needed_by: "a new worktree" };
+        let repo_lock = repo.repo_lock().ok_or_else(needs)?;
+        let mut plan = Self {
+            resources: Vec::new(),
+            parts: Vec::new(),
+            scope: "new worktree".to_owned(),
+            what: String::new(),
+            worktrees: Vec::new(),
+            content: false,
+            sharing,
+        };
+        plan.what = plan.scope_in(repo);
+        plan.add(REPO_KEY, repo_lock, Mode::Shared, false);
+        Ok(plan)
+    }
+
     fn add(&mut self, resource: &str, path: std::path::PathBuf, mode: Mode, anchor: bool) {
         if !anchor {
             self.resources.push((resource.to_owned(), mode));

@@ -16,6 +16,7 @@
 //! | `<common dir>/repoguard/hooks.json`, `hooks.lock` | which hooks were installed, and who installs just now |
 //! | `<common dir>/repoguard/hooks/` | the scripts, where git takes hooks from its configuration |
 //! | `<common dir>/repoguard/mutation-<worktree>/`, `.lock` | an unfinished mutation, and how everything was before it |
+//! | `<common dir>/repoguard/worktrees/` | the worktrees that were made because another was busy |
 //! | `<root>/.repoguard.lock` | the lock where there is no git directory |
 
 use std::{
@@ -139,6 +140,11 @@ impl Repo {
         Some(self.records()?.join(format!("mutation-{}", worktree.key)))
     }
 
+    /// What is kept of the worktrees that repoguard makes.
+    pub(crate) fn made_worktrees_dir(&self) -> Option<PathBuf> {
+        Some(self.records()?.join("worktrees"))
+    }
+
     /// The short lock of mutations of a worktree: also where an outer hold lets several in.
     pub(crate) fn mutation_lock(&self, worktree: &Worktree) -> Option<PathBuf> {
         Some(self.records()?.join(format!("mutation-{}.lock", worktree.key)))
@@ -161,6 +167,12 @@ impl Repo {
         let dirs = self.git.as_ref()?;
         let linked = (dirs.own != dirs.common).then(|| dirs.own.file_name()).flatten();
         Some(Worktree { git_dir: dirs.own.clone(), key: worktree_key(linked) })
+    }
+
+    /// The linked worktree that git calls so; it need not be there.
+    pub(crate) fn linked(&self, id: &OsStr) -> Option<Worktree> {
+        let git_dir = self.common_dir()?.join("worktrees").join(id);
+        Some(Worktree { git_dir, key: worktree_key(Some(id)) })
     }
 
     /// All worktrees, the main one (or the bare repository itself) first, the linked ones sorted by name.

@@ -17,7 +17,7 @@ use gix::{
     sec::Trust,
 };
 
-pub(crate) use checkout::{Blobs, Checkout, DURABLE, RawChange, Reference, Untracked};
+pub(crate) use checkout::{Blobs, Changes, Checkout, DURABLE, RawChange, Reference, Untracked, is_branch_name};
 pub use config::{Config, Setting};
 pub(crate) use git::{HookFacts, path_of};
 pub(crate) use index::{Entry, Index, Stat};

@@ -76,7 +76,7 @@ pub(super) enum Line {
 }
 
 /// Bytes that are text as a rule.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Name {
     Text(String),

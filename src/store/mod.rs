@@ -8,3 +8,4 @@ mod manifest;
 pub(crate) mod sequence;
 pub(crate) mod snapshots;
 pub(crate) mod violations;
+pub(crate) mod worktrees;

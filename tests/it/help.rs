@@ -2,7 +2,8 @@
 
 use crate::support::Sandbox;
 
-const VERBS: [&str; 9] = ["exec", "status", "log", "hooks", "snapshots", "restore", "next", "completions", "man"];
+const VERBS: [&str; 10] =
+    ["exec", "worktrees", "status", "log", "hooks", "snapshots", "restore", "next", "completions", "man"];
 
 #[test]
 fn help_and_version_go_to_stdout() {
@@ -36,6 +37,8 @@ fn help_names_every_verb_and_option() {
         "--scope",
         "--name",
         "--on-busy",
+        "--worktree-dir",
+        "--branch",
         "--reason",
         "--max-hold",
         "--kill-after",

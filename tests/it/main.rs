@@ -8,6 +8,9 @@
 
 mod acquire;
 mod acquire_queue;
+mod apart;
+mod apart_keep;
+mod apart_kill;
 mod config;
 mod death;
 mod doctor;
@@ -67,3 +70,4 @@ mod support;
 mod terminal;
 mod users;
 mod waiting;
+mod worktrees;

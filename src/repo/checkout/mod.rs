@@ -6,6 +6,7 @@
 //! | `files` | files and indexes: what differs, what is ignored, what is staged |
 //! | `references` | references and commits |
 //! | `blobs` | the bytes of files |
+//! | `linked` | linked worktrees: their branches, and what is in them |
 //!
 //! No hook runs in any of them, none refreshes the user's own index, and a Ctrl-C at the terminal does not reach them: what
 //! puts a repository back must not be stopped half-way.
@@ -14,10 +15,12 @@
 
 mod blobs;
 mod files;
+mod linked;
 mod references;
 
 pub(crate) use blobs::Blobs;
 pub(crate) use files::{RawChange, Untracked};
+pub(crate) use linked::{Changes, is_branch_name};
 pub(crate) use references::Reference;
 
 use std::{
@@ -136,6 +139,8 @@ impl Checkout {
         }
         if self.is_found {
             git.env("GIT_WORK_TREE", &self.root);
+        } else if self.root == self.git_dir {
+            git.env_remove("GIT_WORK_TREE");
         }
         if let Some(index) = index {
             git.env("GIT_INDEX_FILE", index);

@@ -1,0 +1,217 @@
+//! `repoguard worktrees`: which were made because another was busy, what is in them, and how does it land?
+
+use std::{
+    fmt::Write as _,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
+use repoguard::{Apart, Config, Linked, Pruned, Repo, Stands, Work};
+use serde_json::{Value, json};
+
+use super::{
+    Context,
+    exit::{Exit, Usage},
+    render,
+    snapshots::path as path_to_json,
+    words,
+};
+
+/// List the worktrees that `repoguard exec --on-busy worktree` made, and what they hold
+///
+/// Those are listed that are still there: somebody is in them, or something of worth is: commits on their branch, changes,
+/// untracked files (ignored ones do not count), a stash, a merge in progress. Each with the commands that land it and that
+/// remove it, to be pasted into a shell. Takes no lock.
+///
+/// `prune` removes those in which nothing of worth is, with their branch: also those whose commits another branch or tag
+/// leads to by now, so after `git merge`, `repoguard worktrees prune` tidies up; a cherry-pick or a squashed merge makes
+/// other commits, and does not count. Whatever was killed while one was made or removed is tidied up, too. What somebody
+/// uses or waits for stays; in doubt everything stays.
+///
+/// Exit status: 0.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum What {
+    /// Remove those in which nothing of worth is
+    Prune,
+}
+
+pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
+    let arguments = Arguments::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
+    let directory = std::env::current_dir().context("cannot find the current directory")?;
+    match arguments.what {
+        Some(What::Prune) => prune(context, &Repo::discover(&directory)?),
+        None => list(context, &Repo::discover_of_any_owner(&directory)?),
+    }
+}
+
+fn list(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
+    let all = repoguard::worktrees(repo)?;
+    if context.json {
+        let all: Vec<Value> = all.iter().map(to_json).collect();
+        render::data(&format!("{}\n", json!({"schema": 1, "worktrees": all})))?;
+    } else if all.is_empty() {
+        context.ui.say("no worktree that was made here is left");
+    } else {
+        render::data(&all.iter().map(to_text).collect::<String>())?;
+    }
+    Ok(Exit::OK)
+}
+
+fn prune(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
+    let all = repoguard::prune_worktrees(repo, &Config::load(repo)?)?;
+    if context.json {
+        let all: Vec<Value> = all.iter().map(pruned_to_json).collect();
+        render::data(&format!("{}\n", json!({"schema": 1, "worktrees": all})))?;
+        return Ok(Exit::OK);
+    }
+    for pruned in &all {
+        let (path, branch) = (words::path(&pruned.path), words::line(&pruned.branch));
+        context.ui.report(&match &pruned.kept {
+            None => format!("removed {path} and branch {branch}\n"),
+            Some(Ok(work)) => format!("kept {path}: {}\n", words::line(&work.to_string())),
+            Some(Err(error)) => format!("kept {path}: {}\n", words::line(&error.to_string())),
+        })?;
+    }
+    Ok(Exit::OK)
+}
+
+fn to_text(worktree: &Linked) -> String {
+    let mut text = format!("{}\n", words::path(&worktree.path));
+    let mut fact = |label: &str, fact: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {label}: {fact}");
+    };
+    let made = UNIX_EPOCH + Duration::from_millis(worktree.made_ms);
+    let ago = render::duration(SystemTime::now().duration_since(made).unwrap_or_default());
+    let base = words::line(short(&worktree.base));
+    fact("branch", &format!("{} from {base}", words::line(&worktree.branch)));
+    let agent = worktree.agent.as_ref().map_or_else(String::new, |agent| format!(", {agent}"));
+    let reason = worktree.reason.as_ref().map_or_else(String::new, |reason| format!(" for: {reason}"));
+    let (pid, user, host, command) = (worktree.pid, &worktree.user, &worktree.host, &worktree.command);
+    let made = format!(
+        "{} ({ago} ago) by pid {pid} ({user}@{host}{agent}) `{command}`{reason}",
+        render::clock(worktree.made_ms)
+    );
+    fact("made", &words::line(&made));
+    fact("stands", stands(worktree.stands));
+    fact("holds", &words::line(&worktree.work.to_string()));
+    if worktree.stands != Stands::Running {
+        for command in landing(&worktree.path, &worktree.branch, &worktree.base, &worktree.work) {
+            fact("land", &command);
+        }
+        if !worktree.work.also.is_empty() {
+            fact(
+                "look",
+                &format!("git -C {0} status; git -C {0} log --oneline --walk-reflogs", words::path(&worktree.path)),
+            );
+        }
+        fact("remove", &removal(worktree));
+    }
+    text
+}
+
+fn stands(stands: Stands) -> &'static str {
+    match stands {
+        Stands::Running => "somebody is in it",
+        Stands::Ended => "its command has ended",
+        Stands::HalfMade => "it was not made to the end; nothing has run in it",
+        Stands::HalfRemoved => "it was not removed to the end; nothing of worth was in it",
+        Stands::Gone => "it was removed; its branch is left",
+        Stands::CannotTell => "cannot tell whether somebody is in it",
+    }
+}
+
+fn word(stands: Stands) -> &'static str {
+    match stands {
+        Stands::Running => "running",
+        Stands::Ended => "ended",
+        Stands::HalfMade => "half-made",
+        Stands::HalfRemoved => "half-removed",
+        Stands::Gone => "gone",
+        Stands::CannotTell => "cannot-tell",
+    }
+}
+
+/// The commands that land what a worktree holds.
+pub(super) fn landing(path: &Path, branch: &str, base: &str, work: &Work) -> Vec<String> {
+    let mut commands = Vec::new();
+    let (path, branch, base) = (words::path(path), words::path(Path::new(branch)), words::line(short(base)));
+    if work.changed > 0 || work.untracked > 0 {
+        commands.push(format!("git -C {path} add -A && git -C {path} commit && repoguard exec -- git merge {branch}"));
+    } else if work.commits > 0 && !work.landed {
+        commands.push(format!("repoguard exec -- git merge {branch}"));
+        commands.push(format!("repoguard exec -- git cherry-pick {base}..{branch}"));
+    }
+    commands
+}
+
+/// As much of a commit's id as people read.
+fn short(commit: &str) -> &str {
+    commit.get(..10).unwrap_or(commit)
+}
+
+/// The command that removes a worktree: by itself where that loses nothing.
+fn removal(worktree: &Linked) -> String {
+    let (path, branch) = (words::path(&worktree.path), words::path(Path::new(&worktree.branch)));
+    let Work { commits, landed, changed, untracked, also, .. } = &worktree.work;
+    let is_nothing = (*commits == 0 || *landed) && *changed == 0 && *untracked == 0 && also.is_empty();
+    match worktree.stands {
+        _ if is_nothing => "repoguard worktrees prune".to_owned(),
+        Stands::Gone => format!("git branch -D {branch}  # what it holds is lost then"),
+        _ => format!("git worktree remove --force {path} && git branch -D {branch}  # what it holds is lost then"),
+    }
+}
+
+fn work_to_json(work: &Work) -> Value {
+    json!({
+        "commits": work.commits, "landed": work.landed, "changed": work.changed, "untracked": work.untracked,
+        "also": work.also,
+    })
+}
+
+fn to_json(worktree: &Linked) -> Value {
+    let mut document = path_to_json(&worktree.path);
+    let made = jiff::Timestamp::try_from(UNIX_EPOCH + Duration::from_millis(worktree.made_ms)).unwrap_or_default();
+    document["branch"] = json!(worktree.branch);
+    document["base"] = json!(worktree.base);
+    document["made"] = json!(format!("{made:.3}"));
+    document["pid"] = json!(worktree.pid);
+    document["host"] = json!(worktree.host);
+    document["user"] = json!(worktree.user);
+    document["agent"] = json!(worktree.agent);
+    document["command"] = json!(worktree.command);
+    document["reason"] = json!(worktree.reason);
+    document["stands"] = json!(word(worktree.stands));
+    document["holds"] = work_to_json(&worktree.work);
+    document["land"] = json!(landing(&worktree.path, &worktree.branch, &worktree.base, &worktree.work));
+    document["remove"] = json!(removal(worktree));
+    document
+}
+
+fn pruned_to_json(pruned: &Pruned) -> Value {
+    let mut document = path_to_json(&pruned.path);
+    document["branch"] = json!(pruned.branch);
+    document["removed"] = json!(pruned.kept.is_none());
+    document["holds"] = json!(pruned.kept.as_ref().and_then(|kept| kept.as_ref().ok()).map(work_to_json));
+    let error = pruned.kept.as_ref().and_then(|kept| kept.as_ref().err());
+    document["error"] = json!(error.map(ToString::to_string));
+    document
+}
+
+/// What became of a worktree, in the result file of `exec`.
+pub(super) fn report(apart: &Apart) -> Value {
+    let mut document = path_to_json(&apart.path);
+    document["branch"] = json!(apart.branch);
+    document["base"] = json!(apart.base);
+    document["removed"] = json!(apart.kept.is_none());
+    document["holds"] = json!(apart.kept.as_ref().map(work_to_json));
+    document
+}

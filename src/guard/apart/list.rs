@@ -1,0 +1,217 @@
+//! Which worktrees did repoguard make, what is in them, and who is at it? And: which of them are empty, and can go?
+
+use std::{path::PathBuf, time::Duration};
+
+use super::{
+    register,
+    remove::remove,
+    work::{Site, Work, look, look_at_branch},
+};
+use crate::{
+    error::{Error, Result},
+    fs::{self, Sharing},
+    guard::Notice,
+    lock::{self, Acquired, Request, Wait},
+    repo::{Config, Repo},
+    store::worktrees::{Entry, Made, Register, Stage},
+};
+
+/// How a worktree that repoguard made stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stands {
+    /// Somebody is in it: the command it was made for, or whoever has locked it since.
+    Running,
+    /// The command has ended.
+    Ended,
+    /// It was not made to the end, and the command did not run.
+    HalfMade,
+    /// It was not removed to the end.
+    HalfRemoved,
+    /// The worktree is gone; its branch may be there.
+    Gone,
+    /// Whether somebody is in it the system does not show.
+    CannotTell,
+}
+
+/// A worktree that repoguard made because another was busy.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Linked {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its branch, without `refs/heads/`.
+    pub branch: String,
+    /// The commit that it was made from.
+    pub base: String,
+    /// Milliseconds since 1970 when it was made.
+    pub made_ms: u64,
+    /// The process that made it.
+    pub pid: u32,
+    /// On which machine.
+    pub host: String,
+    /// Whose it was.
+    pub user: String,
+    /// The agent or CI system that asked.
+    pub agent: Option<String>,
+    /// The command that it was made for.
+    pub command: String,
+    /// Why, as told with `--reason`.
+    pub reason: Option<String>,
+    /// How it stands.
+    pub stands: Stands,
+    /// What is in it, as far as git could tell.
+    pub work: Work,
+}
+
+/// What came of looking whether a worktree can go.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Pruned {
+    /// Where it is, or was.
+    pub path: PathBuf,
+    /// Its branch, without `refs/heads/`.
+    pub branch: String,
+    /// `None`: it was removed. Else why not.
+    pub kept: Option<Result<Work>>,
+}
+
+/// Lists the worktrees that repoguard made in a repository, oldest first. Takes no lock and never blocks.
+///
+/// # Errors
+/// [`Error::NoRepository`], [`Error::Io`].
+///
+/// # Example
+/// ```no_run
+/// let repo = repoguard::Repo::discover(std::path::Path::new("."))?;
+/// for worktree in repoguard::worktrees(&repo)? {
+///     println!("{}: {}", worktree.branch, worktree.work);
+/// }
+/// # Ok::<(), repoguard::Error>(())
+/// ```
+pub fn worktrees(repo: &Repo) -> Result<Vec<Linked>> {
+    let register = register(repo, Sharing::default())?;
+    let all = register.all()?.into_iter().filter_map(|made| linked(repo, &register, made));
+    Ok(all.collect())
+}
+
+/// `None` where it was removed, and only its record is left: nothing would be lost, and nothing is there.
+fn linked(repo: &Repo, register: &Register, made: Made) -> Option<Linked> {
+    let site = Site::find(repo, &made);
+    let aside = site.as_ref().map(|site| site.aside(&made)).filter(|aside| fs::identity(aside).is_some());
+    let place = site.as_ref().map_or_else(|| made.path(), |site| site.place.clone());
+    let root = aside.or_else(|| fs::identity(&place).map(|_| place.clone()));
+    let locked = site.as_ref().map(|site| site.worktree.lock_path()).filter(|lock| fs::identity(lock).is_some());
+    let owned = register.is_owned(&made.name);
+    let runs = match (owned, locked.map_or(Some(false), |lock| lock::is_locked(&lock))) {
+        (Some(false), Some(false)) => Some(false),
+        (Some(true), _) | (_, Some(true)) => Some(true),
+        _ => None,
+    };
+    let stands = match (runs, made.stage) {
+        (Some(true), _) => Stands::Running,
+        (Some(false), Stage::Reserved | Stage::Making) => Stands::HalfMade,
+        (Some(false), Stage::Removing) => Stands::HalfRemoved,
+        (Some(false), Stage::Used | Stage::Kept) if root.is_none() || site.is_none() => Stands::Gone,
+        (Some(false), Stage::Used | Stage::Kept) => Stands::Ended,
+        (None, _) => Stands::CannotTell,
+    };
+    let seen = match &site {
+        // Whoever makes it just now is not disturbed, and half of it tells nothing.
+        _ if matches!(made.stage, Stage::Reserved | Stage::Making) => Ok(Work::default()),
+        Some(site) => look(repo, register, &made, site, root.as_deref()).map(|seen| seen.work),
+        None => look_at_branch(repo, &made).and_then(|seen| match (&seen.tip, root.is_some()) {
+            (None, false) => Err(gone(&made)),
+            _ => Ok(seen.work),
+        }),
+    };
+    let work = match seen {
+        Ok(work) => work,
+        Err(_) if stands == Stands::Gone => return None,
+        Err(error) => Work::doubt(format!("git cannot tell: {error}")),
+    };
+    Some(Linked {
+        path: place,
+        branch: made.short_branch().to_owned(),
+        base: made.base,
+        made_ms: made.created_ms,
+        pid: made.pid,
+        host: made.host,
+        user: made.user,
+        agent: made.agent,
+        command: made.command,
+        reason: made.reason,
+        stands,
+        work,
+    })
+}
+
+fn gone(made: &Made) -> Error {
+    Error::io("find", made.path())(std::io::ErrorKind::NotFound.into())
+}
+
+/// Removes the worktrees that repoguard made and in which nothing of worth is: also those whose commits another branch
+/// leads to by now. What somebody uses, and everything else, stays. Does not wait for any lock.
+///
+/// # Errors
+/// [`Error::NoRepository`], [`Error::Io`] when they cannot be listed; [`Error::Busy`] while somebody holds everything.
+pub fn prune_worktrees(repo: &Repo, config: &Config) -> Result<Vec<Pruned>> {
+    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let register = register(repo, sharing)?;
+    let all = register.all()?.into_iter().map(|made| {
+        let site = Site::find(repo, &made);
+        let kept = match register.open(&made.name) {
+            Ok(Some(mut entry)) => {
+                let removed = try_remove(repo, &mut entry, sharing, true);
+                entry.let_go();
+                removed
+            }
+            Ok(None) => Ok(Some(Work::doubt("somebody is at it"))),
+            Err(error) => Err(error),
+        };
+        let path = site.map_or_else(|| made.path(), |site| site.place);
+        Pruned { path, branch: made.short_branch().to_owned(), kept: kept.transpose() }
+    });
+    Ok(all.collect())
+}
+
+/// Removes what those who were killed left behind, and in which nothing is. Whatever goes wrong is nothing to whoever is
+/// about to make another.
+pub(super) fn tidy(repo: &Repo, register: &Register, sharing: Sharing, tell: &mut dyn FnMut(Notice<'_>)) {
+    let left = register.all().unwrap_or_default().into_iter().filter(|made| made.stage != Stage::Kept);
+    for made in left {
+        let Ok(Some(mut entry)) = register.open(&made.name) else { continue };
+        if let Err(error) = try_remove(repo, &mut entry, sharing, false)
+            && !matches!(error, Error::Busy { .. })
+        {
+            tell(Notice::Trouble(&error));
+        }
+        entry.let_go();
+    }
+}
+
+/// Removes a worktree whose record is locked, if nobody has locked the worktree itself.
+fn try_remove(repo: &Repo, entry: &mut Entry, sharing: Sharing, landed: bool) -> Result<Option<Work>> {
+    let request = Request {
+        timeout: Some(Duration::ZERO),
+        command: "repoguard worktrees prune".to_owned(),
+        ..Request::default()
+    };
+    let wait = &mut Wait { signals: None, tell: &mut |_| {} };
+    let acquired = match Site::find(repo, &entry.made) {
+        Some(site) => lock::acquire(&repo.seen_from(&site.worktree.git_dir), &request, sharing, wait),
+        None => lock::acquire_for_new_worktree(repo, &request, sharing, wait),
+    };
+    let held = match acquired {
+        Ok(Acquired::Held(held)) => Some(held),
+        Ok(Acquired::Inside) => None,
+        Err(Error::Busy { holders, .. }) if !holders.is_empty() => {
+            return Ok(Some(Work::doubt(format!("pid {} holds its lock", holders[0].pid))));
+        }
+        Err(error) => return Err(error),
+    };
+    let removed = remove(repo, entry, landed);
+    if let Some(held) = held {
+        held.unlock();
+    }
+    removed
+}

@@ -1,0 +1,264 @@
+//! What if the worktree is busy, and the command need not run in this very one? It gets a worktree of its own: made from
+//! HEAD's commit on a new branch, locked as long as the command runs, and removed again when nothing of worth is in it.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | this one | around a command: [`exec_apart()`] |
+//! | `place` | where it is made, and what it is called |
+//! | `make` | how it is made |
+//! | `work` | what is in it that would be lost with it |
+//! | `remove` | how it is removed without ever removing somebody's work |
+//! | `list` | those that were made: what is in them, and who is at it |
+
+mod list;
+mod make;
+mod place;
+mod remove;
+mod work;
+
+pub use list::{Linked, Pruned, Stands, prune_worktrees, worktrees};
+pub use place::Place;
+pub use work::Work;
+
+use std::{
+    ffi::OsString,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use super::{Notice, Outcome, environment, hold::Hold};
+use crate::{
+    env,
+    error::{Error, Result},
+    exec::{self, Duty, Ending, Surroundings, Task},
+    fs::{self, Sharing},
+    holder,
+    lock::{self, Acquired, Held, Request, Scope, Wait},
+    repo::{Config, Repo, Worktree},
+    store::worktrees::{Entry, Register, Stage},
+    sys::{self, Signals},
+};
+use make::From;
+
+/// A worktree that a command got for itself.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Apart {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its branch, without `refs/heads/`.
+    pub branch: String,
+    /// The commit that it was made from.
+    pub base: String,
+    /// What the command left in it, so that it is still there; `None`: nothing, and it was removed.
+    pub kept: Option<Work>,
+}
+
+/// Runs a command in a worktree of its own, made from HEAD's commit on a new branch; blocks until the command has ended.
+///
+/// For who found this worktree busy: `request` is not waited for, but while somebody holds everything
+/// ([`Scope::Repo`]) or waits for it, no worktree can be made, and that is [`Error::Busy`], too. The command runs in the same directory as
+/// seen from the top, finds the worktree's path in `REPOGUARD_WORKTREE`, and holds the worktree's lock exclusively. When it
+/// has ended, the worktree and its branch are removed if nothing of worth is in it, else [`Notice::Kept`] tells of it. Must
+/// be called while this process has only one thread, because it forks.
+///
+/// # Errors
+/// Those of [`Place::check`]; [`Error::Git`] when git cannot make it; else as [`super::exec()`]. Then the command did not
+/// run, and nothing is left but what [`worktrees`] shows.
+///
+/// # Example
+/// ```no_run
+/// use repoguard::{Config, Error, Place, Repo, Request, Task};
+///
+/// let repo = Repo::discover(std::path::Path::new("."))?;
+/// let config = Config::load(&repo)?;
+/// let (task, place) = (Task::new(["make", "test"]), Place::default());
+/// let once = Request { timeout: Some(std::time::Duration::ZERO), ..Request::default() };
+/// place.check(&repo)?;
+/// match repoguard::exec(&repo, &config, &once, &task, &mut |_| {}) {
+///     Err(Error::Busy { .. }) => {
+///         let (_, apart) = repoguard::exec_apart(&repo, &config, &once, &place, &task, &mut |_| {})?;
+///         println!("ran in {}, {}", apart.path.display(), if apart.kept.is_some() { "which is kept" } else { "removed" });
+///     }
+///     outcome => println!("{:?}", outcome?.ending),
+/// }
+/// # Ok::<(), Error>(())
+/// ```
+pub fn exec_apart(
+    repo: &Repo,
+    config: &Config,
+    request: &Request,
+    place: &Place,
+    task: &Task,
+    tell: &mut dyn FnMut(Notice<'_>),
+) -> Result<(Outcome, Apart)> {
+    place.check(repo)?;
+    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let register = register(repo, sharing)?;
+    let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
+    // Who ignores it could not wait for git.
+    signals.catch(&[sys::CHILD_CHANGED]);
+    list::tidy(repo, &register, sharing, tell);
+    let begun = Instant::now();
+    // In it nobody can be in the way, and it can be removed by who holds it alone only.
+    let request = Request {
+        scope: Some(Scope::Worktree),
+        names: Vec::new(),
+        mode: holder::Mode::Exclusive,
+        timeout: Some(Duration::ZERO),
+        ..request.clone()
+    };
+    let wait = &mut Wait { signals: Some(&signals), tell: &mut |_| {} };
+    let held = match lock::acquire_for_new_worktree(repo, &request, sharing, wait)? {
+        Acquired::Held(held) => Some(held),
+        // Who holds us inside of something else keeps everything from being locked.
+        Acquired::Inside => None,
+    };
+    signals.catch(sys::INTERRUPTS);
+    let acquired = Instant::now();
+    let from = From::now(repo)?;
+    let mut entry = make::reserve(&from, place, config, &register, &request)?;
+    let worktree = make::add(&from, &mut entry, &signals).inspect_err(|_| undo(repo, &mut entry))?;
+    let own = repo.seen_from(&worktree.git_dir).at(&entry.made.path());
+    let held = take(&own, &worktree, &request, sharing, held, &signals).inspect_err(|_| undo(repo, &mut entry))?;
+    if let Some(record) = repo.head_record(&worktree) {
+        // Of another that git called the same.
+        fs::remove(&record);
+    }
+    let mut variables = environment(&own, &held).to_vec();
+    let fence = held.record().id;
+    let mut duty = Hold::new(&own, sharing, held, false, tell);
+    duty.begin();
+    let ready = make::check_out(&entry, &mut duty, &variables, &signals).and_then(|()| {
+        let directory = make::start(&from, &entry)?;
+        entry.advance(Stage::Used)?;
+        Ok(directory)
+    });
+    let directory = match ready {
+        Ok(directory) => directory,
+        Err(error) => {
+            undo(repo, &mut entry);
+            duty.write_down(Some(Ending::Failed));
+            duty.let_go();
+            return Err(error);
+        }
+    };
+    let mut apart = Apart {
+        path: entry.made.path(),
+        branch: entry.made.short_branch().to_owned(),
+        base: entry.made.base.clone(),
+        kept: None,
+    };
+    (duty.tell)(Notice::Apart(&apart));
+    variables.push((env::WORKTREE, entry.made.path().into()));
+    variables.push((env::WORKING_DIRECTORY, OsString::from(&directory)));
+    let surroundings = Surroundings {
+        environment: &variables,
+        without: env::OF_ONE_WORKTREE,
+        directory: Some(&directory),
+        ..Surroundings::default()
+    };
+    let mut stay = Stay { hold: duty, repo, entry, apart: &mut apart };
+    let run = exec::run(task, surroundings, &signals, &mut stay);
+    let outcome = Outcome {
+        ending: run.ending,
+        die_of: run.die_of,
+        fence: Some(fence),
+        waited: acquired - begun,
+        held: acquired.elapsed(),
+    };
+    Ok((outcome, apart))
+}
+
+/// Locks a worktree that was made just now.
+fn take(
+    own: &Repo,
+    worktree: &Worktree,
+    request: &Request,
+    sharing: Sharing,
+    held: Option<Box<Held>>,
+    signals: &Signals,
+) -> Result<Box<Held>> {
+    /// Somebody who locks everything that git lists, or looks into it, lets go soon.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let busy = || Error::Busy {
+        what: format!("the lock of `{}` (worktree)", own.root().display()),
+        holders: Vec::new(),
+        ahead: Vec::new(),
+        waited: PATIENCE,
+    };
+    let Some(mut held) = held else {
+        let request = Request { timeout: Some(PATIENCE), ..request.clone() };
+        let wait = &mut Wait { signals: Some(signals), tell: &mut |_| {} };
+        return match lock::acquire(own, &request, sharing, wait)? {
+            Acquired::Held(held) => Ok(held),
+            Acquired::Inside => Err(busy()),
+        };
+    };
+    let end = Instant::now() + PATIENCE;
+    while !held.take_in(worktree, sharing)? {
+        make::not_interrupted(signals)?;
+        if Instant::now() >= end {
+            return Err(busy());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let record = held.record_mut();
+    "worktree".clone_into(&mut record.scope);
+    record.directory = holder::readable(&own.root().to_string_lossy());
+    Ok(held)
+}
+
+/// The records of a repository.
+fn register(repo: &Repo, sharing: Sharing) -> Result<Register> {
+    let needs = || Error::NoRepository { path: repo.root().to_owned(), needed_by: place::NEEDED_BY };
+    Ok(Register::new(repo.made_worktrees_dir().ok_or_else(needs)?, sharing))
+}
+
+/// Removes what was made before the command could run. What cannot be removed stays on the list.
+fn undo(repo: &Repo, entry: &mut Entry) {
+    drop(remove::remove(repo, entry, false));
+    entry.let_go();
+}
+
+/// What is done around the command: when it has ended, the worktree is removed or told of, before its lock is let go.
+struct Stay<'a, 'h> {
+    hold: Hold<'h>,
+    repo: &'a Repo,
+    entry: Entry,
+    apart: &'a mut Apart,
+}
+
+impl Duty for Stay<'_, '_> {
+    fn files(&self) -> Vec<&std::fs::File> {
+        self.hold.files()
+    }
+
+    fn begin(&mut self) {
+        self.hold.begin();
+    }
+
+    fn replace(&mut self) {
+        self.hold.replace();
+    }
+
+    fn write_down(&mut self, ending: Option<Ending>) -> Ending {
+        self.apart.kept = match remove::remove(self.repo, &mut self.entry, false) {
+            Ok(kept) => kept,
+            Err(error) => {
+                (self.hold.tell)(Notice::Trouble(&error));
+                Some(Work::doubt("it could not be removed"))
+            }
+        };
+        (self.hold.tell)(match &self.apart.kept {
+            Some(work) => Notice::Kept(self.apart, work),
+            None => Notice::Removed(self.apart),
+        });
+        self.hold.write_down(ending)
+    }
+
+    fn let_go(&mut self) {
+        self.entry.let_go();
+        self.hold.let_go();
+    }
+}

@@ -1,0 +1,218 @@
+//! How is a worktree removed without ever removing somebody's work? Whoever removes it has locked its record, so that
+//! nobody else does, and the worktree itself, so that nobody is in it.
+//!
+//! 1. Look: is there nothing of worth, does nobody wait for it, does no process stand in it?
+//! 2. Move it aside, in one step: who knows it by its name finds nothing there from now on.
+//! 3. Look again. Whatever was written between the two looks is seen now: it goes back to its place, and stays.
+//! 4. Delete it, and let git take it off its list: git refuses where somebody made the directory anew.
+//! 5. Delete the branch, if it is still where it was seen.
+//!
+//! Killed at any step, the next one to tidy up goes on from the record.
+//!
+//! # Limitations
+//! A process that the system does not show us (another user's, or where there is no `/proc`), whose current directory or
+//! open directory is in the worktree, and that writes after the second look, writes into what is being deleted.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use super::work::{Seen, Site, Work, look, look_at_branch};
+use crate::{
+    error::Result,
+    fs,
+    lock::Request,
+    repo::{Checkout, Repo, Worktree},
+    store::worktrees::{Entry, Stage},
+    sys,
+};
+
+/// How long a process that is about to end may take.
+const ENDING: Duration = Duration::from_millis(200);
+
+/// Removes a worktree in which there is nothing of worth; `None` when it is gone, else what is in it. With `landed`,
+/// commits that another branch leads to are none. The caller has locked it.
+///
+/// # Errors
+/// [`crate::Error::Io`], [`crate::Error::Git`]: then it is not, or not wholly, removed.
+pub(super) fn remove(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Work>> {
+    if !entry.refresh() {
+        // Removed by the wrapper before it was killed, or somebody has deleted our records.
+        let is_there = fs::identity(&entry.made.path()).is_some();
+        return Ok(is_there.then(|| Work::doubt("its record is gone")));
+    }
+    let Some(site) = Site::find(repo, &entry.made) else { return remove_rest(repo, entry, landed) };
+    let aside = site.aside(&entry.made);
+    let stage = entry.made.stage;
+    let is_aside = stage == Stage::Removing && fs::identity(&aside).is_some();
+    let is_there = fs::identity(&site.place).is_some();
+    if is_aside && is_there {
+        return Ok(Some(Work::doubt(format!(
+            "its files are at `{}`, and something else in their place",
+            aside.display()
+        ))));
+    }
+    if !is_there && !is_aside && stage != Stage::Removing {
+        // Moved without git's knowledge, perhaps, or on a disk that is not there now.
+        return keep(entry, stage, Work::doubt("its directory is gone; `git worktree prune` forgets it"));
+    }
+    let mut seen = if is_aside || !is_there {
+        look(repo, entry.register(), &entry.made, &site, is_aside.then_some(aside.as_path()))?
+    } else {
+        let seen = look_at(repo, entry, &site, &site.place, landed)?;
+        if !seen.work.is_nothing(landed) {
+            return keep(entry, stage, seen.work);
+        }
+        entry.advance(Stage::Removing)?;
+        if let Err(error) = fs::rename(&site.place, &aside) {
+            entry.advance(stage)?;
+            return Err(error);
+        }
+        // What is missing is no work where it was removed before, but until now nothing was.
+        entry.made.stage = stage;
+        let seen = look_at(repo, entry, &site, &aside, landed);
+        entry.made.stage = Stage::Removing;
+        seen.inspect_err(|_| put_back(&aside, &site.place))?
+    };
+    if !seen.work.is_nothing(landed) {
+        if fs::identity(&aside).is_some() {
+            put_back(&aside, &site.place);
+        }
+        return keep(entry, if stage == Stage::Removing { Stage::Kept } else { stage }, seen.work);
+    }
+    fs::remove_entry(&aside)?;
+    let common = Checkout::common(repo, entry.made.base.len() / 2)?;
+    common.remove_worktree(&site.place)?;
+    if let Some(record) = repo.head_record(&site.worktree) {
+        fs::remove(&record);
+    }
+    let tip = seen.tip.take();
+    finish(&common, entry, tip.as_deref(), &site.place)
+}
+
+/// Looks, and finds out who is in it.
+fn look_at(repo: &Repo, entry: &Entry, site: &Site, root: &Path, landed: bool) -> Result<Seen> {
+    let mut seen = look(repo, entry.register(), &entry.made, site, Some(root))?;
+    if !links_to(root, &site.worktree) {
+        seen.work.also.push("its `.git` does not lead where git says".to_owned());
+    }
+    if seen.work.is_nothing(landed) {
+        seen.work.also.extend(in_use(repo, &site.worktree, root));
+    }
+    Ok(seen)
+}
+
+/// Tells whether the `.git` in a worktree names its git directory.
+fn links_to(root: &Path, worktree: &Worktree) -> bool {
+    let file = root.join(".git");
+    let text = fs::read_small(&file, 1 << 16).unwrap_or_default();
+    let named = text.strip_prefix(b"gitdir: ").map(|path| crate::repo::path_of(path.trim_ascii_end()));
+    let real = |path: &Path| path.canonicalize().ok();
+    named.is_some_and(|named| real(&root.join(named)).is_some_and(|named| Some(named) == real(&worktree.git_dir)))
+}
+
+/// Who waits for a worktree, or has left a process in it.
+fn in_use(repo: &Repo, worktree: &Worktree, root: &Path) -> Option<String> {
+    let waits = |waiter: &crate::holder::Holder| waiter.resources.iter().any(|(key, _)| *key == worktree.key);
+    if let Some(waiter) = repo.inspect(&Request::default()).ok()?.waiters.iter().find(|waiter| waits(waiter)) {
+        return Some(format!("pid {} waits for it", waiter.pid));
+    }
+    let end = Instant::now() + ENDING;
+    loop {
+        let pid = inhabitant(worktree, root)?;
+        if Instant::now() >= end {
+            return Some(format!("pid {pid} is still in it"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A process that has the worktree's lock still open, or whose current directory is in it.
+fn inhabitant(worktree: &Worktree, root: &Path) -> Option<u32> {
+    let us = std::process::id();
+    // Wrapper and keeper, whichever we are.
+    let program = sys::executable(us);
+    let mut ours = sys::descendants(us);
+    ours.retain(|pid| sys::executable(*pid) == program);
+    ours.push(us);
+    let lock = fs::identity(&worktree.lock_path());
+    let mut pids = lock.map_or_else(Vec::new, sys::descriptor_holders);
+    let stands = |pid: &u32| sys::working_directory(*pid).is_some_and(|directory| directory.starts_with(root));
+    pids.extend(sys::all_processes().into_iter().filter(stands));
+    pids.into_iter().find(|pid| !ours.contains(pid))
+}
+
+/// Gives a worktree its place again; where somebody has taken that, it stays where it is, and is told of.
+fn put_back(aside: &Path, place: &Path) {
+    if fs::identity(place).is_none() {
+        drop(fs::rename(aside, place));
+    }
+}
+
+fn keep(entry: &mut Entry, stage: Stage, work: Work) -> Result<Option<Work>> {
+    let stage = if stage == Stage::Used { Stage::Kept } else { stage };
+    if entry.made.stage != stage {
+        entry.advance(stage)?;
+    }
+    Ok(Some(work))
+}
+
+/// The worktree itself is gone, or never was there: what is left of it?
+fn remove_rest(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Work>> {
+    let (made, path) = (&entry.made, entry.made.path());
+    let common = Checkout::common(repo, made.base.len() / 2)?;
+    let never_made = matches!(made.stage, Stage::Reserved | Stage::Making);
+    if never_made {
+        if let Some(half) = repo.linked(made.name.as_ref()).filter(|half| is_half_made(&half.git_dir, &path)) {
+            fs::remove_entry(&half.git_dir)?;
+        }
+        // What git writes first, and all that it has written.
+        if made.stage == Stage::Making && fs::list(&path).is_ok_and(|names| names == [".git"]) {
+            fs::remove(&path.join(".git"));
+        }
+        if fs::identity(&path).is_some() && !fs::remove_directory(&path) {
+            return Ok(Some(Work::doubt("git was killed while it made it")));
+        }
+    }
+    let Seen { work, tip } = look_at_branch(repo, made)?;
+    // A branch that somebody else made, after we were killed and before we could make it.
+    let not_ours = made.stage == Stage::Reserved && !made.own_name;
+    if not_ours {
+        entry.forget();
+        return Ok(None);
+    }
+    if !work.is_nothing(landed) {
+        return keep(entry, Stage::Kept, work);
+    }
+    finish(&common, entry, tip.as_deref(), &path)
+}
+
+/// Tells whether a directory on git's list is one that git was killed in while it made it for `path`.
+fn is_half_made(git_dir: &Path, path: &Path) -> bool {
+    match fs::read_small(&git_dir.join("gitdir"), 1 << 16) {
+        Some(text) => crate::repo::path_of(text.trim_ascii_end()) == path.join(".git"),
+        // Git's own word for that.
+        None => fs::read_small(&git_dir.join("locked"), 64).is_some_and(|text| text.starts_with(b"initializing")),
+    }
+}
+
+/// Deletes the branch where it was seen, and then the record.
+fn finish(common: &Checkout, entry: &mut Entry, tip: Option<&str>, place: &Path) -> Result<Option<Work>> {
+    let is_gone = tip.map_or(Ok(true), |tip| common.delete_branch(&entry.made.branch, tip))?;
+    // Where it is gone without us, that is as well.
+    if !is_gone && common.tip(&entry.made.branch)?.is_some() {
+        return keep(entry, Stage::Kept, Work::doubt("its branch has moved meanwhile"));
+    }
+    entry.forget();
+    remove_parent(place);
+    Ok(None)
+}
+
+/// Removes the directory that a worktree stood in, if that is for such worktrees only, and this was the last.
+pub(super) fn remove_parent(place: &Path) {
+    let is_for_worktrees = |parent: &&Path| parent.extension().is_some_and(|end| end == super::place::ENDING);
+    if let Some(parent) = place.parent().filter(is_for_worktrees) {
+        fs::remove_directory(parent);
+    }
+}

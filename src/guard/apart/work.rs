@@ -1,0 +1,216 @@
+//! What is in a worktree that would be lost with it? In doubt there is something.
+//!
+//! Nothing of worth means: HEAD is on the branch that was made for it, where it was made, or, if asked for, where another
+//! branch leads to; no commit that only its own log leads to; no change, staged or not, no untracked file (ignored files
+//! do not count); no merge or rebase in progress, no stash, no submodules, no reference of its own; not locked with
+//! `git worktree lock`, its branch checked out nowhere else.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use super::super::recovery;
+use crate::{
+    error::Result,
+    fs,
+    repo::{Changes, Checkout, Head, Repo, Worktree},
+    store::worktrees::{Made, Register, Stage},
+};
+
+/// What is in a worktree that repoguard made, beside the commit that it was made from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Work {
+    /// Commits on its branch.
+    pub commits: u64,
+    /// Whether another branch or tag leads to all of them.
+    pub landed: bool,
+    /// Tracked files that are changed, staged or not.
+    pub changed: u64,
+    /// Files that git does not know, ignored ones left out.
+    pub untracked: u64,
+    /// What else is in the way of removing it, in words.
+    pub also: Vec<String>,
+}
+
+impl Work {
+    /// Tells whether there is nothing that would be lost: no commit at all, or, with `landed`, none that only its branch has.
+    pub(super) fn is_nothing(&self, landed: bool) -> bool {
+        let commits = self.commits == 0 || (landed && self.landed);
+        commits && self.changed == 0 && self.untracked == 0 && self.also.is_empty()
+    }
+
+    /// A doubt, and nothing else that is known.
+    pub(super) fn doubt(why: impl Into<String>) -> Self {
+        Self { also: vec![why.into()], ..Self::default() }
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = |count: u64, what: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {what}")),
+            _ => Some(format!("{count} {what}s")),
+        };
+        let counted = [
+            count(self.commits, "commit").map(|text| if self.landed { format!("{text} (landed)") } else { text }),
+            count(self.changed, "changed file"),
+            count(self.untracked, "untracked file"),
+        ];
+        let all: Vec<String> = counted.into_iter().flatten().chain(self.also.iter().cloned()).collect();
+        if all.is_empty() { f.write_str("nothing") } else { f.write_str(&all.join(", ")) }
+    }
+}
+
+/// A worktree that is there, as git knows it.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) worktree: Worktree,
+    /// Where git says that it is.
+    pub(super) place: PathBuf,
+}
+
+impl Site {
+    /// Finds it; `None` where git does not know it any more, or not yet.
+    pub(super) fn find(repo: &Repo, made: &Made) -> Option<Self> {
+        // Killed before it could be written down, it has the name that git was to give it.
+        let worktree = repo.linked(made.id.as_deref().unwrap_or(&made.name).as_ref())?;
+        let is_whole = ["HEAD", "commondir", "gitdir"].iter().all(|file| worktree.git_dir.join(file).is_file());
+        let place = repo.seen_from(&worktree.git_dir).root().to_owned();
+        let ours = made.id.is_some() || same(&place, &made.path());
+        (is_whole && ours).then_some(Self { worktree, place })
+    }
+
+    /// Where it stands while it is being removed.
+    pub(super) fn aside(&self, made: &Made) -> PathBuf {
+        self.place.with_file_name(format!(".repoguard-removing-{}", made.name))
+    }
+}
+
+/// Tells whether two paths lead to one place, which need not be there.
+fn same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    one == other || real(one) == real(other)
+}
+
+/// What was seen, and where the branch was then.
+pub(super) struct Seen {
+    pub(super) work: Work,
+    pub(super) tip: Option<String>,
+}
+
+/// Looks what is in a worktree whose files are at `root`, or are gone.
+///
+/// Before its command has run, and while it is removed, files that are not there are no work.
+pub(super) fn look(repo: &Repo, register: &Register, made: &Made, site: &Site, root: Option<&Path>) -> Result<Seen> {
+    let id_bytes = made.base.len() / 2;
+    let common = Checkout::common(repo, id_bytes)?;
+    // Git must stand somewhere, where the files are gone.
+    let stands = root.unwrap_or(&site.worktree.git_dir);
+    let checkout = Checkout::linked(repo, &site.worktree.git_dir, stands, id_bytes)?;
+    let mut work = Work::default();
+    let mut doubt = |why: String| work.also.push(why);
+
+    let head = repo.head(&site.worktree).unwrap_or_default();
+    match &head {
+        Head { branch: Some(branch), .. } if *branch == made.branch => {}
+        Head { branch: Some(branch), .. } => doubt(format!("HEAD is on {}", short(branch))),
+        Head { commit: Some(_), .. } => doubt("HEAD is on no branch".to_owned()),
+        Head { .. } => doubt("HEAD cannot be read".to_owned()),
+    }
+    let tip = common.tip(&made.branch)?;
+    let elsewhere = repo.worktrees()?.into_iter().filter(|other| *other != site.worktree);
+    if elsewhere.filter_map(|other| repo.head(&other)?.branch).any(|branch| branch == made.branch) {
+        doubt("its branch is checked out elsewhere, too".to_owned());
+    }
+    if let Some(operation) = checkout.operation() {
+        doubt(format!("a {operation} in progress"));
+    }
+    for (file, why) in [("locked", "locked with `git worktree lock`"), ("modules", "submodules")] {
+        if fs::identity(&site.worktree.git_dir.join(file)).is_some() {
+            doubt(why.to_owned());
+        }
+    }
+    if recovery::is_in_the_way(repo, &site.worktree) {
+        doubt("a mutation that was killed".to_owned());
+    }
+    if !checkout.own_references()?.is_empty() {
+        doubt("references of its own".to_owned());
+    }
+    match checkout.stashed_on(made.short_branch(), made.stash.as_deref())? {
+        0 => {}
+        count => doubt(format!("{count} in the stash")),
+    }
+    if root.is_some() {
+        let Changes { changed, missing, untracked } = match made.stage {
+            Stage::Making => half_made(register, made, &checkout)?,
+            Stage::Removing => Changes { missing: 0, ..checkout.changes(None)? },
+            _ => checkout.changes(None)?,
+        };
+        (work.changed, work.untracked) = (changed.len() as u64 + missing, untracked);
+        match checkout.not_looked_at() {
+            Ok(0) => {}
+            Ok(count) => work.also.push(format!("{count} files that git was told not to look at")),
+            // Without an index git was not told anything.
+            Err(_) if made.stage == Stage::Making => {}
+            Err(error) => return Err(error),
+        }
+    }
+    of_commits(&common, made, tip.as_deref(), checkout.visited().into_iter().chain(head.commit), &mut work);
+    Ok(Seen { work, tip })
+}
+
+/// The same where the worktree is gone: there is its branch, at most.
+pub(super) fn look_at_branch(repo: &Repo, made: &Made) -> Result<Seen> {
+    let common = Checkout::common(repo, made.base.len() / 2)?;
+    let (tip, mut work) = (common.tip(&made.branch)?, Work::default());
+    let checked_out =
+        |other: &Worktree| repo.head(other).is_some_and(|head| head.branch.as_ref() == Some(&made.branch));
+    if tip.is_some() && repo.worktrees()?.iter().any(checked_out) {
+        work.also.push("its branch is checked out elsewhere".to_owned());
+    }
+    of_commits(&common, made, tip.as_deref(), [], &mut work);
+    Ok(Seen { work, tip })
+}
+
+fn of_commits(
+    common: &Checkout,
+    made: &Made,
+    tip: Option<&str>,
+    visited: impl IntoIterator<Item = String>,
+    work: &mut Work,
+) {
+    let all: Vec<String> = visited.into_iter().chain(tip.map(str::to_owned)).collect();
+    let lost = common.would_lose(&all, &made.branch, &made.base);
+    // Where the branch has left `base` without a commit of its own, it was moved on purpose.
+    let moved = u64::from(tip.is_some_and(|tip| tip != made.base));
+    let ahead = if moved == 0 { Ok(0) } else { common.ahead(&made.base, &made.branch) };
+    let (Ok(lost), Ok(ahead)) = (lost, ahead) else {
+        work.commits = moved;
+        work.also.push("commits that git cannot read".to_owned());
+        return;
+    };
+    (work.commits, work.landed) = (ahead.max(moved), moved > 0 && !lost);
+    if lost && moved == 0 {
+        work.also.push("commits that are on no branch".to_owned());
+    }
+}
+
+/// What differs from the commit where git was killed while it wrote the files, or could not: what is not there, or is there
+/// and no more than the beginning of what was to be, was never anything else.
+fn half_made(register: &Register, made: &Made, checkout: &Checkout) -> Result<Changes> {
+    let index = register.passing(&made.name);
+    let forget = || register.forget_passing(&made.name);
+    forget();
+    let found = checkout.index_of(&made.base, &index).and_then(|()| checkout.changes(Some(&index)));
+    forget();
+    let mut changes = Changes { missing: 0, ..found? };
+    changes.changed.retain(|path| !checkout.is_beginning_of(path, &made.base));
+    Ok(changes)
+}
+
+fn short(branch: &str) -> &str {
+    branch.strip_prefix("refs/heads/").unwrap_or(branch)
+}

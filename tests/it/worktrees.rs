@@ -1,0 +1,164 @@
+//! `repoguard worktrees`: what was made and is still there, how it lands, and what may go.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{Sandbox, Went};
+
+/// A checkout that is held for the rest of the test, and a worktree in which the script has run.
+fn made(script: &str) -> (Sandbox, Went) {
+    let sandbox = Sandbox::new();
+    let holder = sandbox.hold(&[]);
+    let went = sandbox.apart(&["--branch", "agent/fix", "--reason", "a test"], script);
+    drop(holder);
+    (sandbox, went)
+}
+
+const COMMIT: &str = "echo 2 >file && git commit -q -a -m second";
+
+#[test]
+fn nothing_made_is_said_so() {
+    let sandbox = Sandbox::new();
+    let output = sandbox.repoguard(["worktrees"]).assert().success().stdout("").get_output().clone();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no worktree"), "{output:?}");
+    assert_eq!(sandbox.listed(), [] as [Value; 0]);
+    assert_eq!(sandbox.prune(), "");
+    assert!(!sandbox.data().exists(), "a reader writes nothing");
+    Sandbox::empty().repoguard(["worktrees"]).assert().code(125);
+}
+
+#[test]
+fn list_tells_who_made_it_and_what_it_holds() {
+    let (sandbox, went) = made(&format!("{COMMIT}; echo 3 >file; echo 1 >new"));
+    let listed = sandbox.listed();
+    let [one] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!(one["path"], went.path().to_str().unwrap());
+    assert_eq!((&one["branch"], &one["reason"]), (&Value::from("agent/fix"), &Value::from("a test")));
+    assert_eq!(one["stands"], "ended");
+    let holds = serde_json::json!({"commits": 1, "landed": false, "changed": 1, "untracked": 1, "also": []});
+    assert_eq!(one["holds"], holds);
+    assert!(one["command"].as_str().unwrap().contains("git commit"), "{one}");
+    let output = sandbox.repoguard(["worktrees"]).assert().success().get_output().clone();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for word in ["agent/fix", "1 commit, 1 changed file, 1 untracked file", "for: a test", "its command has ended"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+}
+
+#[test]
+fn each_way_to_land_can_be_pasted() {
+    for number in 0..2 {
+        let (sandbox, _) = made(COMMIT);
+        let land = sandbox.listed()[0]["land"].clone();
+        assert_eq!(land.as_array().unwrap().len(), 2, "{land}");
+        sandbox.sh(land[number].as_str().unwrap()).assert().success();
+        assert_eq!(fs::read_to_string(sandbox.path("file")).unwrap(), "2\n", "{land}");
+    }
+    let (sandbox, _) = made("echo 2 >file; echo 1 >new");
+    let land = sandbox.listed()[0]["land"][0].as_str().unwrap().to_owned();
+    sandbox.sh(&format!("export GIT_EDITOR='echo subject >'; {land}")).assert().success();
+    assert_eq!(fs::read_to_string(sandbox.path("new")).unwrap(), "1\n");
+    let remove = sandbox.listed()[0]["remove"].as_str().unwrap().to_owned();
+    sandbox.sh(&remove).assert().success();
+    sandbox.assert_no_worktree_left();
+}
+
+#[test]
+fn prune_removes_what_has_landed_and_nothing_else() {
+    let (sandbox, went) = made(COMMIT);
+    assert!(sandbox.prune().starts_with("kept"));
+    sandbox.git(["switch", "-q", "--detach", "agent/fix"]);
+    assert!(sandbox.prune().starts_with("kept"), "HEAD of a worktree is no branch");
+    sandbox.git(["switch", "-q", "main"]);
+    sandbox.git(["merge", "-q", "agent/fix"]);
+    assert_eq!(sandbox.listed()[0]["holds"]["landed"], true);
+    fs::write(went.path().join("late"), "1\n").unwrap();
+    assert!(sandbox.prune().starts_with("kept"), "it has landed, but something else is in it");
+    fs::remove_file(went.path().join("late")).unwrap();
+    assert!(sandbox.prune().starts_with("removed"));
+    sandbox.assert_no_worktree_left();
+    assert_eq!(sandbox.git(["log", "-1", "--format=%s"]), "second\n");
+}
+
+#[test]
+fn what_was_removed_by_hand_is_no_longer_listed() {
+    let (sandbox, went) = made(COMMIT);
+    sandbox.git(["worktree", "remove", went.path().to_str().unwrap()]);
+    let listed = sandbox.listed();
+    assert_eq!(
+        (&listed[0]["stands"], &listed[0]["holds"]["commits"]),
+        (&Value::from("gone"), &Value::from(1)),
+        "{listed:?}"
+    );
+    assert!(sandbox.prune().starts_with("kept"));
+    let remove = listed[0]["remove"].as_str().unwrap().to_owned();
+    sandbox.sh(&remove).assert().success();
+    assert_eq!(sandbox.listed(), [] as [Value; 0]);
+    sandbox.prune();
+    sandbox.assert_no_worktree_left();
+}
+
+#[test]
+fn worktree_that_was_moved_is_found_and_one_that_was_lost_is_kept_on_the_list() {
+    let (sandbox, went) = made(COMMIT);
+    let moved = sandbox.outside("moved");
+    sandbox.git(["worktree", "move", went.path().to_str().unwrap(), moved.to_str().unwrap()]);
+    assert_eq!(sandbox.listed()[0]["path"], moved.to_str().unwrap());
+    sandbox.git(["merge", "-q", "agent/fix"]);
+    let lost = sandbox.outside("lost");
+    fs::rename(&moved, &lost).unwrap();
+    assert!(sandbox.prune().starts_with("kept"), "git does not know where it is");
+    assert!(sandbox.branches().contains(&"agent/fix".to_owned()));
+    fs::rename(&lost, &moved).unwrap();
+    assert!(sandbox.prune().starts_with("removed"));
+    assert!(!moved.exists());
+    assert_eq!(sandbox.listed(), [] as [Value; 0]);
+}
+
+#[test]
+fn damaged_records_stop_nobody() {
+    let (sandbox, went) = made(COMMIT);
+    let records = sandbox.data().join("worktrees");
+    fs::write(records.join("damaged.json"), "{").unwrap();
+    fs::write(records.join("other.json"), "{\"schema\":2}").unwrap();
+    let sound = fs::read_to_string(records.join("agent-fix.json")).unwrap();
+    for (number, (from, to)) in [
+        ("\"base\":\"", "\"base\":\"--output=ran-"),
+        ("\"id\":\"", "\"id\":\"../"),
+        ("refs/heads/", "refs/heads/-"),
+        ("\"path\":\"/", "\"path\":\""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let unsound = sound.replace(from, to).replace("\"agent-fix\"", &format!("\"unsound-{number}\""));
+        fs::write(records.join(format!("unsound-{number}.json")), unsound).unwrap();
+    }
+    fs::create_dir(records.join("directory.json")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", records.join("link.json")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, records.join("fifo.json"), rustix::fs::FileType::Fifo, 0o600.into(), 0)
+        .unwrap();
+    assert_eq!(sandbox.listed().len(), 1);
+    sandbox.git(["merge", "-q", "agent/fix"]);
+    assert!(sandbox.prune().contains("removed"));
+    assert!(!went.path().exists());
+    let _holder = sandbox.hold(&[]);
+    sandbox.apart(&[], "true").was_removed();
+}
+
+#[test]
+fn record_that_names_what_is_not_ours_removes_nothing() {
+    let (sandbox, went) = made("echo 1 >new");
+    let record = sandbox.data().join("worktrees/agent-fix.json");
+    let text = fs::read_to_string(&record).unwrap();
+    let mine = sandbox.worktree("mine");
+    // Whoever edits it can name another worktree, which is looked at as closely as ours.
+    fs::write(mine.join("precious"), "1\n").unwrap();
+    let other =
+        text.replace("\"id\":\"agent-fix\"", "\"id\":\"mine\"").replace("refs/heads/agent/fix", "refs/heads/mine");
+    assert_ne!(other, text);
+    fs::write(&record, other).unwrap();
+    assert!(sandbox.prune().starts_with("kept"));
+    assert!(mine.join("precious").exists() && went.path().join("new").exists());
+}
