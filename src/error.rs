@@ -42,6 +42,42 @@ pub enum Error {
         /// Those who wait, directly or through others, for a lock that this process is inside of.
         cycle: Vec<Holder>,
     },
+    /// The same thread, or the same task, holds or waits for what is asked for already: it would wait for itself.
+    #[error("{what} cannot be acquired again: {held} is held or waited for by {by}")]
+    AlreadyHeld {
+        /// What was asked for.
+        what: String,
+        /// What is held, or waited for.
+        held: String,
+        /// Which thread or task that is.
+        by: String,
+    },
+    /// Waiting would have closed a circle of threads or tasks of this process that wait for each other.
+    #[error("waiting for {what} would be a deadlock: {}", .others.join(", "))]
+    Circle {
+        /// What was asked for.
+        what: String,
+        /// Who holds and waits for what, in words, once around.
+        others: Vec<String>,
+    },
+    /// The token of an acquire that can be cancelled was cancelled.
+    #[error("cancelled while waiting for {what}")]
+    Cancelled {
+        /// What was asked for.
+        what: String,
+    },
+    /// A lock's file was removed or replaced while it was held: it was not exclusive to the end.
+    #[error("the lock was lost: `{}` was removed or replaced while it was held", .path.display())]
+    Lost {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The system does not show enough to tell whether somebody holds a lock.
+    #[error("cannot tell whether {what} is held: its holders may live in another pid namespace")]
+    CannotTell {
+        /// What was asked about.
+        what: String,
+    },
     /// The request can never be granted while the hold around it lives: an upgrade, or a wider scope.
     #[error("{what} cannot be acquired inside a hold of {held}: {why}")]
     NeverGranted {
@@ -327,6 +363,8 @@ impl Error {
                     .to_owned()
             }
             Self::Nested => "leave the inner `repoguard mutate` out: the outer one commits what its command changes".to_owned(),
+            Self::AlreadyHeld { .. } => "release the first guard, or pass it on to where it is needed".to_owned(),
+            Self::Circle { .. } => "take all locks at once, by their names, or always in the same order".to_owned(),
             Self::NeverGranted { .. } => "ask for the wider lock in the outer `repoguard exec`".to_owned(),
             Self::NoLocks { .. } => "`flock --verbose FILE true` tells more; use a local file system".to_owned(),
             Self::NotAFile { path, .. } => format!("`ls -ld {}` shows what it is; move it away", quoted(path)),

@@ -2,14 +2,103 @@
 //!
 //! `repoguard` makes a whole mutation of a repository (read, validate, write, commit) one step that nobody else
 //! interleaves with, tells who is in the way, and queues fairly. This crate is what the program of the same name is made
-//! of: the program's `cli` room uses only what is public here.
+//! of: the program's `cli` room uses only what is public here. `default-features = false` leaves the program's crates out,
+//! the feature `tokio` adds what asynchronous code needs.
+//!
+//! # In two minutes
+//! A [`Lock`] is asked, a [`Guard`] is the hold. Between processes the lock is the kernel's, the same that `repoguard exec`, the
+//! hooks and `flock(1)` take: nothing stays behind when a holder is killed.
+//! ```
+//! use repoguard::{Repo, Request};
+//!
+//! # let directory = tempfile::tempdir()?;
+//! # let directory = directory.path();
+//! let repo = Repo::discover(directory)?;
+//! let lock = repo.lock(Request { reason: Some("nightly import".to_owned()), ..Request::default() })?;
+//! let guard = lock.acquire()?; // Blocks, in order of arrival.
+//! // Read, change, commit. `guard.fence()` is a number greater than that of all holds before.
+//! guard.release()?; // Or drop it.
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//! Trying, waiting for so long, and being told who is in the way:
+//! ```
+//! use std::time::Duration;
+//! use repoguard::{Error, Lock};
+//!
+//! # let directory = tempfile::tempdir()?;
+//! # let directory = directory.path();
+//! let lock = Lock::of_file(directory.join("daemon.lock"))?.timeout(Duration::from_secs(5));
+//! match lock.try_acquire() {
+//!     Ok(guard) => println!("it is ours, as hold {:?}", guard.fence()),
+//!     Err(Error::Busy { holders, .. }) => println!("held by {:?}", holders.first().map(|holder| holder.pid)),
+//!     Err(error) => return Err(error.into()),
+//! }
+//! assert!(!lock.is_locked()?); // Takes no lock, and never blocks; `lock.holder()` tells who it is.
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//! Any directory can be locked, a repository or not; several at once in one process:
+//! ```
+//! use repoguard::Lock;
+//!
+//! # let root = tempfile::tempdir()?;
+//! # let root = root.path();
+//! # std::fs::create_dir_all(root.join("fonts"))?;
+//! # std::fs::create_dir_all(root.join("icons"))?;
+//! let _fonts = Lock::of_directory(root.join("fonts"))?.acquire()?;
+//! let _icons = Lock::of_directory(root.join("icons"))?.shared().acquire()?;
+//! // Asking again for what this thread holds is an error, never a deadlock.
+//! assert!(Lock::of_directory(root.join("fonts"))?.acquire().is_err());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//! In asynchronous code (feature `tokio`) no thread waits, and a future that is dropped leaves nothing behind that could still
+//! take the lock:
+//! ```
+//! # #[cfg(feature = "tokio")] {
+//! # use repoguard::Lock;
+//! # let directory = tempfile::tempdir()?;
+//! # let lock = Lock::of_directory(directory.path())?;
+//! # let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+//! # runtime.block_on(async {
+//! use tokio_util::sync::CancellationToken;
+//!
+//! let stop = CancellationToken::new();
+//! let guard = lock.acquire_cancellable(&stop).await?; // Or `acquire_async`, or `tokio::time::timeout` around it.
+//! guard.release()?;
+//! # Ok::<(), repoguard::Error>(())
+//! # })?; }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//! And a command instead of a guard, which never runs without the lock, whatever is killed:
+//! ```no_run
+//! use repoguard::{Config, Repo, Request, Task};
+//!
+//! let repo = Repo::discover(std::path::Path::new("."))?;
+//! let config = Config::load(&repo)?;
+//! let task = Task::new(["git", "commit", "-am", "a change"]);
+//! let outcome = repoguard::exec(&repo, &config, &Request::default(), &task, &mut |notice| eprintln!("{notice:?}"))?;
+//! std::process::exit(outcome.ending.status());
+//! # Ok::<(), repoguard::Error>(())
+//! ```
+//! [`mutate()`] lands a change whole or not at all. The programs in `examples/` are a package manager's lock for each pack, a
+//! daemon that runs once, and many tasks on one checkout.
+//!
+//! # What one should know
+//! - **Who counts as one.** A task where one runs, else a thread. What it holds it cannot ask for again ([`Error::AlreadyHeld`]);
+//!   futures that are joined in one task count as one as well: spawn them. A guard that was sent elsewhere counts for whoever
+//!   acquired it, until [`Guard::adopt`] is called there.
+//! - **Circles.** Threads and tasks that would wait for each other are refused ([`Error::Circle`]), and so are those that wait
+//!   for each other through other processes ([`Error::Deadlock`], for locks of one repository).
+//! - **Children.** Processes that this one starts while it holds are inside of the hold, whichever thread starts them.
+//! - **Waiting costs a process.** Who is first in the queue has a small child process that waits in the kernel's queue, because
+//!   that wait can be given up and a thread's cannot. A program that reaps all of its children may reap it; nothing is lost.
+//! - **Windows.** Everything compiles there; only what needs no place in a queue works.
 //!
 //! # The rooms
 //! | room | the question it answers |
 //! | --- | --- |
 //! | [`doctor`] | Is the guard effective here? |
 //! | [`hooks`] | What do git's hooks guard, and how do they get and stay where git looks for them? |
-//! | `guard` | What does repoguard promise? acquire → recover → compare → record → run → log → release |
+//! | `guard` | What does repoguard promise, around a command, a mutation or a part of a program? acquire → recover → compare → record → run → log → release |
 //! | `watcher` | What holds a lock when the process that took it must end? |
 //! | `exec` | How does the wrapped command run, and what if any of its processes is killed? |
 //! | `mutation` | How does a change land whole or leave no trace, also when everybody is killed? |
@@ -27,7 +116,8 @@
 //! # Invariants
 //! - Exclusion rests on flock(2) alone; queue and records can be lost without letting two holders in (`lock`).
 //! - Only `repo` knows gix and starts git; only `lock/file.rs` knows fd-lock; only `fs` writes; only `sys` has code for
-//!   one system or `unsafe` code; only `cli/render.rs` prints; only `env` reads the environment.
+//!   one system or `unsafe` code; only `cli/render.rs` prints; only `env` reads the environment; tokio is known to `guard/future.rs`, `lock/task.rs` and `sys/unix/ready.rs`.
+//! - Blocking and asynchronous waits are one state machine (`lock/queued.rs`, `guard/asking.rs`); they differ in how they sleep.
 //! - Readers never take a lock that could make anybody's attempt fail.
 //! - "Busy", "free" and "cannot tell" are three answers.
 //!
@@ -38,18 +128,6 @@
 //! were given), `store/worktrees.rs` (worktrees that were made), `mutation/journal.rs` (the steps of a mutation),
 //! `mutation/before.rs` (how everything was before it), `hooks/world.rs` (kept indexes), `hooks/manifest.rs` (installed
 //! hooks).
-//!
-//! # Example
-//! ```no_run
-//! use repoguard::{Config, Repo, Request, Task};
-//!
-//! let repo = Repo::discover(std::path::Path::new("."))?;
-//! let config = Config::load(&repo)?;
-//! let task = Task::new(["git", "commit", "-am", "a change"]);
-//! let outcome = repoguard::exec(&repo, &config, &Request::default(), &task, &mut |notice| eprintln!("{notice:?}"))?;
-//! std::process::exit(outcome.ending.status());
-//! # Ok::<(), repoguard::Error>(())
-//! ```
 
 pub mod doctor;
 mod env;
@@ -70,10 +148,10 @@ pub use env::{ci_job, is_trial, no_color, shell, skipped_once};
 pub use error::{Error, Result};
 pub use exec::{Ending, Task, die_of, replace_by};
 pub use guard::{
-    Apart, Choice, Failure, Grant, Invalid, Landed, Landing, Linked, Mutated, Mutation, Notice, Outcome, Pending,
-    Place, Pruned, Recovered, Released, Restored, Rollback, Stands, Told, Turn, Until, Why, Work, Write, acquire,
-    changed_outside, command_of, exec, exec_apart, log, mutate, pending, prune_worktrees, recover, release, restore,
-    unfinished, wait, worktrees, would_restore,
+    Apart, Choice, Failure, Grant, Guard, Invalid, Landed, Landing, Linked, Lock, Mutated, Mutation, Notice, Outcome,
+    Pending, Place, Pruned, Recovered, Released, Restored, Rollback, Stands, Told, Turn, Until, Why, Work, Write,
+    acquire, changed_outside, command_of, exec, exec_apart, log, mutate, pending, prune_worktrees, recover, release,
+    restore, unfinished, wait, worktrees, would_restore,
 };
 pub use holder::{Holder, Mode};
 pub use lock::{Inspection, MOST_NAMES, Request, Scope, State, Waiting};

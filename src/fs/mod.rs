@@ -134,9 +134,14 @@ pub(crate) fn open(path: &Path, write: bool) -> Result<File> {
     }
 }
 
-/// Tells whether a directory is `repoguard` or in it: only those are made, never one of git's that has gone.
+/// Tells whether a directory is `repoguard` (or `.repoguard`, `NAME.repoguard`) or in it: only those are made, never one of
+/// git's that has gone.
 fn is_ours(directory: &Path) -> bool {
-    directory.ends_with("repoguard") || directory.parent().is_some_and(|parent| parent.ends_with("repoguard"))
+    let named = |path: &Path| {
+        let end = path.extension().or(path.file_name());
+        end.is_some_and(|end| end == "repoguard" || end == ".repoguard")
+    };
+    named(directory) || directory.parent().is_some_and(named)
 }
 
 /// Creates one directory of ours, and the one above it where that is ours, too.

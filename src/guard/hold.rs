@@ -108,10 +108,30 @@ impl<'a> Hold<'a> {
         Self { repo, sharing, held, before, steps: Vec::new(), tell }
     }
 
+    /// Sets it aside until its end.
+    pub(super) fn rest(self) -> Resting {
+        Resting { sharing: self.sharing, held: self.held, before: self.before }
+    }
+
     fn try_to(&mut self, result: Result<()>) {
         if let Err(trouble) = result {
             (self.tell)(Notice::Trouble(&trouble));
         }
+    }
+}
+
+/// A hold between its beginning and its end, which belongs to whoever asked for it.
+pub(super) struct Resting {
+    sharing: Sharing,
+    pub(super) held: Box<Held>,
+    before: Vec<Before>,
+}
+
+impl Resting {
+    /// Takes it up again, to end it.
+    pub(super) fn resume<'a>(self, repo: &'a Repo, tell: &'a mut dyn FnMut(Notice<'_>)) -> Hold<'a> {
+        let Self { sharing, held, before } = self;
+        Hold { repo, sharing, held, before, steps: Vec::new(), tell }
     }
 }
 

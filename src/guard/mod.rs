@@ -5,6 +5,8 @@
 //! | --- | --- |
 //! | this one | around a command: [`exec()`] |
 //! | `hold` | what is done when any hold begins and ends |
+//! | `lock`, `asking`, `own` | around a part of a program's own work: asking for a lock, waiting for it, having it |
+//! | `future` | the same in asynchronous code |
 //! | `restore` | what was undone is brought back |
 //! | `mutate` | around a change that lands whole or not at all |
 //! | `recovery`, `recover` | after a mutation that was killed: for whoever comes next, and on demand |
@@ -13,19 +15,27 @@
 //! | `keep` | holds that outlive the process that took them, kept by a watcher in the background |
 
 mod apart;
+mod asking;
+#[cfg(feature = "tokio")]
+mod future;
 mod hold;
 mod keep;
+mod lock;
 mod mutate;
+mod own;
 mod pending;
 mod recover;
 mod recovery;
 mod restore;
 
 pub use apart::{Apart, Linked, Place, Pruned, Stands, Work, exec_apart, prune_worktrees, worktrees};
+use asking::Asking;
 pub(crate) use hold::Hold;
 pub use keep::{Grant, Released, Turn, Until, acquire, command_of, release, wait};
 pub(crate) use keep::{keep_for, take};
+pub use lock::Lock;
 pub use mutate::{Failure, Invalid, Landed, Landing, Mutated, Mutation, Rollback, Why, Write, mutate};
+pub use own::Guard;
 pub(crate) use pending::{OwnLock, own_locks, with_own_locks};
 pub use pending::{Pending, Told, pending};
 pub use recover::{Choice, Recovered, recover, unfinished};
@@ -33,6 +43,7 @@ pub use restore::{Restored, restore, would_restore};
 
 use std::{
     ffi::OsString,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -42,7 +53,7 @@ use crate::{
     exec::{self, Duty, Ending, Surroundings, Task},
     fs::Sharing,
     holder::Holder,
-    lock::{self, Acquired, Held, Request, Wait, Waiting},
+    lock::{Acquired, Held, Request, Wait, Waiting},
     repo::{Config, Head, Repo},
     store::{
         audit::{self, Entry},
@@ -60,13 +71,13 @@ pub enum Notice<'a> {
     /// The lock is held, after this wait; not told where the command runs inside a hold.
     Acquired(Duration),
     /// Another git has this lock of git's own, and is waited for.
-    WaitingForGit(&'a std::path::Path),
+    WaitingForGit(&'a Path),
     /// An earlier holder was killed with all its processes. HEAD as it was before and is now, if it moved.
     Died(&'a Holder, Option<&'a (Head, Head)>),
     /// HEAD was changed outside the guard since the last release, from the first to the second.
     Violated(&'a Head, &'a Head),
     /// The lock's file was removed while the command ran, so it was not exclusive to the end.
-    Lost(&'a std::path::Path),
+    Lost(&'a Path),
     /// This git command changed the worktree while somebody held the lock.
     RanUnder(&'a Holder),
     /// A mutation that was killed was settled.
@@ -122,7 +133,7 @@ pub fn exec(
     recovery::before_acquire(repo, config, request, sharing, tell)?;
     let begun = Instant::now();
     let wait = &mut Wait { signals: Some(&signals), tell: &mut |waiting| tell(Notice::Waiting(waiting)) };
-    let held = match lock::acquire(repo, request, sharing, wait)? {
+    let held = match crate::lock::acquire(repo, request, sharing, wait)? {
         Acquired::Held(held) => held,
         Acquired::Inside => {
             recovery::inside(repo, config, request, sharing, tell)?;
@@ -139,7 +150,7 @@ pub fn exec(
     let acquired = Instant::now();
     tell(Notice::Acquired(acquired - begun));
     recovery::in_hold(repo, config, &held, sharing, tell)?;
-    let (fence, environment) = (held.record().id, environment(repo, &held));
+    let (fence, environment) = (held.record().id, environment(&repo.lock_path(), &held));
     let mut duty = Hold::new(repo, sharing, held, false, tell);
     // Caught while waiting, come as the wait was over: the command does not exist yet, and would never see it.
     if let Some(signal) = signals.interrupt() {
@@ -167,11 +178,11 @@ pub(crate) fn refuse_unfinished(repo: &Repo) -> Result<()> {
 }
 
 /// What a command can know about the hold that it runs in.
-fn environment(repo: &Repo, held: &Held) -> [(&'static str, OsString); 4] {
+fn environment(lock: &Path, held: &Held) -> [(&'static str, OsString); 4] {
     [
         (env::TOKEN, held.token.as_str().into()),
         (env::FENCE, held.record().id.to_string().into()),
-        (env::LOCK_PATH, repo.lock_path().into()),
+        (env::LOCK_PATH, lock.into()),
         (env::LOCK_SCOPE, held.record().scope.clone().into()),
     ]
 }

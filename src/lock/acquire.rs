@@ -1,12 +1,17 @@
 //! How is a lock acquired? Ours already → free → a place in the queue, or busy.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
 
 use super::{
-    Acquired, Request, Wait,
+    Acquired, Mode, PathPlace, Request, Resource, State, Wait,
     attempt::{Acquire, open_parts},
     family::{Cover, Family},
     held::Held,
+    inspect,
+    path::DIRECTORY_RECORDS,
     queue::Queue,
     queued::Queued,
     record::Table,
@@ -50,7 +55,7 @@ pub(crate) fn acquire(repo: &Repo, request: &Request, sharing: Sharing, wait: &m
 /// # Errors
 /// As [`acquire`].
 pub(crate) fn enter(repo: &Repo, request: &Request, sharing: Sharing) -> Result<Entered> {
-    begin(repo, request, Plan::new(repo, request, sharing)?)
+    Site::of_repo(repo, request, sharing)?.enter(request, &Asker::Program)
 }
 
 /// As [`acquire`], but only what a new worktree needs before it is there: that nobody locks everything. It is locked by
@@ -64,62 +69,144 @@ pub(crate) fn acquire_for_new_worktree(
     sharing: Sharing,
     wait: &mut Wait<'_>,
 ) -> Result<Acquired> {
-    match begin(repo, request, Plan::for_new_worktree(repo, sharing)?)? {
+    let site = Site::with_plan(repo, Plan::for_new_worktree(repo, sharing)?);
+    match site.enter(request, &Asker::Program)? {
         Entered::Held(held) => Ok(Acquired::Held(held)),
         Entered::Inside(_) => Ok(Acquired::Inside),
         Entered::Queued(queued) => queued.wait(wait).map(Acquired::Held),
     }
 }
 
-fn begin(repo: &Repo, request: &Request, mut plan: Plan) -> Result<Entered> {
-    let (started, sharing) = (SystemTime::now(), plan.sharing);
-    let table = repo.holders_dir().map(|directory| Table::new(directory, sharing));
-    let queue = repo.queue_dir().map(|directory| Queue::new(directory, sharing));
-
-    let mut family = Family::by_token(table.as_ref());
-    if let Cover::Whole = family.reduce(&mut plan)? {
-        return Ok(Entered::Inside(family.outer()));
-    }
-    let mut acquire = Acquire {
-        what: plan.what.clone(),
-        parts: open_parts(&plan)?,
-        plan,
-        table,
-        queue,
-        family: Vec::new(),
-        queue_counts: true,
-        token: None,
-    };
-    acquire.family = family.ids();
-
-    if acquire.nobody_before(None) && acquire.try_all()?.is_none() {
-        let record = describe(repo, request, &acquire.plan, &acquire.family, started);
-        return acquire.hold(record).map(Entered::Held);
-    }
-    family.join(Family::by_kinship(acquire.table.as_ref()));
-    if let Cover::Whole = family.reduce(&mut acquire.plan)? {
-        return Ok(Entered::Inside(family.outer()));
-    }
-    acquire.family = family.ids();
-    if acquire.drop_covered_parts()? {
-        return Ok(Entered::Inside(family.outer()));
-    }
-    let record = describe(repo, request, &acquire.plan, &acquire.family, started);
-    if acquire.nobody_before(None) && acquire.try_all()?.is_none() {
-        return acquire.hold(record).map(Entered::Held);
-    }
-    acquire.refuse_cycle(&record)?;
-    if request.timeout == Some(Duration::ZERO) {
-        acquire.try_once()?;
-        return acquire.hold(record).map(Entered::Held);
-    }
-    let begun = Instant::now();
-    let ticket = acquire.queue_up(&record)?;
-    Ok(Entered::Queued(Box::new(Queued { acquire, record, ticket, begun, timeout: request.timeout })))
+/// Who asks.
+pub(crate) enum Asker<'a> {
+    /// A program that asks for nothing else meanwhile.
+    Program,
+    /// One of many within a program, inside of these holds of its own. It never sleeps, not for an instant.
+    Part(&'a [u64]),
 }
 
-fn describe(repo: &Repo, request: &Request, plan: &Plan, inside: &[u64], started: SystemTime) -> Holder {
-    let directory = std::env::current_dir().unwrap_or_else(|_| repo.root().to_owned());
+/// A lock as one request sees it: its files, and where the records of those are who hold it and wait for it.
+pub(crate) struct Site {
+    plan: Plan,
+    table: Option<Table>,
+    queue: Option<Queue>,
+    root: PathBuf,
+    /// Where what is common to all is.
+    common: PathBuf,
+}
+
+impl Site {
+    /// A lock of a repository.
+    pub(crate) fn of_repo(repo: &Repo, request: &Request, sharing: Sharing) -> Result<Self> {
+        Ok(Self::with_plan(repo, Plan::new(repo, request, sharing)?))
+    }
+
+    fn with_plan(repo: &Repo, plan: Plan) -> Self {
+        // Outside of git, where a library's user has made records of this directory's lock.
+        let records =
+            || Some(repo.root().join(DIRECTORY_RECORDS)).filter(|records| repo.git_dir().is_none() && records.is_dir());
+        let place = |own: Option<PathBuf>, name| own.or_else(|| records().map(|records| records.join(name)));
+        let sharing = plan.sharing;
+        Self {
+            plan,
+            table: place(repo.holders_dir(), "holders").map(|directory| Table::new(directory, sharing)),
+            queue: place(repo.queue_dir(), "queue").map(|directory| Queue::new(directory, sharing)),
+            root: repo.root().to_owned(),
+            common: repo.common_dir().unwrap_or(repo.root()).to_owned(),
+        }
+    }
+
+    /// A lock at a path of the caller's.
+    pub(crate) fn of_path(place: &PathPlace, request: &Request) -> Self {
+        let sharing = Sharing::default();
+        Self {
+            plan: Plan::at_path(place, request, sharing),
+            table: Some(Table::new(place.records().join("holders"), sharing)),
+            queue: Some(Queue::new(place.records().join("queue"), sharing)),
+            root: place.directory().to_owned(),
+            common: place.directory().to_owned(),
+        }
+    }
+
+    /// What is asked for, in words.
+    pub(crate) fn what(&self) -> &str {
+        &self.plan.what
+    }
+
+    /// What is asked for, as all of this process know it.
+    pub(crate) fn resources(&self) -> Result<Vec<(Resource, Mode)>> {
+        self.plan.resources_here(&self.common)
+    }
+
+    /// Who holds what is asked for, and who waits for it.
+    pub(crate) fn look(&self) -> (Vec<Holder>, Vec<Holder>) {
+        let Self { plan, table, queue, .. } = self;
+        inspect::in_the_way(plan.parts.iter(), &plan.resources, table.as_ref(), queue.as_ref(), None)
+    }
+
+    /// Whether it is held, and by whom, as far as that can be seen.
+    pub(crate) fn state(&self) -> (State, Vec<Holder>) {
+        inspect::state_of(&self.plan, self.table.as_ref())
+    }
+
+    /// Acquires without waiting, or else takes a place in the queue.
+    ///
+    /// # Errors
+    /// As [`acquire`].
+    pub(crate) fn enter(self, request: &Request, asker: &Asker<'_>) -> Result<Entered> {
+        let started = SystemTime::now();
+        let Self { mut plan, table, queue, root, common: _ } = self;
+        let own = match asker {
+            Asker::Program => &[],
+            Asker::Part(holds) => *holds,
+        };
+        let ids = |family: &Family| [family.ids().as_slice(), own].concat();
+        let mut family = Family::by_token(table.as_ref());
+        if let Cover::Whole = family.reduce(&mut plan)? {
+            return Ok(Entered::Inside(family.outer()));
+        }
+        let mut acquire = Acquire {
+            what: plan.what.clone(),
+            parts: open_parts(&plan)?,
+            plan,
+            table,
+            queue,
+            family: ids(&family),
+            queue_counts: true,
+            token: None,
+        };
+
+        if acquire.nobody_before(None) && acquire.try_all()?.is_none() {
+            let record = describe(&root, request, &acquire.plan, &acquire.family, started);
+            return acquire.hold(record).map(Entered::Held);
+        }
+        family.join(Family::by_kinship(acquire.table.as_ref()));
+        if let Cover::Whole = family.reduce(&mut acquire.plan)? {
+            return Ok(Entered::Inside(family.outer()));
+        }
+        acquire.family = ids(&family);
+        if acquire.drop_covered_parts()? {
+            return Ok(Entered::Inside(family.outer()));
+        }
+        let record = describe(&root, request, &acquire.plan, &acquire.family, started);
+        if acquire.nobody_before(None) && acquire.try_all()?.is_none() {
+            return acquire.hold(record).map(Entered::Held);
+        }
+        acquire.refuse_cycle(&record)?;
+        if request.timeout == Some(Duration::ZERO) {
+            match asker {
+                Asker::Program => acquire.try_once()?,
+                Asker::Part(_) => return Err(acquire.busy(None, Duration::ZERO)),
+            }
+            return acquire.hold(record).map(Entered::Held);
+        }
+        let ticket = acquire.queue_up(&record)?;
+        Ok(Entered::Queued(Box::new(Queued::new(acquire, record, ticket, request.timeout))))
+    }
+}
+
+fn describe(root: &Path, request: &Request, plan: &Plan, inside: &[u64], started: SystemTime) -> Holder {
+    let directory = std::env::current_dir().unwrap_or_else(|_| root.to_owned());
     let us = std::process::id();
     Holder {
         schema: holder::SCHEMA,

@@ -11,7 +11,7 @@ use super::{
     family::{self, Token},
     file::LockFile,
     held::{Held, Part},
-    inspect::{self, Lockable},
+    inspect,
     queue::{Predecessor, Queue, Ticket},
     record::Table,
     request::{PartPlan, Plan},
@@ -188,24 +188,9 @@ impl Acquire {
 
     /// Who holds what we want, and who waits before us.
     pub(super) fn look(&self, ticket: Option<&Ticket>) -> (Vec<Holder>, Vec<Holder>) {
-        let mut holders = self.holders();
-        let files: Vec<Lockable> = self.parts.iter().filter_map(|part| Lockable::new(&part.plan)).collect();
-        let kernel = inspect::kernel_locks(&files);
-        for file in &files {
-            for unrecorded in file.unrecorded_holders(&kernel, &inspect::pids(&holders)) {
-                // Everybody holds `repo` shared: only who excludes us is in the way.
-                if unrecorded.mode.is_none_or(|mode| mode.conflicts_with(file.mode)) {
-                    holders.push(unrecorded);
-                }
-            }
-        }
-        let requests = self.queue.as_ref().map(Queue::requests).unwrap_or_default();
-        let ahead = requests
-            .into_iter()
-            .filter(|request| ticket.is_none_or(|ticket| request.id < ticket.number))
-            .filter(|request| cycle::resources_conflict(&request.resources, &self.plan.resources))
-            .collect();
-        (holders, ahead)
+        let parts = self.parts.iter().map(|part| &part.plan);
+        let before = ticket.map(|ticket| ticket.number);
+        inspect::in_the_way(parts, &self.plan.resources, self.table.as_ref(), self.queue.as_ref(), before)
     }
 
     /// The error for who waits no longer.
@@ -215,10 +200,18 @@ impl Acquire {
     }
 
     /// All files are ours: takes a number and a slot.
-    pub(super) fn hold(self, record: Holder) -> Result<Box<Held>> {
-        let held =
-            Held::new(self.parts, self.plan.worktrees, record, self.token, self.queue.as_ref(), self.table.as_ref())?;
-        Ok(Box::new(held))
+    pub(super) fn hold(mut self, record: Holder) -> Result<Box<Held>> {
+        let (parts, worktrees) = (std::mem::take(&mut self.parts), std::mem::take(&mut self.plan.worktrees));
+        let token = self.token.take();
+        Ok(Box::new(Held::new(parts, worktrees, record, token, self.queue.as_ref(), self.table.as_ref())?))
+    }
+}
+
+impl Drop for Acquire {
+    /// An acquire that is given up may have got a file an instant before. Closing alone would leave the lock with a copy of the
+    /// descriptor, in a process that another thread has just made.
+    fn drop(&mut self) {
+        self.unlock_all();
     }
 }
 

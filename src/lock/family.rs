@@ -4,7 +4,12 @@
 //! descriptor that we inherited (plain flock(1)'s, too), the holder among our ancestors. A stale or forged token is
 //! ignored.
 
-use super::{Holder, Mode, file::LockFile, record::Table, request::PartPlan, request::Plan};
+use super::{
+    Holder, Mode,
+    file::{LockFile, inherited_locks},
+    record::Table,
+    request::{PartPlan, Plan},
+};
 use crate::{
     env,
     error::{Error, Result},
@@ -85,8 +90,7 @@ impl Family {
         let live = table.live_slots();
         let ours = live.iter().filter(|(slot, hold)| {
             // A slot may be locked for an instant by somebody who is about to take it over, under an old record.
-            hold.token_sha256.as_deref() == Some(&digest)
-                && (runs(hold) || !sys::own_descriptor_locks(*slot).is_empty())
+            hold.token_sha256.as_deref() == Some(&digest) && (runs(hold) || !inherited_locks(*slot).is_empty())
         });
         let ids = ours.map(|(_, hold)| hold.id).collect();
         Self { holds: with_outer(ids, &live) }
@@ -107,7 +111,7 @@ impl Family {
                     .into_iter()
                     .flatten()
                     .any(|pid| ancestors.contains(&pid) && sys::still_runs(pid, hold.boot_ms) == Some(true));
-            ancestor || !sys::own_descriptor_locks(*slot).is_empty()
+            ancestor || !inherited_locks(*slot).is_empty()
         });
         let ids = ours.map(|(_, hold)| hold.id).collect();
         Self { holds: with_outer(ids, &live) }
@@ -164,7 +168,7 @@ impl Family {
 /// # Errors
 /// [`Error::NeverGranted`] when it is locked shared around us, and asked for exclusively.
 pub(super) fn locked_around_us(part: &PartPlan, file: &LockFile, plan: &Plan) -> Result<bool> {
-    let mut modes = sys::own_descriptor_locks(file.id());
+    let mut modes = inherited_locks(file.id());
     // Where the descriptor was closed for us (`flock -o`), the process that took the lock may still be above us.
     let ancestors: Vec<u32> = sys::ancestors().collect();
     let kernel = sys::kernel_locks(&[file.id()]);

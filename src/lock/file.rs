@@ -4,14 +4,27 @@
 //! them unlocks it or all have closed it. Release is therefore always an unlock, never just a close: a copy of the
 //! descriptor may live on for a while in a process that another thread has just forked.
 
-use std::{fs::File, io, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use super::Mode;
 use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
-    sys::{self, FileId},
+    sys::{self, FdNumber, FileId},
 };
+
+/// The descriptors of all lock files that this process has opened itself: what is locked through others, it inherited.
+static OPENED: Mutex<BTreeSet<FdNumber>> = Mutex::new(BTreeSet::new());
+
+fn opened() -> MutexGuard<'static, BTreeSet<FdNumber>> {
+    OPENED.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A file, or a directory as an anchor, that is or will be locked.
 #[derive(Debug)]
@@ -42,6 +55,7 @@ impl LockFile {
     /// Takes over a file that is open already.
     pub(crate) fn new(file: File, path: &Path) -> Result<Self> {
         let id = sys::identity(&file.metadata().map_err(Error::io("read", path))?);
+        opened().insert(sys::number(&file));
         Ok(Self { file, id })
     }
 
@@ -91,4 +105,18 @@ impl LockFile {
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
+}
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        opened().remove(&sys::number(&self.file));
+    }
+}
+
+/// The flocks on a file through open files that this process inherited: their modes, `true` = exclusive. Those that other
+/// threads of it took for themselves are none.
+pub(crate) fn inherited_locks(file: FileId) -> Vec<bool> {
+    // Held while it is looked: no other thread can lock a file meanwhile that is not in the list.
+    let ours = opened();
+    sys::own_descriptor_locks(file, &|number| ours.contains(&number))
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Holder, Mode, Request, cycle,
+    path::PATH_KEY,
     queue::Queue,
     record::Table,
     request::{PartPlan, Plan},
@@ -53,32 +54,7 @@ impl Repo {
         let plan = Plan::new(self, &Request { mode: Mode::Exclusive, ..request.clone() }, Sharing::default())?;
         let table = self.holders_dir().map(|directory| Table::new(directory, Sharing::default()));
         let queue = self.queue_dir().map(|directory| Queue::new(directory, Sharing::default()));
-        let slots = table.as_ref().map(Table::live_slots).unwrap_or_default();
-        let mut holders: Vec<Holder> = slots.into_iter().map(|(slot, hold)| with_heirs(hold, slot)).collect();
-        let mut held = holders.iter().any(|hold| cycle::resources_conflict(&hold.resources, &plan.resources));
-        let files: Vec<Lockable> = plan.parts.iter().filter_map(Lockable::new).collect();
-        let kernel = kernel_locks(&files);
-        for file in &files {
-            for unrecorded in file.unrecorded_holders(&kernel, &pids(&holders)) {
-                held |= unrecorded.mode.is_none_or(|mode| mode.conflicts_with(file.mode));
-                holders.push(with_heirs(unrecorded, file.id));
-            }
-        }
-        if !held && !kernel.complete {
-            // What the kernel's table leaves out, the descriptors of those who took or inherited the lock tell.
-            for file in files.iter().filter(|file| file.mode == Mode::Exclusive) {
-                for pid in sys::descriptor_holders(file.id) {
-                    held = true;
-                    holders.push(file.holder(pid, None));
-                }
-            }
-        }
-        let hidden = || !sys::sees_all_locks() && files.iter().any(|file| sys::outsiders_may_use(&file.path));
-        let state = match held {
-            true => State::Held,
-            false if hidden() => State::CannotTell,
-            false => State::Free,
-        };
+        let (state, holders) = look(&plan, table.as_ref());
         let own = plan.parts.iter().find(|part| part.resource != REPO_KEY || part.mode == Mode::Exclusive);
         Ok(Inspection {
             lock: own.map_or_else(|| self.lock_path(), |part| part.path.clone()),
@@ -91,12 +67,78 @@ impl Repo {
     }
 }
 
+/// Who holds anything here, and whether somebody holds what is asked for.
+fn look(plan: &Plan, table: Option<&Table>) -> (State, Vec<Holder>) {
+    let slots = table.map(Table::live_slots).unwrap_or_default();
+    let mut holders: Vec<Holder> = slots.into_iter().map(|(slot, hold)| with_heirs(hold, slot)).collect();
+    let mut held = holders.iter().any(|hold| cycle::resources_conflict(&hold.resources, &plan.resources));
+    let files: Vec<Lockable> = plan.parts.iter().filter_map(Lockable::new).collect();
+    let kernel = kernel_locks(&files);
+    for file in &files {
+        for unrecorded in file.unrecorded_holders(&kernel, &pids(&holders)) {
+            held |= unrecorded.mode.is_none_or(|mode| mode.conflicts_with(file.mode));
+            holders.push(with_heirs(unrecorded, file.id));
+        }
+    }
+    if !held && !kernel.complete {
+        // What the kernel's table leaves out, the descriptors of those who took or inherited the lock tell.
+        for file in files.iter().filter(|file| file.mode == Mode::Exclusive) {
+            for pid in sys::descriptor_holders(file.id) {
+                held = true;
+                holders.push(file.holder(pid, None));
+            }
+        }
+    }
+    let hidden = || !sys::sees_all_locks() && files.iter().any(|file| sys::outsiders_may_use(&file.path));
+    let state = match held {
+        true => State::Held,
+        false if hidden() => State::CannotTell,
+        false => State::Free,
+    };
+    (state, holders)
+}
+
+/// Whether what is asked for is held, and by whom.
+pub(super) fn state_of(plan: &Plan, table: Option<&Table>) -> (State, Vec<Holder>) {
+    let (state, mut holders) = look(plan, table);
+    // Whose mode cannot be seen was found because it has one of the files.
+    holders.retain(|hold| hold.mode.is_none() || cycle::resources_conflict(&hold.resources, &plan.resources));
+    (state, holders)
+}
+
 /// Tells whether anybody has locked a file, without trying its lock; `None` where the system does not show that.
 pub(crate) fn is_locked(path: &Path) -> Option<bool> {
     let file = sys::identity(&std::fs::symlink_metadata(path).ok()?);
     let kernel = sys::kernel_locks(&[file]);
     let seen = !kernel.locks.is_empty() || (!kernel.complete && !sys::descriptor_holders(file).is_empty());
     (seen || kernel.complete).then_some(seen)
+}
+
+/// Who holds what somebody wants, and who waits for it before the number `before`, or at all.
+pub(super) fn in_the_way<'a>(
+    parts: impl Iterator<Item = &'a PartPlan>,
+    resources: &[(String, Mode)],
+    table: Option<&Table>,
+    queue: Option<&Queue>,
+    before: Option<u64>,
+) -> (Vec<Holder>, Vec<Holder>) {
+    let mut holders = table.map(Table::live).unwrap_or_default();
+    holders.retain(|hold| cycle::resources_conflict(&hold.resources, resources));
+    let files: Vec<Lockable> = parts.filter_map(Lockable::new).collect();
+    let kernel = kernel_locks(&files);
+    for file in &files {
+        for unrecorded in file.unrecorded_holders(&kernel, &pids(&holders)) {
+            // Everybody holds `repo` shared: only who excludes us is in the way.
+            if unrecorded.mode.is_none_or(|mode| mode.conflicts_with(file.mode)) {
+                holders.push(unrecorded);
+            }
+        }
+    }
+    let mut ahead = queue.map(Queue::requests).unwrap_or_default();
+    ahead.retain(|request| {
+        before.is_none_or(|number| request.id < number) && cycle::resources_conflict(&request.resources, resources)
+    });
+    (holders, ahead)
 }
 
 /// A file that requests lock.
@@ -143,7 +185,10 @@ impl Lockable {
             user: uid.map_or_else(String::new, |uid| sys::user_name(uid).unwrap_or_else(|| uid.to_string())),
             command: sys::command_line(pid).map_or_else(String::new, |words| holder::readable_command(&words)),
             directory: holder::readable(&directory.to_string_lossy()),
-            scope: if self.key == REPO_KEY { "repo".to_owned() } else { "worktree".to_owned() },
+            scope: match self.key.as_str() {
+                PATH_KEY | REPO_KEY => self.key.clone(),
+                _ => "worktree".to_owned(),
+            },
             mode,
             requested_ms: age.map_or(0, |age| now.saturating_sub(age)),
             resources: mode.map(|mode| (self.key.clone(), mode)).into_iter().collect(),

@@ -14,27 +14,39 @@
 
 mod acquire;
 mod attempt;
+mod clock;
 mod cycle;
 mod family;
 mod file;
 mod find;
 mod held;
 mod inspect;
+mod owner;
+mod path;
 mod queue;
 mod queued;
 mod record;
 mod request;
+#[cfg(not(feature = "tokio"))]
+#[path = "no_task.rs"]
+mod task;
+#[cfg(feature = "tokio")]
+mod task;
+mod turn;
 
-pub(crate) use acquire::{Entered, acquire, acquire_for_new_worktree, enter};
+pub(crate) use acquire::{Asker, Entered, Site, acquire, acquire_for_new_worktree, enter};
+pub(crate) use clock::Clock;
 pub(crate) use family::Token;
 pub(crate) use file::LockFile;
 pub(crate) use find::{Found, any_lives, find, lives, still_waits, tell_waiting};
 pub(crate) use held::Held;
 pub(crate) use inspect::is_locked;
 pub use inspect::{Inspection, State};
+pub(crate) use path::PathPlace;
 pub(crate) use queued::Queued;
 pub(crate) use request::Wait;
 pub use request::{MOST_NAMES, Request, Scope, Waiting};
+pub(crate) use turn::{Manner, Resource, Turn};
 
 use crate::holder::{Holder, Mode};
 

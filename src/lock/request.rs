@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Holder, Mode};
+use super::{Holder, Mode, PathPlace, Resource, path::PATH_KEY};
 use crate::{
     error::{Error, Result},
     fs::Sharing,
@@ -185,6 +185,45 @@ impl Plan {
         plan.what = plan.scope_in(repo);
         plan.add(REPO_KEY, repo_lock, Mode::Shared, false);
         Ok(plan)
+    }
+
+    /// The lock at a path of the caller's.
+    pub(super) fn at_path(place: &PathPlace, request: &Request, sharing: Sharing) -> Self {
+        let mut plan = Self {
+            resources: Vec::new(),
+            parts: Vec::new(),
+            scope: PATH_KEY.to_owned(),
+            what: format!("the lock of `{}`", place.shown().display()),
+            worktrees: Vec::new(),
+            content: false,
+            sharing,
+        };
+        plan.add(place.key(), place.lock().to_owned(), request.mode, false);
+        if place.is_directory() {
+            plan.add(place.key(), place.directory().to_owned(), request.mode, true);
+        }
+        plan
+    }
+
+    /// The resources as all of this process know them, whatever repository or path they are of.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a directory cannot be read that they are in.
+    pub(super) fn resources_here(&self, common: &std::path::Path) -> Result<Vec<(Resource, Mode)>> {
+        let resource = |(key, mode): &(String, Mode)| {
+            let part = self.parts.iter().find(|part| part.resource == *key && !part.anchor);
+            let worktree = self.worktrees.iter().find(|worktree| worktree.key == *key);
+            let file = part
+                .filter(|_| worktree.is_some() || [ROOT_KEY, PATH_KEY].contains(&key.as_str()))
+                .map(|part| part.path.as_path());
+            // Those of a whole repository are in a directory that may have to be made first.
+            let (directory, name) = match file.and_then(|file| Some((file.parent()?, file.file_name()?))) {
+                Some((directory, name)) => (directory, name.to_owned()),
+                None => (common, key.into()),
+            };
+            Ok((Resource::new(directory, name, key == REPO_KEY)?, *mode))
+        };
+        self.resources.iter().map(resource).collect()
     }
 
     fn add(&mut self, resource: &str, path: std::path::PathBuf, mode: Mode, anchor: bool) {

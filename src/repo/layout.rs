@@ -18,6 +18,7 @@
 //! | `<common dir>/repoguard/mutation-<worktree>/`, `.lock` | an unfinished mutation, and how everything was before it |
 //! | `<common dir>/repoguard/worktrees/` | the worktrees that were made because another was busy |
 //! | `<root>/.repoguard.lock` | the lock where there is no git directory |
+//! | `<root>/.repoguard/`, `<file>.repoguard/` | who holds and who waits for a lock of the library's at a path: `lock/path.rs` |
 
 use std::{
     ffi::OsStr,

@@ -11,6 +11,7 @@
 //! | `signal` | catching signals into a descriptor that can be polled, sending them, dying of them |
 //! | `table` | other processes: who is above and below whom, stopped or ended, started when, runs what; waiting for their end |
 //! | `wait` | polling descriptors, a blocking flock(2) that can be given up |
+//! | `ready` | the same polling in asynchronous code |
 //! | `locks` | who holds a flock(2), as the kernel tells it without trying the lock |
 //! | `lookup` | what is at many paths below one directory |
 //!

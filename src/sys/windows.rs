@@ -109,11 +109,18 @@ pub(crate) fn poll(events: &[Event<'_>], timeout: Option<Duration>) -> io::Resul
     Ok(Vec::new())
 }
 
+/// Waits until the event may have happened; there is none.
+#[cfg(feature = "tokio")]
+pub(crate) async fn ready(event: Event<'_>) -> io::Result<()> {
+    let (Event::Readable(fd) | Event::ReaderGone(fd)) = event;
+    match fd.0 {}
+}
+
 /// A process that waits for a lock.
 pub(crate) struct FlockHelper(Infallible);
 
 impl FlockHelper {
-    pub(crate) fn start(_: &File, _exclusive: bool, _ticket: Option<FdRef<'_>>) -> io::Result<Self> {
+    pub(crate) fn start(_: &File, _exclusive: bool) -> io::Result<Self> {
         unsupported("there is no fork")
     }
 
@@ -520,7 +527,7 @@ pub(crate) fn kernel_locks(_: &[FileId]) -> KernelLocks {
 }
 
 /// The locks that this process inherited: it inherits none.
-pub(crate) fn own_descriptor_locks(_: FileId) -> Vec<bool> {
+pub(crate) fn own_descriptor_locks(_: FileId, _except: &dyn Fn(FdNumber) -> bool) -> Vec<bool> {
     Vec::new()
 }
 

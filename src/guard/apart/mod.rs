@@ -125,7 +125,7 @@ pub fn exec_apart(
         // Of another that git called the same.
         fs::remove(&record);
     }
-    let mut variables = environment(&own, &held).to_vec();
+    let mut variables = environment(&own.lock_path(), &held).to_vec();
     let fence = held.record().id;
     let mut duty = Hold::new(&own, sharing, held, false, tell);
     duty.begin();

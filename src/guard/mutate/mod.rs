@@ -179,7 +179,7 @@ pub fn mutate(
     let say = |notice: Notice<'_>| (tell.borrow_mut())(notice);
     let mut hold_says = |notice: Notice<'_>| say(notice);
     let fence = locked.as_ref().map(|locked| locked.record().id);
-    let variables = locked.as_ref().map(|locked| environment(repo, locked).to_vec()).unwrap_or_default();
+    let variables = locked.as_ref().map(|locked| environment(&repo.lock_path(), locked).to_vec()).unwrap_or_default();
     let mut hold = locked.map(|locked| {
         say(Notice::Acquired(acquired - begun));
         Hold::new(repo, sharing, locked, false, &mut hold_says)

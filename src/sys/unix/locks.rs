@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{process::sees_all_locks, table::all_processes};
+use super::{FdNumber, process::sees_all_locks, table::all_processes};
 use crate::sys::{FileId, KernelLock, KernelLocks};
 
 /// The flocks on some files that the kernel's table shows. None that is held may be missing where
@@ -71,10 +71,14 @@ fn read_table() -> Option<(Vec<u8>, bool)> {
     }
 }
 
-/// The flocks held on a file by the open files that this process inherited or opened: their modes, `true` = exclusive.
-pub(crate) fn own_descriptor_locks(file: FileId) -> Vec<bool> {
+/// The flocks held on a file by the open files of this process, but for those of descriptors that are excepted: their
+/// modes, `true` = exclusive.
+pub(crate) fn own_descriptor_locks(file: FileId, except: &dyn Fn(FdNumber) -> bool) -> Vec<bool> {
     let descriptors = fs::read_dir("/proc/self/fdinfo").into_iter().flatten().flatten();
-    descriptors.flat_map(|entry| held_by(&entry.path(), file)).collect()
+    let number = |entry: &fs::DirEntry| entry.file_name().to_str().and_then(|name| name.parse().ok());
+    // Looked up while it is open: a number of ours may be another file's when it is closed.
+    let others = descriptors.filter(|entry| !number(entry).is_some_and(except));
+    others.flat_map(|entry| held_by(&entry.path(), file)).collect()
 }
 
 /// All processes that have an open file which holds a flock(2) on `file`. Looks at every descriptor of every process

@@ -5,6 +5,8 @@ mod file;
 mod locks;
 mod lookup;
 mod process;
+#[cfg(feature = "tokio")]
+mod ready;
 mod session;
 mod signal;
 mod table;
@@ -15,6 +17,8 @@ pub(crate) use file::*;
 pub(crate) use locks::*;
 pub(crate) use lookup::*;
 pub(crate) use process::*;
+#[cfg(feature = "tokio")]
+pub(crate) use ready::*;
 pub(crate) use session::*;
 pub(crate) use signal::*;
 pub(crate) use table::*;

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, PipeReader, pipe},
-    os::fd::AsFd,
+    os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd},
     time::Duration,
 };
 
@@ -48,26 +48,27 @@ pub(crate) fn poll(events: &[Event<'_>], timeout: Option<Duration>) -> io::Resul
 /// not end the call, and it would take the lock later.
 pub(crate) struct FlockHelper {
     pid: Pid,
+    /// Where the system has them: a number may belong to another process once ours has ended and was reaped by who reaps
+    /// all children of this program.
+    handle: Option<OwnedFd>,
     reader: PipeReader,
 }
 
 impl FlockHelper {
-    /// Starts waiting for the lock of `file`. `ticket` is our place in the queue, which must die with us, not with
-    /// the helper.
-    pub(crate) fn start(file: &File, exclusive: bool, ticket: Option<FdRef<'_>>) -> io::Result<Self> {
+    /// Starts waiting for the lock of `file`. The helper has no other file: our place in the queue must die with us, and so
+    /// must all that other threads hold and wait for.
+    pub(crate) fn start(file: &File, exclusive: bool) -> io::Result<Self> {
         let (reader, writer) = pipe()?;
         let parent = rustix::process::getpid();
         match fork()? {
             Forked::Parent(pid) => {
                 let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
-                Ok(Self { pid, reader })
+                Ok(Self { pid, handle: open_handle(pid), reader })
             }
             // Only async-signal-safe calls from here on: another thread may have held any lock at the fork.
             Forked::Child => {
                 die_with_parent(parent);
-                if let Some(ticket) = ticket {
-                    close_in_child(ticket);
-                }
+                close_all_but(file.as_raw_fd(), writer.as_raw_fd());
                 let operation = if exclusive { FlockOperation::LockExclusive } else { FlockOperation::LockShared };
                 while flock(file, operation) == Err(rustix::io::Errno::INTR) {}
                 let _ = rustix::io::write(&writer, &[1]);
@@ -97,10 +98,34 @@ impl FlockHelper {
 
 impl Drop for FlockHelper {
     fn drop(&mut self) {
-        let _ = rustix::process::kill_process(self.pid, Signal::KILL);
-        while let Err(rustix::io::Errno::INTR) = rustix::process::waitpid(Some(self.pid), WaitOptions::empty()) {}
+        if let Some(handle) = &self.handle {
+            end_by_handle(handle);
+        } else {
+            let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+            while let Err(rustix::io::Errno::INTR) = rustix::process::waitpid(Some(self.pid), WaitOptions::empty()) {}
+        }
     }
 }
+
+#[cfg(target_os = "linux")]
+fn open_handle(pid: Pid) -> Option<OwnedFd> {
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_handle(_pid: Pid) -> Option<OwnedFd> {
+    None
+}
+
+#[cfg(target_os = "linux")]
+fn end_by_handle(handle: &OwnedFd) {
+    use rustix::process::{WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+    let _ = pidfd_send_signal(handle, Signal::KILL);
+    while let Err(rustix::io::Errno::INTR) = waitid(WaitId::PidFd(handle.as_fd()), WaitIdOptions::EXITED) {}
+}
+
+#[cfg(not(target_os = "linux"))]
+fn end_by_handle(_handle: &OwnedFd) {}
 
 #[cfg(target_os = "linux")]
 fn die_with_parent(parent: Pid) {
@@ -114,8 +139,31 @@ fn die_with_parent(parent: Pid) {
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent(_parent: Pid) {}
 
-#[expect(unsafe_code, reason = "the child of a fork drops its copy of a descriptor that only its parent may close")]
-fn close_in_child(descriptor: FdRef<'_>) {
-    // SAFETY: this process exits without running destructors, so nobody closes or uses the number again.
-    unsafe { rustix::io::close(std::os::fd::AsRawFd::as_raw_fd(&descriptor)) };
+/// Closes all descriptors but two; async-signal-safe.
+#[expect(unsafe_code, reason = "the child of a fork closes its copies of descriptors that only its parent may own")]
+fn close_all_but(one: RawFd, other: RawFd) {
+    /// Where the system cannot close a range: no program of ours has more.
+    const MOST: RawFd = 65_536;
+    let (low, high) = (one.min(other), one.max(other));
+    for (first, last) in [(0, low - 1), (low + 1, high - 1), (high + 1, RawFd::MAX)] {
+        if first > last || close_range(first, last) {
+            continue;
+        }
+        for number in first..=last.min(MOST) {
+            // SAFETY: this process exits without running destructors, so nobody closes or uses the number again.
+            unsafe { libc::close(number) };
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "rustix has no close_range")]
+fn close_range(first: RawFd, last: RawFd) -> bool {
+    // SAFETY: as in `close_all_but`.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) == 0 }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn close_range(_first: RawFd, _last: RawFd) -> bool {
+    false
 }

@@ -3,6 +3,7 @@
 //! Nothing of the caller's environment but `PATH` reaches a child, git reads no configuration but the repository's, and
 //! whatever still runs in a sandbox when it is dropped is killed.
 
+mod alone;
 mod apart;
 mod crash;
 mod guarded;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub(crate) use alone::{Belongings, alone, alone_command};
 pub(crate) use apart::Went;
 pub(crate) use crash::{Side, Traced, Workload, can_trace, chosen, tampered, writing_calls};
 pub(crate) use guarded::{Gate, OBEDIENT, acquire, kept_indexes};

@@ -1,0 +1,188 @@
+//! How is a lock waited for within a program? First the line of this process, then the queue of all; blocking, or as a future.
+//!
+//! [`Asking::step`] does what can be done without waiting; what it does is short (some files, some locks that are only tried).
+//! What to wait for it says itself. Dropped at any point, it leaves nothing behind: the helper process is ended, the lock let
+//! go should it have come in that instant, the place in the queue and the one in line are given up, in this order.
+
+use std::{
+    sync::Arc,
+    task::{Wake, Waker},
+    thread::{self, Thread},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Guard, Notice,
+    hold::Hold,
+    lock::{Lock, Place},
+    recovery,
+};
+use crate::{
+    error::{Error, Result},
+    exec::Duty as _,
+    lock::{Asker, Clock, Entered, Held, Manner, Queued, Request, Turn, Waiting},
+    sys,
+};
+
+/// A request for a lock under way.
+pub(super) struct Asking {
+    // In this order they are given up.
+    queued: Option<Box<Queued>>,
+    turn: Option<Turn>,
+    lock: Lock,
+    what: String,
+    clock: Clock,
+    begun: Instant,
+}
+
+impl Asking {
+    /// Takes a place in line; nobody has looked yet whether it is the first.
+    pub(super) fn new(lock: &Lock, manner: Manner) -> Result<Self> {
+        let site = lock.own_site()?;
+        let begun = Instant::now();
+        let clock = Clock::new(begun, lock.request.timeout);
+        let turn = Turn::ask(site.what(), site.resources()?, manner)?;
+        if turn.is_none() {
+            let (holders, ahead) = site.look();
+            return Err(Error::Busy { what: site.what().to_owned(), holders, ahead, waited: Duration::ZERO });
+        }
+        let what = site.what().to_owned();
+        Ok(Self { queued: None, turn, lock: lock.clone(), what, clock, begun })
+    }
+
+    /// Tries without waiting.
+    pub(super) fn try_once(lock: &Lock) -> Result<Guard> {
+        let mut asking = Self::new(lock, Manner::Try)?;
+        let once = Request { timeout: Some(Duration::ZERO), ..lock.request.clone() };
+        match asking.enter(&once)? {
+            Some(guard) => Ok(guard),
+            // Who only tries is never queued.
+            None => {
+                Err(Error::Busy { what: asking.what, holders: Vec::new(), ahead: Vec::new(), waited: Duration::ZERO })
+            }
+        }
+    }
+
+    /// Does what can be done without waiting; `None` where it has to wait. In line, `waker` is woken when there is more to do.
+    pub(super) fn step(&mut self, waker: &Waker) -> Result<Option<Guard>> {
+        if self.queued.is_none() {
+            if !self.turn_has_come(waker) {
+                return Ok(None);
+            }
+            // Time is kept here: what was waited in line counts.
+            let request = Request { timeout: None, ..self.lock.request.clone() };
+            if let Some(guard) = self.enter(&request)? {
+                return Ok(Some(guard));
+            }
+        }
+        let Some(queued) = &mut self.queued else { return Ok(None) };
+        if !queued.step()? {
+            return Ok(None);
+        }
+        let Some(queued) = self.queued.take() else { return Ok(None) };
+        // The place in the queue is kept until the hold is announced.
+        let (held, _place) = queued.hold()?;
+        self.begin(held).map(Some)
+    }
+
+    /// Tells whether it is our turn in this process; if not, `waker` is woken when it is.
+    pub(super) fn turn_has_come(&self, waker: &Waker) -> bool {
+        self.turn.as_ref().is_none_or(|turn| turn.has_come(waker))
+    }
+
+    /// Our place in the queue of all processes, once it is our turn in this one.
+    pub(super) fn queued(&self) -> Option<&Queued> {
+        self.queued.as_deref()
+    }
+
+    /// How long to wait at most; tells how it stands when that is due.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when the time is over.
+    pub(super) fn pause(&mut self) -> Result<Duration> {
+        let tell = &mut |waiting: &Waiting<'_>| (self.lock.tell)(Notice::Waiting(waiting));
+        if let Some(queued) = &self.queued {
+            return queued.pause(&mut self.clock, tell);
+        }
+        let asked = &self.lock;
+        let look = || asked.own_site().map(|site| site.look()).unwrap_or_default();
+        self.clock.pause(&self.what, &look, tell)
+    }
+
+    /// Waits in this thread.
+    pub(super) fn wait_blocking(mut self) -> Result<Guard> {
+        if let Some(turn) = &self.turn {
+            turn.may_block()?;
+        }
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        loop {
+            if let Some(guard) = self.step(&waker)? {
+                return Ok(guard);
+            }
+            let pause = self.pause()?;
+            match self.queued().map(Queued::event) {
+                // Woken by what came before us in line.
+                None => thread::park_timeout(pause),
+                Some(event) => {
+                    let events: Vec<_> = event.into_iter().collect();
+                    sys::poll(&events, Some(pause)).map_err(Error::io("wait for", self.lock.path()))?;
+                }
+            }
+        }
+    }
+
+    /// It is our turn in this process: asks where all processes do.
+    fn enter(&mut self, request: &Request) -> Result<Option<Guard>> {
+        let around = self.turn.as_ref().map(Turn::around).unwrap_or_default();
+        let tell = &mut |notice: Notice<'_>| (self.lock.tell)(notice);
+        let sharing = self.lock.sharing();
+        if let Place::Repo(place) = &self.lock.place {
+            recovery::before_acquire(&place.0, &place.1, request, sharing, tell)?;
+        }
+        match self.lock.own_site()?.enter(request, &Asker::Part(&around))? {
+            Entered::Held(held) => self.begin(held).map(Some),
+            Entered::Inside(outer) => {
+                if let Place::Repo(place) = &self.lock.place {
+                    recovery::inside(&place.0, &place.1, request, sharing, tell)?;
+                }
+                Ok(self.turn.take().map(|turn| Guard::inside(self.lock.clone(), turn, outer)))
+            }
+            Entered::Queued(queued) => {
+                self.queued = Some(queued);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The lock is ours: what is done when a hold begins.
+    fn begin(&mut self, mut held: Box<Held>) -> Result<Guard> {
+        let lock = &self.lock;
+        let tell = &mut |notice: Notice<'_>| (lock.tell)(notice);
+        let fence = held.record().id;
+        let turn = self.turn.take();
+        let turn = turn.inspect(|turn| turn.holds(fence));
+        tell(Notice::Acquired(self.begun.elapsed()));
+        let Place::Repo(place) = &lock.place else {
+            held.troubles.iter().for_each(|trouble| tell(Notice::Trouble(trouble)));
+            if let Err(trouble) = held.announce() {
+                tell(Notice::Trouble(&trouble));
+            }
+            return Ok(Guard::of_path(lock.clone(), turn, held));
+        };
+        let (repo, config) = &**place;
+        let sharing = lock.sharing();
+        recovery::in_hold(repo, config, &held, sharing, tell)?;
+        let mut duty = Hold::new(repo, sharing, held, false, tell);
+        duty.begin();
+        Ok(Guard::of_repo(lock.clone(), turn, duty.rest()))
+    }
+}
+
+/// Wakes a thread that waits in line.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}

@@ -1,0 +1,115 @@
+//! How is a lock waited for in asynchronous code? Without a thread: by the runtime's own polling, and in line by its wakers.
+
+use std::{
+    future::{Future as _, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{Asking, Guard, lock::Lock};
+use crate::{
+    error::{Error, Result},
+    lock::{Manner, Queued},
+    sys,
+};
+
+impl Lock {
+    /// Acquires the lock; waits in order of arrival until it is there, or the timeout is over, without blocking any thread. What
+    /// it does between its waits, and when the guard is dropped, are some short reads and writes of files, in place; only where
+    /// a mutation that was killed is in the way is it settled first, in place too, and that may take git a while.
+    ///
+    /// Cancel-safe: dropped at any point, nothing is left of it that could take the lock, however briefly, nobody waits for it,
+    /// and no process and no descriptor remains. That takes some short writes, and the end of one process.
+    ///
+    /// # Errors
+    /// As [`Lock::acquire`]; [`Error::Unsupported`] outside of a Tokio runtime.
+    ///
+    /// # Panics
+    /// When it has to wait in a runtime that was built without `enable_io` and `enable_time`.
+    ///
+    /// # Example
+    /// ```
+    /// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// let directory = tempfile::tempdir()?;
+    /// let lock = repoguard::Lock::of_directory(directory.path())?;
+    /// runtime.block_on(async {
+    ///     let guard = lock.acquire_async().await?;
+    ///     guard.release()
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn acquire_async(&self) -> Result<Guard> {
+        if Handle::try_current().is_err() {
+            return Err(Error::Unsupported { what: "an asynchronous acquire outside of a Tokio runtime" });
+        }
+        if self.request.timeout == Some(Duration::ZERO) {
+            return self.try_acquire();
+        }
+        let mut asking = Asking::new(self, Manner::Wait)?;
+        loop {
+            if let Some(guard) = poll_fn(|context| Poll::Ready(asking.step(context.waker()))).await? {
+                return Ok(guard);
+            }
+            let pause = asking.pause()?;
+            // That the pause is over is as good as being woken: everything is looked at again.
+            match asking.queued().map(Queued::event) {
+                None => {
+                    let turn =
+                        poll_fn(
+                            |context| {
+                                if asking.turn_has_come(context.waker()) { Poll::Ready(()) } else { Poll::Pending }
+                            },
+                        );
+                    drop(timeout(pause, turn).await);
+                }
+                Some(None) => tokio::time::sleep(pause).await,
+                Some(Some(event)) => {
+                    if let Ok(ready) = timeout(pause, sys::ready(event)).await {
+                        ready.map_err(Error::io("wait for", self.path()))?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// As [`Lock::acquire_async`], until `token` is cancelled. When it returns [`Error::Cancelled`], everything is given up
+    /// already.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], also where the lock would be free; else as [`Lock::acquire_async`].
+    ///
+    /// # Panics
+    /// As [`Lock::acquire_async`].
+    ///
+    /// # Example
+    /// ```
+    /// use repoguard::{Error, Lock};
+    /// use tokio_util::sync::CancellationToken;
+    ///
+    /// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// let directory = tempfile::tempdir()?;
+    /// let lock = Lock::of_directory(directory.path())?;
+    /// let token = CancellationToken::new();
+    /// token.cancel();
+    /// let result = runtime.block_on(lock.acquire_cancellable(&token));
+    /// assert!(matches!(result, Err(Error::Cancelled { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn acquire_cancellable(&self, token: &CancellationToken) -> Result<Guard> {
+        let mut cancelled = pin!(token.cancelled());
+        let mut acquired = pin!(self.acquire_async());
+        // What is given up is dropped when this function returns, before anybody sees what it returned.
+        poll_fn(|context| {
+            if cancelled.as_mut().poll(context).is_ready() {
+                let what = self.own_site().map(|site| site.what().to_owned()).unwrap_or_default();
+                return Poll::Ready(Err(Error::Cancelled { what }));
+            }
+            acquired.as_mut().poll(context)
+        })
+        .await
+    }
+}

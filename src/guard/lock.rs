@@ -1,0 +1,253 @@
+//! How does a program hold a lock for a part of its own work? [`Lock`] asks, blocking or not, a [`Guard`] is the hold.
+//!
+//! The promise is that of [`super::exec()`], kept around a guard instead of a command: what was killed before is settled, HEAD is
+//! compared, the hold is recorded and logged.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{Asking, Guard, Notice};
+use crate::{
+    error::{Error, Result},
+    fs::Sharing,
+    holder::{self, Holder, Mode},
+    lock::{Manner, PathPlace, Request, Site, State},
+    repo::{Config, Repo},
+};
+
+/// Called with what is worth telling.
+pub(super) type Tell = Arc<dyn Fn(Notice<'_>) + Send + Sync>;
+
+/// A lock that can be acquired again and again, by any thread or task: of a repository ([`Repo::lock`]), or at any path that
+/// its users agree upon ([`Lock::of_directory`], [`Lock::of_file`]).
+///
+/// Between processes it is the kernel's, the same that `repoguard exec` and `flock(1)` take. Within a process its threads and
+/// tasks are served in the order in which they asked. Who asks again for what it holds gets [`Error::AlreadyHeld`]: a task
+/// where one runs, else a thread, counts as one (futures that are joined in one task, too).
+///
+/// # Example
+/// ```
+/// use repoguard::Lock;
+///
+/// let directory = tempfile::tempdir()?;
+/// let lock = Lock::of_directory(directory.path())?.reason("unpacking");
+/// let guard = lock.acquire()?;
+/// assert!(lock.is_locked()?);
+/// guard.release()?;
+/// assert!(!lock.is_locked()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+#[must_use = "it does nothing until it is acquired"]
+pub struct Lock {
+    pub(super) place: Place,
+    pub(super) request: Request,
+    pub(super) tell: Tell,
+}
+
+/// What is locked.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    Repo(Box<(Repo, Config)>),
+    Path(PathPlace),
+}
+
+impl fmt::Debug for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lock").field("place", &self.place).field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
+impl Repo {
+    /// The lock that `request` describes; nothing is acquired yet. Reads the configuration, and does not block. Where there is
+    /// no git directory, it is that of [`Lock::of_directory`].
+    ///
+    /// # Errors
+    /// [`Error::BrokenRepository`] when git's configuration is damaged, [`Error::NoRepository`] when something needs a
+    /// repository that is asked for where there is none.
+    ///
+    /// # Example
+    /// ```
+    /// use repoguard::{Repo, Request, Scope};
+    ///
+    /// let directory = tempfile::tempdir()?;
+    /// let repo = Repo::discover(directory.path())?;
+    /// let request = Request { reason: Some("nightly import".to_owned()), ..Request::default() };
+    /// let guard = repo.lock(request)?.acquire()?;
+    /// // Read, change, commit: nobody who asks for the lock interleaves.
+    /// guard.release()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn lock(&self, request: Request) -> Result<Lock> {
+        let place = if self.git_dir().is_some() {
+            Place::Repo(Box::new((self.clone(), Config::load(self)?)))
+        } else if request.names.is_empty() {
+            Place::Path(PathPlace::of_directory(self.root())?)
+        } else {
+            return Err(Error::NoRepository { path: self.root().to_owned(), needed_by: "a named lock" });
+        };
+        if request.mode == Mode::Shared && request.scope == Some(crate::lock::Scope::Repo) {
+            return Err(Error::Unsupported { what: "a shared hold of the whole repository" });
+        }
+        Ok(Lock::new(place, request))
+    }
+}
+
+impl Lock {
+    fn new(place: Place, mut request: Request) -> Self {
+        if request.command.is_empty() {
+            request.command = holder::readable_command(&std::env::args_os().collect::<Vec<_>>());
+        }
+        Self { place, request, tell: Arc::new(|_| {}) }
+    }
+
+    /// The lock of a directory, which must exist; a git repository it need not be. Its file is `.repoguard.lock` in the
+    /// directory, which `repoguard exec` outside of git and `flock(1)` lock as well. Records of who holds and who waits are
+    /// kept beside it in `.repoguard/`. All paths to a directory are the same lock. Does not block.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when there is no such directory, [`Error::NotAFile`] when it is none.
+    pub fn of_directory(directory: impl AsRef<Path>) -> Result<Self> {
+        Ok(Self::new(Place::Path(PathPlace::of_directory(directory.as_ref())?), Request::default()))
+    }
+
+    /// The lock that is a file, in a directory that exists; the file is made when it is missing, and never removed. Others can
+    /// join in with `flock FILE …`. Records are kept beside it in `FILE.repoguard/`. Does not block.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when its directory does not exist, [`Error::NotAFile`] for a path without a file's name.
+    ///
+    /// # Example
+    /// ```
+    /// use repoguard::{Error, Lock};
+    ///
+    /// let directory = tempfile::tempdir()?;
+    /// let lock = Lock::of_file(directory.path().join("daemon.lock"))?;
+    /// let _running = lock.try_acquire()?;
+    /// let second = std::thread::scope(|scope| scope.spawn(|| lock.try_acquire().map(drop)).join());
+    /// let Ok(Err(Error::Busy { holders, .. })) = second else { panic!("two daemons") };
+    /// assert_eq!(holders[0].pid, std::process::id());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn of_file(file: impl AsRef<Path>) -> Result<Self> {
+        Ok(Self::new(Place::Path(PathPlace::of_file(file.as_ref())?), Request::default()))
+    }
+
+    /// Together with others who share it, instead of alone.
+    pub fn shared(mut self) -> Self {
+        self.request.mode = Mode::Shared;
+        self
+    }
+
+    /// Waits no longer than this; without it there is no limit. Zero is to try once.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Tells those who wait what it is held for.
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.request.reason = Some(reason.into());
+        self
+    }
+
+    /// Calls `tell` with what is worth telling, while it waits, when the hold begins and when it ends. It is called in the middle
+    /// of things: it should be short, and must not acquire anything.
+    pub fn on_notice(mut self, tell: impl Fn(Notice<'_>) + Send + Sync + 'static) -> Self {
+        self.tell = Arc::new(tell);
+        self
+    }
+
+    /// The lock's file, which `flock(1)` can lock as well. It need not exist yet. For names and for a whole repository there are
+    /// more files; this is that of the worktree.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        match &self.place {
+            Place::Repo(place) => place.0.lock_path(),
+            Place::Path(place) => place.lock().to_owned(),
+        }
+    }
+
+    /// Acquires the lock if nobody holds it and nobody waits for it. Never waits, and needs no runtime: in asynchronous code it
+    /// can be called as it is.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], which names the holders, as far as they are known; else as [`Lock::acquire`].
+    pub fn try_acquire(&self) -> Result<Guard> {
+        Asking::try_once(self)
+    }
+
+    /// Acquires the lock; blocks this thread until it is there, in order of arrival, or the timeout is over. Not for
+    /// asynchronous code: see `acquire_async` there.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when the time is over, [`Error::AlreadyHeld`] when this thread or task has it already, or asks for it
+    /// already; [`Error::Circle`] and [`Error::Deadlock`] when waiting would be for ever: others, of this process or not, wait
+    /// for what is held here; [`Error::Unfinished`] when a mutation that was killed must be settled by hand first;
+    /// [`Error::NoLocks`], [`Error::NotAFile`] or [`Error::Io`] when it cannot be locked. After an error nothing is left that
+    /// could still take the lock.
+    pub fn acquire(&self) -> Result<Guard> {
+        if self.request.timeout == Some(Duration::ZERO) {
+            return self.try_acquire();
+        }
+        Asking::new(self, Manner::Wait)?.wait_blocking()
+    }
+
+    /// Tells whether somebody holds the lock, so that a request for it alone would have to wait. Takes no lock, never blocks,
+    /// and makes nobody else's attempt fail. The answer may be outdated when it arrives.
+    ///
+    /// # Errors
+    /// [`Error::CannotTell`] when the system does not show enough, [`Error::NoRepository`].
+    pub fn is_locked(&self) -> Result<bool> {
+        match self.site(Mode::Exclusive)?.state() {
+            (State::Free, _) => Ok(false),
+            (State::Held, _) => Ok(true),
+            (State::CannotTell, _) => Err(Error::CannotTell { what: self.site(Mode::Exclusive)?.what().to_owned() }),
+        }
+    }
+
+    /// Who holds the lock: one of those who share it, `None` where nobody is known to. Takes no lock and never blocks.
+    /// [`Repo::inspect`] tells more.
+    ///
+    /// # Errors
+    /// [`Error::NoRepository`].
+    ///
+    /// # Example
+    /// ```
+    /// let directory = tempfile::tempdir()?;
+    /// let lock = repoguard::Lock::of_directory(directory.path())?.reason("unpacking");
+    /// assert!(lock.holder()?.is_none());
+    /// let _guard = lock.acquire()?;
+    /// let holder = lock.holder()?.expect("somebody");
+    /// assert_eq!((holder.pid, holder.reason.as_deref()), (std::process::id(), Some("unpacking")));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn holder(&self) -> Result<Option<Holder>> {
+        Ok(self.site(Mode::Exclusive)?.state().1.into_iter().next())
+    }
+
+    /// The lock as a request in this mode sees it.
+    fn site(&self, mode: Mode) -> Result<Site> {
+        let request = Request { mode, ..self.request.clone() };
+        match &self.place {
+            Place::Repo(place) => Site::of_repo(&place.0, &request, self.sharing()),
+            Place::Path(place) => Ok(Site::of_path(place, &request)),
+        }
+    }
+
+    /// The lock as its own request sees it.
+    pub(super) fn own_site(&self) -> Result<Site> {
+        self.site(self.request.mode)
+    }
+
+    pub(super) fn sharing(&self) -> Sharing {
+        match &self.place {
+            Place::Repo(place) => Sharing::new(place.1.shared_repository(), place.0.common_dir()),
+            Place::Path(_) => Sharing::default(),
+        }
+    }
+}

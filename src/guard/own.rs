@@ -1,0 +1,172 @@
+//! What is a hold of a program's own? A value: who has it is inside, and when it is dropped the hold is over.
+
+use std::{ffi::OsString, fmt};
+
+use super::{
+    Notice, environment,
+    hold::Resting,
+    lock::{Lock, Place},
+};
+use crate::{
+    error::{Error, Result},
+    exec::Duty as _,
+    holder::Holder,
+    lock::{Held, Turn},
+};
+
+/// A lock that is held, until [`Guard::release`] or until this is dropped: at the end of its scope, by a panic, or with the task
+/// that has it when a runtime is shut down. Letting go takes some short writes, and never waits.
+///
+/// It can be sent to other threads and tasks. It counts for whoever acquired it, though, when one of them asks for the lock
+/// again; [`Guard::adopt`] changes that. Processes that are started below this one are inside of the hold, whichever thread
+/// starts them: they know it by this process above them, or by [`Guard::environment`]. A child of a fork that drops its copy
+/// changes nothing.
+///
+/// # Example
+/// ```
+/// let directory = tempfile::tempdir()?;
+/// let lock = repoguard::Lock::of_directory(directory.path())?;
+/// let guard = lock.acquire()?;
+/// let thread = std::thread::spawn(move || guard.fence());
+/// assert!(thread.join().expect("no panic") > Some(0));
+/// assert!(lock.try_acquire().is_ok(), "it was let go with the thread");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "the lock is let go when this is dropped"]
+pub struct Guard {
+    kind: Kind,
+    lock: Lock,
+    /// The process that acquired it.
+    pid: u32,
+    // Given up last: who comes next in this process finds the lock free.
+    turn: Option<Turn>,
+}
+
+enum Kind {
+    Repo(Box<Resting>),
+    Path(Box<Held>),
+    /// Held around this process, by the hold with this fencing number (0: one of flock(1)).
+    Inside(u64),
+    Over,
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("lock", &self.lock.path()).field("fence", &self.fence()).finish_non_exhaustive()
+    }
+}
+
+impl Guard {
+    pub(super) fn of_repo(lock: Lock, turn: Option<Turn>, resting: Resting) -> Self {
+        Self { kind: Kind::Repo(Box::new(resting)), lock, pid: std::process::id(), turn }
+    }
+
+    pub(super) fn of_path(lock: Lock, turn: Option<Turn>, held: Box<Held>) -> Self {
+        Self { kind: Kind::Path(held), lock, pid: std::process::id(), turn }
+    }
+
+    pub(super) fn inside(lock: Lock, turn: Turn, outer: u64) -> Self {
+        Self { kind: Kind::Inside(outer), lock, pid: std::process::id(), turn: Some(turn) }
+    }
+
+    /// Number of this hold, greater than that of all before: where it is written beside each change, a late one of a holder that
+    /// was thought dead can be told. `None` inside a hold of `flock(1)`, which has none.
+    #[must_use]
+    pub fn fence(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Inside(0) => None,
+            Kind::Inside(outer) => Some(*outer),
+            _ => self.held().map(|held| held.record().id),
+        }
+    }
+
+    /// Tells whether the lock is held around this process, by `repoguard exec` or `flock(1)` say. Then this guard excludes only
+    /// other threads and tasks of this process, and the lock stays held when it is dropped.
+    #[must_use]
+    pub fn is_inside(&self) -> bool {
+        matches!(self.kind, Kind::Inside(_))
+    }
+
+    /// What others see of this hold; `None` inside another one.
+    #[must_use]
+    pub fn holder(&self) -> Option<&Holder> {
+        self.held().map(Held::record)
+    }
+
+    /// Variables (`REPOGUARD_TOKEN`, …) for commands that work inside of this hold and may lose sight of this process: started
+    /// by a service, say. Empty inside another hold.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # let guard = repoguard::Lock::of_directory(".")?.acquire()?;
+    /// std::process::Command::new("make").envs(guard.environment()).status()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn environment(&self) -> Vec<(&'static str, OsString)> {
+        self.held().map(|held| environment(&self.lock.path(), held).to_vec()).unwrap_or_default()
+    }
+
+    /// Makes it count for the thread or task that calls this: who got it from another one, and keeps it.
+    pub fn adopt(&mut self) {
+        if let Some(turn) = &self.turn {
+            turn.adopt();
+        }
+    }
+
+    /// Lets the lock go, and tells whether it was exclusive to the end. Never waits.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when the lock's file was removed or replaced meanwhile: somebody else may have got in. The lock is let go
+    /// all the same.
+    pub fn release(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn held(&self) -> Option<&Held> {
+        match &self.kind {
+            Kind::Repo(resting) => Some(&resting.held),
+            Kind::Path(held) => Some(held),
+            Kind::Inside(_) | Kind::Over => None,
+        }
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let kind = std::mem::replace(&mut self.kind, Kind::Over);
+        // The child of a fork has copies of everything, and owns nothing.
+        if self.pid != std::process::id() {
+            return Ok(());
+        }
+        let tell = &mut |notice: Notice<'_>| (self.lock.tell)(notice);
+        let lost = match kind {
+            Kind::Inside(_) | Kind::Over => return Ok(()),
+            Kind::Path(held) => {
+                let lost = held.lost();
+                for path in &lost {
+                    tell(Notice::Lost(path));
+                }
+                if let Err(trouble) = held.record_release() {
+                    tell(Notice::Trouble(&trouble));
+                }
+                held.unlock();
+                lost
+            }
+            Kind::Repo(resting) => {
+                let Place::Repo(place) = &self.lock.place else { return Ok(()) };
+                let lost = resting.held.lost();
+                let mut hold = resting.resume(&place.0, tell);
+                hold.write_down(None);
+                hold.let_go();
+                lost
+            }
+        };
+        lost.into_iter().next().map_or(Ok(()), |path| Err(Error::Lost { path }))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Who wants to know whether it was lost calls `release`.
+        drop(self.end());
+    }
+}

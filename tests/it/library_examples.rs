@@ -1,0 +1,139 @@
+//! The example programs, run as real processes, and what the library asks of who depends on it.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use rustix::process::Signal;
+
+use crate::support::{Running, Sandbox, binary, eventually, to_the_end};
+
+/// An example: cargo builds them all for its tests.
+#[track_caller]
+fn example(name: &str) -> PathBuf {
+    let path = binary().parent().expect("a directory").join("examples").join(name);
+    assert!(path.exists(), "`{}` is missing", path.display());
+    path
+}
+
+fn run(sandbox: &Sandbox, name: &str, arguments: &[&str]) -> Output {
+    let mut command = sandbox.command(example(name));
+    command.args(arguments);
+    to_the_end(command).output().unwrap()
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Builds an example where it is missing or old: `cargo test --test it` leaves them out.
+fn built(names: &[&str]) {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--locked", "--features", "tokio"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let target = binary().ancestors().nth(2).expect("a target directory");
+    cargo.arg("--target-dir").arg(target);
+    if binary().parent().is_some_and(|profile| profile.ends_with("release")) {
+        cargo.arg("--release");
+    }
+    cargo.args(names.iter().flat_map(|name| ["--example", name]));
+    assert!(cargo.status().unwrap().success());
+}
+
+#[test]
+fn packs_are_installed_once_by_many_at_once() {
+    built(&["pack_lock"]);
+    let sandbox = Sandbox::empty();
+    let packs = ["packs", "fonts", "icons", "sounds"];
+    let mut installers: Vec<_> = (0..8)
+        .map(|_| {
+            let mut command = sandbox.command(example("pack_lock"));
+            command.args(packs);
+            sandbox.start(command)
+        })
+        .collect();
+    for installer in &mut installers {
+        assert!(installer.ended().success(), "{}", installer.stderr());
+    }
+    let said: String = installers.iter().map(Running::stdout).collect();
+    assert_eq!(said.matches(": installed").count(), 3, "{said}");
+    assert_eq!(said.matches(": there already").count(), 21, "{said}");
+
+    // Who holds one pack keeps nobody from another, and is named.
+    let mut holder = sandbox.command("flock");
+    holder.arg("packs/fonts/.repoguard.lock").args(["sh", "-c", "echo; read _ || :"]);
+    let mut holder = sandbox.start_up(holder);
+    assert_eq!(told(&run(&sandbox, "pack_lock", &["packs", "icons"])), "icons: there already\n");
+    let mut command = sandbox.command(example("pack_lock"));
+    command.args(["packs", "fonts"]);
+    let mut waiter = sandbox.start(command);
+    eventually("it tells that it waits", || waiter.stderr().contains("fonts: waiting for pid"));
+    holder.finish();
+    assert!(waiter.ended().success());
+}
+
+#[test]
+fn second_daemon_is_told_who_runs_and_a_killed_one_is_in_nobodys_way() {
+    built(&["daemon"]);
+    let sandbox = Sandbox::empty();
+    let daemon = || {
+        let mut command = sandbox.command(example("daemon"));
+        command.arg("daemon.lock");
+        sandbox.start_up(command)
+    };
+    let mut first = daemon();
+    let pid = first.pid().to_string();
+    assert_eq!(first.first_line(), format!("running as pid {pid}"));
+    let second = run(&sandbox, "daemon", &["daemon.lock"]);
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("pid {pid}")) && said.contains("daemon.lock"), "{said}");
+    assert!(!sandbox.flock_gets(sandbox.path("daemon.lock")));
+    first.signal(Signal::KILL);
+    first.ended();
+
+    let mut third = daemon();
+    third.send("a request");
+    eventually("it serves", || third.stdout().contains("served a request"));
+    assert!(third.finish().success());
+    assert!(sandbox.flock_gets(sandbox.path("daemon.lock")));
+}
+
+#[test]
+fn tasks_commit_in_turn_and_the_impatient_one_gives_up() {
+    built(&["async_tasks"]);
+    let sandbox = Sandbox::new();
+    sandbox.repoguard(["hooks", "install", "-q"]).assert().success();
+    // Held by somebody else at first, so that all of them wait.
+    let mut holder = sandbox.hold(&[]);
+    let mut command = sandbox.command(example("async_tasks"));
+    command.args([".", "6"]);
+    let mut tasks = sandbox.start(command);
+    eventually("one is queued for all", || sandbox.waiters() == 1);
+    eventually("the impatient one has given up", || tasks.stdout().contains("cancelled"));
+    assert_eq!(tasks.stdout().matches("exit status: 0").count(), 0, "nobody got in");
+    holder.finish();
+    assert!(tasks.ended().success(), "{}", tasks.stderr());
+    assert_eq!(tasks.stdout().matches("exit status: 0").count(), 6, "{}", tasks.stdout());
+    assert_eq!(sandbox.git(["rev-list", "--count", "HEAD"]).trim(), "7");
+    assert_eq!(sandbox.tickets(), [""; 0]);
+    assert_eq!(sandbox.try_once(&[]), 0);
+}
+
+#[test]
+fn library_alone_needs_none_of_the_programs_crates_and_no_runtime() {
+    let tree = |features: &[&str]| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["tree", "--locked", "--offline", "-e", "normal", "--prefix", "none", "--no-default-features"]);
+        let output = cargo.args(features).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = told(&output);
+        text.lines().filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let has = |tree: &[String], name: &str| tree.iter().any(|krate| krate == name);
+    let plain = tree(&[]);
+    assert!(has(&plain, "fd-lock"));
+    for name in ["clap", "anyhow", "tokio", "tokio-util", "humantime", "dlmalloc"] {
+        assert!(!has(&plain, name), "{name}");
+    }
+    let with_tokio = tree(&["--features", "tokio"]);
+    assert!(has(&with_tokio, "tokio") && has(&with_tokio, "tokio-util") && !has(&with_tokio, "clap"));
+}
