@@ -11,7 +11,7 @@ mod support;
 
 use std::{env, ffi::OsString, process::ExitCode};
 
-use support::{cost, exec, growth, handover, hooks, mutate, next, setup::Setup, stamp, status, table::Table};
+use support::{cost, exec, growth, handover, hooks, mutate, next, setup::Setup, stamp, state, status, table::Table};
 
 /// A section's name on the command line, and what measures it.
 type Section = (&'static str, fn(&Setup) -> Vec<Table>);
@@ -25,12 +25,13 @@ const SECTIONS: &[Section] = &[
     ("hooks", hooks::tables),
     ("mutate", mutate::tables),
     ("next", next::tables),
+    ("state", state::tables),
 ];
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
     // First of all, because this is the command that the measured lock holders run: it must start at once.
-    if stamp::run(&arguments) {
+    if stamp::run(&arguments) || state::run(&arguments) {
         return ExitCode::SUCCESS;
     }
     // Cargo adds `--bench`.

@@ -327,6 +327,62 @@ pub enum Error {
         /// The reference that leads to it.
         reference: String,
     },
+    /// A document is not what it should be: not JSON, not an object, or with a section that is there twice. It is left alone.
+    #[error("`{}` is damaged at line {line}, column {column}: {reason}", .path.display())]
+    DamagedDocument {
+        /// The document.
+        path: PathBuf,
+        /// Where, counted from 1.
+        line: usize,
+        /// Where in the line, in bytes, counted from 1.
+        column: usize,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// A document is larger than what is read and written.
+    #[error("`{}` is too large for a shared document: more than {} MiB", .path.display(), limit >> 20)]
+    DocumentTooLarge {
+        /// The document.
+        path: PathBuf,
+        /// The most that it may have, in bytes.
+        limit: u64,
+    },
+    /// Somebody else writes to a document all the time that there was to wait.
+    #[error("busy: `{}` is being written{}{}", .path.display(), by_text(*.pid), waited_text(*.waited))]
+    DocumentBusy {
+        /// The document.
+        path: PathBuf,
+        /// Who, where the system tells.
+        pid: Option<u32>,
+        /// How long it was waited.
+        waited: Duration,
+    },
+    /// A section is not what the caller had read: nothing was written.
+    #[error("section `{section}` of `{}` is not as expected: {}", .path.display(), found_text(.found.as_deref()))]
+    NotAsExpected {
+        /// The document.
+        path: PathBuf,
+        /// The section.
+        section: String,
+        /// What is there, as it is written; `None` where the section is missing.
+        found: Option<String>,
+    },
+    /// A value, or a pointer into one, that cannot be used.
+    #[error("{what} cannot be used: {reason}")]
+    BadValue {
+        /// What it is.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A command whose output was to be digested failed.
+    #[error("the command `{command}`, whose output is an input, failed: {reason}")]
+    InputCommand {
+        /// The command.
+        command: String,
+        /// How it ended.
+        reason: String,
+    },
     /// A system call failed.
     #[error("cannot {action} `{}`", .path.display())]
     Io {
@@ -424,6 +480,12 @@ impl Error {
                 let reference = quoted(std::path::Path::new(reference));
                 format!("`git ls-tree -rt {reference} >/dev/null` fetches it")
             }
+            Self::DamagedDocument { path, .. } => format!(
+                "mend it, or put it away to begin afresh: `mv {} {}.damaged`",
+                quoted(path),
+                quoted(path)
+            ),
+            Self::DocumentBusy { pid: Some(pid), .. } => format!("`ps -fp {pid}` shows what writes; try again"),
             Self::NotKept { id, .. } => format!("`repoguard snapshots {id}` lists what it keeps"),
             Self::Io { path, source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => format!("`ls -ld {}` shows who may", quoted(path)),
@@ -449,6 +511,17 @@ pub fn listed(paths: &[PathBuf]) -> String {
 /// A path without what would disturb a terminal.
 fn printable(path: &std::path::Path) -> String {
     path.to_string_lossy().chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+fn by_text(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" by pid {pid}"))
+}
+
+fn found_text(found: Option<&str>) -> String {
+    const MOST: usize = 200;
+    let Some(found) = found else { return "it is missing".to_owned() };
+    let shown: String = found.chars().take(MOST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if found.chars().nth(MOST).is_some() { format!("it is {shown}…") } else { format!("it is {shown}") }
 }
 
 fn waited_text(waited: Duration) -> String {

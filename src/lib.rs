@@ -125,9 +125,9 @@
 //! The table stands at the head of `repo/layout.rs`; each format at the head of the file that owns it:
 //! `holder.rs` (a record), `lock/queue.rs` (tickets), `lock/record.rs` (holders), `store/last.rs` (HEAD at the last release),
 //! `store/audit.rs` (the log), `store/violations.rs`, `store/manifest.rs` (what was undone), `store/sequence.rs` (numbers that
-//! were given), `store/worktrees.rs` (worktrees that were made), `mutation/journal.rs` (the steps of a mutation),
-//! `mutation/before.rs` (how everything was before it), `hooks/world.rs` (kept indexes), `hooks/manifest.rs` (installed
-//! hooks).
+//! were given), `store/document/mod.rs` (the shared document), `store/worktrees.rs` (worktrees that were made),
+//! `mutation/journal.rs` (the steps of a mutation), `mutation/before.rs` (how everything was before it), `hooks/world.rs`
+//! (kept indexes), `hooks/manifest.rs` (installed hooks).
 
 pub mod doctor;
 mod env;
@@ -148,10 +148,10 @@ pub use env::{ci_job, is_trial, no_color, shell, skipped_once};
 pub use error::{Error, Result};
 pub use exec::{Ending, Task, die_of, replace_by};
 pub use guard::{
-    Apart, Choice, Failure, Grant, Guard, Invalid, Landed, Landing, Linked, Lock, Mutated, Mutation, Notice, Outcome,
-    Pending, Place, Pruned, Recovered, Released, Restored, Rollback, Stands, Told, Turn, Until, Why, Work, Write,
-    acquire, changed_outside, command_of, exec, exec_apart, log, mutate, pending, prune_worktrees, recover, release,
-    restore, unfinished, wait, worktrees, would_restore,
+    Apart, Choice, Difference, Digests, Failure, Grant, Guard, INPUTS_DIGEST, Inputs, Invalid, Landed, Landing, Linked,
+    Lock, Mutated, Mutation, Notice, Outcome, Pending, Place, Pruned, Recovered, Released, Restored, Rollback, Stands,
+    Told, Turn, Until, Why, Work, Write, acquire, changed_outside, command_of, exec, exec_apart, log, mutate, pending,
+    prune_worktrees, recover, release, restore, unfinished, wait, worktrees, would_restore,
 };
 pub use holder::{Holder, Mode};
 pub use lock::{Inspection, MOST_NAMES, Request, Scope, State, Waiting};
@@ -159,6 +159,8 @@ pub use mutation::{Doubt, Found, Unfinished};
 pub use repo::{Config, Head, Repo, ScanPattern, Seen, Setting};
 pub use store::{
     audit::{Entry, Event, StepTime},
+    document::Document,
     sequence::{Numbers, Sequence, SequenceOptions},
     snapshots::{Bundle, Kept, KeptElsewhere, MovedReference, Snapshot, snapshot, snapshots},
+    state::StateFile,
 };

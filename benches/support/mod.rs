@@ -12,6 +12,7 @@ pub mod repo;
 pub mod rounds;
 pub mod setup;
 pub mod stamp;
+pub mod state;
 pub mod status;
 pub mod storm;
 pub mod table;

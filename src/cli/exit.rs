@@ -70,13 +70,17 @@ pub(super) fn of(error: &anyhow::Error) -> u8 {
 /// The status of an error of the library's.
 pub(super) fn of_error(error: &Error) -> u8 {
     match error {
-        Error::Malformed { .. } | Error::BranchName { .. } => USAGE,
-        Error::ChangedMeanwhile { .. } | Error::Unfinished { .. } => INVALID,
+        Error::Malformed { .. } | Error::BranchName { .. } | Error::BadValue { .. } => USAGE,
+        Error::ChangedMeanwhile { .. } | Error::Unfinished { .. } | Error::NotAsExpected { .. } => INVALID,
         Error::NoSnapshot { .. }
         | Error::AmbiguousSnapshot { .. }
         | Error::NotKept { .. }
         | Error::UnsafePath { .. } => NO,
-        Error::Busy { .. } | Error::GitBusy { .. } | Error::SequenceBusy { .. } | Error::Deadlock { .. } => BUSY,
+        Error::Busy { .. }
+        | Error::GitBusy { .. }
+        | Error::SequenceBusy { .. }
+        | Error::DocumentBusy { .. }
+        | Error::Deadlock { .. } => BUSY,
         Error::NoLocks { .. } => UNAVAILABLE,
         Error::Interrupted { signal, .. } => status(128 + signal),
         _ => FAILED,

@@ -3,6 +3,7 @@
 //! One verb is one file: its arguments (whose doc comments are its help) and `run`.
 
 mod acquire;
+mod digest;
 mod doctor;
 mod exec;
 mod exit;
@@ -18,6 +19,7 @@ mod recover;
 mod render;
 mod restore;
 mod snapshots;
+mod state;
 mod status;
 mod words;
 mod worktrees;
@@ -88,6 +90,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "restore", parser: restore::Arguments::augment_args, run: restore::run },
     Verb { name: "next", parser: next::Arguments::augment_args, run: next::run },
     Verb { name: "worktrees", parser: worktrees::Arguments::augment_args, run: worktrees::run },
+    Verb { name: "state", parser: state::Arguments::augment_args, run: state::run },
     Verb { name: "doctor", parser: doctor::Arguments::augment_args, run: doctor::run },
     Verb { name: "hook", parser: hook::Arguments::augment_args, run: hook::parsed },
     Verb { name: "completions", parser: manual::Completions::augment_args, run: manual::completions },

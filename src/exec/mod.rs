@@ -23,9 +23,9 @@ pub(crate) use wrapper::run;
 use std::{
     ffi::{OsStr, OsString},
     fs::File,
-    io,
+    io::{self, Read as _},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -130,6 +130,29 @@ pub(crate) fn answers(program: &Path, directory: &Path, status: i32, within: Dur
         -1
     })?;
     Ok(answer == Some(status))
+}
+
+/// Runs a line by `sh -c` in a directory, and gives what it prints to `take`, piece by piece; blocks until it has ended. It has
+/// no input.
+///
+/// # Errors
+/// When it cannot be started, or its output not be read.
+pub(crate) fn read_output(line: &str, directory: &Path, mut take: impl FnMut(&[u8])) -> io::Result<ExitStatus> {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", line]).current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn()?;
+    if let Some(output) = &mut child.stdout {
+        let mut piece = vec![0; 64 << 10];
+        loop {
+            match output.read(&mut piece) {
+                Ok(0) => break,
+                Ok(read) => take(&piece[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    child.wait()
 }
 
 /// What is done around a command; in the wrapper, or in the keeper where the wrapper was killed.

@@ -7,9 +7,11 @@
 
 mod opened;
 mod put;
+mod replace;
 mod tree;
 
 pub(crate) use put::{make_directories, put_fifo, put_file, put_file_of_many, put_link};
+pub(crate) use replace::{create_document, open_document, replace_document, sync_name};
 pub(crate) use tree::{
     copy_entry, copy_index, in_the_way, is_missing, list, metadata, move_entry, not_a_directory, read_file, read_link,
     remove_entry, size, sync, sync_all,
@@ -54,6 +56,11 @@ impl Sharing {
             sharing.owner = owner.filter(|&(user, _)| user != 0);
         }
         sharing
+    }
+
+    /// The owner only: for files that are the user's own, and not in the git directory.
+    pub(crate) fn owner_only(self) -> Self {
+        Self { owner: self.owner, ..Self::default() }
     }
 
     fn apply(self, path: &Path) -> io::Result<()> {

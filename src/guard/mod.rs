@@ -10,6 +10,7 @@
 //! | `restore` | what was undone is brought back |
 //! | `mutate` | around a change that lands whole or not at all |
 //! | `recovery`, `recover` | after a mutation that was killed: for whoever comes next, and on demand |
+//! | `inputs` | what was made from what: digests of inputs, kept in the shared document |
 //! | `pending` | which mutations are not at their end, for who only looks |
 //! | `apart` | a worktree of its own for a command that found this one busy |
 //! | `keep` | holds that outlive the process that took them, kept by a watcher in the background |
@@ -19,6 +20,7 @@ mod asking;
 #[cfg(feature = "tokio")]
 mod future;
 mod hold;
+mod inputs;
 mod keep;
 mod lock;
 mod mutate;
@@ -31,6 +33,7 @@ mod restore;
 pub use apart::{Apart, Linked, Place, Pruned, Stands, Work, exec_apart, prune_worktrees, worktrees};
 use asking::Asking;
 pub(crate) use hold::Hold;
+pub use inputs::{Difference, Digests, INPUTS_DIGEST, Inputs};
 pub use keep::{Grant, Released, Turn, Until, acquire, command_of, release, wait};
 pub(crate) use keep::{keep_for, take};
 pub use lock::Lock;

@@ -77,6 +77,17 @@ impl LockFile {
         }
     }
 
+    /// Waits in the kernel's queue for the exclusive lock: without limit, and nothing but the end of the process ends the wait.
+    pub(crate) fn lock(&self) -> io::Result<()> {
+        loop {
+            // The guard would unlock on drop; the lock stays until `unlock`.
+            match fd_lock::RwLock::new(&self.file).write().map(std::mem::forget) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                locked => return locked,
+            }
+        }
+    }
+
     /// Unlocks, for every process that shares this open file.
     pub(crate) fn unlock(&self) {
         drop(self.file.unlock());

@@ -27,6 +27,7 @@ mod queue;
 mod queued;
 mod record;
 mod request;
+mod short;
 #[cfg(not(feature = "tokio"))]
 #[path = "no_task.rs"]
 mod task;
@@ -46,6 +47,7 @@ pub(crate) use path::PathPlace;
 pub(crate) use queued::Queued;
 pub(crate) use request::Wait;
 pub use request::{MOST_NAMES, Request, Scope, Waiting};
+pub(crate) use short::{Patience, Short};
 pub(crate) use turn::{Manner, Resource, Turn};
 
 use crate::holder::{Holder, Mode};

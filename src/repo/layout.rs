@@ -15,6 +15,8 @@
 //! | `<common dir>/repoguard/log.jsonl`, `log.1.jsonl` | one line a hold, and the lines before the last rotation |
 //! | `<common dir>/repoguard/hooks.json`, `hooks.lock` | which hooks were installed, and who installs just now |
 //! | `<common dir>/repoguard/hooks/` | the scripts, where git takes hooks from its configuration |
+//! | `<common dir>/repoguard/state.json`, `state.lock` | the shared document, and who writes to it just now |
+//! | `<common dir>/repoguard/documents/<hash>.lock` | who writes just now to a shared document elsewhere |
 //! | `<common dir>/repoguard/mutation-<worktree>/`, `.lock` | an unfinished mutation, and how everything was before it |
 //! | `<common dir>/repoguard/worktrees/` | the worktrees that were made because another was busy |
 //! | `<root>/.repoguard.lock` | the lock where there is no git directory |
@@ -154,6 +156,22 @@ impl Repo {
     /// The numbers of a sequence that were given.
     pub(crate) fn sequence_file(&self, name: &str) -> Option<PathBuf> {
         Some(self.records()?.join("sequences").join(hash(name.as_bytes())))
+    }
+
+    /// The document that all share who work in this repository.
+    pub(crate) fn state_document(&self) -> Option<PathBuf> {
+        Some(self.records()?.join("state.json"))
+    }
+
+    /// The short lock of those who write to it.
+    pub(crate) fn state_lock(&self) -> Option<PathBuf> {
+        Some(self.records()?.join("state.lock"))
+    }
+
+    /// The short lock of those who write to a document elsewhere, given by its real path.
+    pub(crate) fn document_lock(&self, path: &Path) -> Option<PathBuf> {
+        let name = format!("{}.lock", hash(&sys::bytes(path.as_os_str())));
+        Some(self.records()?.join("documents").join(name))
     }
 
     /// The lock of a name: its key in the queue, and its file.

@@ -1,11 +1,14 @@
-//! What is kept on disk beside the lock? Records that are told of, never trusted for exclusion.
+//! What is kept on disk beside the lock? Records that are told of, never trusted for exclusion, and the document that others
+//! share.
 
 pub(crate) mod audit;
+pub(crate) mod document;
 mod expiry;
 pub(crate) mod kept;
 pub(crate) mod last;
 mod manifest;
 pub(crate) mod sequence;
 pub(crate) mod snapshots;
+pub(crate) mod state;
 pub(crate) mod violations;
 pub(crate) mod worktrees;

@@ -2,8 +2,8 @@
 
 use crate::support::Sandbox;
 
-const VERBS: [&str; 10] =
-    ["exec", "worktrees", "status", "log", "hooks", "snapshots", "restore", "next", "completions", "man"];
+const VERBS: [&str; 11] =
+    ["exec", "worktrees", "status", "log", "hooks", "snapshots", "restore", "state", "next", "completions", "man"];
 
 #[test]
 fn help_and_version_go_to_stdout() {

@@ -1,0 +1,133 @@
+//! How does a document get a new content that who reads it sees whole or not at all? By another file under its name, on disk
+//! when that is done.
+//!
+//! Mode and group stay, and the owner where root writes; else the new file is the writer's, as with every editor that does
+//! the same.
+//!
+//! # Limitations
+//! Access control lists, extended attributes and further hard links stay with the old content. Who is killed on the way
+//! leaves a file beside the document, which the next writer removes. Where a file system can give no name on condition that
+//! it is free, one who makes a document may replace what somebody else has made who shares no lock with them.
+
+use std::{
+    fs::Metadata,
+    io::{self, ErrorKind, Write as _},
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest as _, Sha256};
+
+use super::{PASSING, Sharing, create_directory, is_ours, tree};
+use crate::{
+    error::{Error, Result},
+    sys,
+};
+
+/// Opens a document to write to it later, under whatever name it has then; `None` when it is missing.
+///
+/// # Errors
+/// [`Error::NotAFile`] for anything but a regular file, [`Error::Io`] where it may not be written: whoever could replace it all
+/// the same, root say, does not.
+pub(crate) fn open_document(path: &Path) -> Result<Option<std::fs::File>> {
+    let file = match super::open(path, true) {
+        Err(Error::Io { source, .. }) if tree::is_missing(&source) => return Ok(None),
+        file => file?,
+    };
+    let metadata = file.metadata().map_err(Error::io("read", path))?;
+    if metadata.permissions().readonly() {
+        let read_only = io::Error::new(ErrorKind::PermissionDenied, "it is read-only");
+        return Err(Error::io("write", path)(read_only));
+    }
+    Ok(Some(file))
+}
+
+/// Gives a document that is locked by us a new content.
+pub(crate) fn replace_document(path: &Path, bytes: &[u8], old: &Metadata) -> Result<()> {
+    remove_left(path);
+    let replace = || {
+        let new = write_beside(path, bytes, 0o600)?;
+        let mode = sys::mode(old);
+        let kept = keep_owner(new.path(), old)?;
+        // Where another group would get what was the old one's, it gets what everybody has.
+        let mode = if kept { mode } else { mode & !0o070 | (mode << 3 & mode & 0o070) };
+        sys::set_mode(new.path(), mode)?;
+        new.as_file().sync_all()?;
+        new.into_temp_path().persist(path).map_err(|error| error.error)
+    };
+    replace().map_err(Error::io("write", path))?;
+    sync_name(path)
+}
+
+/// Makes a document that was missing; `false` where somebody else has made one meanwhile.
+pub(crate) fn create_document(path: &Path, bytes: &[u8], sharing: Sharing) -> Result<bool> {
+    if let Some(directory) = path.parent().filter(|directory| is_ours(directory)) {
+        create_directory(directory, sharing)?;
+    }
+    let create = || {
+        let new = write_beside(path, bytes, 0o666)?;
+        sharing.apply(new.path())?;
+        new.as_file().sync_all()?;
+        match new.into_temp_path().persist_noclobber(path) {
+            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(false),
+            // Some file systems can neither link nor rename with this condition.
+            Err(error) if error.error.kind() != ErrorKind::NotFound && super::identity(path).is_none() => {
+                error.path.persist(path).map_err(|error| error.error).map(|()| true)
+            }
+            created => created.map_err(|error| error.error).map(|()| true),
+        }
+    };
+    let created = match create() {
+        // Whoever made it meanwhile, and holds its lock, took ours for left over.
+        Err(error) if error.kind() == ErrorKind::NotFound && super::identity(path).is_some() => false,
+        created => created.map_err(Error::io("create", path))?,
+    };
+    if created {
+        sync_name(path)?;
+    }
+    Ok(created)
+}
+
+/// Brings to disk under which name a document stands.
+pub(crate) fn sync_name(path: &Path) -> Result<()> {
+    path.parent().map_or(Ok(()), tree::sync)
+}
+
+fn write_beside(path: &Path, bytes: &[u8], mode: u32) -> io::Result<tempfile::NamedTempFile> {
+    let mut new = tempfile::Builder::new();
+    let prefix = prefix(path);
+    let mut new = new.prefix(&prefix).permissions(sys::permissions(mode)).tempfile_in(directory(path))?;
+    new.write_all(bytes)?;
+    Ok(new)
+}
+
+/// Gives a new file the owner and group of the old one; whether that was possible, as far as it matters.
+fn keep_owner(new: &Path, old: &Metadata) -> io::Result<bool> {
+    let (was, is) = (sys::owner(old), sys::owner(&std::fs::symlink_metadata(new)?));
+    if was == is {
+        return Ok(true);
+    }
+    if sys::effective_user() == 0 {
+        return sys::give_to(new, was).map(|()| true);
+    }
+    Ok(was.1 == is.1 || sys::give_to(new, (is.0, was.1)).is_ok())
+}
+
+/// Removes what writers of a document left that were killed; its lock is ours.
+fn remove_left(path: &Path) {
+    let (directory, prefix) = (directory(path), prefix(path));
+    for name in sys::names(&directory).into_iter().filter(|name| name.starts_with(&prefix)) {
+        super::remove(&directory.join(name));
+    }
+}
+
+fn directory(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(path).to_owned()
+}
+
+/// What the names of new contents of a document begin with: no other document's do.
+fn prefix(path: &Path) -> String {
+    let name = sys::bytes(path.file_name().unwrap_or_default());
+    let digest = Sha256::digest(&name);
+    let short = digest.iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+    format!("{PASSING}{short:08x}-")
+}

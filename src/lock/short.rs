@@ -1,0 +1,148 @@
+//! How is a short lock taken, one that is held for milliseconds? In the kernel's queue; where there is a limit to the wait, by
+//! trying again and again, since a wait in that queue cannot be given up.
+//!
+//! Short locks are never skipped, also not inside a hold, and they are the last in the order of locks: whoever holds one
+//! waits for nothing but another short lock.
+
+use std::{
+    io,
+    path::Path,
+    sync::mpsc::{self, RecvTimeoutError},
+    time::{Duration, Instant},
+};
+
+use super::{LockFile, Mode};
+use crate::{
+    error::{Error, Result},
+    sys,
+};
+
+/// How often it is tried before anything else.
+const TRIES: usize = 3;
+/// Pauses between two tries: short at first; after a second, whoever holds it is in no hurry.
+const FIRST_PAUSE: Duration = Duration::from_micros(200);
+const LONGEST_PAUSE: Duration = Duration::from_millis(4);
+const SLOW_PAUSE: Duration = Duration::from_millis(25);
+const SLOW_AFTER: Duration = Duration::from_secs(1);
+/// When it is told first that we wait, and how often after that.
+const FIRST_WORD: Duration = Duration::from_secs(1);
+const NEXT_WORD: Duration = Duration::from_secs(30);
+
+/// How long to wait for short locks, and who is told.
+pub(crate) struct Patience<'a> {
+    timeout: Option<Duration>,
+    begun: Instant,
+    told: Option<Duration>,
+    pause: Duration,
+    tell: &'a mut dyn FnMut(Duration, Option<u32>),
+}
+
+impl<'a> Patience<'a> {
+    /// Begins to wait; `tell` gets how long it has been, and the process that holds the lock, where the system knows it.
+    pub(crate) fn new(timeout: Option<Duration>, tell: &'a mut dyn FnMut(Duration, Option<u32>)) -> Self {
+        Self { timeout, begun: Instant::now(), told: None, pause: FIRST_PAUSE, tell }
+    }
+
+    /// Waits until a file is locked.
+    fn wait(&mut self, file: &LockFile, path: &Path, about: &Path) -> Result<()> {
+        let mut tries = 0;
+        loop {
+            match file.try_lock(Mode::Exclusive) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(source) => return Err(no_locks(path, Some(source))),
+            }
+            tries += 1;
+            let waited = self.begun.elapsed();
+            let left = self.timeout.map(|timeout| timeout.saturating_sub(waited));
+            if left == Some(Duration::ZERO) {
+                return Err(Error::DocumentBusy { path: about.to_owned(), pid: holder(file), waited });
+            }
+            if left.is_none() && tries >= TRIES {
+                return self.queue(file).map_err(|source| no_locks(path, Some(source)));
+            }
+            self.speak(waited, file);
+            let longest = if waited < SLOW_AFTER { LONGEST_PAUSE } else { SLOW_PAUSE };
+            std::thread::sleep(left.map_or(self.pause, |left| self.pause.min(left)));
+            self.pause = (self.pause * 2).min(longest);
+        }
+    }
+
+    /// Waits in the kernel's queue. The lock belongs to the open file, whichever thread of ours waits.
+    fn queue(&mut self, file: &LockFile) -> io::Result<()> {
+        std::thread::scope(|scope| {
+            let (done, is_done) = mpsc::channel();
+            scope.spawn(move || done.send(file.lock()));
+            loop {
+                let next_word = self.told.map_or(FIRST_WORD, |told| told + NEXT_WORD);
+                match is_done.recv_timeout(next_word.saturating_sub(self.begun.elapsed())) {
+                    Ok(locked) => return locked,
+                    Err(RecvTimeoutError::Timeout) => self.speak(self.begun.elapsed(), file),
+                    // A thread that cannot tell its result has panicked, and the scope says so.
+                    Err(RecvTimeoutError::Disconnected) => return Err(io::ErrorKind::Other.into()),
+                }
+            }
+        })
+    }
+
+    fn speak(&mut self, waited: Duration, file: &LockFile) {
+        if waited >= self.told.map_or(FIRST_WORD, |told| told + NEXT_WORD) {
+            self.told = Some(waited);
+            (self.tell)(waited, holder(file));
+        }
+    }
+}
+
+/// A short lock, held until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Short(LockFile);
+
+impl Short {
+    /// Takes the lock of the file that `open` opens at a path, again where another one came to be there meanwhile; `None`
+    /// where there is none. `about` is what is locked, for messages.
+    ///
+    /// # Errors
+    /// Those of `open`, [`Error::DocumentBusy`] when the time is over, [`Error::NoLocks`].
+    pub(crate) fn take(
+        path: &Path,
+        about: &Path,
+        open: impl Fn(&Path) -> Result<Option<LockFile>>,
+        patience: &mut Patience<'_>,
+    ) -> Result<Option<Self>> {
+        loop {
+            let Some(file) = open(path)? else { return Ok(None) };
+            patience.wait(&file, path, about)?;
+            // Dropped, it is unlocked.
+            let lock = Self(file);
+            if lock.0.is_at(path) {
+                return if lock.0.excludes_others(path) { Ok(Some(lock)) } else { Err(no_locks(path, None)) };
+            }
+        }
+    }
+
+    /// A file that cannot be locked, and need not be, because another lock is held for it.
+    pub(crate) fn without_lock(file: LockFile) -> Self {
+        Self(file)
+    }
+
+    /// The locked file.
+    pub(crate) fn file(&self) -> &std::fs::File {
+        self.0.file()
+    }
+}
+
+impl Drop for Short {
+    fn drop(&mut self) {
+        self.0.unlock();
+    }
+}
+
+fn no_locks(path: &Path, source: Option<io::Error>) -> Error {
+    Error::NoLocks { path: path.to_owned(), source }
+}
+
+/// The process that holds a file's lock, where the system tells.
+fn holder(file: &LockFile) -> Option<u32> {
+    let locks = sys::kernel_locks(&[file.id()]).locks;
+    locks.into_iter().find(|lock| lock.file == file.id() && lock.pid != 0).map(|lock| lock.pid)
+}
