@@ -79,8 +79,10 @@
 //! std::process::exit(outcome.ending.status());
 //! # Ok::<(), repoguard::Error>(())
 //! ```
-//! [`mutate()`] lands a change whole or not at all. The programs in `examples/` are a package manager's lock for each pack, a
-//! daemon that runs once, and many tasks on one checkout.
+//! [`mutate()`] lands a change whole or not at all. [`StateFile`] is a JSON document that many write to, section by section,
+//! [`Sequence`] gives numbers that nobody else gets, and [`exec_apart`] runs a command in a worktree of its own. The programs
+//! in `examples/` are a package manager's lock for each pack, a daemon that runs once, many tasks on one checkout, a lock file
+//! with sections, an allocator of ids, and an agent's loop that moves to a worktree.
 //!
 //! # What one should know
 //! - **Who counts as one.** A task where one runs, else a thread. What it holds it cannot ask for again ([`Error::AlreadyHeld`]);

@@ -1,5 +1,6 @@
 //! The example programs, run as real processes, and what the library asks of who depends on it.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -95,6 +96,77 @@ fn second_daemon_is_told_who_runs_and_a_killed_one_is_in_nobodys_way() {
     eventually("it serves", || third.stdout().contains("served a request"));
     assert!(third.finish().success());
     assert!(sandbox.flock_gets(sandbox.path("daemon.lock")));
+}
+
+#[test]
+fn tools_share_a_lock_file_and_lose_nothing() {
+    built(&["lock_file"]);
+    let sandbox = Sandbox::new();
+    let mut tools: Vec<_> = (0..8)
+        .map(|tool| {
+            let mut command = sandbox.command(example("lock_file"));
+            command.args(["deps.lock".to_owned(), format!("tool{tool}"), format!("left-pad=1.{tool}")]);
+            sandbox.start(command)
+        })
+        .collect();
+    for tool in &mut tools {
+        assert!(tool.ended().success(), "{}", tool.stderr());
+    }
+    let document: serde_json::Value = serde_json::from_slice(&fs::read(sandbox.path("deps.lock")).unwrap()).unwrap();
+    for (number, tool) in tools.iter().enumerate() {
+        let name = format!("tool{number}");
+        assert_eq!(document[&name]["left-pad"], format!("1.{number}"), "{document}");
+        assert_eq!(document["resolved_by"][&name], tool.pid(), "{document}");
+    }
+}
+
+#[test]
+fn allocators_of_all_worktrees_get_numbers_of_their_own() {
+    built(&["allocator"]);
+    let sandbox = Sandbox::new();
+    sandbox.sh("mkdir -p docs/adr; : >docs/adr/0007-by-hand.md").assert().success();
+    let linked = sandbox.worktree("linked");
+    let mut allocators: Vec<_> = (0..8)
+        .map(|number| {
+            let mut command = sandbox.command(example("allocator"));
+            command.args(["a b", "c"]).current_dir(if number % 2 == 0 { sandbox.here() } else { &linked });
+            sandbox.start(command)
+        })
+        .collect();
+    for allocator in &mut allocators {
+        assert!(allocator.ended().success(), "{}", allocator.stderr());
+    }
+    let said: String = allocators.iter().map(Running::stdout).collect();
+    let mut numbers: Vec<u32> = said.lines().map(|line| line["docs/adr/".len()..][..4].parse().unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (8..24).collect::<Vec<_>>(), "{said}");
+    assert_eq!(said.matches("-a-b.md").count(), 8, "{said}");
+}
+
+#[test]
+fn agents_that_find_the_checkout_busy_work_on_branches_of_their_own() {
+    built(&["agent_loop"]);
+    let sandbox = Sandbox::new();
+    let mut holder = sandbox.hold(&[]);
+    let agent = |script: &str| {
+        let mut command = sandbox.command(example("agent_loop"));
+        command.args(["sh", "-c", script]);
+        sandbox.start(command)
+    };
+    let mut agents: Vec<_> =
+        (0..3).map(|number| agent(&format!("echo {number} >>file; git commit -qam {number}"))).collect();
+    let mut idle = agent("true");
+    for agent in &mut agents {
+        assert!(agent.ended().success(), "{}", agent.stderr());
+        assert!(agent.stdout().starts_with("1 commit on branch repoguard/"), "{}", agent.stdout());
+    }
+    assert!(idle.ended().success(), "{}", idle.stderr());
+    assert_eq!(idle.stdout(), "left nothing\n");
+    assert_eq!(sandbox.git(["rev-list", "--count", "--branches=repoguard/*", "--not", "main"]).trim(), "3");
+    holder.finish();
+    let output = run(&sandbox, "agent_loop", &["sh", "-c", "echo here >>file; git commit -qam here; exit 3"]);
+    assert_eq!((output.status.code(), told(&output).as_str()), (Some(3), "ran here\n"));
+    assert_eq!(sandbox.git(["log", "-1", "--format=%s", "main"]), "here\n");
 }
 
 #[test]
