@@ -195,6 +195,32 @@ fn while_everything_is_locked_it_is_busy() {
 }
 
 #[test]
+fn who_waits_for_everything_is_not_passed() {
+    let sandbox = Sandbox::new();
+    let _holder = sandbox.hold(&[]);
+    let _waiter = sandbox.queue(&["--scope", "repo"], "true");
+    let told = sandbox.refused(&["--on-busy", "worktree"], 75);
+    assert!(told.contains("waits before us"), "{told}");
+    assert!(!sandbox.worktrees_dir().exists());
+}
+
+#[test]
+fn where_waiting_would_be_a_deadlock_it_gets_a_worktree() {
+    let sandbox = Sandbox::new();
+    let script = "echo up; read -r _; repoguard exec --on-busy worktree -- sh -c 'echo $REPOGUARD_WORKTREE'";
+    let mut named = sandbox.hold_with(&["--name", "n"], script);
+    // Who holds the checkout waits for the name.
+    let waits = "echo up; repoguard exec --name n -- true";
+    let mut holder = sandbox.hold_with(&[], waits);
+    crate::support::eventually("it waits for the name", || sandbox.waiters() == 1);
+    named.send("go on");
+    assert_eq!(shell_status(named.ended()), 0, "{}", named.stderr());
+    assert!(named.stdout().contains("repo.worktrees"), "{}", named.stdout());
+    assert_eq!(shell_status(holder.ended()), 0, "{}", holder.stderr());
+    sandbox.assert_no_worktree_left();
+}
+
+#[test]
 fn branch_and_directory_can_be_chosen_and_a_taken_name_gets_a_number() {
     let sandbox = Sandbox::new();
     sandbox.git(["branch", "fix/a"]);

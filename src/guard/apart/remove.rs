@@ -115,8 +115,13 @@ fn links_to(root: &Path, worktree: &Worktree) -> bool {
 /// Who waits for a worktree, or has left a process in it.
 fn in_use(repo: &Repo, worktree: &Worktree, root: &Path) -> Option<String> {
     let waits = |waiter: &crate::holder::Holder| waiter.resources.iter().any(|(key, _)| *key == worktree.key);
-    if let Some(waiter) = repo.inspect(&Request::default()).ok()?.waiters.iter().find(|waiter| waits(waiter)) {
-        return Some(format!("pid {} waits for it", waiter.pid));
+    match repo.inspect(&Request::default()) {
+        Ok(seen) => {
+            if let Some(waiter) = seen.waiters.iter().find(|waiter| waits(waiter)) {
+                return Some(format!("pid {} waits for it", waiter.pid));
+            }
+        }
+        Err(error) => return Some(format!("who waits for it cannot be told: {error}")),
     }
     let end = Instant::now() + ENDING;
     loop {
