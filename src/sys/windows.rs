@@ -399,6 +399,11 @@ pub(crate) fn is_local(_: &Path) -> bool {
     false
 }
 
+/// Tells whether another file system is mounted in a directory or below it: not known.
+pub(crate) fn has_mounts(_directory: &Path) -> bool {
+    false
+}
+
 /// Runs `action` in a child: there is no fork.
 pub(crate) fn status_of_child(_patience: Duration, _action: impl FnOnce() -> i32) -> io::Result<Option<i32>> {
     unsupported("there is no fork")

@@ -138,6 +138,28 @@ fn process_that_the_command_left_behind_keeps_it() {
 }
 
 #[test]
+fn what_is_mounted_in_it_keeps_it() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("echo ignored >.gitignore && git add . && git commit -q -m ignore").assert().success();
+    fs::create_dir(sandbox.outside("a b")).unwrap();
+    fs::write(sandbox.outside("a b/precious"), "1\n").unwrap();
+    let _holder = sandbox.hold(&[]);
+    let mount = "mkdir -p 'ignored/a b' && mount --bind \"$SANDBOX/a b\" 'ignored/a b'";
+    let went = sandbox.apart(&[], mount);
+    if went.status != Some(0) {
+        return skip("what is mounted in a worktree", "nothing can be mounted here");
+    }
+    let point = went.path().join("ignored/a b");
+    let listed = sandbox.prune();
+    let unmounted = sandbox.command("umount").arg(&point).status().unwrap();
+    assert!(unmounted.success());
+    assert!(went.was_kept()["also"].to_string().contains("mounted"), "{went:?}");
+    assert!(listed.contains("mounted"), "{listed}");
+    assert!(sandbox.outside("a b/precious").exists());
+    assert!(sandbox.prune().starts_with("removed"));
+}
+
+#[test]
 fn who_waits_for_its_lock_keeps_it() {
     let sandbox = Sandbox::new();
     let _holder = sandbox.hold(&[]);

@@ -97,6 +97,10 @@ fn look_at(repo: &Repo, entry: &Entry, site: &Site, root: &Path, landed: bool) -
     if !links_to(root, &site.worktree) {
         seen.work.also.push("its `.git` does not lead where git says".to_owned());
     }
+    if sys::has_mounts(root) {
+        // What is in there is not of this worktree.
+        seen.work.also.push("something is mounted in it".to_owned());
+    }
     if seen.work.is_nothing(landed) {
         seen.work.also.extend(in_use(repo, &site.worktree, root));
     }

@@ -166,6 +166,37 @@ pub(crate) fn is_local(_path: &Path) -> bool {
     false
 }
 
+/// Tells whether another file system, or a directory from elsewhere, is mounted in a directory or below it.
+#[cfg(target_os = "linux")]
+pub(crate) fn has_mounts(directory: &Path) -> bool {
+    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let mut points = table.split(|&byte| byte == b'\n').filter_map(|line| line.split(|&byte| byte == b' ').nth(4));
+    points.any(|point| {
+        let point = unescaped(point);
+        let point: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(&point);
+        Path::new(point).starts_with(directory)
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn has_mounts(_directory: &Path) -> bool {
+    false
+}
+
+/// A path of the kernel's table, where `\040` stands for a space.
+#[cfg(target_os = "linux")]
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&first, after)) = rest.split_first() {
+        let digits = after.get(..3).filter(|_| first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        let escaped = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        bytes.push(escaped.unwrap_or(first));
+        rest = if escaped.is_some() { &after[3..] } else { after };
+    }
+    bytes
+}
+
 /// Milliseconds since the machine's boot, suspended time included.
 pub(crate) fn boot_ms() -> u64 {
     #[cfg(target_os = "linux")]
