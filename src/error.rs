@@ -289,16 +289,6 @@ pub enum Error {
         /// Why not.
         why: String,
     },
-    /// Others take numbers of a sequence, and one of them does not get on.
-    #[error("busy: the record of the sequence `{name}` is locked{}", waited_text(*.waited))]
-    SequenceBusy {
-        /// The sequence.
-        name: String,
-        /// Its record.
-        path: PathBuf,
-        /// How long it was waited.
-        waited: Duration,
-    },
     /// Which numbers of a sequence were given cannot be told any more.
     #[error("the record of the sequence `{name}`, `{}`, is damaged: {reason}", .path.display())]
     DamagedSequence {
@@ -347,10 +337,10 @@ pub enum Error {
         /// The most that it may have, in bytes.
         limit: u64,
     },
-    /// Somebody else writes to a document all the time that there was to wait.
+    /// Somebody else writes to a document, or takes numbers of a sequence, all the time that there was to wait.
     #[error("busy: `{}` is being written{}{}", .path.display(), by_text(*.pid), waited_text(*.waited))]
-    DocumentBusy {
-        /// The document.
+    RecordBusy {
+        /// The document, or the sequence's record.
         path: PathBuf,
         /// Who, where the system tells.
         pid: Option<u32>,
@@ -467,9 +457,6 @@ impl Error {
             }
             Self::NoSnapshot { .. } | Self::AmbiguousSnapshot { .. } => "`repoguard snapshots` lists them".to_owned(),
             Self::DamagedSnapshot { path, .. } => format!("`ls -lR {}` shows what is left of it", quoted(path)),
-            Self::SequenceBusy { path, .. } => {
-                format!("`fuser -v {}` shows whose process it is; one that is stopped can go on (`kill -CONT`)", quoted(path))
-            }
             Self::DamagedSequence { name, path, .. } => {
                 let (path, name) = (quoted(path), quoted(std::path::Path::new(name)));
                 format!(
@@ -485,7 +472,9 @@ impl Error {
                 quoted(path),
                 quoted(path)
             ),
-            Self::DocumentBusy { pid: Some(pid), .. } => format!("`ps -fp {pid}` shows what writes; try again"),
+            Self::RecordBusy { pid: Some(pid), .. } => {
+                format!("`ps -fp {pid}` shows what writes; one that is stopped can go on: `kill -CONT {pid}`")
+            }
             Self::NotKept { id, .. } => format!("`repoguard snapshots {id}` lists what it keeps"),
             Self::Io { path, source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => format!("`ls -ld {}` shows who may", quoted(path)),

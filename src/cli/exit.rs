@@ -76,11 +76,7 @@ pub(super) fn of_error(error: &Error) -> u8 {
         | Error::AmbiguousSnapshot { .. }
         | Error::NotKept { .. }
         | Error::UnsafePath { .. } => NO,
-        Error::Busy { .. }
-        | Error::GitBusy { .. }
-        | Error::SequenceBusy { .. }
-        | Error::DocumentBusy { .. }
-        | Error::Deadlock { .. } => BUSY,
+        Error::Busy { .. } | Error::GitBusy { .. } | Error::RecordBusy { .. } | Error::Deadlock { .. } => BUSY,
         Error::NoLocks { .. } => UNAVAILABLE,
         Error::Interrupted { signal, .. } => status(128 + signal),
         _ => FAILED,

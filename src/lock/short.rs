@@ -56,7 +56,7 @@ impl<'a> Patience<'a> {
             let waited = self.begun.elapsed();
             let left = self.timeout.map(|timeout| timeout.saturating_sub(waited));
             if left == Some(Duration::ZERO) {
-                return Err(Error::DocumentBusy { path: about.to_owned(), pid: holder(file), waited });
+                return Err(Error::RecordBusy { path: about.to_owned(), pid: holder(file), waited });
             }
             if left.is_none() && tries >= TRIES {
                 return self.queue(file).map_err(|source| no_locks(path, Some(source)));
@@ -102,7 +102,7 @@ impl Short {
     /// where there is none. `about` is what is locked, for messages.
     ///
     /// # Errors
-    /// Those of `open`, [`Error::DocumentBusy`] when the time is over, [`Error::NoLocks`].
+    /// Those of `open`, [`Error::RecordBusy`] when the time is over, [`Error::NoLocks`].
     pub(crate) fn take(
         path: &Path,
         about: &Path,
@@ -123,6 +123,11 @@ impl Short {
     /// A file that cannot be locked, and need not be, because another lock is held for it.
     pub(crate) fn without_lock(file: LockFile) -> Self {
         Self(file)
+    }
+
+    /// Tells whether the locked file is still the one at a path.
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        self.0.is_at(path)
     }
 
     /// The locked file.

@@ -20,13 +20,7 @@
 //! Where the record was deleted, its sequence begins again, after what patterns find. A copy of the git directory is
 //! another repository. A disk that says "written" of what it has not written can lose the last numbers.
 
-use std::{
-    fs::File,
-    num::NonZeroU64,
-    ops::RangeInclusive,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{fs::File, num::NonZeroU64, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -34,8 +28,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     error::{Error, Result, listed},
     fs::{self, Beside, Sharing},
-    holder::Mode,
-    lock::LockFile,
+    lock::{LockFile, Patience, Short},
     repo::{Config, Repo, ScanPattern, Seen, hex},
 };
 
@@ -130,25 +123,24 @@ impl Sequence {
     ///
     /// # Errors
     /// [`Error::DamagedSequence`] and [`Error::NotAFile`] where the record is none, [`Error::UsedUp`],
-    /// [`Error::SequenceBusy`] and [`Error::NoLocks`]; [`Error::Io`], also for a full disk; with patterns those of a look at
+    /// [`Error::RecordBusy`] and [`Error::NoLocks`]; [`Error::Io`], also for a full disk; with patterns those of a look at
     /// the whole repository: [`Error::Git`], [`Error::MissingTree`]. Numbers may then be left out, none is given twice.
     pub fn next(&self, options: &SequenceOptions) -> Result<Numbers> {
+        // A record that is none is told before a long look.
+        drop(self.record()?);
+        let seen = self.repo.greatest_number(&options.scan)?;
+        let tell = &mut |_, _| {};
+        let mut patience = Patience::new(Some(PATIENCE), tell);
         for _ in 0..TRIES {
-            let Some(record) = self.record()? else { continue };
-            let seen = self.repo.greatest_number(&options.scan)?;
-            let held = self.lock(record)?;
-            // Who removed the record while we looked has begun the sequence again.
-            if !held.0.is_at(&self.path) {
-                continue;
-            }
-            let last = self.last_in(held.0.file())?;
+            let Some(held) = Short::take(&self.path, &self.path, |_| self.record(), &mut patience)? else { continue };
+            let last = self.last_in(held.file())?;
             let numbers = self.after(last, seen.as_ref(), options)?;
             if last == 0 {
                 self.settle()?;
             }
             let record = Record::new(&self.name, *numbers.end()).to_bytes();
-            fs::overwrite_durably(held.0.file(), &self.path, &record)?;
-            if held.0.is_at(&self.path) {
+            fs::overwrite_durably(held.file(), &self.path, &record)?;
+            if held.is_at(&self.path) {
                 return Ok(Numbers { numbers, are_first: last == 0, seen });
             }
         }
@@ -191,24 +183,6 @@ impl Sequence {
         if is_missing(&opened) { Ok(None) } else { LockFile::new(opened?, &self.path).map(Some) }
     }
 
-    fn lock(&self, record: LockFile) -> Result<Held> {
-        let begun = Instant::now();
-        let mut pause = Duration::from_micros(50);
-        loop {
-            let locked = record.try_lock(Mode::Exclusive);
-            match locked.map_err(|source| Error::NoLocks { path: self.path.clone(), source: Some(source) })? {
-                true if record.excludes_others(&self.path) => return Ok(Held(record)),
-                true => return Err(Error::NoLocks { path: self.path.clone(), source: None }),
-                false if begun.elapsed() > PATIENCE => {
-                    let (name, path) = (self.name.clone(), self.path.clone());
-                    return Err(Error::SequenceBusy { name, path, waited: begun.elapsed() });
-                }
-                false => std::thread::sleep(pause),
-            }
-            pause = (pause * 2).min(Duration::from_millis(2));
-        }
-    }
-
     /// The greater number of the two copies, of those that are whole.
     fn last_in(&self, file: &File) -> Result<u64> {
         let bytes = fs::read_start(file, 2 * COPY).map_err(Error::io("read", &self.path))?;
@@ -248,15 +222,6 @@ impl Sequence {
             }
         }
         Ok(())
-    }
-}
-
-/// A record that nobody else writes; let go when dropped.
-struct Held(LockFile);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.unlock();
     }
 }
 

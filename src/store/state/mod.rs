@@ -206,7 +206,7 @@ impl StateFile {
     /// document is as it was (as it was to be, where only the last step failed, which makes it durable).
     ///
     /// # Errors
-    /// [`Error::NotAsExpected`]; [`Error::DocumentBusy`] after the time that was given; [`Error::DamagedDocument`],
+    /// [`Error::NotAsExpected`]; [`Error::RecordBusy`] after the time that was given; [`Error::DamagedDocument`],
     /// [`Error::DocumentTooLarge`], [`Error::NotAFile`], [`Error::NoLocks`] and [`Error::Io`] where the document cannot be read, locked
     /// or written; [`Error::NeverGranted`] within [`StateFile::update`] of the same document.
     pub fn flush(&self) -> Result<bool> {
