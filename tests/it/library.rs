@@ -517,3 +517,26 @@ fn helper_that_is_killed_is_replaced() {
         waiter.join().expect("no panic").expect("the lock");
     });
 }
+
+#[test]
+fn place_that_is_given_up_is_free_also_while_another_thread_waits_elsewhere() {
+    let sandbox = Sandbox::new();
+    let (mut first, mut second) = (sandbox.hold(&["--name", "a"]), sandbox.hold(&["--name", "b"]));
+    // Limits of both, so that a failure is none to wait for.
+    let limited = |name, seconds| named(&sandbox, &[name]).timeout(Duration::from_secs(seconds));
+    let (a, b) = (limited("a", 3), limited("b", 50));
+    thread::scope(|scope| {
+        let gives_up = scope.spawn(|| a.acquire().map(drop));
+        eventually("one waits for a", || sandbox.waiters() == 1);
+        // Its helper process is made while the other's place in the queue is open.
+        let waits = scope.spawn(|| b.acquire().map(drop));
+        eventually("one waits for b", || sandbox.waiters() == 2);
+        let mut behind = sandbox.queue(&["--name", "a"], ":");
+        assert!(matches!(gives_up.join().expect("no panic"), Err(Error::Busy { .. })));
+        first.finish();
+        assert!(behind.ended().success(), "whoever was behind goes on, though the other waits still");
+        assert!(!waits.is_finished());
+        second.finish();
+        waits.join().expect("no panic").unwrap();
+    });
+}
