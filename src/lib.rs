@@ -119,7 +119,8 @@
 //! # Invariants
 //! - Exclusion rests on flock(2) alone; queue and records can be lost without letting two holders in (`lock`).
 //! - Only `repo` knows gix and starts git; only `lock/file.rs` knows fd-lock; only `fs` writes; only `sys` has code for
-//!   one system or `unsafe` code; only `cli/render.rs` prints; only `env` reads the environment; tokio is known to `guard/future.rs`, `lock/task.rs` and `sys/unix/ready.rs`.
+//!   one system or `unsafe` code; only `cli/render.rs` prints; only `env` reads the environment; only `guard/future.rs`,
+//!   `lock/task.rs` and `sys/unix/ready.rs` know tokio.
 //! - Blocking and asynchronous waits are one state machine (`lock/queued.rs`, `guard/asking.rs`); they differ in how they sleep.
 //! - Readers never take a lock that could make anybody's attempt fail.
 //! - "Busy", "free" and "cannot tell" are three answers.
