@@ -3,11 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{HOLD, Running, Sandbox, has_program, is_root, skip, to_the_end, walk};
+use crate::support::{HOLD, Mount, Running, Sandbox, has_program, is_root, skip, to_the_end, walk};
 
 /// The user `nobody`, who owns nothing.
 const NOBODY: u32 = 65534;
@@ -101,41 +101,27 @@ fn unreadable_git_directory_is_an_error() {
     fs::set_permissions(sandbox.path(".git"), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// A small file system of its own, unmounted when dropped.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn new(sandbox: &Sandbox, options: &str) -> Option<Self> {
-        let place = sandbox.outside("small");
-        fs::create_dir_all(&place).unwrap();
-        let mut mount = sandbox.command("mount");
-        mount.args(["-t", "tmpfs", "-o", options, "none"]).arg(&place);
-        let mounted = is_root() && mount.output().is_ok_and(|output| output.status.success());
-        mounted.then(|| Self(place))
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        Command::new("umount").arg("-l").arg(&self.0).status().ok();
-    }
+fn small(sandbox: &Sandbox, options: &str) -> Option<Mount> {
+    let place = sandbox.outside("small");
+    fs::create_dir_all(&place).unwrap();
+    Mount::at(place, options)
 }
 
 #[test]
 fn full_disk_never_lets_two_in() {
     for (options, used_before) in [("size=1m", false), ("size=1m", true), ("size=8m,nr_inodes=200", true)] {
         let sandbox = Sandbox::new();
-        let Some(mount) = Mount::new(&sandbox, options) else {
+        let Some(mount) = small(&sandbox, options) else {
             return skip("full disk", "cannot mount a tmpfs");
         };
-        let place = mount.0.join("clone");
+        let place = mount.path().join("clone");
         sandbox.git(["clone", "-q", "--template=", ".", place.to_str().unwrap()]);
         if used_before {
             assert_eq!(sandbox.try_once_in(&place, &[]), 0);
         }
         // Fill the blocks, then the inodes.
         let fill = "cat /dev/zero >fill 2>/dev/null; i=0; while mkdir full-$i 2>/dev/null; do i=$((i+1)); [ $i -lt 500 ] || break; done; :";
-        sandbox.sh(fill).current_dir(&mount.0).assert().success();
+        sandbox.sh(fill).current_dir(mount.path()).assert().success();
 
         let mut exec = sandbox.repoguard(["exec", "-w", "5", "--", "echo", "ran"]);
         let output = exec.current_dir(&place).output().unwrap();
@@ -154,7 +140,7 @@ fn full_disk_never_lets_two_in() {
         }
         sandbox.repoguard(["status"]).current_dir(&place).assert().success();
         sandbox.repoguard(["log"]).current_dir(&place).assert().success();
-        fs::remove_file(mount.0.join("fill")).unwrap();
+        fs::remove_file(mount.path().join("fill")).unwrap();
     }
 }
 
@@ -234,10 +220,10 @@ fn held_lock_is_never_called_free_across_pid_namespaces() {
 #[test]
 fn on_a_full_disk_what_outlives_its_process_is_refused_at_once() {
     let sandbox = Sandbox::new();
-    let Some(mount) = Mount::new(&sandbox, "size=1m") else {
+    let Some(mount) = small(&sandbox, "size=1m") else {
         return skip("hooks on a full disk", "cannot mount a tmpfs");
     };
-    let place = mount.0.join("clone");
+    let place = mount.path().join("clone");
     sandbox.git(["clone", "-q", "--template=", ".", place.to_str().unwrap()]);
     sandbox.install_hooks_in(&place);
     sandbox.sh("cat /dev/zero >../fill 2>/dev/null; :").current_dir(&place).assert().success();
@@ -248,6 +234,6 @@ fn on_a_full_disk_what_outlives_its_process_is_refused_at_once() {
         assert!(output.status.code().is_some_and(|status| status != 0), "{command}: {told}");
         assert!(told.contains("No space left") && told.contains("hint:"), "{command}: {told}");
     }
-    fs::remove_file(mount.0.join("fill")).unwrap();
+    fs::remove_file(mount.path().join("fill")).unwrap();
     assert_eq!(sandbox.try_once_in(&place, &[]), 0);
 }

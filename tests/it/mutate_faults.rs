@@ -3,12 +3,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Output;
 
 use crate::mutate::furnished;
 use crate::support::{
-    RepoState, Sandbox, Side, Traced, User, Workload, can_trace, chosen, is_root, shell_status, skip, tampered,
+    Mount, RepoState, Sandbox, Side, Traced, User, Workload, can_trace, chosen, is_root, shell_status, skip, tampered,
     to_the_end, walk, writing_calls,
 };
 
@@ -105,43 +105,25 @@ fn object_that_git_could_not_write_is_no_success() {
 
 /// A small file system with a repository on it, and something that can be removed to make room.
 struct Small {
+    // Unmounted before its directory is removed.
+    mount: Mount,
     sandbox: Sandbox,
-    mount: PathBuf,
 }
 
 impl Small {
     /// None where nothing can be mounted.
     fn new(options: &str) -> Option<Self> {
         let sandbox = Sandbox::empty();
-        let mount = sandbox.here().to_owned();
-        mounted(&mount, options).then(|| {
-            let small = Self { sandbox, mount };
-            small.sandbox.git(["init", "-q", "-b", "main", "--template="]);
-            small.sandbox.sh(&format!("echo first >file; mkdir .git/info; {FURNISH}")).assert().success();
-            small
-        })
+        let mount = Mount::at(sandbox.here().to_owned(), options)?;
+        sandbox.git(["init", "-q", "-b", "main", "--template="]);
+        sandbox.sh(&format!("echo first >file; mkdir .git/info; {FURNISH}")).assert().success();
+        Some(Self { mount, sandbox })
     }
 
     /// Makes room.
     fn room(&self) {
         self.sandbox.sh("rm -f ballast.log full.log; rm -rf inodes.log").assert().success();
     }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        unmount(&self.mount);
-    }
-}
-
-fn mounted(place: &Path, options: &str) -> bool {
-    let mut mount = Command::new("mount");
-    mount.args(["-t", "tmpfs", "-o", options, "none"]).arg(place);
-    is_root() && mount.output().is_ok_and(|output| output.status.success())
-}
-
-fn unmount(place: &Path) {
-    Command::new("umount").arg("-l").arg(place).status().ok();
 }
 
 /// Fills all blocks, or all inodes, with what git ignores.
@@ -251,15 +233,11 @@ fn file_system_that_cannot_be_written_is_refused_before_anything_happens() {
     let Some(small) = Small::new("size=6m") else { return skip("a read-only file system", "cannot mount a tmpfs") };
     let sandbox = &small.sandbox;
     let before = sandbox.state();
-    let remount = |how: &str| {
-        let mut mount = Command::new("mount");
-        assert!(mount.args(["-o", &format!("remount,{how}")]).arg(&small.mount).status().unwrap().success());
-    };
-    remount("ro");
+    small.mount.remount("ro");
     let told = sandbox.assert_refused(sandbox.mutate(&[], "touch \"$SANDBOX/ran\""), 125);
     assert!(told.contains("ead-only"), "{told}");
     before.assert_same(&sandbox.state(), &told);
-    remount("rw");
+    small.mount.remount("rw");
     sandbox.commits(&[], CHANGE);
 }
 
@@ -319,13 +297,11 @@ fn works_on(sandbox: &Sandbox, what: &str) {
 fn part_of_the_worktree_may_be_another_file_system() {
     let sandbox = furnished();
     let place = sandbox.path("d");
-    if !mounted(&place, "size=4m") {
+    let Some(_mount) = Mount::at(place, "size=4m") else {
         return skip("a directory on another file system", "cannot mount a tmpfs");
-    }
+    };
     sandbox.sh("set -e; git checkout -q -- d; chmod 755 d; echo mine >mine; echo own >d/own").assert().success();
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| works_on(&sandbox, "a mounted directory")));
-    unmount(&place);
-    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    works_on(&sandbox, "a mounted directory");
 }
 
 #[test]
@@ -334,9 +310,9 @@ fn git_directory_may_be_on_another_file_system() {
         let sandbox = Sandbox::empty();
         let place = if separate { sandbox.outside("gits") } else { sandbox.path(".git") };
         fs::create_dir_all(&place).unwrap();
-        if !mounted(&place, "size=16m") {
+        let Some(_mount) = Mount::at(place.clone(), "size=16m") else {
             return skip("a git directory on another file system", "cannot mount a tmpfs");
-        }
+        };
         if separate {
             let git_dir = place.join("repo.git");
             sandbox.git(["init", "-q", "-b", "main", "--separate-git-dir", git_dir.to_str().unwrap()]);
@@ -344,16 +320,11 @@ fn git_directory_may_be_on_another_file_system() {
             sandbox.git(["init", "-q", "-b", "main"]);
         }
         sandbox.sh(&format!("echo first >file; {FURNISH}; echo own >d/own")).assert().success();
-        let what = if separate { "--separate-git-dir" } else { "a mounted .git" };
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            if separate {
-                works_apart(&sandbox, &place.join("repo.git"));
-            } else {
-                works_on(&sandbox, what);
-            }
-        }));
-        unmount(&place);
-        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        if separate {
+            works_apart(&sandbox, &place.join("repo.git"));
+        } else {
+            works_on(&sandbox, "a mounted .git");
+        }
     }
 }
 

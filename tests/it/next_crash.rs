@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use crate::support::{
-    Sandbox, Traced, can_trace, chosen, is_root, shell_status, skip, tampered, to_the_end, writing_calls,
+    Mount, Sandbox, Traced, can_trace, chosen, shell_status, skip, tampered, to_the_end, writing_calls,
 };
 
 const NEXT: [&str; 4] = ["next", "id", "--count", "2"];
@@ -134,34 +134,17 @@ fn where_locks_do_not_work_no_number_is_given() {
 
 /// A small file system with a repository on it.
 struct Small {
+    // Unmounted before its directory is removed.
+    mount: Mount,
     sandbox: Sandbox,
-    mount: PathBuf,
 }
 
 impl Small {
     fn new() -> Option<Self> {
         let sandbox = Sandbox::empty();
-        let mount = sandbox.here().to_owned();
-        let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(&mount);
-        let mounted = is_root() && command.output().is_ok_and(|output| output.status.success());
-        mounted.then(|| {
-            let small = Self { sandbox, mount };
-            small.sandbox.git(["init", "-q", "-b", "main", "--template="]);
-            small
-        })
-    }
-
-    fn remount(&self, options: &str) {
-        let mut command = Command::new("mount");
-        command.args(["-o", &format!("remount,{options}")]).arg(&self.mount);
-        assert!(command.status().unwrap().success());
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        Command::new("umount").arg("-l").arg(&self.mount).status().ok();
+        let mount = Mount::at(sandbox.here().to_owned(), "size=1m")?;
+        sandbox.git(["init", "-q", "-b", "main", "--template="]);
+        Some(Self { mount, sandbox })
     }
 }
 
@@ -191,15 +174,15 @@ fn full_disk_gives_no_number_and_loses_none() {
 fn read_only_git_directory_gives_no_number_but_tells_the_last() {
     let Some(small) = Small::new() else { return skip("a read-only file system", "cannot mount a tmpfs") };
     let sandbox = &small.sandbox;
-    small.remount("ro");
+    small.mount.remount("ro");
     let told = sandbox.gives_none(&["id"], 125);
     assert!(told.contains("Read-only") && told.contains(".git/repoguard"), "{told}");
-    small.remount("rw");
+    small.mount.remount("rw");
     assert_eq!(sandbox.next(&["id"]), ["1"]);
-    small.remount("ro");
+    small.mount.remount("ro");
     let told = sandbox.gives_none(&["id"], 125);
     assert!(told.contains("Read-only"), "{told}");
     assert_eq!(sandbox.next(&["id", "--last"]), ["1"]);
-    small.remount("rw");
+    small.mount.remount("rw");
     assert_eq!(sandbox.next(&["id"]), ["2"]);
 }

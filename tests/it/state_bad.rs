@@ -4,10 +4,10 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Sandbox, is_root, own, skip, to_the_end};
+use crate::support::{Mount, Sandbox, is_root, own, skip, to_the_end};
 
 const NOBODY: u32 = 65534;
 
@@ -278,60 +278,45 @@ fn users_of_one_group_write_in_turn() {
     }
 }
 
-/// A small file system of its own, unmounted when dropped.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn new(sandbox: &Sandbox, options: &str) -> Option<Self> {
-        let place = sandbox.outside("small");
-        fs::create_dir_all(&place).unwrap();
-        let mut mount = sandbox.command("mount");
-        mount.args(["-t", "tmpfs", "-o", options, "none"]).arg(&place);
-        let mounted = is_root() && mount.output().is_ok_and(|output| output.status.success());
-        mounted.then(|| Self(place))
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        Command::new("umount").arg("-l").arg(&self.0).status().ok();
-    }
+fn small(sandbox: &Sandbox, options: &str) -> Option<Mount> {
+    let place = sandbox.outside("small");
+    fs::create_dir_all(&place).unwrap();
+    Mount::at(place, options)
 }
 
 #[test]
 fn document_on_another_file_system_and_a_full_one() {
     let sandbox = Sandbox::new();
-    let Some(mount) = Mount::new(&sandbox, "size=256k") else {
+    let Some(mount) = small(&sandbox, "size=256k") else {
         return skip("a document on another file system", "cannot mount a tmpfs");
     };
-    let doc = mount.0.join("doc.json");
+    let doc = mount.path().join("doc.json");
     symlink(&doc, sandbox.path("doc.json")).unwrap();
     let set = |value: &str| sandbox.repoguard(["state", "--file", "doc.json", "set", "a", value]).assert();
     set("1").success();
     assert_eq!(fs::read_to_string(&doc).unwrap(), "{\n  \"lock_version\": 1,\n  \"a\": 1\n}\n");
     set("2").success();
     let before = fs::read(&doc).unwrap();
-    sandbox.sh("cat /dev/zero >fill 2>/dev/null; :").current_dir(&mount.0).assert().success();
+    sandbox.sh("cat /dev/zero >fill 2>/dev/null; :").current_dir(mount.path()).assert().success();
     let output = set("3").code(125).get_output().clone();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(told.contains("doc.json") && told.contains("hint: `df -h"), "{told}");
     assert_eq!(fs::read(&doc).unwrap(), before);
-    let names: Vec<_> = fs::read_dir(&mount.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> = fs::read_dir(mount.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names.len(), 2, "nothing is left beside it: {names:?}");
-    fs::remove_file(mount.0.join("fill")).unwrap();
+    fs::remove_file(mount.path().join("fill")).unwrap();
     set("3").success();
 }
 
 #[test]
 fn file_system_that_is_read_only() {
     let sandbox = Sandbox::new();
-    let Some(mount) = Mount::new(&sandbox, "size=256k") else {
+    let Some(mount) = small(&sandbox, "size=256k") else {
         return skip("a read-only file system", "cannot mount a tmpfs");
     };
-    fs::write(mount.0.join("doc.json"), "{\"a\": 1}").unwrap();
-    let mut remount = Command::new("mount");
-    assert!(remount.args(["-o", "remount,ro"]).arg(&mount.0).status().unwrap().success());
-    let doc = mount.0.join("doc.json");
+    fs::write(mount.path().join("doc.json"), "{\"a\": 1}").unwrap();
+    mount.remount("ro");
+    let doc = mount.path().join("doc.json");
     writers_refuse(&sandbox, doc.to_str().unwrap(), 125, &["doc.json"]);
     sandbox.repoguard(["state", "--file", doc.to_str().unwrap(), "get", "a"]).assert().success().stdout("1\n");
 }

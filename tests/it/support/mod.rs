@@ -11,6 +11,7 @@ mod hooks;
 mod image;
 mod kept;
 mod killed;
+mod mount;
 mod mutate;
 mod numbers;
 mod process;
@@ -41,6 +42,7 @@ pub(crate) use hooks::{
 };
 pub(crate) use image::Image;
 pub(crate) use killed::{At, WORK, same_but_for_ours};
+pub(crate) use mount::Mount;
 pub(crate) use mutate::{User, traces};
 pub(crate) use process::{
     alive, all_in, kill, kill_group, parent_of, process_group, runs_our_program, state_of, zombies_below,
