@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
-use repoguard::{Choice, Config, Found, Recovered, Repo, Request, Unfinished};
+use repoguard::{Choice, Config, Found, Notice, Recovered, Repo, Request, Unfinished};
 use serde_json::json;
 
 use super::{
@@ -53,7 +53,12 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
         (_, true) => Choice::Finish,
         _ => Choice::AsPredicted,
     };
-    let mut tell = |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
+    // That the last holder was killed is why we are here.
+    let mut tell = |notice: Notice<'_>| {
+        if !matches!(notice, Notice::Died(..)) {
+            context.ui.notice(&notice);
+        }
+    };
     let recovered = repoguard::recover(&repo, &config, &request, choice, &mut tell)?;
     context.ui.waiting_over();
     if context.json {
