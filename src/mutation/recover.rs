@@ -17,7 +17,7 @@ use super::{
     journal::{Journal, Line, Plan, Step},
     locks::GitLock,
     stage::{Staged, differences, publish},
-    undo::{PROTECTING, Undo, Undone, Whose, release_own, undo},
+    undo::{PROTECTING, Undo, Undone, Whose, left_locks, release_own, undo},
 };
 use crate::{
     error::{Error, Result},
@@ -157,18 +157,21 @@ pub(crate) fn settle(
     }
     let finish = choice == Choice::Finish || (choice == Choice::AsPredicted && case.found == Found::Landed);
     let journal = Journal::go_on(&case.directory)?;
+    // What a git of ours has left would be in everybody's way, and nobody's work is in it.
+    let clear_locks =
+        |before: &Before| left_locks(before, &case.lines).iter().try_for_each(|lock| fs::remove_entry(lock));
     let settled = match (&case.before, case.found) {
         (None, _) | (_, Found::Untouched) => {
             release_own(&case.lines);
             Settled::Forgotten
         }
         (Some(before), Found::Landed) if finish => {
-            release_own(&case.lines);
+            clear_locks(before)?;
             case.finish(before, &journal)?;
             Settled::Finished(case.commit.clone())
         }
-        _ if finish => {
-            release_own(&case.lines);
+        (Some(before), _) if finish => {
+            clear_locks(before)?;
             Settled::Finished(None)
         }
         (Some(before), _) => Settled::Undone(case.undo(before, &journal, repo, worktree, sharing, limit)?),

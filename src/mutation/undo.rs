@@ -148,9 +148,12 @@ pub(crate) fn undo(undo: &Undo<'_>, mut fence: Option<&mut Fence>) -> Result<Und
     if undo.begun.is_none() {
         undo.journal.tell(Step::Undoing { why: undo.header.why.clone(), kept: keeping.id().to_owned() })?;
     }
-    let gits = trace::gits(&before.trace());
     if fence.is_none() {
-        clear_left_locks(before, &gits, &mut keeping)?;
+        let lines = Journal::read(before.directory()).map(|(_, lines)| lines).unwrap_or_default();
+        for lock in left_locks(before, &lines) {
+            let name = lock.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            keeping.take_other(&name, &lock)?;
+        }
     }
     before.restore_objects()?;
     let now = head(undo)?;
@@ -371,28 +374,27 @@ fn refresh_index(undo: &Undo<'_>, fence: Option<&Fence>) -> Result<()> {
     lock.replace(&made)
 }
 
-/// Removes git's lock files that are ours, and moves away those that a git of the command's left when it was killed.
-fn clear_left_locks(before: &Before, gits: &[Git], keeping: &mut Keeping) -> Result<()> {
-    let lines = Journal::read(before.directory()).map(|(_, lines)| lines).unwrap_or_default();
-    release_own(&lines);
+/// Removes git's lock files that are ours, and finds those that a git of the mutation's left when it was killed.
+pub(super) fn left_locks(before: &Before, lines: &[Line]) -> Vec<PathBuf> {
+    release_own(lines);
+    if !trace::gits(&before.trace()).iter().any(Git::was_killed) {
+        return Vec::new();
+    }
     let begun = lines.first().map_or(0, |line| line.at_ms);
-    let killed = || gits.iter().any(Git::was_killed);
-    for lock in before.checkout.lock_files() {
-        let Some(id) = fs::identity(&lock) else { continue };
-        if !killed() || !is_from_after(&lock, begun) {
-            continue;
+    let mut left = before.checkout.lock_files();
+    left.retain(|lock| {
+        let id = fs::identity(lock);
+        if id.is_none() || !is_from_after(lock, begun) {
+            return false;
         }
         // Another git may be at work just now.
         let since = Instant::now();
-        while fs::identity(&lock) == Some(id) && since.elapsed() < Duration::from_millis(300) {
+        while fs::identity(lock) == id && since.elapsed() < Duration::from_millis(300) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        if fs::identity(&lock) == Some(id) && !trace::git_works_in(&before.checkout.root, &before.checkout.git_dir) {
-            let name = lock.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            keeping.take_other(&name, &lock)?;
-        }
-    }
-    Ok(())
+        fs::identity(lock) == id && !trace::git_works_in(&before.checkout.root, &before.checkout.git_dir)
+    });
+    left
 }
 
 fn is_from_after(path: &Path, begun_ms: u64) -> bool {
