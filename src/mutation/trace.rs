@@ -275,8 +275,9 @@ pub(crate) fn git_works_in(root: &Path, git_dir: &Path) -> bool {
         let is_here = |directory: &std::path::PathBuf| directory.starts_with(root) || directory.starts_with(git_dir);
         sys::working_directory(*pid).as_ref().is_none_or(is_here)
     };
+    // Last: one that has ended meanwhile has no directory either.
     let lives = |pid: &u32| sys::process_state(*pid).is_some_and(|state| !state.zombie);
-    sys::all_processes().iter().any(|pid| is_git(pid) && lives(pid) && here(pid))
+    sys::all_processes().iter().any(|pid| is_git(pid) && here(pid) && lives(pid))
 }
 
 #[cfg(test)]

@@ -113,8 +113,11 @@ impl Before {
         let staged = self.directory().join("staged");
         let on_top = |parents: Vec<String>| parents.iter().eq(self.head().commit.iter());
         let made = self.checkout.parents_and_tree(commit).is_ok_and(|(parents, _)| on_top(parents));
+        // Git may not have written all of it, and compares without reading what it need not.
+        let is_whole = || self.checkout.between(&self.tree(), commit).is_ok();
         // A hook may have added to the index that it was made from.
-        made && staged.exists() && self.checkout.staged(&staged, commit).is_ok_and(|differs| differs.is_empty())
+        let differs = || self.checkout.staged(&staged, commit);
+        made && staged.exists() && differs().is_ok_and(|differs| differs.is_empty()) && is_whole()
     }
 
     /// Who has moved HEAD, if it is not where it was.
