@@ -22,6 +22,16 @@ fn told(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// What git could not remove, and said so, its user removes.
+fn remove_what_git_could_not(told: &str) {
+    for line in told.lines() {
+        let Some(path) = line.split_once("unable to unlink '").and_then(|(_, rest)| rest.split_once('\'')) else {
+            continue;
+        };
+        fs::remove_file(path.0).ok();
+    }
+}
+
 /// Lets each writing system call fail, once or from then on: what is left must be whole, or be made whole by the next
 /// command, and a success must be one.
 fn fails_at_every_call(workload: &Workload, traced: Traced, many: usize) {
@@ -45,6 +55,7 @@ fn fails_at_every_call(workload: &Workload, traced: Traced, many: usize) {
         if traced == Traced::Itself && status != 0 && told.trim().is_empty() && call.name != "write" {
             complain("not a word".to_owned());
         }
+        remove_what_git_could_not(&told);
         let at_once = workload.side(&sandbox);
         if let Err(what) = &at_once
             && sandbox.status()["unfinished"].is_null()
