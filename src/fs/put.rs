@@ -1,6 +1,10 @@
 //! How does a whole file, link or directory get into its place? In one step, and on disk when that is done.
 
-use std::{fs::File, io, path::Path};
+use std::{
+    fs::File,
+    io::{self, ErrorKind},
+    path::Path,
+};
 
 use super::{PASSING, opened::Opened, tree};
 use crate::{
@@ -99,14 +103,18 @@ pub(crate) fn make_directories(path: &Path, mode: Option<u32>) -> Result<()> {
         tree::like(path, &std::fs::symlink_metadata(above)?)?;
         mode.map_or(Ok(()), |mode| sys::set_mode(path, mode))
     };
-    make().map_err(Error::io("create", path))
+    match make() {
+        // Somebody else was faster, and may have removed it again.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => make_directories(path, mode),
+        done => done.map_err(Error::io("create", path)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-    use std::io::{ErrorKind, Write as _};
+    use std::io::Write as _;
 
     use super::{super::list, *};
 

@@ -241,7 +241,7 @@ fn end_of_a_runtime_ends_holds_and_waits_at_once() {
         let path = Lock::of_directory(sandbox.outside("home")).unwrap();
         let lock = sandbox.lock();
         let _holder = sandbox.hold(&[]);
-        let before = Belongings::now();
+        let before = Belongings::settled();
         for runtime in [runtime, one_thread] {
             let runtime = runtime();
             let asked = Arc::new(AtomicUsize::new(0));
@@ -262,7 +262,7 @@ fn end_of_a_runtime_ends_holds_and_waits_at_once() {
             let start = Instant::now();
             drop(runtime);
             assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-            assert_eq!(Belongings::now(), before);
+            assert_eq!(Belongings::settled(), before);
             assert_eq!(sandbox.waiters(), 0);
             assert!(sandbox.flock_gets(path.path()));
         }
@@ -321,7 +321,7 @@ fn thousand_tasks(start: u64) {
     let sandbox = Sandbox::new();
     let lock = sandbox.lock();
     let mut numbers = Numbers(start);
-    let before = Belongings::now();
+    let before = Belongings::settled();
     let runtime = runtime();
     // Both workers have begun.
     runtime.block_on(async { tokio::spawn(async {}).await }).unwrap();
@@ -364,5 +364,5 @@ fn thousand_tasks(start: u64) {
     assert_eq!(sandbox.tickets(), [""; 0]);
     drop(runtime);
     drop(holder);
-    assert_eq!(Belongings::now(), before);
+    assert_eq!(Belongings::settled(), before);
 }

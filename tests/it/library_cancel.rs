@@ -45,7 +45,7 @@ fn cancelled_after(polls: usize, how: &str) -> bool {
         _ => (Lock::of_file(sandbox.outside("file")).unwrap(), sandbox.outside("file")),
     };
     let options: &[&str] = if how == "name" { &["--name", "a"] } else { &[] };
-    let before = Belongings::now();
+    let before = Belongings::settled();
     let runtime = runtime();
     let with_runtime = Belongings::now();
     // Held by this process first, so that the future stands in its line; then by another one; another one is queued.
@@ -120,7 +120,7 @@ fn cancelled_after(polls: usize, how: &str) -> bool {
     assert_eq!(sandbox.tickets(), [""; 0]);
     drop(runtime);
     drop(ahead);
-    assert_eq!(Belongings::now(), before, "{how}, {polls} polls");
+    assert_eq!(Belongings::settled(), before, "{how}, {polls} polls");
     drop(lock.try_acquire().expect("nobody of ours is in the way"));
     finished
 }
@@ -152,7 +152,7 @@ fn cancel_while_the_holder_lets_go_never_leaves_the_lock_with_us() {
         command.args(["-c", script]);
         let looper = sandbox.start_up(command);
         let rounds: u64 = if long() { 2000 } else { 200 };
-        let before = Belongings::now();
+        let before = Belongings::settled();
         let (mut got, mut late) = (0, 0);
         for round in 0..rounds {
             let limit = Duration::from_micros(round * 7919 % 9000);

@@ -64,7 +64,7 @@ pub(super) fn reserve(
 ) -> Result<Entry> {
     let parent = place.parent(from.repo, &from.checkout.root, config)?;
     let parent = real(&parent);
-    fs::make_directories(&parent, None)?;
+    make_parent(&parent)?;
     let tried = try_names(from, place, &parent, register, request);
     tried.inspect_err(|_| remove::remove_parent(&parent.join("any")))
 }
@@ -100,6 +100,17 @@ fn try_names(from: &From<'_>, place: &Place, parent: &Path, register: &Register,
     Err(Error::Unsupported { what: "a name for a worktree that a thousand others have" })
 }
 
+/// Makes the directory that worktrees stand in; whoever removes the last of them removes it, too, at any instant.
+fn make_parent(parent: &Path) -> Result<()> {
+    for _ in 0..TRIES {
+        match fs::make_directories(parent, None) {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            made => return made,
+        }
+    }
+    fs::make_directories(parent, None)
+}
+
 /// A path without links, as far as it is there.
 fn real(path: &Path) -> PathBuf {
     let known = path.ancestors().find_map(|above| Some((above.canonicalize().ok()?, path.strip_prefix(above).ok()?)));
@@ -126,7 +137,7 @@ fn fill(common: &Checkout, entry: &mut Entry, path: &Path) -> Result<bool> {
             Err(_) if fs::identity(path).is_some() => return Ok(false),
             // Whoever removed the last one removed the directory that they stand in as well.
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                fs::make_directories(path.parent().unwrap_or(path), None)?;
+                make_parent(path.parent().unwrap_or(path))?;
             }
             Err(error) => return Err(error),
         }

@@ -51,6 +51,19 @@ pub(crate) struct Belongings {
 }
 
 impl Belongings {
+    /// What there is once it does not change any more: a thread that has just been joined may be seen for a moment.
+    pub(crate) fn settled() -> Self {
+        let mut last = Self::now();
+        loop {
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            let now = Self::now();
+            if now == last {
+                return now;
+            }
+            last = now;
+        }
+    }
+
     /// Those of this process now.
     pub(crate) fn now() -> Self {
         let tasks: Vec<PathBuf> = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path()).collect();
