@@ -172,9 +172,12 @@ impl Checkout {
         self.run(None, arguments, None)
     }
 
-    /// Git's lock files that are there now.
+    /// Git's lock files that are there now, that of its housekeeping after a commit, too.
     pub(crate) fn lock_files(&self) -> Vec<PathBuf> {
-        super::lock_files(&self.git_dir, &self.common_dir)
+        let housekeeping = self.common_dir.join("objects/maintenance.lock");
+        let mut locks = super::lock_files(&self.git_dir, &self.common_dir);
+        locks.extend(housekeeping.exists().then_some(housekeeping));
+        locks
     }
 
     /// How a submodule stands: its commit, and what is changed in it.
