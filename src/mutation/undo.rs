@@ -271,9 +271,8 @@ fn put_references_back(
     for (name, old, new) in &moves {
         keeping.reference(name, old.map(|one| one.id.as_str()), new.map(|one| one.id.as_str()))?;
     }
-    if !bundled.is_empty() && !keeping.bundle().exists() {
-        checkout.bundle(&keeping.bundle(), &bundled, &known)?;
-    }
+    let is_kept =
+        bundled.is_empty() || keeping.bundle().exists() || checkout.bundle(&keeping.bundle(), &bundled, &known)?;
     if head_moved {
         match (&before.head().branch, &before.head().commit) {
             (Some(branch), _) if now.branch.as_ref() != Some(branch) => checkout.point("HEAD", branch)?,
@@ -283,7 +282,7 @@ fn put_references_back(
     }
     // First what must go: its name may be in the way of what comes.
     let (gone, others): (Vec<_>, Vec<_>) = moves.into_iter().partition(|(_, old, _)| old.is_none());
-    for batch in [gone, others] {
+    for batch in [&gone, &others] {
         let plain = batch.iter().filter(|(_, old, new)| old.or(*new).is_some_and(|one| one.target.is_none()));
         let plain = plain
             .map(|(name, old, new)| ((*name).to_owned(), new.map(|one| one.id.clone()), old.map(|one| one.id.clone())));
@@ -293,6 +292,15 @@ fn put_references_back(
             match old.and_then(|one| one.target.as_deref()) {
                 Some(target) => checkout.point(name, target)?,
                 None => checkout.remove_symbolic(name)?,
+            }
+        }
+    }
+    if !is_kept {
+        let left = others.iter().filter_map(|(name, _, new)| Some((*name, new.as_ref()?.id.as_str())));
+        let of_head = head_moved.then(|| Some(("HEAD", now.commit.as_deref()?))).flatten();
+        for (name, commit) in left.chain(of_head) {
+            if !checkout.is_whole(commit, &known)? {
+                checkout.forget_logged(name, commit)?;
             }
         }
     }

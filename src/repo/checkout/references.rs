@@ -150,8 +150,34 @@ impl Checkout {
 
     /// The commits that the stash holds, newest first.
     pub(crate) fn stashed(&self) -> Result<Vec<String>> {
-        let answer = self.ask(&["log", "--walk-reflogs", "--no-show-signature", "--format=%H", "refs/stash", "--"])?;
+        self.logged("refs/stash")
+    }
+
+    /// The commits that the log of a reference names, newest first.
+    fn logged(&self, name: &str) -> Result<Vec<String>> {
+        let answer = self.ask(&["log", "--walk-reflogs", "--no-show-signature", "--format=%H", name, "--"])?;
         Ok(String::from_utf8_lossy(&answer).lines().map(str::to_owned).collect())
+    }
+
+    /// Removes a commit from the log of a reference.
+    pub(crate) fn forget_logged(&self, name: &str, commit: &str) -> Result<()> {
+        let logged = self.logged(name)?;
+        // From the oldest on: the numbers of the newer ones stay what they are.
+        let found = logged.iter().enumerate().rev().filter(|(_, logged)| *logged == commit);
+        let entries: Vec<String> = found.map(|(index, _)| format!("{name}@{{{index}}}")).collect();
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut arguments = vec!["reflog", "delete", "--rewrite"];
+        arguments.extend(entries.iter().map(String::as_str));
+        self.ask(&arguments).map(drop)
+    }
+
+    /// Tells whether all is there that a commit leads to; where others lead to is not looked at.
+    pub(crate) fn is_whole(&self, commit: &str, without: &[String]) -> Result<bool> {
+        let mut arguments = vec!["rev-list", "--objects", "--quiet", commit, "--not"];
+        arguments.extend(without.iter().map(String::as_str));
+        Ok(self.output(None, &arguments, None)?.status.success())
     }
 
     /// Packs objects into a file, each by its id.

@@ -141,7 +141,7 @@ impl Workload {
         // Where git loses an error, it leaves trees behind that are broken; no matter, as long as nothing leads to them.
         let again = |found: String| {
             let of_links = found.lines().all(is_of_links);
-            if of_links { fsck(sandbox, &["--connectivity-only", "--no-reflogs"]) } else { Err(found) }
+            if of_links { fsck(sandbox, &["--connectivity-only"]) } else { Err(found) }
         };
         fsck(sandbox, &[]).or_else(again).map_err(|found| format!("git fsck: {found}"))?;
         let left = left_over(sandbox);
