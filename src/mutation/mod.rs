@@ -11,7 +11,8 @@
 //! | `stage` | the change as an index of its own, and how that becomes the user's |
 //! | `locks` | git's own `index.lock` and `HEAD.lock` |
 //! | `journal` | the steps, each told before it is taken |
-//! | `undo`, `put_back` | put everything back: rollback and recovery are this one code |
+//! | `whose` | who has moved HEAD or a reference: the command, or somebody else |
+//! | `undo`, `references`, `put_back` | put everything back: rollback and recovery are this one code |
 //! | `recover` | what to do with a mutation that was never finished |
 //!
 //! Which step follows which stands in `guard/mutate.rs`.
@@ -36,10 +37,12 @@ mod locks;
 mod look;
 mod put_back;
 mod recover;
+mod references;
 mod stage;
 mod trace;
 mod undo;
 mod walk;
+mod whose;
 
 pub(crate) use before::{Before, Unfit};
 pub(crate) use changes::Changes;
@@ -47,9 +50,11 @@ pub(crate) use journal::{Journal, Line, Plan, Step};
 pub(crate) use locks::{Fence, GitLock};
 pub use recover::{Choice, Doubt, Found, Unfinished};
 pub(crate) use recover::{Settled, inspect, settle};
+pub(crate) use references::PROTECTING;
 pub(crate) use stage::{Staged, Unlike, publish, stage};
 pub(crate) use trace::gits;
-pub(crate) use undo::{PROTECTING, Undo, Undone, Whose, undo};
+pub(crate) use undo::{Undo, Undone, undo};
+pub(crate) use whose::Whose;
 
 use std::path::PathBuf;
 

@@ -16,8 +16,10 @@ use super::{
     changes::{Changes, Touched},
     journal::{Journal, Line, Plan, Step},
     locks::GitLock,
+    references::PROTECTING,
     stage::{Staged, differences, publish},
-    undo::{PROTECTING, Undo, Undone, Whose, left_locks, release_own, undo},
+    undo::{Undo, Undone, left_locks, release_own, undo},
+    whose::Whose,
 };
 use crate::{
     error::{Error, Result},

@@ -25,7 +25,10 @@ fn as_user(sandbox: &Sandbox, user: User, trusting: bool, program: &str, args: &
     }
     if trusting {
         let config = sandbox.outside("trusting");
-        fs::write(&config, format!("[safe]\n\tdirectory = {}\n", sandbox.here().display())).unwrap();
+        // Once: who was started before may be reading it.
+        if !config.exists() {
+            fs::write(&config, format!("[safe]\n\tdirectory = {}\n", sandbox.here().display())).unwrap();
+        }
         command.env("GIT_CONFIG_GLOBAL", config);
     }
     command

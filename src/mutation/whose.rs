@@ -1,0 +1,88 @@
+//! Who has moved HEAD, or a reference: the command's gits, or somebody else? In doubt somebody else.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    before::Before,
+    journal::{Journal, Step},
+    trace::{self, Git, Moves},
+};
+use crate::repo::Head;
+
+/// Whose HEAD it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// Nobody has moved it.
+    Nobodys,
+    /// The command has.
+    Commands,
+    /// Somebody else has, or may have.
+    Others,
+}
+
+impl Before {
+    /// The trace of the command's gits.
+    pub(crate) fn trace(&self) -> PathBuf {
+        self.directory().join("trace")
+    }
+
+    /// The trace of what they wrote to references.
+    pub(crate) fn reference_trace(&self) -> PathBuf {
+        self.directory().join("trace-references")
+    }
+
+    /// What the command's gits wrote to references until now.
+    pub(crate) fn moves(&self) -> Moves {
+        let before = self.references.iter().map(|one| one.id.clone()).chain(self.head().commit.clone());
+        Moves::read(&self.reference_trace(), before.collect())
+    }
+
+    /// Tells whether a reference was written by a git of the command's that was killed before it could tell so: right after
+    /// the last that it told.
+    pub(crate) fn was_last_write(&self, name: &str) -> bool {
+        /// It takes a git much less from one to the other.
+        const MOST: Duration = Duration::from_millis(250);
+        let written = |path: &Path| std::fs::symlink_metadata(path).and_then(|metadata| metadata.modified()).ok();
+        let Some(told) = written(&self.reference_trace()) else { return false };
+        let is_killed = || trace::gits(&self.trace()).iter().any(Git::was_killed);
+        let moment = written(&self.checkout.loose_reference(name));
+        moment.is_some_and(|moment| moment >= told && moment.duration_since(told).is_ok_and(|late| late <= MOST))
+            && is_killed()
+    }
+
+    /// Tells whether HEAD is the commit that was to be made: what is staged, on top of what HEAD was.
+    pub(crate) fn is_landed(&self, now: &Head) -> bool {
+        let Some(commit) = now.commit.as_deref().filter(|_| now != self.head() && now.branch == self.head().branch)
+        else {
+            return false;
+        };
+        // Before that step anybody who commits all that is there commits the same.
+        let lines = Journal::read(self.directory()).map(|(_, lines)| lines).unwrap_or_default();
+        if !lines.iter().any(|line| line.step == Step::Landing) {
+            return false;
+        }
+        let staged = self.directory().join("staged");
+        let on_top = |parents: Vec<String>| parents.iter().eq(self.head().commit.iter());
+        let made = self.checkout.parents_and_tree(commit).is_ok_and(|(parents, _)| on_top(parents));
+        // Git may not have written all of it, and compares without reading what it need not.
+        let is_whole = || self.checkout.between(&self.tree(), commit).is_ok();
+        // A hook may have added to the index that it was made from.
+        let differs = || self.checkout.staged(&staged, commit);
+        made && staged.exists() && differs().is_ok_and(|differs| differs.is_empty()) && is_whole()
+    }
+
+    /// Who has moved HEAD, if it is not where it was.
+    pub(crate) fn whose(&self, now: &Head) -> Whose {
+        match self.head() {
+            head if head == now => Whose::Nobodys,
+            head if self.moves().explain_head(head, now) => Whose::Commands,
+            _ if self.was_last_write(now.branch.as_deref().unwrap_or("HEAD")) => Whose::Commands,
+            // Git was killed before it could tell that it had committed.
+            _ if self.is_landed(now) => Whose::Commands,
+            _ => Whose::Others,
+        }
+    }
+}
