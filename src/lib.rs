@@ -130,7 +130,7 @@
 //! `holder.rs` (a record), `lock/queue.rs` (tickets), `lock/record.rs` (holders), `store/last.rs` (HEAD at the last release),
 //! `store/audit.rs` (the log), `store/violations.rs`, `store/manifest.rs` (what was undone), `store/sequence.rs` (numbers that
 //! were given), `store/document/mod.rs` (the shared document), `store/worktrees.rs` (worktrees that were made),
-//! `mutation/journal.rs` (the steps of a mutation), `mutation/before.rs` (how everything was before it), `hooks/world.rs`
+//! `mutation/journal.rs` (the steps of a mutation), `mutation/before/mod.rs` (how everything was before it), `hooks/world.rs`
 //! (kept indexes), `hooks/manifest.rs` (installed hooks).
 
 pub mod doctor;

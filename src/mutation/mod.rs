@@ -8,14 +8,14 @@
 //! | `changes` | what differs from that now |
 //! | `walk` | the files of an index, looked at by several threads |
 //! | `trace` | which git commands the command ran, to tell its changes of references from others' |
-//! | `stage` | the change as an index of its own, and how that becomes the user's |
+//! | `stage`, `differences` | the change as an index of its own, and how that becomes the user's; where two indexes differ |
 //! | `locks` | git's own `index.lock` and `HEAD.lock` |
 //! | `journal` | the steps, each told before it is taken |
 //! | `whose` | who has moved HEAD or a reference: the command, or somebody else |
 //! | `undo`, `references`, `put_back` | put everything back: rollback and recovery are this one code |
 //! | `recover` | what to do with a mutation that was never finished |
 //!
-//! Which step follows which stands in `guard/mutate.rs`.
+//! Which step follows which stands in `guard/mutate/session.rs`.
 //!
 //! # On disk
 //! `<common dir>/repoguard/mutation-<worktree>/`, there only while a mutation runs or was not finished: `journal.jsonl`
@@ -32,6 +32,7 @@
 mod before;
 mod changes;
 mod conversion;
+mod differences;
 mod journal;
 mod locks;
 mod look;

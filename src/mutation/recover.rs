@@ -14,10 +14,11 @@ use std::path::PathBuf;
 use super::{
     before::Before,
     changes::{Changes, Touched},
+    differences::differences,
     journal::{Journal, Line, Plan, Step},
     locks::GitLock,
     references::PROTECTING,
-    stage::{Staged, differences, publish},
+    stage::{Staged, publish},
     undo::{Undo, Undone, left_locks, release_own, undo},
     whose::Whose,
 };

@@ -10,12 +10,13 @@ use std::{
 use super::{
     before::{Before, DIRECTORY, KIND, Kind, LINK, REGULAR, SUBMODULE, Stamp, stamp},
     changes::{Changes, Touched},
+    differences::differences,
     locks::GitLock,
 };
 use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
-    repo::{Entry, Index, RawChange, hex, path_of},
+    repo::{RawChange, hex, path_of},
 };
 
 /// A change, ready to be committed.
@@ -90,49 +91,18 @@ pub(crate) fn stage(
         fs::copy_index(&before.index(), &index, false)?;
     }
     let own_paths = take_out_own(before, &index)?;
-    let Sorted { mut add, mut remove } = sort(before, changes)?;
+    let mut sorted = sort(before, changes)?;
 
     let touched: HashSet<&[u8]> = changes.touched.iter().map(|touched| touched.path.as_slice()).collect();
     let seen = stamp(worked_on);
     // One that the command has removed says nothing.
     let was_worked_on = seen.is_some() && (fenced || before.index_is_touched());
     let foreign = was_worked_on && !staged_by_command;
-    let mut modes: HashMap<Vec<u8>, String> = HashMap::new();
+    let mut modes = HashMap::new();
     if was_worked_on && staged_by_command {
-        let mut entries: Vec<(String, String, Vec<u8>)> = Vec::new();
-        let mut conflicts = Vec::new();
-        let mut submodules = Vec::new();
-        let mut taken_out = Vec::new();
-        differences(before, &before.index(), worked_on, |path, was, now| {
-            match now {
-                Some(now) if now.stage > 0 => conflicts.push(path.to_vec()),
-                Some(now) if now.mode & KIND == SUBMODULE => submodules.push(path.to_vec()),
-                // What the worktree tells is newer, and untracked files of before stay out.
-                _ if own_paths.contains(path) => {}
-                None if touched.contains(path) => taken_out.push(path.to_vec()),
-                // A mode that was staged on purpose: the file system may not have it.
-                Some(now) if touched.contains(path) && was.is_none_or(|was| was.mode != now.mode) => {
-                    modes.insert(path.to_vec(), format!("{:o}", now.mode));
-                }
-                _ if touched.contains(path) || was.is_none() => {}
-                Some(now) if now.intent_to_add => {}
-                Some(now) => entries.push((format!("{:o}", now.mode), hex(now.id), path.to_vec())),
-                None => entries.push(("0".to_owned(), String::new(), path.to_vec())),
-            }
-        })?;
-        conflicts.dedup();
-        if !conflicts.is_empty() {
-            return Err(Unlike::Conflicts(conflicts));
-        }
-        if !submodules.is_empty() {
-            return Err(Unlike::Repositories(submodules));
-        }
-        // Taken out of the index, and ignored from now on: no longer git's.
-        let ignored = checkout.ignored(&checkout.root, &taken_out)?;
-        add.retain(|path| !ignored.contains(path));
-        remove.extend(ignored);
-        checkout.set_entries(&index, &entries)?;
+        modes = take_over(before, worked_on, &index, &own_paths, &touched, &mut sorted)?;
     }
+    let Sorted { add, remove } = sorted;
     let removals: Vec<_> = remove.into_iter().map(|path| ("0".to_owned(), String::new(), path)).collect();
     checkout.set_entries(&index, &removals)?;
     if !add.is_empty() {
@@ -166,6 +136,53 @@ pub(crate) fn stage(
         }
     }
     Ok(Staged { index, changes: staged, seen, foreign })
+}
+
+/// Takes over into the index to commit what the command itself has staged, and the worktree does not tell: returns the modes
+/// that it staged on purpose.
+fn take_over(
+    before: &Before,
+    worked_on: &Path,
+    index: &Path,
+    own: &HashSet<Vec<u8>>,
+    touched: &HashSet<&[u8]>,
+    sorted: &mut Sorted,
+) -> Result<HashMap<Vec<u8>, String>, Unlike> {
+    let mut modes: HashMap<Vec<u8>, String> = HashMap::new();
+    let mut entries: Vec<(String, String, Vec<u8>)> = Vec::new();
+    let mut conflicts = Vec::new();
+    let mut submodules = Vec::new();
+    let mut taken_out = Vec::new();
+    differences(before, &before.index(), worked_on, |path, was, now| {
+        match now {
+            Some(now) if now.stage > 0 => conflicts.push(path.to_vec()),
+            Some(now) if now.mode & KIND == SUBMODULE => submodules.push(path.to_vec()),
+            // What the worktree tells is newer, and untracked files of before stay out.
+            _ if own.contains(path) => {}
+            None if touched.contains(path) => taken_out.push(path.to_vec()),
+            // A mode that was staged on purpose: the file system may not have it.
+            Some(now) if touched.contains(path) && was.is_none_or(|was| was.mode != now.mode) => {
+                modes.insert(path.to_vec(), format!("{:o}", now.mode));
+            }
+            _ if touched.contains(path) || was.is_none() => {}
+            Some(now) if now.intent_to_add => {}
+            Some(now) => entries.push((format!("{:o}", now.mode), hex(now.id), path.to_vec())),
+            None => entries.push(("0".to_owned(), String::new(), path.to_vec())),
+        }
+    })?;
+    conflicts.dedup();
+    if !conflicts.is_empty() {
+        return Err(Unlike::Conflicts(conflicts));
+    }
+    if !submodules.is_empty() {
+        return Err(Unlike::Repositories(submodules));
+    }
+    // Taken out of the index, and ignored from now on: no longer git's.
+    let ignored = before.checkout.ignored(&before.checkout.root, &taken_out)?;
+    sorted.add.retain(|path| !ignored.contains(path));
+    sorted.remove.extend(ignored);
+    before.checkout.set_entries(index, &entries)?;
+    Ok(modes)
 }
 
 /// Makes sure that git has written what is to be committed: when it writes many objects together, an error may be lost.
@@ -349,102 +366,6 @@ impl Before {
         let ignored: HashSet<Vec<u8>> = ignored.into_iter().collect();
         Ok(new.into_iter().filter(|path| !ignored.contains(path)).collect())
     }
-}
-
-/// Tells each path whose entry differs between two indexes, with both. Stat data and flags are no difference.
-pub(super) fn differences(
-    before: &Before,
-    old: &Path,
-    new: &Path,
-    mut tell: impl FnMut(&[u8], Option<&Entry<'_>>, Option<&Entry<'_>>),
-) -> Result<()> {
-    let (plain_old, plain_new) = (plain_copy(before, old, "plain-old")?, plain_copy(before, new, "plain-new")?);
-    let mut old = Index::open(plain_old.as_deref().unwrap_or(old), before.checkout.id_bytes)?;
-    let mut new = Index::open(plain_new.as_deref().unwrap_or(new), before.checkout.id_bytes)?;
-    let mut old_entry = next(&mut old)?;
-    let mut new_entry = next(&mut new)?;
-    loop {
-        let order = match (&old_entry, &new_entry) {
-            (None, None) => break,
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
-            (Some(old), Some(new)) => (&old.path, old.stage).cmp(&(&new.path, new.stage)),
-        };
-        match order {
-            std::cmp::Ordering::Less => {
-                if let Some(entry) = &old_entry {
-                    tell(&entry.path, Some(&entry.view()), None);
-                }
-                old_entry = next(&mut old)?;
-            }
-            std::cmp::Ordering::Greater => {
-                if let Some(entry) = &new_entry {
-                    tell(&entry.path, None, Some(&entry.view()));
-                }
-                new_entry = next(&mut new)?;
-            }
-            std::cmp::Ordering::Equal => {
-                if let (Some(old), Some(new)) = (&old_entry, &new_entry)
-                    && (old.mode, &old.id, old.intent_to_add) != (new.mode, &new.id, new.intent_to_add)
-                {
-                    tell(&new.path, Some(&old.view()), Some(&new.view()));
-                }
-                old_entry = next(&mut old)?;
-                new_entry = next(&mut new)?;
-            }
-        }
-    }
-    [plain_old, plain_new].iter().flatten().try_for_each(|plain| fs::remove_entry(plain))
-}
-
-/// A copy of a split or sparse index that holds all entries.
-fn plain_copy(before: &Before, index: &Path, name: &str) -> Result<Option<PathBuf>> {
-    let Some(mut reader) = Index::open(index, before.checkout.id_bytes)? else { return Ok(None) };
-    if !reader.is_partial()? {
-        return Ok(None);
-    }
-    let copy = before.directory().join(name);
-    fs::remove_entry(&copy)?;
-    fs::copy_index(index, &copy, false)?;
-    before.checkout.unfold(&copy)?;
-    Ok(Some(copy))
-}
-
-/// An entry that outlives the next.
-struct Owned {
-    path: Vec<u8>,
-    id: Vec<u8>,
-    mode: u32,
-    stage: u8,
-    intent_to_add: bool,
-    stat: crate::repo::Stat,
-}
-
-impl Owned {
-    fn view(&self) -> Entry<'_> {
-        Entry {
-            path: &self.path,
-            id: &self.id,
-            mode: self.mode,
-            stage: self.stage,
-            assume_unchanged: false,
-            skip_worktree: false,
-            intent_to_add: self.intent_to_add,
-            stat: self.stat,
-        }
-    }
-}
-
-fn next(index: &mut Option<Index>) -> Result<Option<Owned>> {
-    let Some(index) = index else { return Ok(None) };
-    Ok(index.next()?.map(|entry| Owned {
-        path: entry.path.to_vec(),
-        id: entry.id.to_vec(),
-        mode: entry.mode,
-        stage: entry.stage,
-        intent_to_add: entry.intent_to_add,
-        stat: entry.stat,
-    }))
 }
 
 /// Makes the change part of the user's index: all of it where nobody else has changed that, else entry by entry. The caller

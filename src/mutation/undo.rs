@@ -14,11 +14,11 @@ use std::{
 
 use super::{
     before::Before,
+    differences::differences,
     journal::{Journal, Line, Owned, Step},
     locks::{Fence, GitLock},
     put_back::PutBack,
     references,
-    stage::differences,
     trace::{self, Git},
     whose::Whose,
 };

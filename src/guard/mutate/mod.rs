@@ -5,10 +5,13 @@
 //! | --- | --- |
 //! | this one | what is asked for, and the lock around it |
 //! | `session` | the steps, in their order |
-//! | `step` | one step: a command with the lock in its hands |
+//! | `read`, `commit` | the first step and the last |
+//! | `step` | what runs in a step: a command with the lock in its hands |
 //! | `outcome` | how it ended |
 
+mod commit;
 mod outcome;
+mod read;
 mod session;
 mod step;
 

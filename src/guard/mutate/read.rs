@@ -1,0 +1,116 @@
+//! The read step: is everything fit to be changed, and how is it now? Nothing of the user's changes.
+
+use std::{path::Path, time::Duration};
+
+use super::{
+    super::Notice,
+    Landing,
+    outcome::{Invalid, Why},
+    session::{Kept, MORE_PATIENCE, Session},
+};
+use crate::{
+    env,
+    error::{Error, Result},
+    fs, holder,
+    lock::Wait,
+    mutation::{Before, Fence, GitLock, Journal, PROTECTING, Plan, Step, Unfit, readable},
+    repo::Head,
+    sys,
+};
+
+/// How long another git may have one of its own locks, before it is asked whether to go on waiting.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+impl Session<'_> {
+    /// Read: finds out how everything is, and keeps it.
+    pub(super) fn read(&mut self) -> Result<Kept, Why> {
+        if let Some(name) = self.checkout.operation() {
+            return Err(Why::from(Invalid::Operation(name)));
+        }
+        // What is no pathspec is found out before anything runs.
+        let here = std::env::current_dir().unwrap_or_else(|_| self.checkout.root.clone());
+        self.checkout.check_pathspecs(&here, &self.mutation.paths).map_err(Why::Trouble)?;
+        let head = self.head().map_err(Why::Trouble)?;
+        if let Some(expected) = &self.mutation.expect_head {
+            let commit = self.checkout.commit(expected).map_err(Why::Trouble)?;
+            if commit.is_none() || commit != head.commit {
+                let expected = expected.to_string_lossy().into_owned();
+                return Err(Why::from(Invalid::UnexpectedHead(expected, head)));
+            }
+        }
+        let directory = self.repo.mutation_dir(self.worktree).unwrap_or_default();
+        let directory = std::path::absolute(&directory).map_err(|e| Why::Trouble(Error::io("find", directory)(e)))?;
+        let begun = self.begin(&directory, head);
+        begun.map_err(|unfit| {
+            // Nothing has changed: what was made for it is of no use to anybody. What cannot be removed now, the next one does.
+            let forgotten = self.checkout.forget(PROTECTING);
+            let gone = forgotten.and_then(|()| fs::remove_entry(&Journal::path(&directory)));
+            drop(gone.and_then(|()| fs::remove_entry(&directory)));
+            match unfit {
+                Unfit::Dirty(paths) => Why::from(Invalid::Dirty(readable(&paths))),
+                Unfit::Trouble(error) => Why::Trouble(error),
+            }
+        })
+    }
+
+    fn begin(&self, directory: &Path, head: Head) -> Result<Kept, Unfit> {
+        fs::remove_entry(directory)?;
+        fs::create_directory(directory, self.sharing)?;
+        let plan = Plan {
+            fence: self.fence.unwrap_or(0),
+            pid: std::process::id(),
+            user: env::user().unwrap_or_else(sys::effective_user_name),
+            host: sys::host(),
+            command: self.command.to_owned(),
+            directory: holder::readable(&self.repo.root().to_string_lossy()),
+            message: holder::readable(
+                &self.mutation.message.first().map_or_else(Default::default, |text| text.to_string_lossy()),
+            ),
+            commits: self.mutation.landing == Landing::Commit,
+            ..Plan::default()
+        };
+        let journal = Journal::begin(directory, plan, self.sharing)?;
+        let fence = self.wait_for_git(|| {
+            // Without a fence it is enough that no git is at work just now, or has left a lock behind.
+            if self.mutation.fence {
+                Fence::take(self.checkout, directory, &journal, PATIENCE).map(Some)
+            } else {
+                GitLock::is_free(&self.checkout.index(), PATIENCE).map(|()| None)
+            }
+        })?;
+        let allow_dirty = self.mutation.allow_dirty;
+        let before = Before::take(directory.to_owned(), self.checkout.clone(), head, allow_dirty)?;
+        before.protect()?;
+        if fence.is_some() && before.index().exists() {
+            fs::copy_index(&before.index(), &before.directory().join("fenced"), false)?;
+        }
+        journal.tell(Step::Kept)?;
+        Ok(Kept { before, journal, fence, index_is_missing: false })
+    }
+
+    /// Waits for other gits' own locks: with a fence as long as for ours, else only as long as a git takes for a step.
+    fn wait_for_git<T>(&self, mut take: impl FnMut() -> Result<T>) -> Result<T, Unfit> {
+        let step = (!self.mutation.fence).then_some(MORE_PATIENCE);
+        let limit = [self.timeout, step].into_iter().flatten().min();
+        let mut told = false;
+        loop {
+            match take() {
+                Err(Error::GitBusy { path, waited }) => {
+                    if let Some(signal) = self.signals.interrupt() {
+                        let what = path.display().to_string();
+                        return Err(Unfit::Trouble(Error::Interrupted { what, signal }));
+                    }
+                    let waited = self.acquired.elapsed().max(waited);
+                    if limit.is_some_and(|limit| waited >= limit) {
+                        return Err(Unfit::Trouble(Error::GitBusy { path, waited }));
+                    }
+                    if !told && waited >= Wait::GRACE {
+                        told = true;
+                        (self.say)(Notice::WaitingForGit(&path));
+                    }
+                }
+                taken => return taken.map_err(Unfit::Trouble),
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What is kept, in words: one value for all, one for each path.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::escaped;
+use crate::{
+    repo::{Head, Stat},
+    sys::{Below, Found},
+};
+
+pub(in crate::mutation) const SCHEMA: u32 = 1;
+/// The bits that tell a file's kind, and the kinds.
+pub(in crate::mutation) const KIND: u32 = 0o170_000;
+pub(in crate::mutation) const REGULAR: u32 = 0o100_000;
+pub(in crate::mutation) const LINK: u32 = 0o120_000;
+pub(in crate::mutation) const DIRECTORY: u32 = 0o040_000;
+pub(in crate::mutation) const SUBMODULE: u32 = 0o160_000;
+/// All permission bits.
+pub(in crate::mutation) const PERMISSIONS: u32 = 0o7777;
+
+/// What there is to know beside items and references.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a file that was there or not")]
+pub(in crate::mutation) struct Header {
+    pub(super) schema: u32,
+    pub(in crate::mutation) head: Head,
+    /// Whether there was an index, a file of ignore rules, a stash.
+    pub(in crate::mutation) index: bool,
+    /// Stat data of the user's index, which change whenever it does.
+    pub(super) index_stamp: Option<Stamp>,
+    pub(super) exclude: bool,
+    pub(super) stash: bool,
+    /// Whether the caller had something in the index that HEAD has not: changes, conflicts, intents to add.
+    pub(in crate::mutation) own_index: bool,
+    /// When this was taken, by the file system's clock, in seconds and nanoseconds: what changed before has older time stamps.
+    pub(super) taken: (u32, u32),
+    /// How long the log of HEAD was, in bytes.
+    pub(in crate::mutation) head_log: u64,
+    /// Which files of git's operations there were, those that are over.
+    pub(in crate::mutation) operations: Vec<String>,
+    /// Permission bits of the worktree's top.
+    pub(in crate::mutation) top: u32,
+    /// Permission bits of files that git says are `100644`, `100755`, and of directories.
+    pub(in crate::mutation) plain: u32,
+    pub(in crate::mutation) executable: u32,
+    pub(in crate::mutation) directory: u32,
+    /// SHA-256 of the items and the references, without the ends of their lines.
+    #[serde(default)]
+    pub(super) digests: [String; 2],
+    /// Ignored files of ignore rules: they hide others, but are not ours to put back.
+    #[serde(default)]
+    pub(super) hidden_rules: Vec<String>,
+}
+
+/// A path that git alone could not give back, or whose stat data the index does not tell.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Item {
+    #[serde(with = "escaped")]
+    pub(in crate::mutation) path: Vec<u8>,
+    pub(in crate::mutation) kind: Kind,
+    /// Permission bits.
+    pub(in crate::mutation) mode: u32,
+    pub(in crate::mutation) stamp: Option<Stamp>,
+    pub(in crate::mutation) content: Content,
+    /// Content of the caller's own, that no commit may take.
+    pub(in crate::mutation) own: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::mutation) enum Kind {
+    File,
+    Link,
+    Directory,
+    /// In the index, but not there.
+    Absent,
+    Submodule,
+    /// Another repository in the worktree.
+    Repository,
+    /// In the index, but a FIFO or such is there.
+    Special,
+}
+
+/// Where the bytes are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::mutation) enum Content {
+    None,
+    /// In git's object database, under this id.
+    Blob(String),
+    /// In `files/`, under this number.
+    Copy(usize),
+    /// How a submodule stood.
+    State(String),
+}
+
+/// Stat data that change whenever a file does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    ctime: (u32, u32),
+    mtime: (u32, u32),
+    inode: u32,
+    size: u64,
+    mode: u32,
+    owner: (u32, u32),
+}
+
+impl Stamp {
+    pub(crate) fn of(found: &Found) -> Self {
+        let Found { ctime, mtime, inode, size, mode, owner, .. } = *found;
+        Self { ctime, mtime, inode, size, mode, owner }
+    }
+
+    /// Kind and permission bits.
+    pub(crate) fn mode(self) -> u32 {
+        self.mode
+    }
+
+    pub(in crate::mutation) fn owner(self) -> (u32, u32) {
+        self.owner
+    }
+}
+
+/// Stat data of a file of git's.
+pub(in crate::mutation) fn stamp(path: &Path) -> Option<Stamp> {
+    let name = path.file_name()?;
+    let found = Below::open(path.parent()?).and_then(|mut below| below.look(&crate::sys::bytes(name)));
+    found.ok().flatten().map(|found| Stamp::of(&found))
+}
+
+/// Tells whether a file is as it was when git wrote down its stat data.
+#[expect(clippy::cast_possible_truncation, reason = "as git cuts it")]
+pub(in crate::mutation) fn is_same(found: &Found, stat: &Stat) -> bool {
+    found.ctime == stat.changed
+        && found.mtime == stat.modified
+        && found.inode == stat.inode
+        && found.owner == (stat.user, stat.group)
+        && found.size as u32 == stat.size
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fs::{self, Sharing},
+        sys,
+    };
+
+    #[test]
+    fn time_stamps_of_the_index_are_those_of_the_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("file");
+        fs::write_new(&path, b"text", Sharing::default()).expect("a file");
+        let metadata = std::fs::symlink_metadata(&path).expect("metadata");
+        let found = Below::open(directory.path()).and_then(|mut below| below.look(b"file")).expect("a look");
+        assert!(is_same(&found.expect("the file"), &Stat::of(&metadata)));
+        assert_eq!(sys::mode(&metadata), found.expect("the file").mode & PERMISSIONS);
+    }
+}

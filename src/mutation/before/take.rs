@@ -1,0 +1,195 @@
+//! How is it taken? Git walks the worktree for untracked files while we look at the tracked ones.
+
+use std::{collections::HashSet, io::Write as _, path::PathBuf, time::Duration};
+
+use serde::Serialize;
+
+use super::{
+    super::look::Look,
+    Before, Unfit, digest,
+    record::{Content, Header, Kind, SCHEMA, Stamp, stamp},
+};
+use crate::{
+    error::{Error, Result},
+    fs::{self, Sharing},
+    repo::{Checkout, Head, Index, Stat, path_of},
+    sys::Below,
+};
+
+impl Before {
+    /// Takes it. Not clean is refused unless `allow_dirty`.
+    ///
+    /// Nothing of the user's is touched, and no ignored directory is walked. Blocks as long as git needs for a status.
+    pub(crate) fn take(directory: PathBuf, checkout: Checkout, head: Head, allow_dirty: bool) -> Result<Self, Unfit> {
+        let index = checkout.index();
+        // Our own may be a copy, and younger.
+        let written = Index::open(&index, checkout.id_bytes)?.map(|index| index.modified());
+        if written.is_some() {
+            // Not a link: somebody may write into it.
+            fs::copy_index(&index, &directory.join("index"), true)?;
+        }
+        let header = Header {
+            schema: SCHEMA,
+            head,
+            index: written.is_some(),
+            index_stamp: stamp(&index),
+            exclude: false,
+            stash: false,
+            own_index: false,
+            taken: (0, 0),
+            head_log: std::fs::metadata(checkout.head_log()).map_or(0, |metadata| metadata.len()),
+            operations: checkout.operation_files(),
+            top: std::fs::metadata(&checkout.root).map_or(0o755, |metadata| crate::sys::mode(&metadata)),
+            plain: 0,
+            executable: 0,
+            directory: 0,
+            digests: Default::default(),
+            hidden_rules: Vec::new(),
+        };
+        let mut before =
+            Self { directory, checkout, header, items: Vec::new(), references: Vec::new(), staged: Vec::new() };
+        let written = written.unwrap_or_default();
+        if !before.look(written, allow_dirty)? {
+            // Our copy becomes one that holds all entries.
+            before.checkout.unfold(&before.index())?;
+            if !before.look(written, allow_dirty)? {
+                let reason = "git could not make it one that is neither split nor sparse".to_owned();
+                return Err(Unfit::Trouble(Error::BrokenRepository { path: before.index(), reason }));
+            }
+        }
+        before.keep_the_rest()?;
+        before.write()?;
+        Ok(before)
+    }
+
+    /// `false` where the index is split or sparse, and nothing was found out.
+    fn look(&mut self, written: (u32, u32), allow_dirty: bool) -> Result<bool, Unfit> {
+        let (kept, tree) = (self.index(), self.tree());
+        let checkout = &self.checkout;
+        // Git walks the worktree for untracked files while we look at the tracked ones.
+        let (untracked, references, looked) = std::thread::scope(|scope| {
+            let untracked = scope.spawn(|| checkout.untracked(&kept));
+            let references = scope.spawn(|| checkout.references());
+            let looked = checkout.staged(&kept, &tree).and_then(|staged| {
+                let mut look = Look::new(checkout)?;
+                let partial = look.tracked(&kept, written)?;
+                Ok((staged, look, partial))
+            });
+            (untracked.join(), references.join(), looked)
+        });
+        let untracked = untracked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let references = references.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let (staged, mut look, partial) = looked?;
+        if partial {
+            return Ok(false);
+        }
+        look.resolve_suspects(&kept)?;
+        let mut dirty: Vec<Vec<u8>> = staged.iter().map(|change| change.path.clone()).collect();
+        dirty.extend(
+            look.items
+                .iter()
+                .filter(|item| item.own && !look.hidden.contains(&item.path))
+                .map(|item| item.path.clone()),
+        );
+        dirty.sort();
+        dirty.dedup();
+        if !dirty.is_empty() && !allow_dirty {
+            return Err(Unfit::Dirty(dirty));
+        }
+        let staged_paths: HashSet<&[u8]> = staged.iter().map(|change| change.path.as_slice()).collect();
+        look.convert(&kept, &untracked)?;
+        look.untracked(&untracked)?;
+        look.own(&staged_paths)?;
+        look.items.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut copies = 0;
+        let (latest, intents) = (look.latest, look.intents);
+        (self.header.plain, self.header.executable, self.header.directory) =
+            (look.plain.unwrap_or(0o644), look.executable.unwrap_or(0o755), look.directory.unwrap_or(0o755));
+        self.header.hidden_rules =
+            look.hidden_rules(&untracked).iter().map(|path| super::super::escape(path)).collect();
+        self.items = look.items;
+        self.references = references;
+        self.header.own_index = !staged.is_empty() || intents;
+        let blobs = staged.iter().filter(|change| change.mode != "160000").map(|change| change.id.clone());
+        self.staged = blobs.filter(|id| id.bytes().any(|byte| byte != b'0')).chain(look.conflicting).collect();
+        fs::make_directories(&self.directory.join("files"), None)?;
+        for item in &mut self.items {
+            if let (Kind::File | Kind::Link, Content::Copy(number)) = (item.kind, &mut item.content) {
+                *number = copies;
+                copies += 1;
+                let from = self.checkout.root.join(path_of(&item.path));
+                fs::copy_entry(&from, &self.directory.join("files").join(number.to_string()), true)?;
+                let now = Below::open(&self.checkout.root).and_then(|mut below| below.look(&item.path));
+                if now.ok().flatten().map(|found| Stamp::of(&found)) != item.stamp {
+                    return Err(Unfit::Trouble(Error::ChangedMeanwhile {
+                        what: format!("`{}` was written while it was read", path_of(&item.path).display()),
+                    }));
+                }
+            }
+        }
+        self.let_the_clock_tick(latest)?;
+        Ok(true)
+    }
+
+    /// Waits until a change would show in the time stamps of every file: file systems count in steps of milliseconds.
+    fn let_the_clock_tick(&mut self, latest: (u32, u32)) -> Result<()> {
+        let probe = self.directory.join("now");
+        for _ in 0..100 {
+            fs::remove(&probe);
+            fs::write_new(&probe, b"", Sharing::default())?;
+            let now = std::fs::symlink_metadata(&probe).map(|metadata| Stat::of(&metadata).changed);
+            self.header.taken = now.map_err(Error::io("read", &probe))?;
+            if self.header.taken > latest {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        fs::remove(&probe);
+        Ok(())
+    }
+
+    fn keep_the_rest(&mut self) -> Result<()> {
+        // By its bytes: it may be a link to where others keep it.
+        let keep = |from: PathBuf, name: &str| match std::fs::read(&from) {
+            Ok(bytes) => {
+                fs::put_file(&self.directory.join(name), 0o644, None, |file| file.write_all(&bytes)).map(|()| true)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("read", from)(error)),
+        };
+        self.header.exclude = keep(self.checkout.exclude_file(), "exclude")?;
+        self.header.stash = keep(self.checkout.stash_log(), "stash")?;
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<()> {
+        let directory = self.directory.clone();
+        let write = |name: &str, lines: Vec<Vec<u8>>| {
+            let path = directory.join(name);
+            fs::put_file(&path, 0o644, None, |file| {
+                let mut file = std::io::BufWriter::new(file);
+                for line in lines {
+                    file.write_all(&line)?;
+                    file.write_all(b"\n")?;
+                }
+                file.flush()
+            })
+        };
+        let items: Vec<Vec<u8>> = self.items.iter().map(json).collect();
+        let references: Vec<Vec<u8>> = self.references.iter().map(json).collect();
+        self.header.digests = [&items, &references].map(|lines| digest(&lines.concat()));
+        write("items.jsonl", items)?;
+        write("references.jsonl", references)?;
+        write("before.json", vec![json(&self.header)])?;
+        if self.header.index {
+            fs::sync(&self.index())?;
+        }
+        fs::sync(&self.directory.join("files"))?;
+        fs::sync(&self.directory)
+    }
+}
+
+/// Anything as a line of JSON.
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
