@@ -4,9 +4,21 @@
 //! Wrapper and keeper are in the command's process group. What reaches both was sent to the group, and so to the
 //! command; what reaches only one of them was meant for repoguard, and is passed on. The wrapper decides, because it is
 //! the command's parent and so knows for sure which process its number means. It never concludes from a silence: it asks
-//! the keeper, whose answer comes after all it has seen.
+//! the keeper, whose answer comes after all it has got.
+//!
+//! Of several equal signals that come close together the kernel may deliver one. So they are not counted: what both got
+//! between two answers is one burst, and what one of them alone got in that time is a part of it.
+//!
+//! # Limitations
+//! Before there is a keeper, within the command's first half millisecond, nobody can tell what was sent to the group: it is
+//! passed on, so that a command that catches it by then gets it twice. What a terminal sends is known without a keeper.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use crate::sys;
 
 /// How long the second of two processes may take to get a signal that was sent to the group: the kernel queues it for
 /// all members in one go, so this only has to cover that.
@@ -19,73 +31,92 @@ pub(super) enum Witness {
     Keeper,
 }
 
-/// A signal that one of the two got, until it is clear whether the other got it, too.
-#[derive(Debug)]
-struct Single {
+/// A signal that one of the two got.
+#[derive(Debug, Clone, Copy)]
+struct Got {
     signal: i32,
     witness: Witness,
-    judged_at: Instant,
-    asked: bool,
+    at: Instant,
 }
 
-/// All signals of which that is not clear yet.
+impl Got {
+    fn ripe_at(&self) -> Instant {
+        self.at + SECOND_WITHIN
+    }
+}
+
+/// All signals of which it is not clear yet who got them.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    signals: Vec<Single>,
-    /// Signals that both got, and until when more of the same are taken for parts of the same burst: of two that come
-    /// together the kernel may deliver one.
-    settled: Vec<(i32, Instant)>,
+    got: Vec<Got>,
+    /// When the keeper was asked what else it got, and has not answered.
+    asked: Option<Instant>,
+    /// Signals that both got, the wrapper once more after it had asked: the keeper may tell of that in its next answer.
+    covered: BTreeSet<i32>,
 }
 
 impl Pending {
-    /// Notes a signal; what both got is done with.
+    /// Notes a signal.
     pub(super) fn note(&mut self, signal: i32, witness: Witness, now: Instant) {
-        self.settled.retain(|(_, until)| *until > now);
-        if self.settled.iter().any(|(settled, _)| *settled == signal) {
-            return;
-        }
-        if self.signals.iter().any(|single| single.signal == signal && single.witness != witness) {
-            self.forget(&[signal]);
-            self.settled.push((signal, now + SECOND_WITHIN));
-        } else {
-            self.signals.push(Single { signal, witness, judged_at: now + SECOND_WITHIN, asked: false });
-        }
+        self.got.push(Got { signal, witness, at: now });
     }
 
     /// Forgets signals that a later one has undone.
     pub(super) fn forget(&mut self, signals: &[i32]) {
-        self.signals.retain(|single| !signals.contains(&single.signal));
+        self.got.retain(|got| !signals.contains(&got.signal));
     }
 
     /// Tells whether the keeper must be asked now what else it got.
     pub(super) fn must_ask(&mut self, now: Instant) -> bool {
-        let open = self
-            .signals
-            .iter_mut()
-            .filter(|single| single.witness == Witness::Wrapper && !single.asked && single.judged_at <= now);
-        open.fold(false, |_, single| {
-            single.asked = true;
-            true
-        })
+        let open = !self.covered.is_empty() || self.got.iter().any(|got| got.ripe_at() <= now);
+        let must = open && self.asked.is_none();
+        if must {
+            self.asked = Some(now);
+        }
+        must
     }
 
-    /// The keeper has answered: it got nothing that it had not told before.
-    pub(super) fn answered(&mut self) -> Vec<i32> {
-        self.take(|single| single.witness == Witness::Wrapper && single.asked)
+    /// The keeper has answered, and all that we got until then was noted: what is to be passed on.
+    pub(super) fn answered(&mut self, now: Instant) -> Vec<i32> {
+        let Some(asked) = self.asked.take() else { return Vec::new() };
+        self.judge(asked, now)
     }
 
-    /// What is to be passed on without an answer: what the keeper alone got, and everything when there is no `keeper`.
-    pub(super) fn due(&mut self, now: Instant, keeper: bool) -> Vec<i32> {
-        self.take(|single| !keeper || (single.witness == Witness::Keeper && single.judged_at <= now))
+    /// There is no keeper that could have got anything: what is to be passed on.
+    pub(super) fn alone(&mut self, now: Instant) -> Vec<i32> {
+        let ever = now + SECOND_WITHIN;
+        self.asked = None;
+        self.judge(ever, ever)
     }
 
     /// When to look again.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.signals.iter().filter(|single| !single.asked).map(|single| single.judged_at).min()
+        if self.asked.is_some() { None } else { self.got.iter().map(Got::ripe_at).min() }
     }
 
-    fn take(&mut self, wanted: impl Fn(&Single) -> bool) -> Vec<i32> {
-        self.signals.extract_if(.., |single| wanted(single)).map(|single| single.signal).collect()
+    fn judge(&mut self, asked: Instant, now: Instant) -> Vec<i32> {
+        let mut passed_on = Vec::new();
+        let mut covered = BTreeSet::new();
+        let signals: BTreeSet<i32> = self.got.iter().map(|got| got.signal).collect();
+        for signal in signals {
+            let of = |witness| self.got.iter().filter(move |got| got.signal == signal && got.witness == witness);
+            let late = of(Witness::Wrapper).any(|got| got.at > asked);
+            let (ours, keepers) = (of(Witness::Wrapper).next().is_some(), of(Witness::Keeper).next().is_some());
+            if ours && keepers {
+                self.forget(&[signal]);
+                covered.extend(late.then_some(signal));
+            } else if keepers && self.covered.contains(&signal) {
+                self.forget(&[signal]);
+            } else {
+                let until = if ours { asked } else { now };
+                let ripe = self.got.extract_if(.., |got| got.signal == signal && got.ripe_at() <= until).count();
+                // What the keeper alone tells of a stop may be older than the SIGCONT that undid it here.
+                let counts = ours || !sys::STOPS.contains(&signal);
+                passed_on.extend(std::iter::repeat_n(signal, if counts { ripe } else { 0 }));
+            }
+        }
+        self.covered = covered;
+        passed_on
     }
 }
 
@@ -93,13 +124,16 @@ impl Pending {
 mod tests {
     use super::*;
 
+    const LATER: Duration = SECOND_WITHIN;
+
     #[test]
     fn signal_that_both_got_is_not_passed_on() {
         let (mut pending, now) = (Pending::default(), Instant::now());
         pending.note(15, Witness::Keeper, now);
         pending.note(15, Witness::Wrapper, now);
-        assert!(pending.due(now + Duration::from_secs(1), true).is_empty());
-        assert!(!pending.must_ask(now + Duration::from_secs(1)));
+        assert!(pending.must_ask(now + LATER));
+        assert!(pending.answered(now + LATER).is_empty());
+        assert!(!pending.must_ask(now + 9 * LATER), "that is settled");
     }
 
     #[test]
@@ -109,7 +143,8 @@ mod tests {
         pending.note(15, Witness::Wrapper, now);
         pending.note(15, Witness::Keeper, now);
         pending.note(15, Witness::Wrapper, now);
-        assert!(!pending.must_ask(now + SECOND_WITHIN));
+        assert!(pending.must_ask(now + LATER));
+        assert!(pending.answered(now + LATER).is_empty());
     }
 
     #[test]
@@ -117,17 +152,49 @@ mod tests {
         let (mut pending, now) = (Pending::default(), Instant::now());
         pending.note(15, Witness::Wrapper, now);
         assert!(!pending.must_ask(now), "the keeper may get it in a moment");
-        assert!(pending.must_ask(now + SECOND_WITHIN));
-        assert!(pending.due(now + Duration::from_secs(1), true).is_empty(), "no answer is no answer");
-        assert_eq!(pending.answered(), [15]);
+        assert!(pending.must_ask(now + LATER));
+        assert!(!pending.must_ask(now + LATER), "once is enough");
+        assert_eq!(pending.answered(now + LATER), [15]);
     }
 
     #[test]
     fn signal_that_the_keeper_got_is_passed_on_after_a_moment() {
         let (mut pending, now) = (Pending::default(), Instant::now());
         pending.note(15, Witness::Keeper, now);
-        assert!(pending.due(now, true).is_empty());
-        assert_eq!(pending.due(now + SECOND_WITHIN, true), [15]);
+        pending.note(sys::STOPS[0], Witness::Keeper, now);
+        assert!(!pending.must_ask(now));
+        assert!(pending.must_ask(now + LATER));
+        assert_eq!(pending.answered(now + LATER), [15], "and no stop");
+    }
+
+    #[test]
+    fn signal_that_came_after_the_question_is_for_the_next_answer() {
+        let (mut pending, now) = (Pending::default(), Instant::now());
+        pending.note(15, Witness::Wrapper, now);
+        assert!(pending.must_ask(now + LATER));
+        pending.note(10, Witness::Wrapper, now + LATER);
+        assert_eq!(pending.answered(now + 2 * LATER), [15]);
+        assert_eq!(pending.next(), Some(now + 2 * LATER));
+        assert!(pending.must_ask(now + 2 * LATER));
+        assert_eq!(pending.answered(now + 3 * LATER), [10]);
+    }
+
+    #[test]
+    fn burst_that_the_keeper_tells_of_in_two_answers_is_not_passed_on() {
+        let (mut pending, now) = (Pending::default(), Instant::now());
+        pending.note(15, Witness::Wrapper, now);
+        pending.note(15, Witness::Keeper, now);
+        assert!(pending.must_ask(now + LATER));
+        // Sent to all again: the keeper has just answered.
+        pending.note(15, Witness::Wrapper, now + LATER + LATER / 2);
+        assert!(pending.answered(now + 2 * LATER).is_empty());
+        assert!(pending.must_ask(now + 2 * LATER), "it may have more to tell");
+        pending.note(15, Witness::Keeper, now + 2 * LATER);
+        assert!(pending.answered(now + 4 * LATER).is_empty());
+        // One of its own, later, is not taken for a part of that.
+        pending.note(15, Witness::Keeper, now + 5 * LATER);
+        assert!(pending.must_ask(now + 6 * LATER));
+        assert_eq!(pending.answered(now + 6 * LATER), [15]);
     }
 
     #[test]
@@ -135,6 +202,6 @@ mod tests {
         let (mut pending, now) = (Pending::default(), Instant::now());
         pending.note(10, Witness::Wrapper, now);
         pending.note(10, Witness::Wrapper, now);
-        assert_eq!(pending.due(now, false), [10, 10]);
+        assert_eq!(pending.alone(now), [10, 10]);
     }
 }

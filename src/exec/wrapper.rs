@@ -18,9 +18,9 @@ const GO_ON_WITHIN: Duration = Duration::from_millis(50);
 /// How much later than the command we may get a signal that was sent to us all.
 const LATE: Duration = Duration::from_millis(5);
 
-/// How long a command runs before a keeper is made: many have ended by then. Should the wrapper be killed before, the
-/// command's own descriptors hold the lock.
-const KEEPER_AFTER: Duration = Duration::from_millis(1);
+/// How long a command runs before a keeper is made: many have ended by then, and hardly one has begun to catch signals. Should
+/// the wrapper be killed before, the command's own descriptors hold the lock.
+const KEEPER_AFTER: Duration = Duration::from_micros(300);
 
 /// How long to go on without a keeper where it was killed, or none can be made.
 const KEEPER_AGAIN: Duration = Duration::from_millis(100);
@@ -207,7 +207,9 @@ impl Watch<'_> {
             match hear(&mut keeper.channel) {
                 Some(Message::Signal(signal)) => self.pending.note(signal, Witness::Keeper, now),
                 Some(Message::Answer) => {
-                    let answered = self.pending.answered();
+                    // What both got has reached us by now.
+                    self.read_signals(Instant::now());
+                    let answered = self.pending.answered(Instant::now());
                     self.send(&answered);
                 }
                 Some(_) => {}
@@ -225,19 +227,15 @@ impl Watch<'_> {
                 self.send(&[sys::CONTINUE]);
             }
         }
-        if self.pending.must_ask(now)
-            && let Some(keeper) = &mut self.keeper
-        {
+        let Some(keeper) = &mut self.keeper else {
+            let all = self.pending.alone(now);
+            return self.send(&all);
+        };
+        if self.pending.must_ask(now) {
             tell(&mut keeper.channel, Message::Ask);
             // Should somebody have stopped it, it could not answer.
             sys::send(keeper.pid, sys::CONTINUE);
         }
-        let mut due = self.pending.due(now, self.keeper.is_some());
-        if self.keeper.is_some() {
-            // What the keeper tells of a stop may be older than the SIGCONT that undid it here.
-            due.retain(|signal| !sys::STOPS.contains(signal));
-        }
-        self.send(&due);
     }
 
     fn send(&self, signals: &[i32]) {

@@ -22,6 +22,8 @@ fn counts(signal: &str) -> String {
 fn arrives_once(signal: Signal, name: &str, send: impl Fn(&Running, Signal)) {
     let sandbox = Sandbox::new();
     let mut holder = sandbox.hold_with(&[], &counts(name));
+    // Before that, nobody can tell what was sent to whom.
+    holder.keeper();
     let count = sandbox.path("count");
     for round in 1..=5 {
         send(&holder, signal);

@@ -67,7 +67,7 @@ impl FlockHelper {
             }
             // Only async-signal-safe calls from here on: another thread may have held any lock at the fork.
             Forked::Child => {
-                die_with_parent(parent);
+                live_with_parent(parent);
                 close_all_but(file.as_raw_fd(), writer.as_raw_fd());
                 let operation = if exclusive { FlockOperation::LockExclusive } else { FlockOperation::LockShared };
                 while flock(file, operation) == Err(rustix::io::Errno::INTR) {}
@@ -127,17 +127,22 @@ fn end_by_handle(handle: &OwnedFd) {
 #[cfg(not(target_os = "linux"))]
 fn end_by_handle(_handle: &OwnedFd) {}
 
+/// Dies when the parent does, however that happens, but is not stopped with it: a helper that was stopped right after it got
+/// the lock would keep it.
 #[cfg(target_os = "linux")]
-fn die_with_parent(parent: Pid) {
+fn live_with_parent(parent: Pid) {
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     // The parent may have died before the call.
     if rustix::process::getppid() != Some(parent) {
         exit_now(0)
     }
+    // What is sent to all at once, by Ctrl-Z say, is not for us.
+    let _ = rustix::process::setpgid(None, None);
 }
 
+/// Where nothing tells of the parent's death, it must be killed with all that the parent is killed with.
 #[cfg(not(target_os = "linux"))]
-fn die_with_parent(_parent: Pid) {}
+fn live_with_parent(_parent: Pid) {}
 
 /// Closes all descriptors but two; async-signal-safe.
 #[expect(unsafe_code, reason = "the child of a fork closes its copies of descriptors that only its parent may own")]
