@@ -190,6 +190,18 @@ pub(crate) fn remove_directory(path: &Path) -> bool {
     std::fs::remove_dir(path).is_ok()
 }
 
+/// Removes a directory, if nothing is in it; `false` where something is, or where it is no directory.
+pub(crate) fn remove_if_empty(path: &Path) -> Result<bool> {
+    use io::ErrorKind::{DirectoryNotEmpty, NotADirectory, NotFound, ResourceBusy};
+    match std::fs::remove_dir(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == NotFound => Ok(true),
+        // Something is mounted there.
+        Err(error) if [DirectoryNotEmpty, NotADirectory, ResourceBusy].contains(&error.kind()) => Ok(false),
+        Err(error) => Err(Error::io("remove", path)(error)),
+    }
+}
+
 /// What the names of files that are not there to stay begin with; six letters or digits follow.
 pub(crate) const PASSING: &str = ".repoguard-new-";
 

@@ -75,7 +75,7 @@ impl<'a> PutBack<'a> {
         if self.many {
             fs::sync_all(&self.before.checkout.root)?;
         }
-        self.remove_emptied();
+        self.remove_emptied()?;
         self.close_directories()?;
         self.look_again()?;
         Ok(self.left)
@@ -327,7 +327,7 @@ impl<'a> PutBack<'a> {
     }
 
     /// Removes directories that were made for what was taken away, the deepest first. What holds anything stays.
-    fn remove_emptied(&mut self) {
+    fn remove_emptied(&mut self) -> Result<()> {
         let known = |path: &[u8]| self.directories.iter().any(|(known, _)| known == path);
         for path in self.emptied.iter().filter(|path| !path.is_empty() && !known(path)) {
             // Made by the command, perhaps so that nothing can be removed from it. What has gone needs nothing.
@@ -339,9 +339,10 @@ impl<'a> PutBack<'a> {
         for path in self.emptied.iter().rev() {
             let was_empty = self.before.item(path).is_some_and(|item| item.kind == Kind::Directory);
             if !was_empty && !path.is_empty() {
-                fs::remove_directory(&self.path(path));
+                fs::remove_if_empty(&self.path(path))?;
             }
         }
+        Ok(())
     }
 
     /// Says of nothing that it was put back before that was seen.

@@ -9,7 +9,10 @@
 //! | `landing`, and the commit is there; `landed` | finished: only the user's index was missing |
 //! | `undoing` | undone to the end |
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use super::{
     before::Before,
@@ -143,6 +146,7 @@ pub(crate) fn settle(
     sharing: Sharing,
     limit: u64,
 ) -> Result<Option<Settled>> {
+    outlive_gits(repo, worktree)?;
     let case = match Case::find(repo, worktree) {
         Err(_) if choice == Choice::Finish => {
             // Nobody can tell what it was about, and the user wants it gone.
@@ -182,6 +186,23 @@ pub(crate) fn settle(
     case.checkout.forget(PROTECTING)?;
     journal.end(&case.directory)?;
     Ok(Some(settled))
+}
+
+/// Waits for the end of gits that the killed process had started: they go on with what it did.
+fn outlive_gits(repo: &Repo, worktree: &Worktree) -> Result<()> {
+    /// They take much less.
+    const MOST: Duration = Duration::from_secs(10);
+    let is_there = repo.mutation_dir(worktree).is_some_and(|directory| Journal::path(&directory).exists());
+    let Some(checkout) = is_there.then(|| Checkout::find(repo, "recovery").ok()).flatten() else { return Ok(()) };
+    let since = Instant::now();
+    while checkout.has_git_at_work() {
+        let waited = since.elapsed();
+        if waited > MOST {
+            return Err(Error::GitBusy { path: checkout.git_dir, waited });
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 impl Case {

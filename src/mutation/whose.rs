@@ -10,7 +10,7 @@ use super::{
     journal::{Journal, Step},
     trace::{self, Git, Moves},
 };
-use crate::repo::Head;
+use crate::repo::{Head, Stat};
 
 /// Whose HEAD it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,12 +45,15 @@ impl Before {
     pub(crate) fn was_last_write(&self, name: &str) -> bool {
         /// It takes a git much less from one to the other.
         const MOST: Duration = Duration::from_millis(250);
-        let written = |path: &Path| std::fs::symlink_metadata(path).and_then(|metadata| metadata.modified()).ok();
+        // Git writes a reference's lock file, tells of that, and renames it: only that changes the file later.
+        let written = |path: &Path| {
+            let (seconds, nanoseconds) = Stat::of(&std::fs::symlink_metadata(path).ok()?).changed;
+            Some(Duration::new(seconds.into(), nanoseconds))
+        };
         let Some(told) = written(&self.reference_trace()) else { return false };
         let is_killed = || trace::gits(&self.trace()).iter().any(Git::was_killed);
         let moment = written(&self.checkout.loose_reference(name));
-        moment.is_some_and(|moment| moment >= told && moment.duration_since(told).is_ok_and(|late| late <= MOST))
-            && is_killed()
+        moment.and_then(|moment| moment.checked_sub(told)).is_some_and(|late| late <= MOST) && is_killed()
     }
 
     /// Tells whether HEAD is the commit that was to be made: what is staged, on top of what HEAD was.

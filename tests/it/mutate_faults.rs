@@ -8,8 +8,8 @@ use std::process::Output;
 
 use crate::mutate::furnished;
 use crate::support::{
-    Mount, RepoState, Sandbox, Side, Traced, User, Workload, can_trace, chosen, is_root, shell_status, skip, tampered,
-    to_the_end, walk, writing_calls,
+    Call, Mount, RepoState, Sandbox, Side, Traced, User, Workload, can_trace, chosen, is_root, shell_status, skip,
+    tampered, to_the_end, walk, writing_calls,
 };
 
 const FURNISH: &str = "set -e; mkdir -p d/e other; echo a >d/a; echo b >d/e/b; echo o >other/o; ln -s d/a link; \
@@ -91,6 +91,22 @@ fn error_at_every_call_beside_own_changes() {
 #[test]
 fn error_at_every_call_of_a_rollback() {
     fails_at_every_call(&Workload::new(FURNISH, &[], &format!("{CHANGE}; rm -rf mine; exit 3"), 3), Traced::Itself, 20);
+}
+
+#[test]
+fn directory_that_cannot_be_removed_is_no_success() {
+    if !can_trace("a directory that cannot be removed") {
+        return;
+    }
+    let workload = Workload::new(FURNISH, &[], &format!("{CHANGE}; exit 3"), 3);
+    for number in [1, 2] {
+        let sandbox = workload.sandbox();
+        let call = Call { name: "rmdir".to_owned(), number };
+        let output = tampered(&sandbox, &workload.command(&sandbox), Traced::Itself, &call, "error=EIO");
+        let told = told(&output);
+        assert!(told.contains("cannot remove") && !sandbox.status()["unfinished"].is_null(), "{told}");
+        assert_eq!(workload.recovered(&sandbox, number), Ok(Side::Before), "{told}");
+    }
 }
 
 #[test]

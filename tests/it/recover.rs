@@ -280,3 +280,20 @@ fn unfinished_mutation_of_a_removed_worktree_is_in_nobodys_way() {
     assert_eq!(fs::read_to_string(again.join("file")).unwrap(), "first\n");
     assert!(!alive(running.pid()));
 }
+
+#[test]
+fn gits_that_outlive_the_one_who_started_them_are_waited_for() {
+    let sandbox = furnished();
+    let told = sandbox.outside("filter");
+    let filter = format!("echo begun >>{0}; sleep 1; cat; echo ended >>{0}", told.display());
+    sandbox.git(["config", "filter.slow.clean", &filter]);
+    sandbox.sh("echo '*.slow filter=slow' >.gitattributes; git add -A; git commit -qm slow").assert().success();
+    let before = sandbox.state();
+    let mut mutation = sandbox.start(sandbox.mutate_command(&[], "echo x >new.slow"));
+    eventually("git is at work", || told.exists());
+    mutation.signal(Signal::KILL);
+    mutation.ended();
+    sandbox.repoguard(["exec", "--", "true"]).assert().success();
+    assert_eq!(fs::read_to_string(&told).unwrap(), "begun\nended\n");
+    before.assert_same(&sandbox.state(), "afterwards");
+}

@@ -129,7 +129,7 @@ impl Checkout {
 
     fn command<A: AsRef<OsStr>>(&self, index: Option<&Path>, arguments: &[A]) -> Command {
         let mut git = Command::new("git");
-        git.args(["--no-optional-locks", "--literal-pathspecs", "-c", "core.hooksPath=/dev/null"]).args(DURABLE);
+        git.args(OWN).args(DURABLE);
         // A monitor may miss what happened just now.
         git.args(["-c", "core.fsmonitor=false", "-c", "core.splitIndex=false"]);
         git.args(arguments).current_dir(&self.root).env("GIT_DIR", &self.git_dir).env_remove("GIT_TRACE2_EVENT");
@@ -147,6 +147,15 @@ impl Checkout {
         }
         sys::own_group(&mut git);
         git
+    }
+
+    /// Tells whether such a git works here just now. One that is killed with all of its process group, or only itself, does not
+    /// take them with it.
+    pub(crate) fn has_git_at_work(&self) -> bool {
+        let root = self.root.canonicalize().unwrap_or_else(|_| self.root.clone());
+        let is_ours = |words: Vec<String>| words.get(1..=OWN.len()).is_some_and(|words| words == OWN);
+        let is_here = |pid: u32| sys::working_directory(pid).is_none_or(|directory| directory == root);
+        sys::all_processes().into_iter().any(|pid| sys::command_line(pid).is_some_and(is_ours) && is_here(pid))
     }
 
     fn output<A: AsRef<OsStr>>(&self, index: Option<&Path>, arguments: &[A], input: Option<&[u8]>) -> Result<Output> {
@@ -226,6 +235,9 @@ const OPERATION_FILES: &[&str] = &[
     "BISECT_EXPECTED_REV",
     "BISECT_ANCESTORS_OK",
 ];
+
+/// How all of our gits here are started: without hooks, and in nobody's way.
+const OWN: [&str; 4] = ["--no-optional-locks", "--literal-pathspecs", "-c", "core.hooksPath=/dev/null"];
 
 /// What git writes must be there after a power loss when the mutation is said to be done.
 pub(crate) const DURABLE: [&str; 4] = ["-c", "core.fsync=committed,reference", "-c", "core.fsyncMethod=batch"];
