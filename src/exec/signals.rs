@@ -32,7 +32,7 @@ pub(super) enum Witness {
 }
 
 /// A signal that one of the two got.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Got {
     signal: i32,
     witness: Witness,
@@ -69,11 +69,21 @@ impl Pending {
     /// Tells whether the keeper must be asked now what else it got.
     pub(super) fn must_ask(&mut self, now: Instant) -> bool {
         let open = !self.covered.is_empty() || self.got.iter().any(|got| got.ripe_at() <= now);
-        let must = open && self.asked.is_none();
+        let must = open && !self.is_asked();
         if must {
             self.asked = Some(now);
         }
         must
+    }
+
+    /// Tells whether the keeper still owes an answer.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// There is another keeper: nobody will answer what the one before was asked.
+    pub(super) fn ask_anew(&mut self) {
+        self.asked = None;
     }
 
     /// The keeper has answered, and all that we got until then was noted: what is to be passed on.
@@ -85,13 +95,13 @@ impl Pending {
     /// There is no keeper that could have got anything: what is to be passed on.
     pub(super) fn alone(&mut self, now: Instant) -> Vec<i32> {
         let ever = now + SECOND_WITHIN;
-        self.asked = None;
+        self.ask_anew();
         self.judge(ever, ever)
     }
 
     /// When to look again.
     pub(super) fn next(&self) -> Option<Instant> {
-        if self.asked.is_some() { None } else { self.got.iter().map(Got::ripe_at).min() }
+        if self.is_asked() { None } else { self.got.iter().map(Got::ripe_at).min() }
     }
 
     fn judge(&mut self, asked: Instant, now: Instant) -> Vec<i32> {
@@ -195,6 +205,17 @@ mod tests {
         pending.note(15, Witness::Keeper, now + 5 * LATER);
         assert!(pending.must_ask(now + 6 * LATER));
         assert_eq!(pending.answered(now + 6 * LATER), [15]);
+    }
+
+    #[test]
+    fn question_that_the_keeper_took_with_it_is_asked_again() {
+        let (mut pending, now) = (Pending::default(), Instant::now());
+        pending.note(15, Witness::Wrapper, now);
+        assert!(pending.must_ask(now + LATER) && pending.is_asked());
+        pending.ask_anew();
+        assert_eq!(pending.next(), Some(now + LATER));
+        assert!(pending.must_ask(now + 2 * LATER));
+        assert_eq!(pending.answered(now + 2 * LATER), [15]);
     }
 
     #[test]

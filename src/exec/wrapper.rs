@@ -20,7 +20,7 @@ const LATE: Duration = Duration::from_millis(5);
 
 /// How long a command runs before a keeper is made: many have ended by then, and hardly one has begun to catch signals. Should
 /// the wrapper be killed before, the command's own descriptors hold the lock.
-const KEEPER_AFTER: Duration = Duration::from_micros(300);
+const KEEPER_AFTER: Duration = Duration::from_millis(1);
 
 /// How long to go on without a keeper where it was killed, or none can be made.
 const KEEPER_AGAIN: Duration = Duration::from_millis(100);
@@ -159,7 +159,10 @@ impl Watch<'_> {
             Err(_) => Err(None),
         });
         match forked {
-            Err(Some(pid)) => self.keeper = Some(Second { pid, channel: ours }),
+            Err(Some(pid)) => {
+                self.keeper = Some(Second { pid, channel: ours });
+                self.pending.ask_anew();
+            }
             // Without a keeper the command's own descriptors must do, should we be killed.
             Err(None) => {}
             Ok(signals) => {
@@ -233,6 +236,8 @@ impl Watch<'_> {
         };
         if self.pending.must_ask(now) {
             tell(&mut keeper.channel, Message::Ask);
+        }
+        if self.pending.is_asked() {
             // Should somebody have stopped it, it could not answer.
             sys::send(keeper.pid, sys::CONTINUE);
         }
