@@ -53,7 +53,7 @@ pub(super) fn put_back(
         }
         put_moved_back(before, &moved)?;
         if !is_kept {
-            forget_what_is_broken(before, head, &moved)?;
+            forget_what_is_broken(before, head, &moved);
         }
     }
     put_stash_back(before, &traced)
@@ -170,18 +170,18 @@ fn put_moved_back(before: &Before, moved: &[Moved<'_>]) -> Result<()> {
 
 /// Commits that miss something are of no use in a log, and git's housekeeping would stumble over them. Git makes such where it
 /// cannot write, and does not notice.
-fn forget_what_is_broken(before: &Before, head: Option<&Head>, moved: &[Moved<'_>]) -> Result<()> {
-    let known = known(before);
+fn forget_what_is_broken(before: &Before, head: Option<&Head>, moved: &[Moved<'_>]) {
+    let (checkout, known) = (&before.checkout, known(before));
     // The log of one that was made has gone with it.
     let left = moved.iter().filter(|one| one.was.is_some());
     let left = left.filter_map(|one| Some((one.name, one.is?.id.as_str())));
     let head = head.and_then(|head| Some(("HEAD", head.commit.as_deref()?)));
     for (name, commit) in left.chain(head) {
-        if !before.checkout.is_whole(commit, &known)? {
-            before.checkout.forget_logged(name, commit)?;
+        // A log is no reason to leave all else as it is.
+        if checkout.misses_objects(commit, &known).unwrap_or(false) {
+            drop(checkout.forget_logged(name, commit));
         }
     }
-    Ok(())
 }
 
 /// The stash is the log of its reference: it may differ also where the reference does not, or not any more.

@@ -70,12 +70,13 @@ fn command_that_commits_is_told_what_to_leave_to_us() {
 
 #[test]
 fn commit_of_the_command_that_is_not_whole_is_in_no_log_afterwards() {
-    let lose = "id=$(git rev-parse HEAD:file); rm -f .git/objects/$(echo $id | sed 's,..,&/,')";
-    for script in
-        ["echo x >>file; git commit -qam theirs", "git checkout -q side; echo x >>file; git commit -qam theirs"]
+    let commit = "echo x >>file; git commit -qam theirs";
+    for (script, lost) in
+        [(commit, "HEAD:file"), (commit, "HEAD:"), (&format!("git checkout -q side; {commit}"), "HEAD:")]
     {
         let sandbox = forked();
-        sandbox.undone(&[], &format!("{script}; {lose}; git update-ref refs/heads/theirs HEAD; exit 7"), 7);
+        let lose = format!("rm -f .git/objects/$(git rev-parse {lost} | sed 's,..,&/,')");
+        sandbox.undone(&[], &format!("{script}; git update-ref refs/heads/theirs HEAD; {lose}; exit 7"), 7);
         sandbox.git(["fsck", "--strict"]);
         let logs = sandbox.git(["reflog", "--all", "--format=%gs"]);
         assert!(logs.contains("commit: furnished") && !logs.contains("theirs"), "{script}: {logs}");

@@ -173,11 +173,11 @@ impl Checkout {
         self.ask(&arguments).map(drop)
     }
 
-    /// Tells whether all is there that a commit leads to; where others lead to is not looked at.
-    pub(crate) fn is_whole(&self, commit: &str, without: &[String]) -> Result<bool> {
-        let mut arguments = vec!["rev-list", "--objects", "--quiet", commit, "--not"];
+    /// Tells whether something is missing that a commit leads to, and others do not.
+    pub(crate) fn misses_objects(&self, commit: &str, without: &[String]) -> Result<bool> {
+        let mut arguments = vec!["rev-list", "--objects", "--quiet", "--missing=print", commit, "--not"];
         arguments.extend(without.iter().map(String::as_str));
-        Ok(self.output(None, &arguments, None)?.status.success())
+        self.ask(&arguments).map(|missing| missing.starts_with(b"?"))
     }
 
     /// Packs objects into a file, each by its id.
