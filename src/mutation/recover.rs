@@ -192,15 +192,18 @@ pub(crate) fn settle(
 fn outlive_gits(repo: &Repo, worktree: &Worktree) -> Result<()> {
     /// They take much less.
     const MOST: Duration = Duration::from_secs(10);
-    let is_there = repo.mutation_dir(worktree).is_some_and(|directory| Journal::path(&directory).exists());
-    let Some(checkout) = is_there.then(|| Checkout::find(repo, "recovery").ok()).flatten() else { return Ok(()) };
+    let Some((plan, _)) = repo.mutation_dir(worktree).and_then(|directory| Journal::read(&directory)) else {
+        return Ok(());
+    };
+    let Ok(checkout) = Checkout::find(repo, "recovery") else { return Ok(()) };
     let since = Instant::now();
-    while checkout.has_git_at_work() {
-        let waited = since.elapsed();
-        if waited > MOST {
-            return Err(Error::GitBusy { path: checkout.git_dir, waited });
+    while let Some(pid) = checkout.git_at_work() {
+        if since.elapsed() > MOST {
+            return Err(Error::Unfinished {
+                what: format!("`{}`; a git of its own still works: pid {pid}", plan.command),
+            });
         }
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(10));
     }
     Ok(())
 }

@@ -149,13 +149,13 @@ impl Checkout {
         git
     }
 
-    /// Tells whether such a git works here just now. One that is killed with all of its process group, or only itself, does not
-    /// take them with it.
-    pub(crate) fn has_git_at_work(&self) -> bool {
+    /// Such a git that works here just now, by its pid: nobody who is killed takes them along, since they have a process group of
+    /// their own. `None` also where the system does not show other processes.
+    pub(crate) fn git_at_work(&self) -> Option<u32> {
         let root = self.root.canonicalize().unwrap_or_else(|_| self.root.clone());
         let is_ours = |words: Vec<String>| words.get(1..=OWN.len()).is_some_and(|words| words == OWN);
         let is_here = |pid: u32| sys::working_directory(pid).is_none_or(|directory| directory == root);
-        sys::all_processes().into_iter().any(|pid| sys::command_line(pid).is_some_and(is_ours) && is_here(pid))
+        sys::all_processes().into_iter().find(|pid| sys::command_line(*pid).is_some_and(is_ours) && is_here(*pid))
     }
 
     fn output<A: AsRef<OsStr>>(&self, index: Option<&Path>, arguments: &[A], input: Option<&[u8]>) -> Result<Output> {
