@@ -175,7 +175,10 @@ impl Ui {
 
     fn rolled_back(&self, rollback: &Rollback) {
         match &rollback.foreign_head {
-            None => self.more("state:", "everything was put back as it was"),
+            None if rollback.left.is_empty() && rollback.references_left.is_empty() => {
+                self.more("state:", "everything was put back as it was");
+            }
+            None => self.more("state:", "put back, but for what is left here"),
             Some((was, is)) => {
                 self.more("state:", &format!("put back, but for HEAD, which somebody else moved from {was} to {is}"));
             }

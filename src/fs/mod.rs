@@ -190,15 +190,15 @@ pub(crate) fn remove_directory(path: &Path) -> bool {
     std::fs::remove_dir(path).is_ok()
 }
 
-/// Removes a directory, if nothing is in it; `false` where something is, or where it is no directory.
+/// Removes a directory, if it is one and nothing is in it; `false` where it stays because something is mounted there.
 pub(crate) fn remove_if_empty(path: &Path) -> Result<bool> {
     use io::ErrorKind::{DirectoryNotEmpty, NotADirectory, NotFound, ResourceBusy};
     match std::fs::remove_dir(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == NotFound => Ok(true),
-        // Something is mounted there.
-        Err(error) if [DirectoryNotEmpty, NotADirectory, ResourceBusy].contains(&error.kind()) => Ok(false),
-        Err(error) => Err(Error::io("remove", path)(error)),
+        Err(error) if error.kind() == ResourceBusy => Ok(false),
+        Err(error) if ![DirectoryNotEmpty, NotADirectory, NotFound].contains(&error.kind()) => {
+            Err(Error::io("remove", path)(error))
+        }
+        _ => Ok(true),
     }
 }
 

@@ -338,8 +338,8 @@ impl<'a> PutBack<'a> {
         }
         for path in self.emptied.iter().rev() {
             let was_empty = self.before.item(path).is_some_and(|item| item.kind == Kind::Directory);
-            if !was_empty && !path.is_empty() {
-                fs::remove_if_empty(&self.path(path))?;
+            if !was_empty && !path.is_empty() && !fs::remove_if_empty(&self.path(path))? {
+                self.left.push(path.clone());
             }
         }
         Ok(())
