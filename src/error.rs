@@ -27,12 +27,19 @@ pub enum Error {
         waited: Duration,
     },
     /// Another git holds one of git's own locks, or has left it behind.
-    #[error("busy: git's own lock `{}` is there{}", .path.display(), waited_text(*.waited))]
+    #[error(
+        "busy: git's own lock `{}` is there{}{}",
+        .path.display(),
+        waited_text(*.waited),
+        .git.as_ref().map_or_else(String::new, |git| format!("; {git}")),
+    )]
     GitBusy {
         /// The lock file.
         path: PathBuf,
         /// How long it was waited.
         waited: Duration,
+        /// Which gits are seen to work here, in words.
+        git: Option<String>,
     },
     /// Waiting would have closed a cycle of processes that wait for each other.
     #[error("busy: waiting for {what} would be a deadlock")]

@@ -5,7 +5,10 @@
 //! place by one write. `schema` is [`SCHEMA`]; a record of another schema is shown raw, never interpreted.
 //! The kernel's lock is the truth; a record only tells who it is.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +48,26 @@ impl Mode {
     }
 }
 
+/// A hold of any repository.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct HoldId {
+    /// Directory of the records that the hold stands in: an absolute path without links.
+    pub records: PathBuf,
+    /// Fencing number.
+    pub id: u64,
+}
+
+/// The processes that are inside a hold without showing its token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Descent {
+    /// The descendants of this process: its pid, and its start as the system counts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<(u32, u64)>,
+    /// The descendants of the holder and of its keeper. Only if the holder had no other child when it acquired the lock.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub holder: bool,
+}
+
 /// A process that holds the lock or stands in the queue for it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Holder {
@@ -54,6 +77,9 @@ pub struct Holder {
     pub id: u64,
     /// Process that asked for the lock.
     pub pid: u32,
+    /// Process that waits for the lock, if that is another one than `pid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiter: Option<u32>,
     /// Process that keeps the lock for the command, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keeper: Option<u32>,
@@ -78,6 +104,9 @@ pub struct Holder {
     /// Pid namespace that `pid` and `keeper` belong to; 0 where the system has none.
     #[serde(default)]
     pub pid_namespace: u64,
+    /// Time namespace that `boot_ms` was read in; 0 where the system has none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub time_namespace: u64,
     /// Milliseconds since the machine's boot when the record was written: a process that started later is another.
     #[serde(default)]
     pub boot_ms: u64,
@@ -111,6 +140,12 @@ pub struct Holder {
     /// Fencing numbers of the holds that the asking process was inside of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inside: Vec<u64>,
+    /// Holds of other repositories that the asking process was inside of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<HoldId>,
+    /// The processes that are inside without the token; `None` if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub descent: Option<Descent>,
     /// Keys of the resources with their modes, as the queue compares them.
     #[serde(default)]
     pub resources: Vec<(String, Mode)>,
@@ -152,6 +187,11 @@ impl Holder {
         let since = UNIX_EPOCH + Duration::from_millis(self.acquired_ms.unwrap_or(self.requested_ms));
         SystemTime::now().duration_since(since).unwrap_or_default()
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Milliseconds since 1970, the unit of every time on disk.

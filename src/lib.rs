@@ -89,8 +89,9 @@
 //!   futures that are joined in one task count as one as well: spawn them. A guard that was sent elsewhere counts for whoever
 //!   acquired it, until [`Guard::adopt`] is called there.
 //! - **Circles.** Threads and tasks that would wait for each other are refused ([`Error::Circle`]), and so are those that wait
-//!   for each other through other processes ([`Error::Deadlock`], for locks of one repository).
-//! - **Children.** Processes that this one starts while it holds are inside of the hold, whichever thread starts them. They do not
+//!   for each other through other processes ([`Error::Deadlock`]), whatever repositories their locks belong to.
+//! - **Children.** A process that this one starts is inside the hold if it shows the hold's token: give it
+//!   [`Guard::environment`]. No other process is, so what was started before the hold stays outside. Children do not
 //!   keep it: where a command must never run on without the lock, also when this process is killed, [`exec()`] runs it.
 //! - **Waiting costs a process.** Who is first in the queue has a small child process that waits in the kernel's queue, because
 //!   that wait can be given up and a thread's cannot. A program that reaps all of its children may reap it; nothing is lost.

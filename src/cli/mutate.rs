@@ -126,7 +126,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
 }
 
 fn is_busy(failure: &Failure) -> bool {
-    matches!(failure.why, Why::Trouble(Error::Busy { .. } | Error::GitBusy { .. }))
+    matches!(failure.why, Why::Trouble(Error::Busy { .. } | Error::GitBusy { .. } | Error::Deadlock { .. }))
 }
 
 fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<Mutated> {

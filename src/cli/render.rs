@@ -106,8 +106,8 @@ impl Ui {
                 self.warn(&format!("a mutation was killed before its end: {}", unfinished.command));
                 self.settled(recovered);
             }
-            Notice::WaitingForGit(lock) => {
-                self.say(&format!("waiting for git's own lock `{}`, which another git holds", lock.display()));
+            Notice::WaitingForGit(lock, gits) => {
+                self.say(&format!("waiting for git's own lock `{}`; {gits}", lock.display()));
             }
             Notice::Apart(apart) => {
                 let (path, branch) = (words::path(&apart.path), words::line(&apart.branch));
@@ -460,7 +460,10 @@ fn waiting_text(waiting: &Waiting<'_>) -> String {
         0 => "we are next".to_owned(),
         count => format!("{count} before us"),
     };
-    format!("{} for {holder}; {place}; for {}", duration(waiting.waited), waiting.what)
+    let unchecked = waiting.unchecked().first().map_or_else(String::new, |records| {
+        format!("; not checked for a deadlock with others, because `{}` cannot be read", records.display())
+    });
+    format!("{} for {holder}; {place}; for {}{unchecked}", duration(waiting.waited), waiting.what)
 }
 
 /// A holder or waiter in one line.

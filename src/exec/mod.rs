@@ -161,6 +161,8 @@ pub(crate) trait Duty {
     fn files(&self) -> Vec<&File>;
     /// The command is about to run.
     fn begin(&mut self);
+    /// The command runs as this process: called `early`, right after its start, and again before there is a keeper.
+    fn started(&mut self, pid: u32, early: bool);
     /// The wrapper was killed; this process keeps the lock from now on.
     fn replace(&mut self);
     /// The command has ended, or never ran: write it down, and say how it ended in the end. `None`: it ended, but only

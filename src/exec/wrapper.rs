@@ -40,6 +40,7 @@ pub(crate) fn run(task: &Task, surroundings: Surroundings<'_>, signals: &Signals
         }
     };
     let begun = Instant::now();
+    duty.started(command, true);
     let mut watch = Watch {
         task,
         command,
@@ -151,6 +152,7 @@ impl Watch<'_> {
         }
         self.keeper_at = Instant::now() + KEEPER_AGAIN;
         let Ok((ours, theirs)) = sys::channel() else { return };
+        self.duty.started(self.command, false);
         let wrapper = std::process::id();
         // No signal may reach the keeper before it has a pipe of its own.
         let forked = sys::with_signals_blocked(|| match sys::fork() {

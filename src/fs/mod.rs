@@ -28,7 +28,8 @@ use crate::{
     sys::{self, FileId},
 };
 
-/// Who may use the files that we create: as `core.sharedRepository` says, and never locked away by root.
+/// Who may use the files that we create: as `core.sharedRepository` says, everybody at least who may write to the git directory,
+/// and never locked away by root.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sharing {
     /// Permission bits to add, or, with `exact`, to set.
@@ -51,9 +52,16 @@ impl Sharing {
             }
             _ => Self::default(),
         };
+        let Some(metadata) = git_dir.and_then(|dir| std::fs::metadata(dir).ok()) else { return sharing };
+        // Also without the setting, a group or an access control list may share the directory: whoever cannot see that a waiter
+        // has died would wait for it.
+        let shared =
+            [(0o020, 0o660), (0o002, 0o666)].into_iter().filter(|(write, _)| sys::mode(&metadata) & write != 0);
+        if !sharing.exact {
+            sharing.bits |= shared.fold(0, |all, (_, bits)| all | bits);
+        }
         if sys::effective_user() == 0 {
-            let owner = git_dir.and_then(|dir| std::fs::metadata(dir).ok()).map(|metadata| sys::owner(&metadata));
-            sharing.owner = owner.filter(|&(user, _)| user != 0);
+            sharing.owner = Some(sys::owner(&metadata)).filter(|&(user, _)| user != 0);
         }
         sharing
     }
@@ -269,7 +277,8 @@ pub(crate) fn take_name(from: &Path, to: &Path) -> Result<bool> {
 
 /// Creates a FIFO in a directory of ours, with the right owner and mode.
 pub(crate) fn create_fifo(path: &Path, sharing: Sharing) -> Result<()> {
-    sys::make_fifo(path, 0o600 | sharing.bits).and_then(|()| sharing.apply(path)).map_err(Error::io("create", path))
+    // An access control list of the directory's says who may use it, else the umask.
+    sys::make_fifo(path, 0o666).and_then(|()| sharing.apply(path)).map_err(Error::io("create", path))
 }
 
 /// Gives a file that nobody sees yet its name, replacing what has it.

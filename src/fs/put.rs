@@ -64,7 +64,7 @@ pub(crate) fn put_link(path: &Path, target: &Path, owner: Option<(u32, u32)>) ->
 
 /// Puts a FIFO in its place in one step.
 pub(crate) fn put_fifo(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
-    put_other(path, owner, |new| sys::make_fifo(new, mode))
+    put_other(path, owner, |new| sys::make_fifo(new, mode).and_then(|()| sys::set_mode(new, mode)))
 }
 
 fn put_other(path: &Path, owner: Option<(u32, u32)>, make: impl Fn(&Path) -> io::Result<()>) -> Result<()> {

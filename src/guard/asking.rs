@@ -50,11 +50,11 @@ impl Asking {
         Ok(Self { queued: None, turn, lock: lock.clone(), what, clock, begun })
     }
 
-    /// Tries without waiting.
-    pub(super) fn try_once(lock: &Lock) -> Result<Guard> {
+    /// Tries without waiting; if it `may_block`, for a second if only a waiter is in the way that cannot be seen to run.
+    pub(super) fn try_once(lock: &Lock, may_block: bool) -> Result<Guard> {
         let mut asking = Self::new(lock, Manner::Try)?;
         let once = Request { timeout: Some(Duration::ZERO), ..lock.request.clone() };
-        match asking.enter(&once)? {
+        match asking.enter(&once, may_block)? {
             Some(guard) => Ok(guard),
             // Who only tries is never queued.
             None => {
@@ -71,7 +71,7 @@ impl Asking {
             }
             // Time is kept here: what was waited in line counts.
             let request = Request { timeout: None, ..self.lock.request.clone() };
-            if let Some(guard) = self.enter(&request)? {
+            if let Some(guard) = self.enter(&request, false)? {
                 return Ok(Some(guard));
             }
         }
@@ -106,7 +106,7 @@ impl Asking {
         }
         let asked = &self.lock;
         let look = || asked.own_site().map(|site| site.look()).unwrap_or_default();
-        self.clock.pause(&self.what, &look, tell)
+        self.clock.pause(&Waiting::new(&self.what, &look, &[]), tell)
     }
 
     /// Waits in this thread.
@@ -132,14 +132,14 @@ impl Asking {
     }
 
     /// It is our turn in this process: asks where all processes do.
-    fn enter(&mut self, request: &Request) -> Result<Option<Guard>> {
-        let around = self.turn.as_ref().map(Turn::around).unwrap_or_default();
+    fn enter(&mut self, request: &Request, may_block: bool) -> Result<Option<Guard>> {
+        let holds = self.turn.as_ref().map(Turn::around).unwrap_or_default();
         let tell = &mut |notice: Notice<'_>| (self.lock.tell)(notice);
         let sharing = self.lock.sharing();
         if let Place::Repo(place) = &self.lock.place {
             recovery::before_acquire(&place.0, &place.1, request, sharing, tell)?;
         }
-        match self.lock.own_site()?.enter(request, &Asker::Part(&around))? {
+        match self.lock.own_site()?.enter(request, &Asker::Part { holds: &holds, may_block })? {
             Entered::Held(held) => self.begin(held).map(Some),
             Entered::Inside(outer) => {
                 if let Place::Repo(place) = &self.lock.place {
@@ -158,9 +158,9 @@ impl Asking {
     fn begin(&mut self, mut held: Box<Held>) -> Result<Guard> {
         let lock = &self.lock;
         let tell = &mut |notice: Notice<'_>| (lock.tell)(notice);
-        let fence = held.record().id;
+        let id = lock.own_site()?.id_of(&held);
         let turn = self.turn.take();
-        let turn = turn.inspect(|turn| turn.holds(fence));
+        let turn = turn.inspect(|turn| turn.holds(id));
         tell(Notice::Acquired(self.begun.elapsed()));
         let Place::Repo(place) = &lock.place else {
             held.troubles.iter().for_each(|trouble| tell(Notice::Trouble(trouble)));

@@ -47,7 +47,7 @@ impl Lock {
             return Err(Error::Unsupported { what: "an asynchronous acquire outside of a Tokio runtime" });
         }
         if self.request.timeout == Some(Duration::ZERO) {
-            return self.try_acquire();
+            return Asking::try_once(self, false);
         }
         let mut asking = Asking::new(self, Manner::Wait)?;
         loop {

@@ -145,6 +145,13 @@ impl Duty for Hold<'_> {
         self.try_to(announced);
     }
 
+    fn started(&mut self, pid: u32, early: bool) {
+        if early == self.held.admits_by_command_alone() {
+            let admitted = self.held.admit_command(pid);
+            self.try_to(admitted);
+        }
+    }
+
     fn replace(&mut self) {
         self.held.record_mut().keeper = Some(std::process::id());
         let announced = self.held.announce();

@@ -172,13 +172,15 @@ impl Lock {
         }
     }
 
-    /// Acquires the lock if nobody holds it and nobody waits for it. Never waits, and needs no runtime: in asynchronous code it
-    /// can be called as it is.
+    /// Acquires the lock if nobody holds it and nobody waits for it. Never queues, and needs no runtime. It returns at once, but
+    /// for one case: if the lock is free and the first waiter cannot be seen to run (it lives in a container, for example), it
+    /// blocks until that waiter takes the lock, for a second at most, and then passes it. In asynchronous code use
+    /// `acquire_async` with a timeout of zero, which fails at once in that case.
     ///
     /// # Errors
     /// [`Error::Busy`], which names the holders, as far as they are known; else as [`Lock::acquire`].
     pub fn try_acquire(&self) -> Result<Guard> {
-        Asking::try_once(self)
+        Asking::try_once(self, true)
     }
 
     /// Acquires the lock; blocks this thread until it is there, in order of arrival, or the timeout is over. Not for

@@ -73,8 +73,8 @@ pub enum Notice<'a> {
     Waiting(&'a Waiting<'a>),
     /// The lock is held, after this wait; not told where the command runs inside a hold.
     Acquired(Duration),
-    /// Another git has this lock of git's own, and is waited for.
-    WaitingForGit(&'a Path),
+    /// This lock of git's own is there and is waited for. Then which gits are seen to work here, in words.
+    WaitingForGit(&'a Path, &'a str),
     /// An earlier holder was killed with all its processes. HEAD as it was before and is now, if it moved.
     Died(&'a Holder, Option<&'a (Head, Head)>),
     /// HEAD was changed outside the guard since the last release, from the first to the second.
@@ -137,7 +137,10 @@ pub fn exec(
     let begun = Instant::now();
     let wait = &mut Wait { signals: Some(&signals), tell: &mut |waiting| tell(Notice::Waiting(waiting)) };
     let held = match crate::lock::acquire(repo, request, sharing, wait)? {
-        Acquired::Held(held) => held,
+        Acquired::Held(mut held) => {
+            held.admit_commands();
+            held
+        }
         Acquired::Inside => {
             recovery::inside(repo, config, request, sharing, tell)?;
             let run = exec::run(task, Surroundings::default(), &signals, &mut Guest);
@@ -199,6 +202,8 @@ impl Duty for Guest {
     }
 
     fn begin(&mut self) {}
+
+    fn started(&mut self, _pid: u32, _early: bool) {}
 
     fn replace(&mut self) {}
 

@@ -18,9 +18,9 @@ use crate::{
 /// that has it when a runtime is shut down. Letting go takes some short writes, and never waits.
 ///
 /// It can be sent to other threads and tasks. It counts for whoever acquired it, though, when one of them asks for the lock
-/// again; [`Guard::adopt`] changes that. Processes that are started below this one are inside of the hold, whichever thread
-/// starts them: they know it by this process above them, or by [`Guard::environment`]. A child of a fork that drops its copy
-/// changes nothing.
+/// again; [`Guard::adopt`] changes that. A process that is started with [`Guard::environment`] is inside the hold; others are not,
+/// so that what was started earlier stays outside. The child of a fork is inside as long as it has this guard, and changes nothing
+/// when it drops it.
 ///
 /// # Example
 /// ```
@@ -93,8 +93,8 @@ impl Guard {
         self.held().map(Held::record)
     }
 
-    /// Variables (`REPOGUARD_TOKEN`, …) for commands that work inside of this hold and may lose sight of this process: started
-    /// by a service, say. Empty inside another hold.
+    /// Variables (`REPOGUARD_TOKEN`, …) for commands that are to work inside this hold. Empty inside another hold, whose variables
+    /// they inherit.
     ///
     /// # Example
     /// ```no_run

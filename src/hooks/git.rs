@@ -1,8 +1,9 @@
-//! Which git runs this hook, and what was it called for?
+//! Finds the git that runs this hook, and what it was called for.
 
-use std::path::Path;
-
-use crate::sys::{self, Process};
+use crate::{
+    repo::git_process::{is_git, verb},
+    sys::{self, Process},
+};
 
 /// The git process that a hook runs in.
 pub(super) struct Git {
@@ -36,64 +37,5 @@ impl Git {
     /// The subcommand of the one that called the hook: `commit`, `merge`.
     pub(super) fn verb(&self) -> Option<String> {
         verb(&sys::command_line(self.caller).unwrap_or_default())
-    }
-}
-
-/// Tells whether a process runs git itself, by its program: `git`, `git-receive-pack`. Not so for programs in another
-/// language whose name begins with `git-` (those of GUIs may live for days), and not for servers.
-fn is_git(pid: u32) -> bool {
-    // Where the program of another user's process cannot be seen, what it calls itself must do.
-    let program = sys::executable(pid).or_else(|| Some(sys::command_line(pid)?.first()?.into()));
-    let name = program.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-    // Wrapped by a package manager it is called `.git-wrapped`.
-    let is_git = name.is_some_and(|name| name == "git" || name.trim_start_matches('.').starts_with("git-"));
-    // A program that is not git is not asked for more.
-    is_git && !sys::command_line(pid).is_some_and(|command| is_server(&command))
-}
-
-fn is_server(command: &[String]) -> bool {
-    let program = command.first().map_or("", |program| program.rsplit('/').next().unwrap_or(program));
-    program == "git-daemon" || verb(command).as_deref() == Some("daemon")
-}
-
-/// The subcommand on a command line of git's.
-fn verb(command: &[String]) -> Option<String> {
-    let mut words = command.iter();
-    let program = words.next()?.rsplit('/').next()?;
-    if let Some(verb) = program.strip_prefix("git-") {
-        return Some(verb.to_owned());
-    }
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "-C" | "-c" | "--git-dir" | "--work-tree" | "--namespace" | "--exec-path" | "--config-env" => {
-                words.next()?;
-            }
-            option if option.starts_with('-') => {}
-            verb => return Some(verb.to_owned()),
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn words(line: &str) -> Vec<String> {
-        line.split(' ').map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn subcommand_is_found_behind_the_options() {
-        assert_eq!(verb(&words("git -C x -c a=b --no-pager commit -a")).as_deref(), Some("commit"));
-        assert_eq!(verb(&words("/usr/lib/git-core/git-receive-pack .")).as_deref(), Some("receive-pack"));
-        assert_eq!(verb(&words("git --version")), None);
-    }
-
-    #[test]
-    fn server_that_lives_for_ever_is_not_held_for() {
-        assert!(is_server(&words("git daemon --export-all")));
-        assert!(is_server(&words("/usr/libexec/git-core/git-daemon --export-all")));
-        assert!(!is_server(&words("git commit -m daemon")));
     }
 }

@@ -281,6 +281,7 @@ impl Hook<'_> {
             command: command.unwrap_or_else(|| format!("{} hook", self.call.event.name())),
             for_process: self.git.as_ref().map(|git| git.process.pid()),
             content: true,
+            holds_git_lock: world::git_holds_its_index() || self.call.event == Event::ReferenceTransaction,
             scope: Some(self.scope),
             ..Request::default()
         }

@@ -1,4 +1,4 @@
-//! How is a lock acquired? Ours already → free → a place in the queue, or busy.
+//! Acquires a lock: ours already → free → a place in the queue, or busy.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,7 +8,7 @@ use std::{
 use super::{
     Acquired, Mode, PathPlace, Request, Resource, State, Wait,
     attempt::{Acquire, open_parts},
-    family::{Cover, Family},
+    enclosing::{Cover, EnclosingHolds},
     held::Held,
     inspect,
     path::DIRECTORY_RECORDS,
@@ -21,7 +21,7 @@ use crate::{
     env,
     error::Result,
     fs::Sharing,
-    holder::{self, Holder},
+    holder::{self, Descent, HoldId, Holder},
     repo::Repo,
     sys,
 };
@@ -81,8 +81,8 @@ pub(crate) fn acquire_for_new_worktree(
 pub(crate) enum Asker<'a> {
     /// A program that asks for nothing else meanwhile.
     Program,
-    /// One of many within a program, inside of these holds of its own. It never sleeps, not for an instant.
-    Part(&'a [u64]),
+    /// One of many within a program, inside of these holds of its own. It may sleep for an instant only if it `may_block`.
+    Part { holds: &'a [HoldId], may_block: bool },
 }
 
 /// A lock as one request sees it: its files, and where the records of those are who hold it and wait for it.
@@ -90,6 +90,8 @@ pub(crate) struct Site {
     plan: Plan,
     table: Option<Table>,
     queue: Option<Queue>,
+    /// Where the records are, by which other repositories know this lock.
+    records: PathBuf,
     root: PathBuf,
     /// Where what is common to all is.
     common: PathBuf,
@@ -109,6 +111,7 @@ impl Site {
         let sharing = plan.sharing;
         Self {
             plan,
+            records: repo.records().or_else(records).unwrap_or_default(),
             table: place(repo.holders_dir(), "holders").map(|directory| Table::new(directory, sharing)),
             queue: place(repo.queue_dir(), "queue").map(|directory| Queue::new(directory, sharing)),
             root: repo.root().to_owned(),
@@ -121,6 +124,7 @@ impl Site {
         let sharing = Sharing::default();
         Self {
             plan: Plan::at_path(place, request, sharing),
+            records: place.records(),
             table: Some(Table::new(place.records().join("holders"), sharing)),
             queue: Some(Queue::new(place.records().join("queue"), sharing)),
             root: place.directory().to_owned(),
@@ -136,6 +140,12 @@ impl Site {
     /// What is asked for, as all of this process know it.
     pub(crate) fn resources(&self) -> Result<Vec<(Resource, Mode)>> {
         self.plan.resources_here(&self.common)
+    }
+
+    /// How other repositories' requests name a hold of this lock.
+    pub(crate) fn id_of(&self, held: &Held) -> HoldId {
+        let records = self.records.canonicalize().unwrap_or_else(|_| self.records.clone());
+        HoldId { records, id: held.record().id }
     }
 
     /// Who holds what is asked for, and who waits for it.
@@ -154,16 +164,11 @@ impl Site {
     /// # Errors
     /// As [`acquire`].
     pub(crate) fn enter(self, request: &Request, asker: &Asker<'_>) -> Result<Entered> {
-        let started = SystemTime::now();
-        let Self { mut plan, table, queue, root, common: _ } = self;
-        let own = match asker {
-            Asker::Program => &[],
-            Asker::Part(holds) => *holds,
-        };
-        let ids = |family: &Family| [family.ids().as_slice(), own].concat();
-        let mut family = Family::by_token(table.as_ref());
-        if let Cover::Whole = family.reduce(&mut plan)? {
-            return Ok(Entered::Inside(family.outer()));
+        let Self { mut plan, table, queue, root, records, common: _ } = self;
+        let record = describe(&root, request, &plan);
+        let mut around = EnclosingHolds::by_token(table.as_ref());
+        if let Cover::Whole = around.reduce(&mut plan)? {
+            return Ok(Entered::Inside(around.outer()));
         }
         let mut acquire = Acquire {
             what: plan.what.clone(),
@@ -171,48 +176,83 @@ impl Site {
             plan,
             table,
             queue,
-            family: ids(&family),
+            records,
+            record,
             queue_counts: true,
             token: None,
         };
-
-        if acquire.nobody_before(None) && acquire.try_all()?.is_none() {
-            let record = describe(&root, request, &acquire.plan, &acquire.family, started);
-            return acquire.hold(record).map(Entered::Held);
+        acquire.describe_surroundings(&around, asker);
+        if acquire.nobody_before() && acquire.try_all()?.is_none() {
+            return acquire.hold().map(Entered::Held);
         }
-        family.join(Family::by_kinship(acquire.table.as_ref()));
-        if let Cover::Whole = family.reduce(&mut acquire.plan)? {
-            return Ok(Entered::Inside(family.outer()));
+        around.join(EnclosingHolds::by_kinship(acquire.table.as_ref()));
+        if let Cover::Whole = around.reduce(&mut acquire.plan)? {
+            return Ok(Entered::Inside(around.outer()));
         }
-        acquire.family = ids(&family);
         if acquire.drop_covered_parts()? {
-            return Ok(Entered::Inside(family.outer()));
+            return Ok(Entered::Inside(around.outer()));
         }
-        let record = describe(&root, request, &acquire.plan, &acquire.family, started);
-        if acquire.nobody_before(None) && acquire.try_all()?.is_none() {
-            return acquire.hold(record).map(Entered::Held);
+        // Those elsewhere matter only to whoever may have to wait.
+        acquire.records = acquire.records.canonicalize().unwrap_or(std::mem::take(&mut acquire.records));
+        acquire.record.elsewhere = around.elsewhere(&acquire.records);
+        acquire.describe_surroundings(&around, asker);
+        if acquire.nobody_before() && acquire.try_all()?.is_none() {
+            return acquire.hold().map(Entered::Held);
         }
-        acquire.refuse_cycle(&record)?;
+        let unchecked = acquire.refuse_cycle(None, true)?;
         if request.timeout == Some(Duration::ZERO) {
-            match asker {
-                Asker::Program => acquire.try_once()?,
-                Asker::Part(_) => return Err(acquire.busy(None, Duration::ZERO)),
-            }
-            return acquire.hold(record).map(Entered::Held);
+            let (may_pass, may_sleep) = match asker {
+                Asker::Program => (!request.holds_git_lock, true),
+                Asker::Part { may_block, .. } => (*may_block, *may_block),
+            };
+            acquire.try_once(may_pass, may_sleep)?;
+            return acquire.hold().map(Entered::Held);
         }
-        let ticket = acquire.queue_up(&record)?;
-        Ok(Entered::Queued(Box::new(Queued::new(acquire, record, ticket, request.timeout))))
+        let ticket = acquire.queue_up()?;
+        Ok(Entered::Queued(Box::new(Queued::new(acquire, ticket, request.timeout, unchecked))))
     }
 }
 
-fn describe(root: &Path, request: &Request, plan: &Plan, inside: &[u64], started: SystemTime) -> Holder {
+impl Acquire {
+    /// Tells in the record which holds are around us, and what remains to be asked for.
+    fn describe_surroundings(&mut self, around: &EnclosingHolds, asker: &Asker<'_>) {
+        /// Longest list of holds elsewhere, in bytes of their paths: the record has its size.
+        const MOST: usize = 2000;
+        let Self { record, records, plan, .. } = self;
+        record.inside = around.ids();
+        record.resources.clone_from(&plan.resources);
+        if let Asker::Part { holds, .. } = asker {
+            let own = if holds.is_empty() { None } else { records.canonicalize().ok() };
+            for hold in *holds {
+                if Some(&hold.records) == own.as_ref() {
+                    record.inside.push(hold.id);
+                } else if !record.elsewhere.contains(hold) {
+                    record.elsewhere.push(hold.clone());
+                }
+            }
+        }
+        let mut bytes = 0;
+        record.elsewhere.retain(|hold| {
+            bytes += hold.records.as_os_str().len() + 40;
+            bytes <= MOST && hold.records.to_str().is_some()
+        });
+    }
+}
+
+fn describe(root: &Path, request: &Request, plan: &Plan) -> Holder {
     let directory = std::env::current_dir().unwrap_or_else(|_| root.to_owned());
     let us = std::process::id();
+    let process = request.for_process.filter(|process| *process != us);
+    // What runs below a process that the lock is for is inside.
+    let descent =
+        process.and_then(|pid| Some(Descent { command: Some((pid, sys::process_state(pid)?.start)), holder: false }));
     Holder {
         schema: holder::SCHEMA,
-        pid: request.for_process.unwrap_or(us),
-        takers: request.for_process.map(|_| us).into_iter().collect(),
+        pid: process.unwrap_or(us),
+        waiter: process.map(|_| us),
+        takers: process.map(|_| us).into_iter().collect(),
         pid_namespace: sys::pid_namespace(),
+        time_namespace: sys::time_namespace(),
         boot_ms: sys::boot_ms(),
         host: sys::host(),
         user: env::user().unwrap_or_else(sys::effective_user_name),
@@ -222,9 +262,8 @@ fn describe(root: &Path, request: &Request, plan: &Plan, inside: &[u64], started
         scope: plan.scope.clone(),
         mode: Some(request.mode),
         reason: request.reason.as_deref().map(holder::readable),
-        requested_ms: holder::unix_ms(started),
-        inside: inside.to_vec(),
-        resources: plan.resources.clone(),
+        requested_ms: holder::unix_ms(SystemTime::now()),
+        descent,
         ..Holder::default()
     }
 }

@@ -1,20 +1,22 @@
-//! How are all files of a request tried together, and what is in the way? All or none are ours, at every return.
+//! Tries all files of a request together, and finds what is in the way. All or none are ours, at every return.
 
 use std::{
     collections::HashSet,
     io,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use super::{
-    cycle::{self, Graph},
-    family::{self, Token},
+    cycle::{self, Graph, Place},
+    enclosing,
     file::LockFile,
     held::{Held, Part},
     inspect,
     queue::{Predecessor, Queue, Ticket},
     record::Table,
     request::{PartPlan, Plan},
+    token::Token,
 };
 use crate::{
     error::{Error, Result},
@@ -26,6 +28,15 @@ use crate::{
 /// How long one try gives a holder whose process has just ended to let go.
 const LET_GO: Duration = Duration::from_millis(100);
 
+/// How long the lock must be free before a waiter is passed that cannot be seen to run: within a second, with the last probe.
+pub(super) const UNSEEN_PATIENCE: Duration = Duration::from_millis(800);
+
+/// The same for a waiter that was seen to run: longer than a loaded machine takes to let it.
+pub(super) const SEEN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often to probe whether the lock is free.
+pub(super) const PROBE: Duration = Duration::from_millis(20);
+
 /// An acquire under way.
 pub(super) struct Acquire {
     pub(super) what: String,
@@ -33,8 +44,10 @@ pub(super) struct Acquire {
     pub(super) parts: Vec<Part>,
     pub(super) table: Option<Table>,
     pub(super) queue: Option<Queue>,
-    /// Fencing numbers of the holds around us.
-    pub(super) family: Vec<u64>,
+    /// Where the records are that other repositories know this one by.
+    pub(super) records: PathBuf,
+    /// Who asks, and the holds around us.
+    pub(super) record: Holder,
     /// Whether we stand in line: not inside a hold of flock(1) that those in the queue wait for.
     pub(super) queue_counts: bool,
     /// The secret of the hold to come, where somebody knows it already.
@@ -42,27 +55,35 @@ pub(super) struct Acquire {
 }
 
 impl Acquire {
-    /// Tells whether nobody who came before `number` (or at all) has a place before us.
-    pub(super) fn nobody_before(&self, number: Option<u64>) -> bool {
-        self.predecessor(number, &HashSet::new()).is_none()
+    /// Tells whether nobody who came before has a place before us.
+    pub(super) fn nobody_before(&self) -> bool {
+        self.predecessor(None).is_none()
     }
 
-    /// The nearest before `number` (or of all) that must go first; those in `passed` are stopped, and need not.
-    pub(super) fn predecessor(&self, number: Option<u64>, passed: &HashSet<u64>) -> Option<Predecessor> {
-        let queue = self.queue.as_ref().filter(|_| self.queue_counts)?;
-        let mut graph = None;
+    /// The nearest waiter before `number` (or of all) that must go first.
+    pub(super) fn predecessor(&self, number: Option<u64>) -> Option<Predecessor> {
+        let queue = self.queue()?;
+        let mut behind_us = None;
         queue.before(number, &self.plan.resources, &mut |number| {
-            let may_pass =
-                !self.family.is_empty() && graph.get_or_insert_with(|| self.graph()).waits_for(number, &self.family);
-            passed.contains(&number) || may_pass
+            self.is_inside()
+                && behind_us.get_or_insert_with(|| self.graph().that_wait_for(&self.record)).contains(&number)
         })
     }
 
+    /// The queue, if we stand in it.
+    pub(super) fn queue(&self) -> Option<&Queue> {
+        self.queue.as_ref().filter(|_| self.queue_counts)
+    }
+
+    /// Tells whether we are inside a hold: only then can waiting close a cycle.
+    pub(super) fn is_inside(&self) -> bool {
+        !self.record.inside.is_empty() || !self.record.elsewhere.is_empty()
+    }
+
     fn graph(&self) -> Graph {
-        Graph {
-            holds: self.table.as_ref().map(Table::live).unwrap_or_default(),
-            requests: self.queue.as_ref().map(Queue::requests).unwrap_or_default(),
-        }
+        let holds = self.table.as_ref().map(Table::live).unwrap_or_default();
+        let requests = self.queue.as_ref().map(Queue::requests).unwrap_or_default();
+        Graph::new(self.records.clone(), Place { holds, requests })
     }
 
     /// Tries all files; `None` when all are ours, else the index of one that is busy, and then none is.
@@ -131,7 +152,7 @@ impl Acquire {
             if !resources.contains(&part.plan.resource) {
                 continue;
             }
-            if family::locked_around_us(&part.plan, &part.file, &self.plan)? {
+            if enclosing::locked_around_us(&part.plan, &part.file, &self.plan, self.table.as_ref())? {
                 // Who queues waits for the lock around us: to wait for them would be a deadlock.
                 self.queue_counts = false;
             } else {
@@ -142,16 +163,53 @@ impl Acquire {
         Ok(self.parts.is_empty())
     }
 
-    /// One more try, and another for [`LET_GO`] if no process can be seen that would hold the lock.
-    pub(super) fn try_once(&mut self) -> Result<()> {
-        let patience = Instant::now() + LET_GO;
-        while self.nobody_before(None) && !self.holder_runs() && Instant::now() < patience {
-            std::thread::sleep(Duration::from_millis(1));
-            if self.try_all()?.is_none() {
+    /// Tries without a place in the queue. If it `may_sleep`, it tries again for [`LET_GO`] if no process can be seen that would
+    /// hold the lock; if it `may_pass`, for [`UNSEEN_PATIENCE`] if the lock is free but for a waiter that cannot be seen to run.
+    pub(super) fn try_once(&mut self, may_pass: bool, may_sleep: bool) -> Result<()> {
+        let begun = Instant::now();
+        let mut free_since = None;
+        loop {
+            let before = self.predecessor(None);
+            if before.as_ref().is_some_and(|before| before.runs || !may_pass) {
+                break;
+            }
+            if self.try_all()?.is_some() {
+                if before.is_some() || !may_sleep || self.holder_runs() || begun.elapsed() >= LET_GO {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            let since = *free_since.get_or_insert_with(Instant::now);
+            if before.is_none() || since.elapsed() >= UNSEEN_PATIENCE {
+                self.pass_before(None);
                 return Ok(());
             }
+            self.unlock_all();
+            std::thread::sleep(PROBE);
         }
         Err(self.busy(None, Duration::ZERO))
+    }
+
+    /// All files are ours, because those before `number` did not take them: nobody waits for them any more.
+    pub(super) fn pass_before(&self, number: Option<u64>) {
+        if let Some(queue) = self.queue() {
+            queue.pass_before(number, &self.plan.resources);
+        }
+    }
+
+    /// Tries all files for a waiter behind another one, who could have taken them `patience` ago; `true` when all are ours.
+    /// `free_since` is when they were first seen free.
+    pub(super) fn take_if_left(&mut self, free_since: &mut Option<Instant>, patience: Duration) -> Result<bool> {
+        if self.try_all()?.is_some() {
+            *free_since = None;
+            return Ok(false);
+        }
+        let is_left = free_since.get_or_insert_with(Instant::now).elapsed() >= patience;
+        if !is_left {
+            self.unlock_all();
+        }
+        Ok(is_left)
     }
 
     /// Tells whether any process that holds one of our files can be seen to run.
@@ -170,15 +228,23 @@ impl Acquire {
         })
     }
 
-    /// Refuses to wait where that would be a deadlock; only who is inside a hold can close a cycle.
-    pub(super) fn refuse_cycle(&self, record: &Holder) -> Result<()> {
-        if self.family.is_empty() {
-            return Ok(());
+    /// Fails if waiting would be a deadlock. `number` is our place in the queue; of several requests on a cycle the last one
+    /// fails, unless `any`. Returns the records that could not be read: a cycle through these is not seen.
+    pub(super) fn refuse_cycle(&self, number: Option<u64>, any: bool) -> Result<Vec<PathBuf>> {
+        if !self.is_inside() {
+            return Ok(Vec::new());
         }
-        match self.graph().cycle(record, &self.family) {
-            Some(cycle) => Err(Error::Deadlock { what: self.what.clone(), cycle }),
-            None => Ok(()),
+        let is_ours =
+            |cycle: &Vec<Holder>| any || number.is_none_or(|number| cycle.iter().all(|other| other.id < number));
+        let mut graph = self.graph();
+        if graph.cycle(&self.record).is_some_and(|cycle| is_ours(&cycle)) {
+            // The records were read one after the other, and may never have been so together.
+            graph = self.graph();
+            if let Some(cycle) = graph.cycle(&self.record).filter(is_ours) {
+                return Err(Error::Deadlock { what: self.what.clone(), cycle });
+            }
         }
+        Ok(graph.unread)
     }
 
     fn holders(&self) -> Vec<Holder> {
@@ -200,7 +266,8 @@ impl Acquire {
     }
 
     /// All files are ours: takes a number and a slot.
-    pub(super) fn hold(mut self, record: Holder) -> Result<Box<Held>> {
+    pub(super) fn hold(mut self) -> Result<Box<Held>> {
+        let record = std::mem::take(&mut self.record);
         let (parts, worktrees) = (std::mem::take(&mut self.parts), std::mem::take(&mut self.plan.worktrees));
         let token = self.token.take();
         Ok(Box::new(Held::new(parts, worktrees, record, token, self.queue.as_ref(), self.table.as_ref())?))

@@ -1,12 +1,9 @@
-//! How long has been waited, how long still, and when is a word due?
+//! Keeps the time of a wait: how long it was, when it ends, and when a word is due.
 
 use std::time::{Duration, Instant};
 
-use super::{Holder, Wait, Waiting};
+use super::{Wait, Waiting};
 use crate::error::{Error, Result};
-
-/// Looks up who holds what is waited for, and who waits before us.
-pub(crate) type Look<'a> = &'a dyn Fn() -> (Vec<Holder>, Vec<Holder>);
 
 /// When a wait began, ends, and has something to say.
 #[derive(Debug, Clone)]
@@ -28,15 +25,15 @@ impl Clock {
     ///
     /// # Errors
     /// [`Error::Busy`] when the time is over.
-    pub(crate) fn pause(&mut self, what: &str, look: Look<'_>, tell: &mut dyn FnMut(&Waiting<'_>)) -> Result<Duration> {
+    pub(crate) fn pause(&mut self, waiting: &Waiting<'_>, tell: &mut dyn FnMut(&Waiting<'_>)) -> Result<Duration> {
         let now = Instant::now();
         let waited = now - self.begun;
         if self.deadline.is_some_and(|deadline| now >= deadline) {
-            let (holders, ahead) = look();
-            return Err(Error::Busy { what: what.to_owned(), holders, ahead, waited });
+            let (holders, ahead) = waiting.holders_and_ahead();
+            return Err(Error::Busy { what: waiting.what.to_owned(), holders, ahead, waited });
         }
         if now >= self.next_word {
-            tell(&Waiting { waited, what, look });
+            tell(&Waiting { waited, ..*waiting });
             self.next_word = now + Wait::TICK;
         }
         let wake = self.deadline.map_or(self.next_word, |deadline| deadline.min(self.next_word));

@@ -1,56 +1,138 @@
-//! Would waiting here be a deadlock? A search through who waits for whom, over the records of all processes.
+//! Finds deadlocks: searches who waits for whom, over the records of all processes and repositories.
 //!
-//! A request waits for the live holds and the earlier requests that conflict with it. A hold waits for the requests
-//! made inside of it. Only a request made inside a hold can close a cycle. An earlier request that itself waits for a
-//! hold of ours is no reason to wait: it cannot go before us anyway, and holds nothing while it waits.
+//! A request waits for the live holds and the earlier requests that conflict with it. A hold waits for the requests that are
+//! made inside of it, in whatever repository. Only a request made inside a hold can close a cycle, so the search starts at the
+//! holds that the request is inside of, and goes back along those who wait for them: each request names the holds around it, and
+//! so leads to the next repository. An earlier request that itself waits for a hold of ours is no reason to wait: it cannot go
+//! before us anyway, and holds nothing while it waits.
 
-use std::collections::HashSet;
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    path::{Path, PathBuf},
+};
 
-use super::{Holder, Mode};
+use super::{Holder, Mode, records::Records};
+use crate::holder::HoldId;
 
-/// All holds and requests at one instant.
-pub(super) struct Graph {
+/// Most repositories that one search goes through: more can only be garbage.
+const MOST_PLACES: usize = 64;
+
+/// The holds and requests of one repository, at one instant.
+#[derive(Debug, Default)]
+pub(super) struct Place {
     pub(super) holds: Vec<Holder>,
     pub(super) requests: Vec<Holder>,
 }
 
+/// The holds and requests of all repositories that a search comes by.
+#[derive(Debug)]
+pub(super) struct Graph {
+    own: PathBuf,
+    places: HashMap<PathBuf, Place>,
+    /// Directories of records that could not be read: what waits there is not seen.
+    pub(super) unread: Vec<PathBuf>,
+}
+
+/// The requests that wait, directly or through others, for some holds, and the holds that these requests are made inside of;
+/// each with the requests that lead there, the nearest last.
+#[derive(Debug, Default)]
+struct Waiting {
+    requests: HashSet<(PathBuf, u64)>,
+    holds: HashMap<HoldId, Vec<Holder>>,
+}
+
 impl Graph {
-    /// The others on a cycle that `request`, made inside the holds `inside`, would close by waiting for who holds.
-    pub(super) fn cycle(&self, request: &Holder, inside: &[u64]) -> Option<Vec<Holder>> {
-        let mut seen = HashSet::new();
-        self.blocking_holds(request).find_map(|hold| self.path_from_hold(hold, inside, &mut seen))
+    /// A graph of which the place with the records `own` is known.
+    pub(super) fn new(own: PathBuf, place: Place) -> Self {
+        Self { places: HashMap::from([(own.clone(), place)]), own, unread: Vec::new() }
     }
 
-    /// Tells whether an earlier request waits for one of the holds `inside`.
-    pub(super) fn waits_for(&self, number: u64, inside: &[u64]) -> bool {
-        let request = self.requests.iter().find(|request| request.id == number);
-        request.is_some_and(|request| self.path_from_request(request, inside, &mut HashSet::new()).is_some())
+    /// The requests on a cycle that `request` would close by waiting for those who hold, the one that it waits for first.
+    pub(super) fn cycle(&mut self, request: &Holder) -> Option<Vec<Holder>> {
+        let waiting = self.waiting_for(&around(request, &self.own));
+        let place = self.places.get(&self.own)?;
+        let blocking = place.holds.iter().filter(|hold| blocks(hold, request));
+        let mut cycles = blocking.filter_map(|hold| waiting.holds.get(&self.id(hold)));
+        cycles.find(|path| !path.is_empty()).map(|path| path.iter().rev().cloned().collect())
     }
 
-    fn path_from_request(&self, request: &Holder, inside: &[u64], seen: &mut HashSet<u64>) -> Option<Vec<Holder>> {
-        if !seen.insert(request.id) {
-            return None;
+    /// Numbers of this repository's requests that wait for one of the holds that `request` is inside of.
+    pub(super) fn that_wait_for(&mut self, request: &Holder) -> HashSet<u64> {
+        let waiting = self.waiting_for(&around(request, &self.own));
+        waiting.requests.into_iter().filter(|(place, _)| *place == self.own).map(|(_, number)| number).collect()
+    }
+
+    fn id(&self, hold: &Holder) -> HoldId {
+        HoldId { records: self.own.clone(), id: hold.id }
+    }
+
+    fn waiting_for(&mut self, holds: &[HoldId]) -> Waiting {
+        let mut found = Waiting::default();
+        found.holds.extend(holds.iter().map(|hold| (hold.clone(), Vec::new())));
+        let mut next: VecDeque<HoldId> = holds.iter().cloned().collect();
+        while let Some(id) = next.pop_front() {
+            let path = found.holds.get(&id).cloned().unwrap_or_default();
+            let Some(place) = self.place(&id.records) else { continue };
+            let Some(hold) = place.holds.iter().find(|hold| hold.id == id.id) else { continue };
+            for request in place.that_wait_for(hold) {
+                if !found.requests.insert((id.records.clone(), request.id)) {
+                    continue;
+                }
+                let path = [path.as_slice(), std::slice::from_ref(request)].concat();
+                for outer in around(request, &id.records) {
+                    if !found.holds.contains_key(&outer) {
+                        found.holds.insert(outer.clone(), path.clone());
+                        next.push_back(outer);
+                    }
+                }
+            }
         }
-        let through_hold = self.blocking_holds(request).find_map(|hold| {
-            if inside.contains(&hold.id) { Some(Vec::new()) } else { self.path_from_hold(hold, inside, seen) }
-        });
-        let earlier = self.requests.iter().filter(|other| other.id < request.id && conflict(other, request));
-        let mut path = match through_hold {
-            Some(path) => path,
-            None => earlier.into_iter().find_map(|other| self.path_from_request(other, inside, seen))?,
-        };
-        path.insert(0, request.clone());
-        Some(path)
+        found
     }
 
-    fn path_from_hold(&self, hold: &Holder, inside: &[u64], seen: &mut HashSet<u64>) -> Option<Vec<Holder>> {
-        let requests = self.requests.iter().filter(|request| request.inside.contains(&hold.id));
-        requests.into_iter().find_map(|request| self.path_from_request(request, inside, seen))
+    /// What is known of a place, read when it is first come by.
+    fn place(&mut self, records: &Path) -> Option<&Place> {
+        if !self.places.contains_key(records) {
+            if self.places.len() >= MOST_PLACES {
+                return None;
+            }
+            let found = Records::elsewhere(records);
+            if found.is_err() {
+                self.unread.push(records.to_owned());
+            }
+            let place = found.ok().flatten().map(|records| Place::read(&records)).unwrap_or_default();
+            self.places.insert(records.to_owned(), place);
+        }
+        self.places.get(records)
+    }
+}
+
+impl Place {
+    /// Reads the records of a place.
+    pub(super) fn read(records: &Records) -> Self {
+        Self { holds: records.table.live(), requests: records.queue.requests() }
     }
 
-    fn blocking_holds<'a>(&'a self, request: &'a Holder) -> impl Iterator<Item = &'a Holder> {
-        self.holds.iter().filter(|hold| conflict(hold, request) && !request.inside.contains(&hold.id))
+    /// The requests that wait for a hold, or behind one that does; in their order.
+    fn that_wait_for(&self, hold: &Holder) -> Vec<&Holder> {
+        let mut waiting: Vec<&Holder> = Vec::new();
+        for request in &self.requests {
+            if blocks(hold, request) || waiting.iter().any(|earlier| conflict(earlier, request)) {
+                waiting.push(request);
+            }
+        }
+        waiting
     }
+}
+
+/// The holds that a request in the queue of `records` was made inside of.
+fn around(request: &Holder, records: &Path) -> Vec<HoldId> {
+    let here = request.inside.iter().map(|id| HoldId { records: records.to_owned(), id: *id });
+    here.chain(request.elsewhere.iter().cloned()).collect()
+}
+
+fn blocks(hold: &Holder, request: &Holder) -> bool {
+    conflict(hold, request) && !request.inside.contains(&hold.id)
 }
 
 /// Tells whether two parties ask for, or hold, a resource that they cannot have together.
@@ -75,32 +157,66 @@ mod tests {
         }
     }
 
+    fn elsewhere(mut party: Holder, holds: &[(&str, u64)]) -> Holder {
+        party.elsewhere = holds.iter().map(|(records, id)| HoldId { records: records.into(), id: *id }).collect();
+        party
+    }
+
+    fn graph(holds: Vec<Holder>, requests: Vec<Holder>) -> Graph {
+        Graph::new("/a/repoguard".into(), Place { holds, requests })
+    }
+
+    fn ids(cycle: Option<Vec<Holder>>) -> Vec<u64> {
+        cycle.unwrap_or_default().iter().map(|other| other.id).collect()
+    }
+
     #[test]
     fn two_that_want_each_others_lock_are_a_cycle() {
-        let graph =
-            Graph { holds: vec![party(1, &["a"], &[]), party(2, &["b"], &[])], requests: vec![party(3, &["b"], &[1])] };
-        let cycle = graph.cycle(&party(4, &["a"], &[2]), &[2]).expect("a cycle");
-        assert_eq!(cycle.iter().map(|other| other.id).collect::<Vec<_>>(), [3]);
+        let mut graph = graph(vec![party(1, &["a"], &[]), party(2, &["b"], &[])], vec![party(3, &["b"], &[1])]);
+        assert_eq!(ids(graph.cycle(&party(4, &["a"], &[2]))), [3]);
     }
 
     #[test]
     fn three_in_a_ring_are_a_cycle() {
         let holds = vec![party(1, &["a"], &[]), party(2, &["b"], &[]), party(3, &["c"], &[])];
-        let graph = Graph { holds, requests: vec![party(4, &["b"], &[1]), party(5, &["c"], &[2])] };
-        assert!(graph.cycle(&party(6, &["a"], &[3]), &[3]).is_some());
+        let mut graph = graph(holds, vec![party(4, &["b"], &[1]), party(5, &["c"], &[2])]);
+        assert_eq!(ids(graph.cycle(&party(6, &["a"], &[3]))), [4, 5]);
     }
 
     #[test]
     fn waiting_for_a_hold_that_waits_for_nobody_is_none() {
-        let graph =
-            Graph { holds: vec![party(1, &["a"], &[]), party(2, &["b"], &[])], requests: vec![party(3, &["a"], &[])] };
-        assert!(graph.cycle(&party(4, &["a"], &[2]), &[2]).is_none());
+        let mut graph = graph(vec![party(1, &["a"], &[]), party(2, &["b"], &[])], vec![party(3, &["a"], &[])]);
+        assert!(graph.cycle(&party(4, &["a"], &[2])).is_none());
     }
 
     #[test]
     fn outsider_that_waits_for_our_hold_can_be_passed() {
-        let graph = Graph { holds: vec![party(1, &["b"], &[])], requests: vec![party(2, &["a", "b"], &[])] };
-        assert!(graph.waits_for(2, &[1]));
-        assert!(!graph.waits_for(2, &[9]));
+        let mut graph = graph(vec![party(1, &["b"], &[])], vec![party(2, &["a", "b"], &[]), party(3, &["a"], &[])]);
+        assert_eq!(graph.that_wait_for(&party(0, &["a"], &[1])), HashSet::from([2, 3]), "the second behind the first");
+        assert!(graph.that_wait_for(&party(0, &["a"], &[9])).is_empty());
+    }
+
+    #[test]
+    fn ring_over_three_repositories_is_a_cycle() {
+        let mut graph = graph(vec![party(1, &["w"], &[])], Vec::new());
+        let b = Place {
+            holds: vec![party(1, &["w"], &[])],
+            requests: vec![elsewhere(party(7, &["w"], &[]), &[("/c", 5)])],
+        };
+        let c = Place {
+            holds: vec![party(5, &["w"], &[])],
+            requests: vec![elsewhere(party(8, &["w"], &[]), &[("/a/repoguard", 1)])],
+        };
+        graph.places.extend([("/b".into(), b), ("/c".into(), c)]);
+        let request = elsewhere(party(9, &["w"], &[]), &[("/b", 1)]);
+        assert_eq!(ids(graph.cycle(&request)), [8, 7]);
+        assert!(graph.cycle(&elsewhere(party(9, &["w"], &[]), &[("/b", 2)])).is_none(), "another hold");
+    }
+
+    #[test]
+    fn place_that_cannot_be_ours_is_not_read() {
+        let mut graph = graph(Vec::new(), Vec::new());
+        assert!(graph.cycle(&elsewhere(party(9, &["w"], &[]), &[("/etc", 2), ("src/repoguard", 1)])).is_none());
+        assert_eq!(graph.unread.len(), 2);
     }
 }

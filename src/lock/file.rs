@@ -1,4 +1,4 @@
-//! Is the kernel's lock ours? The only door to fd-lock, and so to flock(2).
+//! Locks files: the only door to fd-lock, and so to flock(2).
 //!
 //! A lock belongs to the open file: all processes that inherited the descriptor hold it, and it is free when one of
 //! them unlocks it or all have closed it. Release is therefore always an unlock, never just a close: a copy of the
@@ -19,11 +19,22 @@ use crate::{
     sys::{self, FdNumber, FileId},
 };
 
-/// The descriptors of all lock files that this process has opened itself: what is locked through others, it inherited.
-static OPENED: Mutex<BTreeSet<FdNumber>> = Mutex::new(BTreeSet::new());
+/// The descriptors of all lock files that a process has opened itself: what is locked through others, it inherited.
+struct Opened {
+    /// The child of a fork finds its parent's list, and inherited all that is in it.
+    pid: u32,
+    numbers: BTreeSet<FdNumber>,
+}
 
-fn opened() -> MutexGuard<'static, BTreeSet<FdNumber>> {
-    OPENED.lock().unwrap_or_else(PoisonError::into_inner)
+static OPENED: Mutex<Opened> = Mutex::new(Opened { pid: 0, numbers: BTreeSet::new() });
+
+fn opened() -> MutexGuard<'static, Opened> {
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    let pid = std::process::id();
+    if opened.pid != pid {
+        *opened = Opened { pid, numbers: BTreeSet::new() };
+    }
+    opened
 }
 
 /// A file, or a directory as an anchor, that is or will be locked.
@@ -55,7 +66,7 @@ impl LockFile {
     /// Takes over a file that is open already.
     pub(crate) fn new(file: File, path: &Path) -> Result<Self> {
         let id = sys::identity(&file.metadata().map_err(Error::io("read", path))?);
-        opened().insert(sys::number(&file));
+        opened().numbers.insert(sys::number(&file));
         Ok(Self { file, id })
     }
 
@@ -120,7 +131,7 @@ impl LockFile {
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        opened().remove(&sys::number(&self.file));
+        opened().numbers.remove(&sys::number(&self.file));
     }
 }
 
@@ -129,5 +140,5 @@ impl Drop for LockFile {
 pub(crate) fn inherited_locks(file: FileId) -> Vec<bool> {
     // Held while it is looked: no other thread can lock a file meanwhile that is not in the list.
     let ours = opened();
-    sys::own_descriptor_locks(file, &|number| ours.contains(&number))
+    sys::own_descriptor_locks(file, &|number| ours.numbers.contains(&number))
 }

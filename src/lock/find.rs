@@ -1,8 +1,8 @@
-//! Whose token is this? The hold or the request that was made under it.
+//! Finds what a token stands for: the hold, or the request that was made under it.
 
 use std::time::Duration;
 
-use super::{Holder, Waiting, cycle, family::Token, queue::Queue, record::Table};
+use super::{Holder, Waiting, cycle, enclosing::same_namespaces, queue::Queue, record::Table, token::Token};
 use crate::{error::Error, fs::Sharing, repo::Repo, sys};
 
 /// What a token stands for.
@@ -33,9 +33,9 @@ pub(crate) fn find(repo: &Repo, token: &Token) -> Option<Found> {
         return Some(Found::Hold(Box::new(hold)));
     }
     let queue = Queue::new(repo.queue_dir()?, Sharing::default());
-    let waiting = queue.requests().into_iter().find(ours).and_then(|request| {
-        let ticket = queue.before(Some(request.id + 1), &request.resources, &mut |number| number != request.id)?;
-        Some(Found::Request(Box::new(request), ticket.writer))
+    let waiting = queue.requests().into_iter().find(ours).map(|request| {
+        let end = queue.end_of(request.id);
+        Found::Request(Box::new(request), end)
     });
     // It may have got the lock since we looked for its hold.
     waiting.or_else(|| held().map(|hold| Found::Hold(Box::new(hold))))
@@ -44,7 +44,7 @@ pub(crate) fn find(repo: &Repo, token: &Token) -> Option<Found> {
 /// Tells how a request stands that waits elsewhere.
 pub(crate) fn tell_waiting(repo: &Repo, request: &Holder, waited: Duration, tell: &mut dyn FnMut(&Waiting<'_>)) {
     let look = || in_the_way(repo, request);
-    tell(&Waiting { waited, what: &what(repo, request), look: &look });
+    tell(&Waiting { waited, ..Waiting::new(&what(repo, request), &look, &[]) });
 }
 
 /// The error for a request that waits elsewhere, and longer than its asker wants to.
@@ -66,4 +66,20 @@ fn in_the_way(repo: &Repo, request: &Holder) -> (Vec<Holder>, Vec<Holder>) {
     holders.retain(|hold| cycle::conflict(hold, request));
     ahead.retain(|other| other.id < request.id && cycle::conflict(other, request));
     (holders, ahead)
+}
+
+/// The requests that wait for a hold.
+pub(crate) fn waiters_for(repo: &Repo, hold: &Holder) -> Vec<Holder> {
+    let queue = repo.queue_dir().map(|directory| Queue::new(directory, Sharing::default()));
+    let mut requests = queue.as_ref().map(Queue::requests).unwrap_or_default();
+    requests.retain(|request| cycle::conflict(hold, request));
+    requests
+}
+
+/// The processes above the one that waits with a request; none if they cannot be seen from here.
+pub(crate) fn waiter_ancestors(request: &Holder) -> Vec<u32> {
+    if !same_namespaces(request) {
+        return Vec::new();
+    }
+    sys::ancestors_of(request.waiter.unwrap_or(request.pid)).collect()
 }

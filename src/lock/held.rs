@@ -3,16 +3,16 @@
 use std::{collections::HashSet, fs::File, path::PathBuf, time::SystemTime};
 
 use super::{
-    family::Token,
     file::LockFile,
-    queue::Queue,
+    queue::{Queue, clock},
     record::{Seen, Slot, Table},
     request::PartPlan,
+    token::Token,
 };
 use crate::{
     error::{Error, Result},
     fs::Sharing,
-    holder::{self, Holder, Mode},
+    holder::{self, Descent, Holder, Mode},
     repo::{REPO_KEY, Worktree},
     sys,
 };
@@ -53,7 +53,9 @@ impl Held {
     ) -> Result<Self> {
         let mut troubles = Vec::new();
         let now = holder::unix_ms(SystemTime::now());
-        record.id = queue.map_or(now * 1000, Queue::next_number);
+        // Kept until a slot was claimed: of two newcomers only one finds a holder that died.
+        let allocation = queue.and_then(|queue| queue.allocate().ok());
+        record.id = allocation.as_ref().map_or_else(clock, |allocation| allocation.number);
         record.acquired_ms = Some(now);
         let token = token.map_or_else(|| Token::new(record.id), Ok)?;
         record.token_sha256 = Some(token.digest());
@@ -63,6 +65,8 @@ impl Held {
             Some(Err(error)) => unrecorded = Some(error),
             None => {}
         }
+        // Without it numbers grow by the clock alone.
+        drop(allocation.map(|allocation| allocation.give()));
         // In a sandbox that may only read there are no records; that is no trouble.
         if !matches!(&unrecorded, Some(Error::Io { source, .. }) if sys::is_read_only_error(source)) {
             troubles.extend(unrecorded.take());
@@ -137,6 +141,27 @@ impl Held {
     /// To change the record before it is announced (again).
     pub(crate) fn record_mut(&mut self) -> &mut Holder {
         &mut self.record
+    }
+
+    /// Records that commands which this process runs are inside, with all that they start.
+    pub(crate) fn admit_commands(&mut self) {
+        // With other children, only the command itself can be told from them.
+        self.record.descent = Some(Descent { command: None, holder: !sys::has_children() });
+    }
+
+    /// Records which command runs, if the lock is held for commands of this process.
+    ///
+    /// # Errors
+    /// As [`Held::announce`].
+    pub(crate) fn admit_command(&mut self, pid: u32) -> Result<()> {
+        let Some(descent) = &mut self.record.descent else { return Ok(()) };
+        descent.command = sys::process_state(pid).map(|state| (pid, state.start));
+        self.announce()
+    }
+
+    /// Tells whether a command must be recorded at once: its descendants are not known by this process above them.
+    pub(crate) fn admits_by_command_alone(&self) -> bool {
+        self.record.descent.is_some_and(|descent| !descent.holder)
     }
 
     /// Writes who holds.

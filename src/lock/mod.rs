@@ -1,4 +1,4 @@
-//! How is a lock acquired, and what does holding it mean?
+//! Acquires and holds locks.
 //!
 //! # Invariants
 //! - Exclusion rests only on flock(2) of files that are never removed, renamed or truncated, and of the git directory
@@ -16,7 +16,7 @@ mod acquire;
 mod attempt;
 mod clock;
 mod cycle;
-mod family;
+mod enclosing;
 mod file;
 mod find;
 mod held;
@@ -26,6 +26,7 @@ mod path;
 mod queue;
 mod queued;
 mod record;
+mod records;
 mod request;
 mod short;
 #[cfg(not(feature = "tokio"))]
@@ -33,13 +34,13 @@ mod short;
 mod task;
 #[cfg(feature = "tokio")]
 mod task;
+mod token;
 mod turn;
 
 pub(crate) use acquire::{Asker, Entered, Site, acquire, acquire_for_new_worktree, enter};
 pub(crate) use clock::Clock;
-pub(crate) use family::Token;
 pub(crate) use file::LockFile;
-pub(crate) use find::{Found, any_lives, find, lives, still_waits, tell_waiting};
+pub(crate) use find::{Found, any_lives, find, lives, still_waits, tell_waiting, waiter_ancestors, waiters_for};
 pub(crate) use held::Held;
 pub(crate) use inspect::is_locked;
 pub use inspect::{Inspection, State};
@@ -48,6 +49,7 @@ pub(crate) use queued::Queued;
 pub(crate) use request::Wait;
 pub use request::{MOST_NAMES, Request, Scope, Waiting};
 pub(crate) use short::{Patience, Short};
+pub(crate) use token::Token;
 pub(crate) use turn::{Manner, Resource, Turn};
 
 use crate::holder::{Holder, Mode};

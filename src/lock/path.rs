@@ -52,9 +52,9 @@ impl PathPlace {
         })?;
         let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let directory = real_directory(above)?;
-        let mut records = name.to_owned();
-        records.push(".repoguard");
-        Ok(Self { lock: directory.join(name), directory, records, is_directory: false })
+        let lock = directory.join(name);
+        let records = records_of_file(&lock).file_name().unwrap_or_default().to_owned();
+        Ok(Self { lock, directory, records, is_directory: false })
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -83,6 +83,13 @@ impl PathPlace {
     pub(crate) fn shown(&self) -> &Path {
         if self.is_directory { &self.directory } else { &self.lock }
     }
+}
+
+/// Where the records of the lock are that is this file.
+pub(super) fn records_of_file(lock: &Path) -> PathBuf {
+    let mut records = lock.as_os_str().to_owned();
+    records.push(".repoguard");
+    records.into()
 }
 
 fn real_directory(path: &Path) -> Result<PathBuf> {

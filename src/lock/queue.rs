@@ -1,4 +1,4 @@
-//! Whose turn is it? A strict queue of tickets before the kernel's locks.
+//! Keeps the queue of those who wait: a strict order of tickets before the kernel's locks.
 //!
 //! Only the order is decided here, never who holds: the directory can be deleted or filled with garbage by anybody
 //! without letting two holders in.
@@ -9,7 +9,10 @@
 //!   also after the file was deleted. Fencing numbers come from here, too.
 //! - `<number>.<what>`: a ticket, a FIFO whose reading end is open in its owner. `what` is what it asks for: keys with
 //!   `s` or `x` behind each, joined by `_`, or `*` for too much to fit. It is renamed to its name only when it is open,
-//!   so a ticket without a reader is a dead one, and whoever sees it removes it.
+//!   so a ticket without a reader is a dead one. So is one whose recorded process is gone, whoever still has its descriptors.
+//!   Any process that sees a dead ticket removes it.
+//! - `<number>.<what>~`: a ticket that was passed, because its owner did not take the lock when its turn had come. The owner
+//!   queues anew when it runs again.
 //! - `<number>.json`: the request, a [`Holder`] record.
 //!
 //! A waiter waits for the reader of one smaller conflicting ticket to go, in poll(2): one wake-up an event, no timer,
@@ -21,7 +24,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::{Holder, Mode, file::LockFile};
+use super::{Holder, Mode, enclosing::same_namespaces, file::LockFile};
 use crate::{
     error::Result,
     fs::{self, Sharing},
@@ -34,7 +37,11 @@ const GREATEST_NUMBER: u64 = 1 << 60;
 /// Longest `what` that goes into a file name.
 const LONGEST_WHAT: usize = 200;
 /// How long to try for `alloc`. It is held for microseconds, but its holder may have been stopped there.
-const ALLOC_PATIENCE: Duration = Duration::from_secs(2);
+const ALLOC_PATIENCE: Duration = Duration::from_secs(1);
+/// Most tickets looked at: more can only be garbage.
+const MOST_TICKETS: usize = 100_000;
+/// Marks a ticket that was passed.
+const PASSED: char = '~';
 
 /// The queue of a repository.
 #[derive(Debug)]
@@ -52,18 +59,32 @@ pub(crate) struct Ticket {
     reader: sys::Fd,
 }
 
-/// Somebody before us: wakes us when they go.
+/// A waiter before us.
 pub(crate) struct Predecessor {
     pub(crate) number: u64,
-    /// `None` where we may not open the ticket: then time must wake us.
+    /// Whether its owner was seen to run. If not, the owner may be unable to take the lock: it lives in another namespace, or
+    /// belongs to a user whose processes are hidden.
+    pub(crate) runs: bool,
+    /// Wakes us when the waiter goes; `None` if we may not open the ticket: then time must wake us.
     pub(crate) writer: Option<sys::Fd>,
 }
 
+/// What a waiter can do.
+enum Condition {
+    /// Its process has ended.
+    Gone,
+    /// Its process is stopped or frozen.
+    Halted,
+    /// It waits, and its process was seen to run if `runs`.
+    Waits { runs: bool, writer: Option<sys::Fd> },
+}
+
 /// A ticket as its file name tells it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     number: u64,
     what: String,
+    passed: bool,
 }
 
 impl Queue {
@@ -71,9 +92,24 @@ impl Queue {
         Self { directory, sharing }
     }
 
-    /// A number greater than all before.
-    pub(crate) fn next_number(&self) -> u64 {
-        self.with_alloc(|last| Ok((last, ()))).map_or_else(|_| clock(), |(number, ())| number)
+    /// Takes the right to give the next number, which nobody else has meanwhile.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] where there can be no queue, or somebody stopped who had that right.
+    pub(crate) fn allocate(&self) -> Result<Allocation> {
+        let path = self.directory.join("alloc");
+        let file = fs::open_or_create(&path, self.sharing)?;
+        let lock = LockFile::new(file, &path)?;
+        let patience = Instant::now() + ALLOC_PATIENCE;
+        let mut pause = Duration::from_micros(20);
+        while !lock.try_lock(Mode::Exclusive).map_err(crate::Error::io("lock", &path))? {
+            if Instant::now() > patience {
+                return Err(crate::Error::io("lock", &path)(io::ErrorKind::TimedOut.into()));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(1));
+        }
+        Ok(Allocation { number: clock().max(last_number(&lock) + 1), lock, path })
     }
 
     /// Takes a place at the end. `check` runs when no other request can come between.
@@ -82,52 +118,85 @@ impl Queue {
     /// What `check` returns, or [`crate::Error::Io`] where the queue cannot be used: then the kernel's queue must do.
     pub(crate) fn enter(&self, request: &Holder, check: impl FnOnce() -> Result<()>) -> Result<Ticket> {
         let what = encode(&request.resources);
-        let (_, ticket) = self.with_alloc(|number| {
-            check()?;
-            let request = Holder { id: number, ..request.clone() };
-            let new = self.directory.join(format!(".ticket-{number}"));
-            let path = self.directory.join(format!("{number}.{what}"));
-            let record = self.directory.join(format!("{number}.json"));
-            fs::remove(&new);
-            fs::create_fifo(&new, self.sharing)?;
-            let reader = sys::open_fifo_reader(&new).map_err(crate::Error::io("open", &new))?;
-            let ticket = Ticket { number, path: path.clone(), record: record.clone(), reader };
-            fs::write_new(&record, &request.to_record(), self.sharing)?;
-            fs::rename(&new, &path)?;
-            Ok((number, ticket))
-        })?;
+        let allocation = self.allocate()?;
+        check()?;
+        let number = allocation.number;
+        let request = Holder { id: number, ..request.clone() };
+        let new = self.directory.join(format!(".ticket-{number}"));
+        let path = self.directory.join(format!("{number}.{what}"));
+        let record = self.directory.join(format!("{number}.json"));
+        fs::remove(&new);
+        fs::create_fifo(&new, self.sharing)?;
+        let reader = sys::open_fifo_reader(&new).map_err(crate::Error::io("open", &new))?;
+        let ticket = Ticket { number, path: path.clone(), record: record.clone(), reader };
+        fs::write_new(&record, &request.to_record(), self.sharing)?;
+        fs::rename(&new, &path)?;
+        allocation.give()?;
         Ok(ticket)
     }
 
-    /// The nearest live ticket before `number` (before everybody who comes now, with `None`) that conflicts with
-    /// `resources` and is not skipped.
+    /// The nearest waiter before `number` (before everybody who comes now, with `None`) that conflicts with `resources`, could
+    /// take the lock, and is not skipped.
     pub(crate) fn before(
         &self,
         number: Option<u64>,
         resources: &[(String, Mode)],
         skip: &mut dyn FnMut(u64) -> bool,
     ) -> Option<Predecessor> {
+        let mut entries = self.conflicting(number, resources);
+        entries.reverse();
+        entries.into_iter().find_map(|entry| match self.condition(&entry) {
+            Condition::Gone => {
+                self.remove(&entry);
+                None
+            }
+            Condition::Halted => None,
+            Condition::Waits { .. } if skip(entry.number) => None,
+            Condition::Waits { runs, writer } => Some(Predecessor { number: entry.number, runs, writer }),
+        })
+    }
+
+    /// Tells whether no ticket before `number` conflicts with `resources`, whoever it belongs to.
+    pub(crate) fn is_first(&self, number: u64, resources: &[(String, Mode)]) -> bool {
+        self.conflicting(Some(number), resources).is_empty()
+    }
+
+    /// Marks the conflicting tickets before `number` whose owners did not take a free lock as passed, so that nobody else waits
+    /// for them. Those that were seen to run are left.
+    pub(crate) fn pass_before(&self, number: Option<u64>, resources: &[(String, Mode)]) {
+        for entry in self.conflicting(number, resources) {
+            if !matches!(self.condition(&entry), Condition::Waits { runs: true, .. } | Condition::Gone) {
+                // If that is forbidden, the next waiter passes it as well.
+                drop(fs::rename(&self.path(&entry), &self.path(&Entry { passed: true, ..entry })));
+            }
+        }
+    }
+
+    /// The tickets before `number` (all, with `None`) that conflict with `resources` and were not passed, in order.
+    fn conflicting(&self, number: Option<u64>, resources: &[(String, Mode)]) -> Vec<Entry> {
         let what = encode(resources);
-        let (entries, litter) = self.scan();
+        let (mut entries, litter) = self.scan();
         if litter {
             self.tidy();
         }
-        let mut entries: Vec<Entry> = entries
-            .into_iter()
-            .filter(|entry| number.is_none_or(|number| entry.number < number) && conflict(&entry.what, &what))
-            .collect();
-        entries.sort_by_key(|entry| std::cmp::Reverse(entry.number));
-        entries.into_iter().find_map(|entry| {
-            let alive = self.alive(&entry)?;
-            (!skip(entry.number)).then_some(alive)
-        })
+        let earlier = |entry: &Entry| number.is_none_or(|number| entry.number < number);
+        entries.retain(|entry| !entry.passed && earlier(entry) && conflict(&entry.what, &what));
+        entries.sort_by_key(|entry| entry.number);
+        entries
     }
 
     /// All live requests, in order.
     pub(crate) fn requests(&self) -> Vec<Holder> {
         let mut entries = self.scan().0;
         entries.sort_by_key(|entry| entry.number);
-        entries.iter().filter(|entry| self.is_alive(entry)).map(|entry| self.request(entry.number)).collect()
+        let live = entries.iter().filter(|entry| !matches!(self.condition(entry), Condition::Gone));
+        live.map(|entry| self.request(entry.number)).collect()
+    }
+
+    /// What wakes when a ticket is given up; `None` if that cannot be opened.
+    pub(crate) fn end_of(&self, number: u64) -> Option<sys::Fd> {
+        let entry = self.scan().0.into_iter().find(|entry| entry.number == number)?;
+        sys::open_fifo_writer(&self.path(&entry)).ok().flatten()
     }
 
     /// The request of a ticket; only its number is known where the record cannot be read.
@@ -140,7 +209,7 @@ impl Queue {
     /// Reads the tickets' names, and whether there is anything that a kill may have left behind.
     fn scan(&self) -> (Vec<Entry>, bool) {
         let (mut entries, mut requests, mut litter) = (Vec::new(), 0, false);
-        for name in sys::names(&self.directory) {
+        for name in sys::names(&self.directory).into_iter().take(MOST_TICKETS) {
             match parse(&name) {
                 Some(entry) => entries.push(entry),
                 None if request_number(&name).is_some() => requests += 1,
@@ -154,67 +223,75 @@ impl Queue {
     /// Removes what was left by processes killed while they made or gave up a ticket. Nobody makes one meanwhile.
     fn tidy(&self) {
         // What cannot be tidied now is tidied by the next one.
-        let _tidied = self.with_alloc(|number| {
-            let (entries, _) = self.scan();
-            for name in sys::names(&self.directory) {
-                let orphan =
-                    request_number(&name).is_some_and(|request| entries.iter().all(|entry| entry.number != request));
-                if orphan || name.starts_with(".ticket-") || name.starts_with(".new-") {
-                    fs::remove(&self.directory.join(name));
-                }
+        let Ok(_alone) = self.allocate() else { return };
+        let (entries, _) = self.scan();
+        for name in sys::names(&self.directory) {
+            let orphan =
+                request_number(&name).is_some_and(|request| entries.iter().all(|entry| entry.number != request));
+            if orphan || name.starts_with(".ticket-") || name.starts_with(".new-") {
+                fs::remove(&self.directory.join(name));
             }
-            Ok((number, ()))
-        });
-    }
-
-    fn is_alive(&self, entry: &Entry) -> bool {
-        !matches!(sys::open_fifo_writer(&self.path(entry)), Ok(None)) && self.path(entry).exists()
-    }
-
-    /// `None` when the ticket is dead, and then it is removed.
-    fn alive(&self, entry: &Entry) -> Option<Predecessor> {
-        let path = self.path(entry);
-        let alive = |writer| Some(Predecessor { number: entry.number, writer });
-        match sys::open_fifo_writer(&path) {
-            Ok(Some(writer)) => alive(Some(writer)),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => alive(None),
-            Ok(None) => {
-                fs::remove(&path);
-                fs::remove(&self.directory.join(format!("{}.json", entry.number)));
-                None
-            }
-            Err(_) => None,
         }
+    }
+
+    /// What the owner of a ticket can do, as far as that can be seen.
+    fn condition(&self, entry: &Entry) -> Condition {
+        let writer = match sys::open_fifo_writer(&self.path(entry)) {
+            Ok(Some(writer)) => Some(writer),
+            Ok(None) => return Condition::Gone,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Condition::Gone,
+            Err(_) => None,
+        };
+        let request = self.request(entry.number);
+        let pid = request.waiter.unwrap_or(request.pid);
+        if pid == 0 || !same_namespaces(&request) {
+            return Condition::Waits { runs: false, writer };
+        }
+        match sys::still_runs(pid, request.boot_ms) {
+            Some(false) => Condition::Gone,
+            Some(true) if sys::is_halted(pid) => Condition::Halted,
+            // Anybody can name a process that runs: only the owner has the other end open.
+            seen => Condition::Waits { runs: seen == Some(true) && writer.is_some(), writer },
+        }
+    }
+
+    fn remove(&self, entry: &Entry) {
+        fs::remove(&self.path(entry));
+        fs::remove(&self.directory.join(format!("{}.json", entry.number)));
     }
 
     fn path(&self, entry: &Entry) -> PathBuf {
-        self.directory.join(format!("{}.{}", entry.number, entry.what))
+        let mark = if entry.passed { String::from(PASSED) } else { String::new() };
+        self.directory.join(format!("{}.{}{mark}", entry.number, entry.what))
     }
+}
 
-    /// Runs `action` with the next number while nobody else can get one; then records the number it returns.
-    fn with_alloc<T>(&self, action: impl FnOnce(u64) -> Result<(u64, T)>) -> Result<(u64, T)> {
-        let path = self.directory.join("alloc");
-        let file = fs::open_or_create(&path, self.sharing)?;
-        let lock = LockFile::new(file, &path)?;
-        let patience = Instant::now() + ALLOC_PATIENCE;
-        let mut pause = Duration::from_micros(20);
-        while !lock.try_lock(Mode::Exclusive).map_err(crate::Error::io("lock", &path))? {
-            if Instant::now() > patience {
-                return Err(crate::Error::io("lock", &path)(io::ErrorKind::TimedOut.into()));
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(1));
-        }
-        let result = action(clock().max(last_number(&lock) + 1)).and_then(|(number, value)| {
-            fs::overwrite(lock.file(), &path, format!("{number:<20}").as_bytes())?;
-            Ok((number, value))
-        });
-        lock.unlock();
-        result
+/// The right to give one number, until it is dropped.
+pub(crate) struct Allocation {
+    pub(crate) number: u64,
+    lock: LockFile,
+    path: PathBuf,
+}
+
+impl Allocation {
+    /// The number is given: nobody gets it again.
+    pub(crate) fn give(&self) -> Result<()> {
+        fs::overwrite(self.lock.file(), &self.path, format!("{:<20}", self.number).as_bytes())
+    }
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        self.lock.unlock();
     }
 }
 
 impl Ticket {
+    /// Tells whether it stands in the queue still: not if it was passed, or removed with the queue's directory.
+    pub(crate) fn is_in_place(&self) -> bool {
+        fs::identity(&self.path).is_some()
+    }
+
     /// Overwrites the request: it is made for another process now.
     pub(crate) fn rewrite(&self, request: &Holder) {
         let request = Holder { id: self.number, ..request.clone() };
@@ -231,15 +308,13 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        // Out of sight first: who is woken by the closing descriptor must not see us any more.
+        // Out of sight first: whoever is woken by the closing descriptor must not see us any more.
         fs::remove(&self.path);
+        let mut passed = self.path.clone().into_os_string();
+        passed.push(String::from(PASSED));
+        fs::remove(passed.as_ref());
         fs::remove(&self.record);
     }
-}
-
-/// Tells whether who made a request is stopped (Ctrl-Z), so that others need not wait for it.
-pub(crate) fn is_stopped(request: &Holder) -> bool {
-    request.pid_namespace == sys::pid_namespace() && sys::process_state(request.pid).is_some_and(|state| state.stopped)
 }
 
 /// The last number in `alloc`; 0 when it is not readable.
@@ -249,7 +324,8 @@ fn last_number(alloc: &LockFile) -> u64 {
     last.filter(|last| *last < GREATEST_NUMBER).unwrap_or(0)
 }
 
-fn clock() -> u64 {
+/// A number for a hold where none can be allocated.
+pub(super) fn clock() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(0)
 }
@@ -284,8 +360,9 @@ fn parse(name: &str) -> Option<Entry> {
     let (number, what) = name.split_once('.')?;
     let number = number.parse().ok().filter(|number| *number < GREATEST_NUMBER)?;
     let word = |word: &str| word.len() >= 2 && (word.ends_with('s') || word.ends_with('x'));
+    let (what, passed) = what.strip_suffix(PASSED).map_or((what, false), |what| (what, true));
     let valid = what == "*" || (what != "json" && what.is_ascii() && what.split('_').all(word));
-    valid.then(|| Entry { number, what: what.to_owned() })
+    valid.then(|| Entry { number, what: what.to_owned(), passed })
 }
 
 #[cfg(test)]
@@ -300,7 +377,8 @@ mod tests {
     fn what_survives_the_file_name() {
         let what = encode(&resources(&[("repo", Mode::Shared), ("w-0123456789abcdef", Mode::Exclusive)]));
         assert_eq!(what, "repos_w01234567x");
-        assert_eq!(parse(&format!("17.{what}")), Some(Entry { number: 17, what }));
+        assert_eq!(parse(&format!("17.{what}")), Some(Entry { number: 17, what: what.clone(), passed: false }));
+        assert_eq!(parse(&format!("17.{what}~")), Some(Entry { number: 17, what, passed: true }));
     }
 
     #[test]
@@ -325,10 +403,14 @@ mod tests {
     fn numbers_grow_also_when_the_file_is_gone() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let queue = Queue::new(directory.path().to_owned(), Sharing::default());
-        let first = queue.next_number();
-        let second = queue.next_number();
+        let next = || {
+            let allocation = queue.allocate().expect("an allocation");
+            allocation.give().expect("a number");
+            allocation.number
+        };
+        let (first, second) = (next(), next());
         fs::remove(&directory.path().join("alloc"));
-        let third = queue.next_number();
+        let third = next();
         assert!(first < second && second < third, "{first} {second} {third}");
     }
 }

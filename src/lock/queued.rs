@@ -1,23 +1,26 @@
-//! How is a place in the queue waited out? Our turn comes when nobody is before us; then the kernel's lock is waited for.
+//! Waits for a lock in the queue: our turn comes when nobody is before us, and then the kernel's lock is waited for.
 //!
 //! [`Queued::step`] does what can be done without waiting, [`Queued::event`] says what to wait for, [`Queued::pause`] how
-//! long: whoever blocks and whoever is a future do the same.
+//! long: blocking and asynchronous waits do the same.
+//!
+//! Nobody waits for a waiter that cannot go on. A dead, stopped or frozen one is skipped when we look. One that cannot be seen
+//! to run is passed when it leaves the free lock alone for a second, and one that was seen to run after a longer time.
 
 use std::{
-    collections::HashSet,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use super::{
     Clock, Wait, Waiting,
-    attempt::Acquire,
-    family::Token,
+    attempt::{Acquire, PROBE, SEEN_PATIENCE, UNSEEN_PATIENCE},
     held::Held,
-    queue::{self, Predecessor, Ticket},
+    queue::{Predecessor, Ticket},
+    token::Token,
 };
 use crate::{
     error::{Error, Result},
-    holder::{Holder, Mode},
+    holder::Mode,
     sys::{self, Event, FdNumber, FlockHelper, Signals},
 };
 
@@ -28,37 +31,50 @@ pub(crate) struct Queued {
     pub(super) acquire: Acquire,
     /// `None` where there is no queue: then the kernel's must do.
     ticket: Option<Ticket>,
-    record: Holder,
     /// The process that took the last file for us.
     taker: Option<u32>,
     begun: Instant,
     timeout: Option<Duration>,
-    /// Those before us that are stopped and were passed.
-    passed: HashSet<u64>,
+    /// When everything was looked at last, without any event.
+    looked: Instant,
+    /// Since when the lock was free each time that it was probed, while a waiter before us left it alone.
+    free_since: Option<Instant>,
+    /// Records that could not be read when we looked for a deadlock.
+    unchecked: Vec<PathBuf>,
 }
 
 /// How far a wait has come.
 enum Stage {
-    /// It is to be seen who is before us.
+    /// Look who is before us.
     Look,
-    /// This one is.
-    Behind(Predecessor, Box<Holder>),
+    /// This waiter is.
+    Behind(Predecessor),
     /// Nobody in the queue, but somebody holds the lock; without a helper, because no process could be made, it is tried
     /// again and again.
     Front(Option<FlockHelper>),
+    /// All files are ours.
+    Ours,
 }
 
 impl Queued {
-    pub(super) fn new(acquire: Acquire, record: Holder, ticket: Option<Ticket>, timeout: Option<Duration>) -> Self {
+    pub(super) fn new(
+        acquire: Acquire,
+        ticket: Option<Ticket>,
+        timeout: Option<Duration>,
+        unchecked: Vec<PathBuf>,
+    ) -> Self {
+        let begun = Instant::now();
         Self {
             stage: Stage::Look,
             acquire,
             ticket,
-            record,
             taker: None,
-            begun: Instant::now(),
+            begun,
             timeout,
-            passed: HashSet::new(),
+            // Another request may have closed a cycle with ours when neither could see the other.
+            looked: begun.checked_sub(Wait::TICK).unwrap_or(begun),
+            free_since: None,
+            unchecked,
         }
     }
 
@@ -68,36 +84,77 @@ impl Queued {
     /// As [`super::acquire()`], without those of a wait that took too long.
     pub(crate) fn step(&mut self) -> Result<bool> {
         let happened = self.happened()?;
-        loop {
-            match std::mem::replace(&mut self.stage, Stage::Look) {
-                Stage::Look => self.stage = self.look(),
-                Stage::Behind(before, request) if !happened && before.writer.is_some() => {
-                    // Who is stopped when its turn comes is passed; nothing else is looked at.
-                    if !queue::is_stopped(&request) {
-                        self.stage = Stage::Behind(before, request);
-                        return Ok(false);
-                    }
-                    self.passed.insert(before.number);
-                }
-                Stage::Behind(..) => {}
-                Stage::Front(Some(helper)) if !happened => {
-                    self.stage = Stage::Front(Some(helper));
-                    return Ok(false);
-                }
-                Stage::Front(helper) => return self.take(helper),
-            }
-            if matches!(self.stage, Stage::Behind(..)) {
-                return Ok(false);
+        let is_due = self.looked.elapsed() >= Wait::TICK;
+        if is_due {
+            self.looked = Instant::now();
+            self.look_again()?;
+        }
+        match std::mem::replace(&mut self.stage, Stage::Look) {
+            Stage::Front(helper) if happened || helper.is_none() => self.take(helper),
+            Stage::Front(helper) if is_due => self.stand_by(helper),
+            Stage::Behind(before) if !happened => self.wait_behind(before, is_due),
+            Stage::Look | Stage::Behind(_) => self.go_on(),
+            stage => {
+                self.stage = stage;
+                Ok(matches!(self.stage, Stage::Ours))
             }
         }
     }
 
-    /// Whom we wait for; at the front, if there is nobody.
-    fn look(&self) -> Stage {
-        let before = self.ticket.as_ref().and_then(|own| self.acquire.predecessor(Some(own.number), &self.passed));
-        let Some(before) = before else { return Stage::Front(None) };
-        let request = self.acquire.queue.as_ref().map(|queue| queue.request(before.number)).unwrap_or_default();
-        Stage::Behind(before, Box::new(request))
+    /// From time to time: a cycle that could not be seen before is an error, and a ticket that is gone is replaced.
+    fn look_again(&mut self) -> Result<()> {
+        let is_first_look = self.begun.elapsed() < Wait::TICK;
+        let number = self.ticket.as_ref().map(|ticket| ticket.number);
+        self.unchecked = self.acquire.refuse_cycle(number, !is_first_look)?;
+        if self.ticket.as_ref().is_some_and(|ticket| !ticket.is_in_place()) {
+            // We were passed while we could not run, or somebody removed the queue.
+            let new = self.acquire.queue_up()?;
+            self.ticket = new;
+            self.stage = Stage::Look;
+        }
+        Ok(())
+    }
+
+    /// Waits behind the next one before us, or tries the lock if there is nobody.
+    fn go_on(&mut self) -> Result<bool> {
+        let own = self.ticket.as_ref().map(|ticket| ticket.number);
+        match own.and_then(|own| self.acquire.predecessor(Some(own))) {
+            Some(before) => {
+                self.stage = Stage::Behind(before);
+                Ok(false)
+            }
+            None => self.take(None),
+        }
+    }
+
+    /// The waiter before us has not gone. Takes the lock all the same if that one leaves it alone.
+    fn wait_behind(&mut self, before: Predecessor, is_due: bool) -> Result<bool> {
+        if is_due || before.writer.is_none() {
+            let number = before.number;
+            self.go_on()?;
+            let Stage::Behind(still) = &self.stage else { return Ok(matches!(self.stage, Stage::Ours)) };
+            if still.number != number {
+                self.free_since = None;
+                return Ok(false);
+            }
+        } else {
+            self.stage = Stage::Behind(before);
+        }
+        let Stage::Behind(before) = &self.stage else { return Ok(false) };
+        let own = self.ticket.as_ref().map(|ticket| ticket.number);
+        // One prober is enough where the one before us is about to take it.
+        let is_next =
+            || self.acquire.queue().is_some_and(|queue| queue.is_first(before.number, &self.acquire.plan.resources));
+        if before.runs && !(is_due && is_next()) {
+            return Ok(false);
+        }
+        let patience = if before.runs { SEEN_PATIENCE } else { UNSEEN_PATIENCE };
+        if !self.acquire.take_if_left(&mut self.free_since, patience)? {
+            return Ok(false);
+        }
+        self.acquire.pass_before(own);
+        self.stage = Stage::Ours;
+        Ok(true)
     }
 
     /// The lock itself: in the kernel's queue, where users of flock(1) stand as well. Tries, or begins to wait again.
@@ -107,7 +164,10 @@ impl Queued {
         if let Some(helper) = helper {
             helper.stop();
         }
-        let Some(busy) = self.acquire.try_all()? else { return Ok(true) };
+        let Some(busy) = self.acquire.try_all()? else {
+            self.stage = Stage::Ours;
+            return Ok(true);
+        };
         let part = &self.acquire.parts[busy];
         // No process can be made: then look again and again.
         let helper = FlockHelper::start(part.file.file(), part.plan.mode == Mode::Exclusive).ok();
@@ -115,12 +175,22 @@ impl Queued {
         Ok(false)
     }
 
+    /// The helper has not told that it got the lock, but it may have: it was stopped before it could.
+    fn stand_by(&mut self, helper: Option<FlockHelper>) -> Result<bool> {
+        let is_ours = self.acquire.try_all()?.is_none();
+        if is_ours {
+            return self.take(helper);
+        }
+        self.stage = Stage::Front(helper);
+        Ok(false)
+    }
+
     /// What to wait for, unless time must wake us.
     pub(crate) fn event(&self) -> Option<Event<'_>> {
         match &self.stage {
-            Stage::Behind(before, _) => before.writer.as_ref().map(|writer| Event::ReaderGone(sys::fd(writer))),
+            Stage::Behind(before) => before.writer.as_ref().map(|writer| Event::ReaderGone(sys::fd(writer))),
             Stage::Front(helper) => helper.as_ref().map(|helper| Event::Readable(helper.fd())),
-            Stage::Look => None,
+            Stage::Look | Stage::Ours => None,
         }
     }
 
@@ -139,8 +209,13 @@ impl Queued {
         const BLIND: Duration = Duration::from_millis(20);
         let (acquire, ticket) = (&self.acquire, self.ticket.as_ref());
         let look = || acquire.look(ticket);
-        let pause = clock.pause(&acquire.what, &look, tell)?;
-        Ok(if self.event().is_none() { pause.min(BLIND) } else { pause })
+        let pause = clock.pause(&Waiting::new(&acquire.what, &look, &self.unchecked), tell)?;
+        let pause = pause.min(Wait::TICK.saturating_sub(self.looked.elapsed()));
+        Ok(match &self.stage {
+            Stage::Behind(before) if !before.runs => pause.min(PROBE),
+            _ if self.event().is_none() => pause.min(BLIND),
+            _ => pause,
+        })
     }
 
     /// All files are ours: takes a number and a slot. The place in the queue is given up when the second value is dropped.
@@ -148,8 +223,8 @@ impl Queued {
     /// # Errors
     /// [`Error::Unsupported`] where the system has no random numbers: then the lock was let go.
     pub(crate) fn hold(mut self) -> Result<(Box<Held>, Option<Ticket>)> {
-        self.record.takers.extend(self.taker);
-        Ok((self.acquire.hold(self.record)?, self.ticket))
+        self.acquire.record.takers.extend(self.taker);
+        Ok((self.acquire.hold()?, self.ticket))
     }
 
     /// Waits until the lock is ours.
@@ -190,10 +265,10 @@ impl Queued {
     /// Makes the secret of the hold to come, by which the waiter can be found as well.
     pub(crate) fn make_token(&mut self) -> Result<Token> {
         let token = Token::new(self.ticket.as_ref().map_or(0, |ticket| ticket.number))?;
-        self.record.token_sha256 = Some(token.digest());
+        self.acquire.record.token_sha256 = Some(token.digest());
         self.acquire.token = Some(token.clone());
         if let Some(ticket) = &self.ticket {
-            ticket.rewrite(&self.record);
+            ticket.rewrite(&self.acquire.record);
         }
         Ok(token)
     }
@@ -206,10 +281,10 @@ impl Queued {
 
     /// In a child that waits in place of its parent: tells those who look that it is us.
     pub(crate) fn change_hands(&mut self) {
-        self.record.pid = std::process::id();
-        self.record.boot_ms = sys::boot_ms();
+        let record = &mut self.acquire.record;
+        (record.pid, record.waiter, record.boot_ms) = (std::process::id(), None, sys::boot_ms());
         if let Some(ticket) = &self.ticket {
-            ticket.rewrite(&self.record);
+            ticket.rewrite(&self.acquire.record);
         }
     }
 
@@ -222,9 +297,9 @@ impl Queued {
 
 impl Acquire {
     /// Takes a place in the queue, if there is one for us.
-    pub(super) fn queue_up(&self, record: &Holder) -> Result<Option<Ticket>> {
-        let Some(queue) = self.queue.as_ref().filter(|_| self.queue_counts) else { return Ok(None) };
-        match queue.enter(record, || self.refuse_cycle(record)) {
+    pub(super) fn queue_up(&self) -> Result<Option<Ticket>> {
+        let Some(queue) = self.queue() else { return Ok(None) };
+        match queue.enter(&self.record, || self.refuse_cycle(None, true).map(drop)) {
             Ok(ticket) => Ok(Some(ticket)),
             Err(deadlock @ Error::Deadlock { .. }) => Err(deadlock),
             // Without a queue the kernel's must do: order is not kept, exclusion is.

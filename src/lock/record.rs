@@ -1,12 +1,16 @@
-//! Who holds? A small table of records, one slot a hold, each alive as long as its file is locked.
+//! Records who holds each lock: a small table, one slot a hold, each alive as long as its file is locked.
 //!
 //! # Format
 //! `<n>`: a [`Holder`] record, overwritten in place. The slot's lock is inherited by keeper and command like the hold's
 //! own locks, so a slot that is locked is a live hold, whoever of them still lives, and one that is not locked without a
 //! `released_ms` is that of a holder that died. Readers test with a shared lock: at worst a new holder takes the next
 //! slot instead.
+//!
+//! A token counts if its digest stands in an unreleased record whose slot is locked. So a newcomer marks the record of a dead
+//! hold as released under a *shared* lock of its slot, which readers still take for free, before it locks the slot for itself:
+//! else an orphan of the dead hold would be inside beside it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Holder, Mode, file::LockFile};
 use crate::{
@@ -56,29 +60,16 @@ impl Table {
         let mut ours = None;
         for number in self.numbers() {
             let path = self.path(number);
-            let Ok(slot) = fs::open(&path, true).and_then(|file| LockFile::new(file, &path)) else { continue };
-            let free = slot.try_lock(Mode::Exclusive).unwrap_or(false) && slot.is_at(&path);
-            let record = read(&slot).filter(|record| record.released_ms.is_none());
-            if !free {
-                seen.live.extend(record);
-                continue;
-            }
-            if let Some(record) = record {
-                // Told once: from now on the slot says that it was released when it was found.
-                let found =
-                    Holder { released_ms: Some(holder::unix_ms(std::time::SystemTime::now())), ..record.clone() };
-                fs::overwrite(slot.file(), &path, &found.to_record())?;
-                seen.died.push(record);
-            }
-            if ours.is_none() {
-                ours = Some(Slot { lock: slot, path, number });
+            let Ok(lock) = fs::open(&path, true).and_then(|file| LockFile::new(file, &path)) else { continue };
+            if bury(&lock, &path, &mut seen)? && ours.is_none() && own(&lock, &path) {
+                ours = Some(Slot { lock, path, number });
             } else {
-                slot.unlock();
+                lock.unlock();
             }
         }
         match ours {
             Some(slot) => Ok((slot, seen)),
-            None => self.add().map(|slot| (slot, seen)),
+            None => self.add(&mut seen).map(|slot| (slot, seen)),
         }
     }
 
@@ -120,17 +111,19 @@ impl Table {
     }
 
     /// The first number that nobody has taken.
-    fn add(&self) -> Result<Slot> {
+    fn add(&self, seen: &mut Seen) -> Result<Slot> {
         let mut number = 0;
         loop {
             let path = self.path(number);
             let file = fs::open_or_create(&path, self.sharing);
             if let Ok(file) = file {
                 let lock = LockFile::new(file, &path)?;
-                let free = lock.try_lock(Mode::Exclusive).map_err(crate::Error::io("lock", &path))?;
-                if free && lock.is_at(&path) {
+                let mut again = Seen::default();
+                if bury(&lock, &path, &mut again)? && own(&lock, &path) {
+                    seen.died.append(&mut again.died);
                     return Ok(Slot { lock, path, number });
                 }
+                lock.unlock();
             } else if number >= KEEP_SLOTS {
                 file?;
             }
@@ -163,6 +156,28 @@ impl Slot {
         }
         self.lock.unlock();
     }
+}
+
+/// Tells whether no live hold has a slot, which is locked shared then; the record of one that died is marked as released.
+fn bury(slot: &LockFile, path: &Path, seen: &mut Seen) -> Result<bool> {
+    let is_free = slot.try_lock(Mode::Shared).map_err(crate::Error::io("lock", path))?;
+    let record = read(slot).filter(|record| record.released_ms.is_none());
+    if !is_free {
+        seen.live.extend(record);
+        return Ok(false);
+    }
+    if let Some(record) = record.filter(|_| slot.is_at(path)) {
+        // Reported once: from now on the slot says that it was released when it was found.
+        let found = Holder { released_ms: Some(holder::unix_ms(std::time::SystemTime::now())), ..record.clone() };
+        fs::overwrite(slot.file(), path, &found.to_record())?;
+        seen.died.push(record);
+    }
+    Ok(true)
+}
+
+/// Locks a slot that is locked shared for a new hold; fails if somebody looks at it just now, and then it is unlocked.
+fn own(slot: &LockFile, path: &Path) -> bool {
+    slot.try_lock(Mode::Exclusive).unwrap_or(false) && slot.is_at(path)
 }
 
 fn read(slot: &LockFile) -> Option<Holder> {

@@ -1,6 +1,6 @@
 //! What is asked for: which resources, shared or alone, and how long to wait.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::{Holder, Mode, PathPlace, Resource, path::PATH_KEY};
 use crate::{
@@ -37,6 +37,8 @@ pub struct Request {
     pub command: String,
     /// The process that the lock is for, where it is not this one: what runs below it is inside the hold.
     pub for_process: Option<u32>,
+    /// Whether one of git's own locks is held around this: then a try fails at once, whatever is in the way.
+    pub holds_git_lock: bool,
     /// Whether a hold around this process is enough in any mode: git's hooks never ask for more than is held.
     pub content: bool,
 }
@@ -51,6 +53,7 @@ impl Default for Request {
             reason: None,
             command: String::new(),
             for_process: None,
+            holds_git_lock: false,
             content: false,
         }
     }
@@ -63,9 +66,25 @@ pub struct Waiting<'a> {
     /// What it waits for, in words.
     pub what: &'a str,
     pub(super) look: &'a dyn Fn() -> (Vec<Holder>, Vec<Holder>),
+    pub(super) unchecked: &'a [PathBuf],
 }
 
-impl Waiting<'_> {
+impl<'a> Waiting<'a> {
+    /// A wait for `what`, of which `look` finds the holders and those who wait before us.
+    pub(crate) fn new(
+        what: &'a str,
+        look: &'a dyn Fn() -> (Vec<Holder>, Vec<Holder>),
+        unchecked: &'a [PathBuf],
+    ) -> Self {
+        Self { waited: Duration::ZERO, what, look, unchecked }
+    }
+
+    /// Directories of records of other repositories that could not be read: a deadlock that goes through them is not seen.
+    #[must_use]
+    pub fn unchecked(&self) -> &[PathBuf] {
+        self.unchecked
+    }
+
     /// Looks up who holds the lock, and who waits before us, nearest to the lock first.
     #[must_use]
     pub fn holders_and_ahead(&self) -> (Vec<Holder>, Vec<Holder>) {
@@ -119,7 +138,7 @@ pub(super) struct Plan {
 #[derive(Debug, Clone)]
 pub(super) struct PartPlan {
     pub(super) resource: String,
-    pub(super) path: std::path::PathBuf,
+    pub(super) path: PathBuf,
     pub(super) mode: Mode,
     /// A directory, locked beside the file so that deleting the file lets nobody in.
     pub(super) anchor: bool,
@@ -226,7 +245,7 @@ impl Plan {
         self.resources.iter().map(resource).collect()
     }
 
-    fn add(&mut self, resource: &str, path: std::path::PathBuf, mode: Mode, anchor: bool) {
+    fn add(&mut self, resource: &str, path: PathBuf, mode: Mode, anchor: bool) {
         if !anchor {
             self.resources.push((resource.to_owned(), mode));
         }

@@ -24,6 +24,7 @@ use std::{
 use super::{Mode, owner::Owner, task};
 use crate::{
     error::{Error, Result},
+    holder::HoldId,
     sys::{self, FileId},
 };
 
@@ -68,8 +69,8 @@ struct Entry {
     resources: Vec<(Resource, Mode)>,
     /// It may go on to the locks that all processes see.
     admitted: bool,
-    /// Fencing number, once it holds.
-    fence: Option<u64>,
+    /// Its hold, once there is one.
+    hold: Option<HoldId>,
     waker: Option<Waker>,
 }
 
@@ -113,7 +114,7 @@ impl Turn {
         let mut table = table();
         table.refuse_again(owner, what, &resources)?;
         let others = table.owners.get(&owner);
-        let holds = others.is_some_and(|others| others.iter().any(|other| table.entries[other].fence.is_some()));
+        let holds = others.is_some_and(|others| others.iter().any(|other| table.entries[other].hold.is_some()));
         if others.is_some() && manner != Manner::Try {
             table.refuse_circle(owner, what, &resources)?;
         }
@@ -128,7 +129,7 @@ impl Turn {
             what: what.to_owned(),
             admitted: holds || blockers.is_empty(),
             resources,
-            fence: None,
+            hold: None,
             waker: None,
         };
         table.add(number, entry);
@@ -169,18 +170,18 @@ impl Turn {
         false
     }
 
-    /// Fencing numbers of what our owner holds beside this.
-    pub(crate) fn around(&self) -> Vec<u64> {
+    /// What our owner holds beside this.
+    pub(crate) fn around(&self) -> Vec<HoldId> {
         let table = table();
         let Some(entry) = table.entries.get(&self.number) else { return Vec::new() };
         let own = table.owners.get(&entry.owner).into_iter().flatten();
-        own.filter(|number| **number != self.number).filter_map(|number| table.entries[number].fence).collect()
+        own.filter(|number| **number != self.number).filter_map(|number| table.entries[number].hold.clone()).collect()
     }
 
     /// What was waited for is held now.
-    pub(crate) fn holds(&self, fence: u64) {
+    pub(crate) fn holds(&self, hold: HoldId) {
         if let Some(entry) = table().entries.get_mut(&self.number) {
-            entry.fence = Some(fence);
+            entry.hold = Some(hold);
         }
     }
 
@@ -280,7 +281,7 @@ impl Table {
         let mut blockers = BTreeSet::new();
         for (resource, mode) in resources {
             let Some(line) = self.lines.get(resource) else { continue };
-            let earlier = |other: &u64| *other < number || self.entries[other].fence.is_some();
+            let earlier = |other: &u64| *other < number || self.entries[other].hold.is_some();
             match mode {
                 Mode::Exclusive => blockers.extend(line.all.keys().filter(|other| earlier(other))),
                 Mode::Shared => blockers.extend(line.exclusive.iter().filter(|other| earlier(other))),
@@ -325,7 +326,7 @@ impl Table {
     /// The way from somebody in the line to `owner`, along those that each waits for.
     fn path(&self, number: u64, owner: Owner, seen: &mut HashSet<u64>) -> Option<Vec<String>> {
         let entry = &self.entries[&number];
-        let holds = if entry.fence.is_some() { "holds" } else { "waits for" };
+        let holds = if entry.hold.is_some() { "holds" } else { "waits for" };
         let told = format!("{} {holds} {}", entry.owner, entry.what);
         if entry.owner == owner {
             return Some(vec![told]);
@@ -335,7 +336,7 @@ impl Table {
         }
         // It goes on only when its owner does, who waits for all else that was asked for.
         let waits = self.owners.get(&entry.owner).into_iter().flatten();
-        let waits = waits.filter(|other| self.entries[other].fence.is_none());
+        let waits = waits.filter(|other| self.entries[other].hold.is_none());
         let next: Vec<u64> = waits.flat_map(|other| self.blockers(*other, &self.entries[other].resources)).collect();
         let mut path = next.into_iter().find_map(|next| self.path(next, owner, seen))?;
         path.insert(0, told);

@@ -51,7 +51,7 @@ impl GitLock {
             let waited = begun.elapsed();
             if waited >= patience {
                 fs::remove(&made);
-                return Err(Error::GitBusy { path: lock, waited });
+                return Err(Error::GitBusy { path: lock, waited, git: None });
             }
             std::thread::sleep(pause.min(patience.saturating_sub(waited)));
             pause = (pause * 2).min(Duration::from_millis(50));
@@ -68,7 +68,7 @@ impl GitLock {
         while fs::identity(&path).is_some() {
             let waited = begun.elapsed();
             if waited >= patience {
-                return Err(Error::GitBusy { path, waited });
+                return Err(Error::GitBusy { path, waited, git: None });
             }
             std::thread::sleep(Duration::from_millis(2));
         }

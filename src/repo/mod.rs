@@ -5,6 +5,7 @@
 mod checkout;
 mod config;
 mod git;
+pub(crate) mod git_process;
 mod index;
 mod layout;
 mod numbers;
@@ -115,6 +116,15 @@ impl Repo {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Where the records are of the repository around a directory, whatever the environment says about another one.
+    pub(crate) fn records_around(directory: &Path) -> Option<PathBuf> {
+        let (path, _) = discover::upwards(directory).ok()?;
+        let (own, _) = path.into_repository_and_work_tree_directories();
+        let own = directory.join(own);
+        let common = discover::path::from_plain_file(&own.join("commondir")).and_then(std::result::Result::ok);
+        Some(common.map_or(own.clone(), |common| own.join(common)).join("repoguard"))
     }
 
     fn find(directory: &Path) -> Result<(Self, Trust)> {

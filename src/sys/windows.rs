@@ -419,6 +419,26 @@ pub(crate) fn pid_namespace() -> u64 {
     0
 }
 
+/// Number of the time namespace: there is none.
+pub(crate) fn time_namespace() -> u64 {
+    0
+}
+
+/// Tells whether pids of other processes mean something here: they are not looked up.
+pub(crate) fn can_compare_pids() -> bool {
+    false
+}
+
+/// Tells whether this process has any child: it starts none that it could tell of.
+pub(crate) fn has_children() -> bool {
+    true
+}
+
+/// Tells whether a process is stopped: not known.
+pub(crate) fn is_halted(_pid: u32) -> bool {
+    false
+}
+
 /// Tells whether this process is shown all locks: it is shown none.
 pub(crate) fn sees_all_locks() -> bool {
     false
@@ -437,6 +457,8 @@ pub(crate) fn boot_ms() -> u64 {
 /// What is known of a process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ProcessState {
+    pub(crate) parent: u32,
+    pub(crate) start: u64,
     pub(crate) started_ms: u64,
     pub(crate) stopped: bool,
     pub(crate) zombie: bool,
@@ -444,7 +466,13 @@ pub(crate) struct ProcessState {
 
 /// Reads the state of a process: only this one is sure to run.
 pub(crate) fn process_state(pid: u32) -> Option<ProcessState> {
-    (pid == std::process::id()).then_some(ProcessState { started_ms: 0, stopped: false, zombie: false })
+    (pid == std::process::id()).then_some(ProcessState {
+        parent: 0,
+        start: 0,
+        started_ms: 0,
+        stopped: false,
+        zombie: false,
+    })
 }
 
 /// Tells whether a process still runs. `None`: cannot tell.
@@ -459,6 +487,11 @@ pub(crate) fn all_processes() -> Vec<u32> {
 
 /// The processes above this one: not known.
 pub(crate) fn ancestors() -> impl Iterator<Item = u32> {
+    std::iter::empty()
+}
+
+/// The processes above another one: not known.
+pub(crate) fn ancestors_of(_pid: u32) -> impl Iterator<Item = u32> {
     std::iter::empty()
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use repoguard::{Error, Guard, Lock, Mode, Notice, Request, Scope};
 
-use crate::support::{At, HOLD, Sandbox, WORK, eventually, kill, lines};
+use crate::support::{At, HOLD, Sandbox, WORK, eventually, kill, lines, shell_status};
 
 fn named(sandbox: &Sandbox, names: &[&str]) -> Lock {
     let names = names.iter().map(|name| (*name).to_owned()).collect();
@@ -483,15 +483,22 @@ fn removed_lock_file_lets_nobody_in_and_lost_names_are_told() {
 }
 
 #[test]
-fn command_below_a_holder_is_inside_of_its_hold() {
+fn command_is_inside_a_hold_of_the_library_by_its_token_alone() {
     let sandbox = Sandbox::new();
-    let guard = sandbox.lock().acquire().unwrap();
-    assert_eq!(sandbox.try_once(&[]), 0, "it is our child");
-    // Who is no descendant is, where it shows the token.
-    let mut command =
-        sandbox.outsider_command(r#"exec repoguard "$@""#, &["exec", "-q", "-n", "--", "touch", "inside"]);
-    command.envs(guard.environment()).status().unwrap();
-    eventually("it ran inside", || sandbox.path("inside").exists());
+    let lock = sandbox.lock();
+    // An agent that was started before the hold works on, and has nothing to do with it.
+    let mut earlier = sandbox.start_up(sandbox.sh_command("echo up; read -r _; repoguard exec -n -- touch early"));
+    let guard = lock.acquire().unwrap();
+    earlier.send("go on");
+    assert_eq!(shell_status(earlier.ended()), 75, "{}", earlier.stderr());
+    assert_eq!(sandbox.try_once(&[]), 75, "our child, but it was not admitted");
+    for script in [r#"exec repoguard "$@""#, r#"repoguard exec -- repoguard "$@""#] {
+        let mut command = sandbox.outsider_command(script, &["exec", "-q", "-n", "--", "touch", "inside"]);
+        command.envs(guard.environment()).status().unwrap();
+        eventually("it ran inside", || sandbox.path("inside").exists());
+        std::fs::remove_file(sandbox.path("inside")).unwrap();
+    }
+    assert!(!sandbox.path("early").exists());
     assert_eq!(sandbox.outsider_tries(&[]), 75);
 }
 

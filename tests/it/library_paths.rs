@@ -181,7 +181,7 @@ fn directory_that_can_only_be_read_is_locked_all_the_same() {
 }
 
 #[test]
-fn exec_below_a_holder_of_a_directory_is_inside_also_when_that_had_to_wait() {
+fn exec_with_the_token_of_a_directory_is_inside_also_when_that_had_to_wait() {
     let sandbox = Sandbox::empty();
     let lock = Lock::of_directory(sandbox.here()).unwrap();
     let mut holder = sandbox.hold(&[]);
@@ -193,8 +193,10 @@ fn exec_below_a_holder_of_a_directory_is_inside_also_when_that_had_to_wait() {
         });
         holder.finish();
         let guard = waiter.join().expect("no panic").unwrap();
-        assert_eq!(sandbox.try_once(&[]), 0, "our child");
-        assert_eq!(sandbox.outsider_tries(&[]), 75);
+        let inside =
+            sandbox.repoguard_command(["exec", "-n", "--", "true"]).envs(guard.environment()).status().unwrap();
+        assert!(inside.success(), "it shows the token");
+        assert_eq!(sandbox.try_once(&[]), 75, "our child, but it shows none");
         drop(guard);
     });
     assert_eq!(sandbox.outsider_tries(&[]), 0);

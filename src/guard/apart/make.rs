@@ -259,6 +259,10 @@ impl Duty for Step<'_, '_> {
 
     fn begin(&mut self) {}
 
+    fn started(&mut self, pid: u32, early: bool) {
+        self.hold.started(pid, early);
+    }
+
     fn replace(&mut self) {
         self.alone = true;
         self.hold.replace();

@@ -120,7 +120,8 @@ pub fn exec_apart(
     let mut entry = make::reserve(&from, place, config, &register, &request)?;
     let worktree = make::add(&from, &mut entry, &signals).inspect_err(|_| undo(repo, &mut entry))?;
     let own = repo.seen_from(&worktree.git_dir).at(&entry.made.path());
-    let held = take(&own, &worktree, &request, sharing, held, &signals).inspect_err(|_| undo(repo, &mut entry))?;
+    let mut held = take(&own, &worktree, &request, sharing, held, &signals).inspect_err(|_| undo(repo, &mut entry))?;
+    held.admit_commands();
     if let Some(record) = repo.head_record(&worktree) {
         // Of another that git called the same.
         fs::remove(&record);
@@ -236,6 +237,10 @@ impl Duty for Stay<'_, '_> {
 
     fn begin(&mut self) {
         self.hold.begin();
+    }
+
+    fn started(&mut self, pid: u32, early: bool) {
+        self.hold.started(pid, early);
     }
 
     fn replace(&mut self) {

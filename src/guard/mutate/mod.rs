@@ -171,7 +171,10 @@ pub fn mutate(
     let begun = Instant::now();
     let wait = &mut Wait { signals: Some(&signals), tell: &mut |waiting| tell(Notice::Waiting(waiting)) };
     let locked = match lock::acquire(repo, request, sharing, wait)? {
-        Acquired::Held(locked) => Some(locked),
+        Acquired::Held(mut locked) => {
+            locked.admit_commands();
+            Some(locked)
+        }
         Acquired::Inside => None,
     };
     let acquired = Instant::now();

@@ -198,7 +198,7 @@ impl Mutated {
             Why::Ended(Ending::Exited(0)) | Why::Invalid(_) | Why::Trouble(Error::ChangedMeanwhile { .. }) => 65,
             Why::Ended(ending) => ending.status(),
             Why::Interrupted(signal) | Why::Trouble(Error::Interrupted { signal, .. }) => 128 + signal,
-            Why::Trouble(Error::Busy { .. } | Error::GitBusy { .. }) => 75,
+            Why::Trouble(Error::Busy { .. } | Error::GitBusy { .. } | Error::Deadlock { .. }) => 75,
             Why::Trouble(_) => 125,
         }
     }

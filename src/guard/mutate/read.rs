@@ -11,15 +11,19 @@ use super::{
 use crate::{
     env,
     error::{Error, Result},
-    fs, holder,
-    lock::Wait,
+    fs,
+    holder::{self, Holder},
+    lock::{self, Wait},
     mutation::{Before, Fence, GitLock, Journal, PROTECTING, Plan, Step, Unfit, readable},
-    repo::Head,
+    repo::{Head, git_process::GitProcess},
     sys,
 };
 
 /// How long another git may have one of its own locks, before it is asked whether to go on waiting.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long a fence is waited for if the caller sets no limit. The lock may have been left by a git that died.
+const FENCE_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Session<'_> {
     /// Read: finds out how everything is, and keeps it.
@@ -88,29 +92,56 @@ impl Session<'_> {
         Ok(Kept { before, journal, fence, index_is_missing: false })
     }
 
-    /// Waits for other gits' own locks: with a fence as long as for ours, else only as long as a git takes for a step.
+    /// Waits for other gits' own locks: with a fence as long as the caller said, or a while, else only as long as a git takes for a
+    /// step. Everybody waits for us meanwhile, and that git may be one of them.
     fn wait_for_git<T>(&self, mut take: impl FnMut() -> Result<T>) -> Result<T, Unfit> {
-        let step = (!self.mutation.fence).then_some(MORE_PATIENCE);
-        let limit = [self.timeout, step].into_iter().flatten().min();
+        let most = if self.mutation.fence { self.timeout.unwrap_or(FENCE_PATIENCE) } else { MORE_PATIENCE };
+        let limit = self.timeout.map_or(most, |timeout| timeout.min(most));
         let mut told = false;
         loop {
             match take() {
-                Err(Error::GitBusy { path, waited }) => {
+                Err(Error::GitBusy { path, waited, .. }) => {
                     if let Some(signal) = self.signals.interrupt() {
                         let what = path.display().to_string();
                         return Err(Unfit::Trouble(Error::Interrupted { what, signal }));
                     }
                     let waited = self.acquired.elapsed().max(waited);
-                    if limit.is_some_and(|limit| waited >= limit) {
-                        return Err(Unfit::Trouble(Error::GitBusy { path, waited }));
+                    let gits = self.repo.gits_at_work();
+                    self.refuse_cycle_through(&gits, &path).map_err(Unfit::Trouble)?;
+                    if waited >= limit {
+                        return Err(Unfit::Trouble(Error::GitBusy { path, waited, git: Some(described(&gits)) }));
                     }
                     if !told && waited >= Wait::GRACE {
                         told = true;
-                        (self.say)(Notice::WaitingForGit(&path));
+                        (self.say)(Notice::WaitingForGit(&path, &described(&gits)));
                     }
                 }
                 taken => return taken.map_err(Unfit::Trouble),
             }
+        }
+    }
+
+    /// Fails if one of these gits waits for us: a command that it runs, a hook for example, asks for our lock.
+    fn refuse_cycle_through(&self, gits: &[GitProcess], lock: &Path) -> Result<()> {
+        let Some(hold) = &self.hold else { return Ok(()) };
+        let waits_in_git =
+            |request: &Holder| lock::waiter_ancestors(request).iter().any(|pid| gits.iter().any(|git| git.pid == *pid));
+        let cycle: Vec<Holder> =
+            lock::waiters_for(self.repo, hold.held.record()).into_iter().filter(waits_in_git).collect();
+        if cycle.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Deadlock { what: format!("git's own lock `{}`", lock.display()), cycle })
+    }
+}
+
+/// The gits that work here, in words.
+fn described(gits: &[GitProcess]) -> String {
+    match gits {
+        [] => "no git is seen to work here, so one that died may have left it".to_owned(),
+        [git, others @ ..] => {
+            let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+            format!("pid {} `{}`{more} works here", git.pid, holder::readable_command(&git.command))
         }
     }
 }

@@ -100,6 +100,12 @@ impl Duty for Stepping<'_, '_> {
 
     fn begin(&mut self) {}
 
+    fn started(&mut self, pid: u32, early: bool) {
+        if let Some(hold) = &mut self.hold {
+            hold.started(pid, early);
+        }
+    }
+
     fn replace(&mut self) {
         self.alone = true;
         if let Some(hold) = &mut self.hold {

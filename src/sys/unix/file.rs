@@ -158,13 +158,13 @@ pub(crate) fn write_start(file: &File, bytes: &[u8]) -> io::Result<()> {
     file.write_all_at(bytes, 0)
 }
 
-/// Creates a FIFO.
+/// Creates a FIFO; the umask, or the directory, takes bits from its mode.
 #[expect(unsafe_code, reason = "rustix has no mkfifo for every Unix")]
 pub(crate) fn make_fifo(path: &Path, mode: u32) -> io::Result<()> {
     let name = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: `name` is a valid C string for the whole call.
     let result = unsafe { libc::mkfifo(name.as_ptr(), (mode & 0o7777) as libc::mode_t) };
-    if result == 0 { set_mode(path, mode) } else { Err(io::Error::last_os_error()) }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Opens the reading end of a FIFO: as long as it is open, writers can open the other end.

@@ -125,6 +125,25 @@ pub(crate) fn pid_namespace() -> u64 {
     *NUMBER.get_or_init(|| fs::metadata("/proc/self/ns/pid").map_or(0, |link| super::identity(&link).inode))
 }
 
+/// Number of the time namespace whose clocks this process reads; 0 where the system has none.
+pub(crate) fn time_namespace() -> u64 {
+    static NUMBER: OnceLock<u64> = OnceLock::new();
+    *NUMBER.get_or_init(|| fs::metadata("/proc/self/ns/time").map_or(0, |link| super::identity(&link).inode))
+}
+
+/// Tells whether a pid of another process means something here, if both are in the same namespaces: on Linux only if the
+/// namespaces can be told apart, by `/proc`.
+pub(crate) fn can_compare_pids() -> bool {
+    !cfg!(target_os = "linux") || pid_namespace() != 0
+}
+
+/// Tells whether this process has any child, one that has ended included.
+pub(crate) fn has_children() -> bool {
+    use rustix::process::{WaitId, WaitIdOptions};
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    rustix::process::waitid(WaitId::All, options).err() != Some(rustix::io::Errno::CHILD)
+}
+
 /// Tells whether the kernel shows this process all locks: not where there is no `/proc`, and in a pid namespace of its
 /// own it leaves out those whose taker has ended or lives outside.
 pub(crate) fn sees_all_locks() -> bool {

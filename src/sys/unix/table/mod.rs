@@ -25,7 +25,7 @@ pub(crate) struct ProcessState {
     pub(crate) parent: u32,
     /// When it started, as the system keeps it: the same for as long as it lives, and different for the next of its
     /// number.
-    start: u64,
+    pub(crate) start: u64,
     /// When it started, in milliseconds since the machine's boot, as [`boot_ms`] counts; not quite precise.
     pub(crate) started_ms: u64,
     /// Stopped by a signal (Ctrl-Z) or a debugger.
@@ -34,24 +34,38 @@ pub(crate) struct ProcessState {
     pub(crate) zombie: bool,
 }
 
-/// Tells whether a process of which a record was written at `boot_ms` still runs. `None`: cannot tell.
+/// Tells whether a process of which a record was written at `boot_ms` still runs. `None`: cannot tell, for example because
+/// `/proc` is mounted with `hidepid`.
 pub(crate) fn still_runs(pid: u32, boot_ms: u64) -> Option<bool> {
-    match process_state(pid) {
-        Some(state) => Some(!state.zombie && state.started_ms <= boot_ms + system::START_PRECISION_MS),
-        None if system::is_complete() => Some(false),
-        None => {
-            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
-            Some(rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
-        }
+    if let Some(state) = process_state(pid) {
+        return Some(!state.zombie && state.started_ms <= boot_ms + system::START_PRECISION_MS);
     }
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let is_gone = |number| rustix::process::test_kill_process(number) == Err(rustix::io::Errno::SRCH);
+    number.is_none_or(is_gone).then_some(false)
+}
+
+/// Tells whether a process runs no instruction until somebody else continues it: it is stopped, or its control group is
+/// frozen.
+pub(crate) fn is_halted(pid: u32) -> bool {
+    process_state(pid).is_some_and(|state| state.stopped) || system::is_frozen(pid)
 }
 
 /// The processes above this one, nearest first; each is looked up when it is asked for.
 pub(crate) fn ancestors() -> impl Iterator<Item = u32> {
+    above(parent())
+}
+
+/// The processes above another one.
+pub(crate) fn ancestors_of(pid: u32) -> impl Iterator<Item = u32> {
+    above(pid).skip(1)
+}
+
+fn above(first: u32) -> impl Iterator<Item = u32> {
     /// More are none: the table changes while it is read.
     const MOST: usize = 10_000;
     let above = |&pid: &u32| process_state(pid).map(|state| state.parent);
-    std::iter::successors(Some(parent()), above).take_while(|&pid| pid > 0).take(MOST)
+    std::iter::successors(Some(first), above).take_while(|&pid| pid > 0).take(MOST)
 }
 
 /// All processes below `root`, children before grandchildren.
@@ -95,7 +109,7 @@ impl Process {
     pub(crate) fn has_ended(&self) -> bool {
         match (process_state(self.pid), self.start) {
             (Some(state), start) => state.zombie || start.is_none_or(|start| state.start != start),
-            (None, _) => still_runs(self.pid, boot_ms()) != Some(true),
+            (None, _) => still_runs(self.pid, boot_ms()) == Some(false),
         }
     }
 

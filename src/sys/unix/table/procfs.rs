@@ -8,7 +8,7 @@ use std::{
         fd::OwnedFd,
         unix::ffi::{OsStrExt as _, OsStringExt as _},
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use super::ProcessState;
@@ -18,11 +18,6 @@ const TICK_MS: u64 = 10;
 
 /// How far [`ProcessState::started_ms`] may be from the truth.
 pub(super) const START_PRECISION_MS: u64 = TICK_MS;
-
-/// Tells whether a process that the table does not show has ended: there is a table.
-pub(super) fn is_complete() -> bool {
-    Path::new("/proc/self/stat").exists()
-}
 
 /// The first KiB of a file in `/proc`, by one read: these files have no size, and are asked for on everybody's path.
 fn start_of(path: &str) -> Option<Vec<u8>> {
@@ -48,6 +43,26 @@ pub(crate) fn process_state(pid: u32) -> Option<ProcessState> {
         started_ms: ticks * TICK_MS,
         stopped: matches!(state, "T" | "t"),
         zombie: matches!(state, "Z" | "X"),
+    })
+}
+
+/// Tells whether the control group of a process is frozen (`docker pause`), if that can be seen. See cgroups(7).
+pub(super) fn is_frozen(pid: u32) -> bool {
+    let groups = start_of(&format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    String::from_utf8_lossy(&groups).lines().any(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (Some(hierarchy), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
+            return false;
+        };
+        let says = |file: &str, word: &str| {
+            start_of(file).is_some_and(|text| String::from_utf8_lossy(&text).lines().any(|line| line == word))
+        };
+        if hierarchy == "0" {
+            let unified = |root: &str| says(&format!("{root}{path}/cgroup.events"), "frozen 1");
+            return unified("/sys/fs/cgroup") || unified("/sys/fs/cgroup/unified");
+        }
+        let freezes = controllers.split(',').any(|controller| controller == "freezer");
+        freezes && says(&format!("/sys/fs/cgroup/freezer{path}/freezer.state"), "FROZEN")
     })
 }
 

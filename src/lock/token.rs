@@ -1,0 +1,58 @@
+//! Makes the secret of a hold, by which others prove that they are inside.
+
+use crate::{
+    env,
+    error::{Error, Result},
+    repo::hex,
+};
+
+/// Marks a token that was given out inside the hold.
+const NESTED: &str = "/inside";
+
+/// The secret of a hold: who knows it is inside, on purpose.
+#[derive(Clone)]
+pub(crate) struct Token(String);
+
+impl Token {
+    /// Makes a new secret for the hold with this fencing number.
+    pub(crate) fn new(fence: u64) -> Result<Self> {
+        let mut secret = [0; 16];
+        getrandom::fill(&mut secret).map_err(|_| Error::Unsupported { what: "a source of random numbers" })?;
+        Ok(Self(format!("{fence}-{}", hex(&secret))))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A token that somebody shows.
+    pub(crate) fn shown(text: &str) -> Self {
+        Self(nested_parts(text).map_or(text, |(_, token)| token).to_owned())
+    }
+
+    /// What is given out instead of a token where everything is held around the caller already, by the hold with this
+    /// fencing number (0 where it is flock(1)'s): who shows it is inside like its giver, but cannot end the hold.
+    ///
+    /// `<fence>/<the giver's own token>/inside`: who is inside by a token alone stays so.
+    pub(crate) fn nested(outer: u64) -> String {
+        let own = env::text(env::TOKEN).map_or_else(String::new, |token| Self::shown(&token).0);
+        format!("{outer}/{own}{NESTED}")
+    }
+
+    /// The fencing number of the hold that a text of [`Token::nested`] was given out in; `None` for other texts.
+    pub(crate) fn outer(text: &str) -> Option<u64> {
+        nested_parts(text).map(|(outer, _)| outer)
+    }
+
+    /// What is recorded of it.
+    pub(crate) fn digest(&self) -> String {
+        use sha2::Digest as _;
+        hex(&sha2::Sha256::digest(self.0.as_bytes()))
+    }
+}
+
+/// The two parts of a text of [`Token::nested`].
+fn nested_parts(text: &str) -> Option<(u64, &str)> {
+    let (outer, token) = text.strip_suffix(NESTED)?.split_once('/')?;
+    Some((outer.parse().ok()?, token))
+}
