@@ -178,6 +178,7 @@ impl Site {
             queue,
             records,
             record,
+            unread: Vec::new(),
             queue_counts: true,
             token: None,
         };
@@ -194,7 +195,7 @@ impl Site {
         }
         // Those elsewhere matter only to whoever may have to wait.
         acquire.records = acquire.records.canonicalize().unwrap_or(std::mem::take(&mut acquire.records));
-        acquire.record.elsewhere = around.elsewhere(&acquire.records);
+        (acquire.record.elsewhere, acquire.unread) = around.elsewhere(&acquire.records);
         acquire.describe_surroundings(&around, asker);
         if acquire.nobody_before() && acquire.try_all()?.is_none() {
             return acquire.hold().map(Entered::Held);

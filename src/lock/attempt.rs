@@ -29,7 +29,10 @@ use crate::{
 const LET_GO: Duration = Duration::from_millis(100);
 
 /// How long the lock must be free before a waiter is passed that cannot be seen to run: within a second, with the last probe.
-pub(super) const UNSEEN_PATIENCE: Duration = Duration::from_millis(800);
+pub(super) const UNSEEN_PATIENCE: Duration = Duration::from_millis(600);
+
+/// How long a try may take in all.
+const TRY_MOST: Duration = Duration::from_secs(1);
 
 /// The same for a waiter that was seen to run: longer than a loaded machine takes to let it.
 pub(super) const SEEN_PATIENCE: Duration = Duration::from_secs(5);
@@ -48,6 +51,8 @@ pub(super) struct Acquire {
     pub(super) records: PathBuf,
     /// Who asks, and the holds around us.
     pub(super) record: Holder,
+    /// Records that may be those of a hold around us, and could not be read.
+    pub(super) unread: Vec<PathBuf>,
     /// Whether we stand in line: not inside a hold of flock(1) that those in the queue wait for.
     pub(super) queue_counts: bool,
     /// The secret of the hold to come, where somebody knows it already.
@@ -174,11 +179,16 @@ impl Acquire {
                 break;
             }
             if self.try_all()?.is_some() {
-                if before.is_some() || !may_sleep || self.holder_runs() || begun.elapsed() >= LET_GO {
-                    break;
+                let is_ending = may_sleep && begun.elapsed() < LET_GO && !self.holder_runs();
+                if is_ending && before.is_none() {
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
                 }
-                std::thread::sleep(Duration::from_millis(1));
-                continue;
+                if may_pass && begun.elapsed() < TRY_MOST && self.is_left_to_waiters() {
+                    std::thread::sleep(PROBE);
+                    continue;
+                }
+                break;
             }
             let since = *free_since.get_or_insert_with(Instant::now);
             if before.is_none() || since.elapsed() >= UNSEEN_PATIENCE {
@@ -212,6 +222,12 @@ impl Acquire {
         Ok(is_left)
     }
 
+    /// Tells whether no record says who holds, and there are waiters that were not seen to run: the process that waits in the
+    /// kernel's queue for one of them may have got the lock, and gives it back soon.
+    fn is_left_to_waiters(&self) -> bool {
+        self.holders().is_empty() && self.queue().is_some_and(|queue| queue.has_waiters(&self.plan.resources))
+    }
+
     /// Tells whether any process that holds one of our files can be seen to run.
     fn holder_runs(&self) -> bool {
         // A keeper alone is about to let go, or keeps it for a command that goes on: then we try in vain.
@@ -232,7 +248,7 @@ impl Acquire {
     /// fails, unless `any`. Returns the records that could not be read: a cycle through these is not seen.
     pub(super) fn refuse_cycle(&self, number: Option<u64>, any: bool) -> Result<Vec<PathBuf>> {
         if !self.is_inside() {
-            return Ok(Vec::new());
+            return Ok(self.unread.clone());
         }
         let is_ours =
             |cycle: &Vec<Holder>| any || number.is_none_or(|number| cycle.iter().all(|other| other.id < number));
@@ -244,7 +260,7 @@ impl Acquire {
                 return Err(Error::Deadlock { what: self.what.clone(), cycle });
             }
         }
-        Ok(graph.unread)
+        Ok([self.unread.as_slice(), &graph.unread].concat())
     }
 
     fn holders(&self) -> Vec<Holder> {

@@ -84,20 +84,29 @@ impl EnclosingHolds {
     }
 
     /// The holds of other repositories around us, as far as they can be found: those around the holds of this one, and those of
-    /// the repositories that the environment and the directories of our ancestors lead to.
-    pub(super) fn elsewhere(&self, own: &Path) -> Vec<HoldId> {
+    /// the repositories that the environment and the directories of our ancestors lead to. Then the records that are there and
+    /// could not be read.
+    pub(super) fn elsewhere(&self, own: &Path) -> (Vec<HoldId>, Vec<PathBuf>) {
         let outer = |holds: &[Holder]| -> Vec<HoldId> {
             holds.iter().flat_map(|hold| &hold.elsewhere).filter(|hold| hold.records != own).cloned().collect()
         };
         let mut found: HashSet<HoldId> = outer(&self.holds).into_iter().collect();
+        let mut unread = Vec::new();
         for records in places_around().into_iter().filter(|records| records != own) {
-            let Ok(Some(place)) = Records::elsewhere(&records) else { continue };
+            let place = match Records::elsewhere(&records) {
+                Ok(Some(place)) => place,
+                Ok(None) => continue,
+                Err(_) => {
+                    unread.push(records);
+                    continue;
+                }
+            };
             let mut around = Self::by_token(Some(&place.table));
             around.join(Self::by_kinship(Some(&place.table)));
             found.extend(outer(&around.holds));
             found.extend(around.ids().into_iter().map(|id| HoldId { records: records.clone(), id }));
         }
-        found.into_iter().collect()
+        (found.into_iter().collect(), unread)
     }
 
     /// Takes out of the plan what is held around us.

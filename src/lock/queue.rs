@@ -161,6 +161,12 @@ impl Queue {
         self.conflicting(Some(number), resources).is_empty()
     }
 
+    /// Tells whether anybody waits who conflicts with `resources`, also if it was passed.
+    pub(crate) fn has_waiters(&self, resources: &[(String, Mode)]) -> bool {
+        let what = encode(resources);
+        self.scan().0.iter().any(|entry| conflict(&entry.what, &what))
+    }
+
     /// Marks the conflicting tickets before `number` whose owners did not take a free lock as passed, so that nobody else waits
     /// for them. Those that were seen to run are left.
     pub(crate) fn pass_before(&self, number: Option<u64>, resources: &[(String, Mode)]) {

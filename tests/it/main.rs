@@ -8,10 +8,12 @@
 
 mod acquire;
 mod acquire_queue;
+mod admission;
 mod apart;
 mod apart_keep;
 mod apart_kill;
 mod config;
+mod cycles;
 mod death;
 mod doctor;
 mod exec_basics;
@@ -62,6 +64,7 @@ mod next_fleet;
 mod next_record;
 mod next_scan;
 mod next_trees;
+mod passing;
 mod recover;
 mod recover_choices;
 mod recover_damage;

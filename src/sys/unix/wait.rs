@@ -17,7 +17,7 @@ use super::process::{exit_now, fork};
 use crate::sys::{Event, FdRef, Forked};
 
 /// How long a granted lock waits to be taken: after that its owner is not running (Ctrl-Z), and others go first.
-const TAKE_WITHIN: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+const TAKE_WITHIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
 
 /// Waits until one of the events happens or the time is over; tells for each whether it happened.
 ///
