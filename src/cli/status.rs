@@ -174,7 +174,7 @@ impl Status {
 fn party(holder: &Holder) -> Value {
     let mut value = serde_json::to_value(holder).unwrap_or_default();
     if let Some(fields) = value.as_object_mut() {
-        for internal in ["schema", "token_sha256", "boot_ms", "resources", "takers"] {
+        for internal in ["schema", "token_sha256", "boot_ms", "time_namespace", "resources", "takers", "descent"] {
             fields.remove(internal);
         }
     }

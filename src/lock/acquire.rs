@@ -172,7 +172,7 @@ impl Site {
         }
         let mut acquire = Acquire {
             what: plan.what.clone(),
-            parts: open_parts(&plan)?,
+            parts: open_parts(&mut plan)?,
             plan,
             table,
             queue,

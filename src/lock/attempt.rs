@@ -122,6 +122,11 @@ impl Acquire {
             };
             // Somebody removed the file while we opened or waited for it: the lock is on the file that is there now.
             self.unlock_all();
+            if self.plan.forget_removed_worktrees() {
+                let resources = &self.plan.resources;
+                self.parts.retain(|part| resources.iter().any(|(key, _)| *key == part.plan.resource));
+                continue;
+            }
             let plan = self.parts[replaced].plan.clone();
             if let Some(file) = LockFile::open(&plan.path, self.plan.sharing)? {
                 self.parts[replaced].file = file;
@@ -299,7 +304,17 @@ impl Drop for Acquire {
 }
 
 /// Opens the files of a plan, as far as they can be made.
-pub(super) fn open_parts(plan: &Plan) -> Result<Vec<Part>> {
+pub(super) fn open_parts(plan: &mut Plan) -> Result<Vec<Part>> {
+    loop {
+        match open_all(plan) {
+            // Somebody removes a worktree just now.
+            Err(_) if plan.forget_removed_worktrees() => {}
+            parts => return parts,
+        }
+    }
+}
+
+fn open_all(plan: &Plan) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     for part in &plan.parts {
         let file = if part.anchor {

@@ -148,7 +148,7 @@ pub(super) fn locked_around_us(part: &PartPlan, file: &LockFile, plan: &Plan, ta
     // If the descriptor was closed for us (`flock -o`), the process that took the lock may still be above us. Whom a recorded
     // hold admits, its record says.
     let recorded = inspect::pids(&table.map(Table::live).unwrap_or_default());
-    let ancestors: Vec<u32> = sys::ancestors().filter(|pid| !recorded.contains(pid)).collect();
+    let ancestors: Vec<u32> = sys::ancestors().filter(|pid| !recorded.contains(pid) && wraps_a_command(*pid)).collect();
     let kernel = sys::kernel_locks(&[file.id()]);
     modes.extend(kernel.locks.iter().filter(|lock| ancestors.contains(&lock.pid)).map(|lock| lock.exclusive));
     if modes.is_empty() {
@@ -161,6 +161,14 @@ pub(super) fn locked_around_us(part: &PartPlan, file: &LockFile, plan: &Plan, ta
         return Err(Error::NeverGranted { what: plan.what.clone(), held, why });
     }
     Ok(true)
+}
+
+/// Tells whether a process locks files for the one command that it then starts: flock(1), or repoguard itself. Any other program
+/// may have started what is below it before it took the lock.
+fn wraps_a_command(pid: u32) -> bool {
+    let called = sys::command_line(pid).and_then(|words| words.into_iter().next());
+    let is_flock = called.is_some_and(|called| called.rsplit('/').next() == Some("flock"));
+    is_flock || sys::executable(pid).is_some_and(|program| sys::executable(std::process::id()) == Some(program))
 }
 
 /// The directories of records of the repositories and paths that this process seems to work in.

@@ -57,6 +57,7 @@ impl Held {
         let allocation = queue.and_then(|queue| queue.allocate().ok());
         record.id = allocation.as_ref().map_or_else(clock, |allocation| allocation.number);
         record.acquired_ms = Some(now);
+        record.waiter = None;
         let token = token.map_or_else(|| Token::new(record.id), Ok)?;
         record.token_sha256 = Some(token.digest());
         let (mut slot, mut seen, mut unrecorded) = (None, Seen::default(), None);

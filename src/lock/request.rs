@@ -245,6 +245,17 @@ impl Plan {
         self.resources.iter().map(resource).collect()
     }
 
+    /// Takes the linked worktrees out of a request for everything that are not there any more; tells whether there were any.
+    pub(super) fn forget_removed_worktrees(&mut self) -> bool {
+        let everything = self.resources.iter().any(|(key, mode)| key == REPO_KEY && *mode == Mode::Exclusive);
+        let is_gone = |worktree: &&Worktree| everything && !worktree.is_main() && !worktree.git_dir.is_dir();
+        let gone: Vec<String> = self.worktrees.iter().filter(is_gone).map(|worktree| worktree.key.clone()).collect();
+        self.worktrees.retain(|worktree| !gone.contains(&worktree.key));
+        self.resources.retain(|(key, _)| !gone.contains(key));
+        self.parts.retain(|part| !gone.contains(&part.resource));
+        !gone.is_empty()
+    }
+
     fn add(&mut self, resource: &str, path: PathBuf, mode: Mode, anchor: bool) {
         if !anchor {
             self.resources.push((resource.to_owned(), mode));

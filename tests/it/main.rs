@@ -81,6 +81,7 @@ mod status;
 mod status_mutation;
 mod support;
 mod terminal;
+mod torture;
 mod users;
 mod waiting;
 mod worktrees;

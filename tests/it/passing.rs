@@ -3,14 +3,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::support::{
-    Running, Sandbox, eventually, has_program, is_root, kill, process_group, shell_status, skip, state_of, to_the_end,
+    Frozen, Running, Sandbox, eventually, has_program, is_root, kill, process_group, shell_status, skip, state_of,
+    to_the_end,
 };
 
 /// How long passing may take: a second, and what a loaded machine adds.
@@ -70,53 +70,6 @@ fn commit_under_gits_own_lock_passes_a_stopped_waiter() {
     waiter.signal(Signal::KILL);
 }
 
-/// Moves processes into a frozen control group, as `docker pause` does; thawed and removed when dropped.
-struct Frozen {
-    group: PathBuf,
-    switch: PathBuf,
-    words: [&'static str; 2],
-}
-
-impl Frozen {
-    fn new(pids: &[u32]) -> Option<Self> {
-        let name = format!("repoguard-test-{}-{}", std::process::id(), pids[0]);
-        let unified = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
-        let unified = unified.into_iter().filter(|root| root.join("cgroup.procs").exists());
-        let v2 = unified.map(|root| (root.join(&name), "cgroup.freeze", ["1", "0"]));
-        let v1 = (Path::new("/sys/fs/cgroup/freezer").join(&name), "freezer.state", ["FROZEN", "THAWED"]);
-        for (group, switch, words) in v2.chain([v1]) {
-            if fs::create_dir(&group).is_err() {
-                continue;
-            }
-            let frozen = Self { switch: group.join(switch), group, words };
-            let moved = pids.iter().all(|pid| fs::write(frozen.group.join("cgroup.procs"), pid.to_string()).is_ok());
-            if moved && fs::write(&frozen.switch, words[0]).is_ok() {
-                return Some(frozen);
-            }
-        }
-        None
-    }
-
-    fn thaw(&self) {
-        fs::write(&self.switch, self.words[1]).unwrap();
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        drop(fs::write(&self.switch, self.words[1]));
-        let procs = fs::read_to_string(self.group.join("cgroup.procs")).unwrap_or_default();
-        procs.lines().filter_map(|pid| pid.parse().ok()).for_each(|pid| kill(pid, Signal::KILL));
-        // It can be removed when they have ended.
-        for _ in 0..200 {
-            if fs::remove_dir(&self.group).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
 #[test]
 fn frozen_waiter_is_passed_by_everybody_and_gets_the_lock_when_thawed() {
     const WHAT: &str = "a frozen waiter";
@@ -132,6 +85,12 @@ fn frozen_waiter_is_passed_by_everybody_and_gets_the_lock_when_thawed() {
     frozen.thaw();
     assert_eq!(shell_status(waiter.ended()), 0, "{}", waiter.stderr());
     assert_eq!(sandbox.tickets(), [""; 0]);
+}
+
+fn signal_all(running: &Running, signal: Signal) {
+    for pid in process_group(running.pid()) {
+        kill(pid, signal);
+    }
 }
 
 /// A waiter in a pid namespace of its own, all of whose processes are stopped: from outside nobody can tell.
@@ -156,9 +115,7 @@ fn unseen_waiter(sandbox: &Sandbox, what: &str) -> Option<Running> {
     let before = sandbox.waiters();
     let waiter = sandbox.start(command);
     eventually("it waits", || sandbox.waiters() > before);
-    for pid in process_group(waiter.pid()) {
-        kill(pid, Signal::STOP);
-    }
+    signal_all(&waiter, Signal::STOP);
     Some(waiter)
 }
 
@@ -170,9 +127,9 @@ fn waiters_of_other_pid_namespaces_are_passed_within_a_second_however_many() {
     let second = unseen_waiter(&sandbox, "a second one").expect("as the first");
     holder.finish();
     everybody_gets_in(&sandbox);
-    process_group(first.pid()).into_iter().for_each(|pid| kill(pid, Signal::CONT));
+    signal_all(&first, Signal::CONT);
     assert_eq!(shell_status(first.ended()), 0, "{}", first.stderr());
-    process_group(second.pid()).into_iter().for_each(|pid| kill(pid, Signal::KILL));
+    signal_all(&second, Signal::KILL);
     assert_eq!(sandbox.try_once(&[]), 0);
 }
 
@@ -181,7 +138,7 @@ fn waiter_of_another_pid_namespace_that_runs_keeps_its_place() {
     let sandbox = Sandbox::new();
     let mut holder = sandbox.hold(&[]);
     let Some(mut first) = unseen_waiter(&sandbox, "a waiter of another pid namespace") else { return };
-    process_group(first.pid()).into_iter().for_each(|pid| kill(pid, Signal::CONT));
+    signal_all(&first, Signal::CONT);
     let mut second = sandbox.queue(&[], "echo \"after $(cat order)\"");
     fs::write(sandbox.path("order"), "the first").unwrap();
     assert_eq!(sandbox.try_once(&[]), 75, "somebody holds");
@@ -248,7 +205,7 @@ fn ticket_that_nobody_else_may_read_is_passed() {
     let _second = forged_ticket(&sandbox, 6, &ticket_record(6, 1, own_namespaces()), 0o000);
     assert!(Command::new("chmod").args(["-R", "o+rwX"]).arg(sandbox.data()).status().unwrap().success());
     for name in ["5.repos_wx", "6.repos_wx", "5.json"] {
-        fs::set_permissions(sandbox.data().join("queue").join(name), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(sandbox.data().join("queue").join(name), fs::Permissions::from_mode(0o000)).unwrap();
     }
     fs::set_permissions(sandbox.data().join("queue"), fs::Permissions::from_mode(0o1777)).unwrap();
     for options in [["-n"].as_slice(), &["-w", "20"]] {

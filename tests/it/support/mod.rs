@@ -6,6 +6,7 @@
 mod alone;
 mod apart;
 mod crash;
+mod frozen;
 mod guarded;
 mod hooks;
 mod image;
@@ -35,6 +36,7 @@ use tempfile::TempDir;
 pub(crate) use alone::{Belongings, alone, alone_command};
 pub(crate) use apart::Went;
 pub(crate) use crash::{Call, Side, Traced, Workload, can_trace, chosen, tampered, writing_calls};
+pub(crate) use frozen::Frozen;
 pub(crate) use guarded::{Gate, OBEDIENT, acquire, kept_indexes};
 pub(crate) use hooks::{
     USUAL_HOOKS, assert_all, contents, hook, hooks, hooks_command, hooks_in, pretend, script, states, states_in,
