@@ -93,8 +93,10 @@
 //! - **Children.** A process that this one starts is inside the hold if it shows the hold's token: give it
 //!   [`Guard::environment`]. No other process is, so what was started before the hold stays outside. Children do not
 //!   keep it: where a command must never run on without the lock, also when this process is killed, [`exec()`] runs it.
-//! - **Waiting costs a process.** Who is first in the queue has a small child process that waits in the kernel's queue, because
-//!   that wait can be given up and a thread's cannot. A program that reaps all of its children may reap it; nothing is lost.
+//! - **Waiting costs a process.** The first waiter in the queue has a helper process that waits in the kernel's queue, because
+//!   that wait can be given up and a thread's cannot. On Linux it shares the program's memory and costs the same whatever the
+//!   program's size. No signal reaches a handler in it, and `waitpid(-1)` does not see it. If it cannot be made (a limit of
+//!   processes, a filter of system calls, another system), the waiter tries the lock every 20 ms.
 //! - **Windows.** Everything compiles there; only what needs no place in a queue works.
 //!
 //! # The rooms

@@ -49,8 +49,8 @@ enum Stage {
     Look,
     /// This waiter is.
     Behind(Predecessor),
-    /// Nobody in the queue, but somebody holds the lock; without a helper, because no process could be made, it is tried
-    /// again and again.
+    /// Nobody is before us in the queue, but somebody holds the lock. Without a helper, because the system forbids to make
+    /// processes for example, the lock is tried again and again.
     Front(Option<FlockHelper>),
     /// All files are ours.
     Ours,
@@ -161,17 +161,15 @@ impl Queued {
     fn take(&mut self, helper: Option<FlockHelper>) -> Result<bool> {
         // Only the last one: what another took was let go.
         self.taker = helper.as_ref().map(FlockHelper::pid);
-        if let Some(helper) = helper {
-            helper.stop();
-        }
+        let works = helper.is_none_or(FlockHelper::stop);
         let Some(busy) = self.acquire.try_all()? else {
             self.stage = Stage::Ours;
             return Ok(true);
         };
         let part = &self.acquire.parts[busy];
-        // No process can be made: then look again and again.
-        let helper = FlockHelper::start(part.file.file(), part.plan.mode == Mode::Exclusive).ok();
-        self.stage = Stage::Front(helper);
+        // One that was killed is replaced the next time, so that those that are always killed do not keep us busy.
+        let start = || FlockHelper::start(part.file.file(), part.plan.mode == Mode::Exclusive).ok();
+        self.stage = Stage::Front(works.then(start).flatten());
         Ok(false)
     }
 

@@ -10,7 +10,8 @@
 //! | `session` | leaving the session of whoever started us |
 //! | `signal` | catching signals into a descriptor that can be polled, sending them, dying of them |
 //! | `table` | other processes: who is above and below whom, stopped or ended, started when, runs what; waiting for their end |
-//! | `wait` | polling descriptors, a blocking flock(2) that can be given up |
+//! | `wait` | polling descriptors |
+//! | `helper` | a blocking flock(2) that can be given up |
 //! | `ready` | the same polling in asynchronous code |
 //! | `locks` | who holds a flock(2), as the kernel tells it without trying the lock |
 //! | `lookup` | what is at many paths below one directory |
@@ -29,6 +30,18 @@ pub(crate) use unix::*;
 mod windows;
 #[cfg(windows)]
 pub(crate) use windows::*;
+
+// It makes raw system calls, which differ from one architecture to the next.
+#[cfg(all(target_os = "linux", target_pointer_width = "64", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod helper;
+#[cfg(not(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
+#[path = "no_helper.rs"]
+mod helper;
+pub(crate) use helper::FlockHelper;
 
 /// What makes two paths the same file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -116,27 +116,6 @@ pub(crate) async fn ready(event: Event<'_>) -> io::Result<()> {
     match fd.0 {}
 }
 
-/// A process that waits for a lock.
-pub(crate) struct FlockHelper(Infallible);
-
-impl FlockHelper {
-    pub(crate) fn start(_: &File, _exclusive: bool) -> io::Result<Self> {
-        unsupported("there is no fork")
-    }
-
-    pub(crate) fn fd(&self) -> FdRef<'_> {
-        match self.0 {}
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        match self.0 {}
-    }
-
-    pub(crate) fn stop(self) {
-        match self.0 {}
-    }
-}
-
 // Files.
 
 /// `FILE_FLAG_OPEN_REPARSE_POINT` of `CreateFileW`: opens a link itself.

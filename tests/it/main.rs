@@ -39,6 +39,7 @@ mod library;
 mod library_async;
 mod library_cancel;
 mod library_examples;
+mod library_helper;
 mod library_inside;
 mod library_paths;
 mod log;
