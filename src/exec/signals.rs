@@ -10,7 +10,7 @@
 //! between two answers is one burst, and what one of them alone got in that time is a part of it.
 //!
 //! # Limitations
-//! Before there is a keeper, within the command's first half millisecond, nobody can tell what was sent to the group: it is
+//! Before there is a keeper, within the command's first millisecond, nobody can tell what was sent to the group: it is
 //! passed on, so that a command that catches it by then gets it twice. What a terminal sends is known without a keeper.
 
 use std::{

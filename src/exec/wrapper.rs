@@ -18,9 +18,10 @@ const GO_ON_WITHIN: Duration = Duration::from_millis(50);
 /// How much later than the command we may get a signal that was sent to us all.
 const LATE: Duration = Duration::from_millis(5);
 
-/// How long a command runs before a keeper is made: many have ended by then, and hardly one has begun to catch signals. Should
-/// the wrapper be killed before, the command's own descriptors hold the lock.
-const KEEPER_AFTER: Duration = Duration::from_millis(1);
+/// How long after the wrapper began to start the command it makes a keeper: many commands have ended by then, and hardly one
+/// has begun to catch signals. If the wrapper is killed before, the command's own descriptors hold the lock, and then those of
+/// a daemon that it leaves behind. On a loaded machine the wrapper may go on only when this time is over.
+const KEEPER_AFTER: Duration = Duration::from_micros(1500);
 
 /// How long to go on without a keeper where it was killed, or none can be made.
 const KEEPER_AGAIN: Duration = Duration::from_millis(100);
@@ -31,6 +32,7 @@ pub(crate) fn run(task: &Task, surroundings: Surroundings<'_>, signals: &Signals
     signals.catch(sys::FORWARDED);
     signals.catch(&[sys::CHILD_CHANGED]);
     duty.begin();
+    let keeper_at = Instant::now() + KEEPER_AFTER;
     let command = match spawn(task, surroundings, &duty.files(), signals) {
         Ok(command) => command.id(),
         Err(ending) => {
@@ -46,7 +48,7 @@ pub(crate) fn run(task: &Task, surroundings: Surroundings<'_>, signals: &Signals
         command,
         begun,
         keeper: None,
-        keeper_at: begun + KEEPER_AFTER,
+        keeper_at,
         signals,
         limit: Limit::new(task, begun),
         pending: Pending::default(),
