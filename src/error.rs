@@ -409,7 +409,10 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Busy { .. } => "`repoguard status` shows who holds it and who waits".to_owned(),
+            Self::Busy { holders, .. } => holders
+                .iter()
+                .find_map(Holder::advice)
+                .unwrap_or_else(|| "`repoguard status` shows who holds it and who waits".to_owned()),
             Self::GitBusy { .. } => "`repoguard doctor` tells whether a git that died has left it".to_owned(),
             Self::Deadlock { .. } => {
                 "take all locks at once, `repoguard exec --name A --name B -- …`, or always in the same order"

@@ -95,9 +95,10 @@ pub struct Holder {
     /// Somebody may be typing: git opens an editor under this hold.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub editor: bool,
-    /// Processes that keep the lock by an inherited descriptor, found where those that took it were killed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub inherited_by: Vec<u32>,
+    /// Set if all processes have ended that took the lock and would release it: the processes that keep it by a descriptor
+    /// that they inherited. Empty if the system does not show them to this user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inherited_by: Option<Vec<u32>>,
     /// Holds by flock(1) or another program's flock(2): there is no record, only what the system shows.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub foreign: bool,
@@ -173,6 +174,17 @@ impl Holder {
     #[must_use]
     pub fn from_record(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice::<Self>(bytes).ok().filter(|holder| holder.schema == SCHEMA)
+    }
+
+    /// What frees the lock if only processes keep it that inherited it.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        let pids: Vec<String> = self.inherited_by.as_ref()?.iter().map(u32::to_string).collect();
+        Some(match pids.as_slice() {
+            [] => "`sudo repoguard status` names the process that keeps the lock".to_owned(),
+            [pid] => format!("if pid {pid} is not needed any more, `kill {pid}` frees the lock"),
+            _ => format!("if they are not needed any more, `kill {}` frees the lock", pids.join(" ")),
+        })
     }
 
     /// Tells whether a watcher in the background keeps it, for who asked for it with `repoguard acquire`.

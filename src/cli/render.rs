@@ -236,6 +236,7 @@ impl Ui {
         } else if line.said.is_none_or(|said| waiting.waited >= said + self.repeat.get()) {
             line.said = Some(waiting.waited);
             self.say(&format!("waiting {}", waiting_text(waiting)));
+            self.hint_if_any(waiting.holders_and_ahead().0.iter().find_map(Holder::advice));
         }
     }
 
@@ -495,11 +496,24 @@ pub(super) fn who(holder: &Holder) -> String {
     if let Some(until) = holder.until_ms {
         parts.push(format!("(at the latest until {})", clock(until)));
     }
-    if !holder.inherited_by.is_empty() {
-        let pids: Vec<String> = holder.inherited_by.iter().map(u32::to_string).collect();
-        parts.push(format!("(its processes were killed, the lock lives on in pid {})", pids.join(", ")));
+    if let Some(heirs) = &holder.inherited_by {
+        parts.push(format!("({})", kept_by(holder, heirs)));
     }
     parts.join(" ")
+}
+
+/// Which processes keep the lock of a holder that has ended.
+fn kept_by(holder: &Holder, heirs: &[u32]) -> String {
+    let heir = |pid: &u32| match repoguard::command_of(*pid) {
+        Some(command) => format!("pid {pid} `{command}`"),
+        None => format!("pid {pid}"),
+    };
+    let ended = if holder.foreign { "ended" } else { "its repoguard was killed" };
+    let heirs = match heirs {
+        [] => "a process that this user cannot see".to_owned(),
+        heirs => heirs.iter().map(heir).collect::<Vec<_>>().join(", "),
+    };
+    format!("{ended}, and the lock is kept by {heirs}")
 }
 
 /// A time of day, with the date where it is not today's.

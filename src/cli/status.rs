@@ -153,6 +153,9 @@ impl Status {
             let foreign = if holder.foreign { ", not by repoguard" } else { "" };
             let step = self.step(holder).map_or_else(String::new, |step| format!(", in its {step} step"));
             let _ = writeln!(text, "  held: {}{mode}{foreign}: {}{step}", holder.scope, render::who(holder));
+            if let Some(advice) = holder.advice() {
+                let _ = writeln!(text, "    hint: {advice}");
+            }
         }
         for (place, waiter) in self.lock.waiters.iter().enumerate() {
             let _ = writeln!(text, "  waits #{}: {}: {}", place + 1, waiter.scope, render::who(waiter));

@@ -122,15 +122,16 @@ pub(super) fn in_the_way<'a>(
     queue: Option<&Queue>,
     before: Option<u64>,
 ) -> (Vec<Holder>, Vec<Holder>) {
-    let mut holders = table.map(Table::live).unwrap_or_default();
-    holders.retain(|hold| cycle::resources_conflict(&hold.resources, resources));
+    let mut slots = table.map(Table::live_slots).unwrap_or_default();
+    slots.retain(|(_, hold)| cycle::resources_conflict(&hold.resources, resources));
+    let mut holders: Vec<Holder> = slots.into_iter().map(|(slot, hold)| with_heirs(hold, slot)).collect();
     let files: Vec<Lockable> = parts.filter_map(Lockable::new).collect();
     let kernel = kernel_locks(&files);
     for file in &files {
         for unrecorded in file.unrecorded_holders(&kernel, &pids(&holders)) {
             // Everybody holds `repo` shared: only who excludes us is in the way.
             if unrecorded.mode.is_none_or(|mode| mode.conflicts_with(file.mode)) {
-                holders.push(unrecorded);
+                holders.push(with_heirs(unrecorded, file.id));
             }
         }
     }
@@ -208,11 +209,11 @@ pub(super) fn pids(holders: &[Holder]) -> Vec<u32> {
     holders.iter().flat_map::<Vec<u32>, _>(pids).collect()
 }
 
-/// Adds who keeps the lock of a file where those that took it have ended.
+/// Adds the processes that keep the lock of a file if those that took it have ended.
 fn with_heirs(mut hold: Holder, file: FileId) -> Holder {
     let dead = |pid| sys::still_runs(pid, hold.boot_ms) == Some(false);
     if hold.pid_namespace == sys::pid_namespace() && [Some(hold.pid), hold.keeper].into_iter().flatten().all(dead) {
-        hold.inherited_by = sys::descriptor_holders(file);
+        hold.inherited_by = Some(sys::descriptor_holders(file));
     }
     hold
 }

@@ -1,6 +1,7 @@
 //! Deaths: whoever is killed, the command never runs unguarded, and the lock is free once the command has ended.
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::{Sandbox, alive, all_in, eventually, has_program, kill, lines, long, skip, to_the_end};
+use crate::support::{Sandbox, alive, all_in, eventually, has_program, is_root, kill, lines, long, skip, to_the_end};
 
 /// A command that ends with 7 when its standard input does.
 const HOLD_7: &str = "echo $$; read _; exit 7";
@@ -157,8 +158,26 @@ fn daemon_does_not_pin_the_lock_of_a_killed_wrapper_or_keeper() {
     }
 }
 
+/// Asserts that everybody who looks or waits is told which process keeps the lock, and what frees it.
+#[track_caller]
+fn assert_named(sandbox: &Sandbox, keeper: u32, command: &str) {
+    let words = [format!("pid {keeper} `{command}`"), format!("`kill {keeper}` frees the lock")];
+    let status = sandbox.repoguard(["status"]).assert().success().get_output().clone();
+    let tried = sandbox.refused(&["-n"], 75);
+    let mut waiter = sandbox.queue(&["--timeout", "30s"], ":");
+    eventually("the waiter says whom it waits for", || waiter.stderr().lines().count() > 1);
+    for told in [String::from_utf8_lossy(&status.stdout).into_owned(), tried, waiter.stderr()] {
+        assert!(words.iter().all(|words| told.contains(words)), "{words:?} are not in {told}");
+    }
+    let holder = &sandbox.holders()[0];
+    assert_eq!(holder["inherited_by"], serde_json::json!([keeper]), "{holder}");
+    sandbox.repoguard(["status", "--exit-code"]).assert().code(1);
+    kill(keeper, Signal::KILL);
+    assert!(waiter.ended().success(), "{}", waiter.stderr());
+}
+
 #[test]
-fn daemon_holds_on_when_everybody_of_ours_was_killed_and_status_names_it() {
+fn daemon_that_keeps_the_lock_of_killed_processes_is_named() {
     if !has_program("setsid") {
         return skip("daemon and nobody else", "no setsid(1)");
     }
@@ -170,12 +189,42 @@ fn daemon_holds_on_when_everybody_of_ours_was_killed_and_status_names_it() {
     kill(holder.command_pid(), Signal::KILL);
     holder.ended();
     eventually("the command is gone", || !alive(holder.command_pid()));
-    assert_eq!(sandbox.try_once(&[]), 75);
-    let status = sandbox.status().to_string();
-    assert!(status.contains(&daemon.to_string()), "{daemon} is not in {status}");
-    sandbox.repoguard(["status", "--exit-code"]).assert().code(1);
-    kill(daemon, Signal::KILL);
-    eventually("free when the daemon has ended", || sandbox.try_once(&[]) == 0);
+    assert_named(&sandbox, daemon, "sleep 120");
+}
+
+#[test]
+fn daemon_that_keeps_the_lock_of_flock_is_named() {
+    if !has_program("setsid") || !has_program("flock") {
+        return skip("daemon below flock(1)", "no setsid(1) or no flock(1)");
+    }
+    let sandbox = Sandbox::new();
+    assert_eq!(sandbox.try_once(&[]), 0);
+    let mut command = sandbox.command("flock");
+    command.arg(sandbox.lock_file()).args(["sh", "-c", LEAVES_DAEMON]);
+    to_the_end(command).assert().success();
+    assert_named(&sandbox, daemon_of(&sandbox), "sleep 120");
+}
+
+#[test]
+fn process_of_another_user_that_keeps_the_lock_is_said_to_be_invisible() {
+    const USER: u32 = 61_004;
+    if !is_root() || !has_program("setsid") {
+        return skip("another user's daemon", "needs root and setsid(1)");
+    }
+    let sandbox = Sandbox::new();
+    sandbox.open_to_all();
+    let mut holder = sandbox.hold_with(&[], &format!("{LEAVES_DAEMON} read _"));
+    let keeper = holder.keeper();
+    for pid in [keeper, holder.pid(), holder.command_pid()] {
+        kill(pid, Signal::KILL);
+    }
+    holder.ended();
+    let mut command = sandbox.command("repoguard");
+    command.arg("status").uid(USER).gid(USER);
+    let output = to_the_end(command).assert().success().get_output().clone();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("cannot see") && told.contains("sudo repoguard status"), "{told}");
+    kill(daemon_of(&sandbox), Signal::KILL);
 }
 
 #[test]
