@@ -1,6 +1,6 @@
 //! `repoguard exec`: run a command while holding the lock.
 
-use std::{ffi::OsString, fs::File, io::Write as _, path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
@@ -11,6 +11,7 @@ use super::{
     Context,
     exit::{self, Exit, Usage},
     options::{self, Lock},
+    result_file::ResultFile,
     worktrees,
 };
 
@@ -124,19 +125,10 @@ pub(super) fn parsed(context: &Context, matches: &ArgMatches) -> anyhow::Result<
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Exit> {
-    #[expect(clippy::disallowed_methods, reason = "the user's own file, wherever it leads")]
-    let create = |path| File::create(path);
-    let result_file = arguments
-        .result_file
-        .as_ref()
-        .map(|path| create(path).with_context(|| format!("cannot create the result file `{}`", path.display())));
-    let mut result_file = result_file.transpose()?;
+    let result_file = ResultFile::create(arguments.result_file.as_deref())?;
     let result = execute(context, arguments);
     context.ui.waiting_over();
-    if let Some(file) = &mut result_file {
-        let report = format!("{}\n", report(arguments, &result));
-        file.write_all(report.as_bytes()).context("cannot write the result file")?;
-    }
+    result_file.write(&context.ui, || report(arguments, &result));
     match result {
         Ok((outcome, _)) => {
             Ok(outcome.die_of.map_or(Exit::Status(exit::status(outcome.ending.status())), Exit::Signal))

@@ -18,6 +18,7 @@ mod options;
 mod recover;
 mod render;
 mod restore;
+mod result_file;
 mod snapshots;
 mod state;
 mod status;

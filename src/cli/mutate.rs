@@ -1,6 +1,6 @@
 //! `repoguard mutate`: a change that lands whole or leaves no trace.
 
-use std::{ffi::OsString, fs::File, io::Write as _, path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
@@ -13,6 +13,7 @@ use super::{
     Context,
     exit::{self, Exit, Usage},
     options::{self, Lock},
+    result_file::ResultFile,
 };
 
 /// Change the repository all or nothing: check, run CMD, verify, commit
@@ -88,22 +89,10 @@ pub(super) struct Arguments {
 pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
     let arguments = Arguments::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
     arguments.refuse_nonsense(context)?;
-    #[expect(clippy::disallowed_methods, reason = "the user's own file, wherever it leads")]
-    let create = |path| File::create(path);
-    let result_file = arguments
-        .result_file
-        .as_ref()
-        .map(|path| create(path).with_context(|| format!("cannot create the result file `{}`", path.display())));
-    let mut result_file = result_file.transpose()?;
+    let result_file = ResultFile::create(arguments.result_file.as_deref())?;
     let result = execute(context, &arguments);
     context.ui.waiting_over();
-    if let (Some(file), Some(path)) = (&mut result_file, &arguments.result_file) {
-        let report = format!("{}\n", report(&arguments, &result));
-        if let Err(error) = file.write_all(report.as_bytes()) {
-            // What happened has happened: who does it again because of this does it twice.
-            context.ui.say(&format!("cannot write the result file `{}`: {error}", path.display()));
-        }
-    }
+    result_file.write(&context.ui, || report(&arguments, &result));
     match result {
         Ok(mutated) => {
             context.ui.mutated(&mutated, arguments.landing());
