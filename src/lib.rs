@@ -153,7 +153,7 @@ mod watcher;
 
 pub use env::{ci_job, is_trial, no_color, shell, skipped_once};
 pub use error::{Error, Result};
-pub use exec::{Ending, Task, die_of, replace_by};
+pub use exec::{Ending, Task, die_of, replace_by, survive_size_limit};
 pub use guard::{
     Apart, Choice, Difference, Digests, Failure, Grant, Guard, INPUTS_DIGEST, Inputs, Invalid, Landed, Landing, Linked,
     Lock, Mutated, Mutation, Notice, Outcome, Pending, Place, Pruned, Recovered, Released, Restored, Rollback, Stands,

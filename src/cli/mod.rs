@@ -100,6 +100,7 @@ const VERBS: &[Verb] = &[
 
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
+    repoguard::survive_size_limit();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if let Some(arguments) = exec::quick(&arguments) {
         let context = Context { ui: Ui::new(Color::Auto, false, false), json: false };

@@ -42,6 +42,7 @@ mod library_examples;
 mod library_helper;
 mod library_inside;
 mod library_paths;
+mod limits;
 mod log;
 mod mutate;
 mod mutate_crash;

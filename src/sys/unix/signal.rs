@@ -54,8 +54,9 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Opens the pipe; catches nothing yet.
+    /// Opens the pipe; nothing comes through it yet.
     pub(crate) fn open() -> io::Result<Self> {
+        survive_size_limit();
         let (reader, writer) = pipe()?;
         rustix::io::ioctl_fionbio(&reader, true)?;
         rustix::io::ioctl_fionbio(&writer, true)?;
@@ -125,6 +126,17 @@ impl Signals {
 /// [`Signals::open`].
 pub(super) fn listen_no_more() {
     SINK.store(-1, Ordering::SeqCst);
+}
+
+/// Makes a write beyond the limit of file sizes (`ulimit -f`) fail, instead of ending this process by SIGXFSZ.
+///
+/// The signal is caught, not ignored: commands find the default again, as they do without repoguard. If our caller ignored it,
+/// it stays ignored.
+pub(crate) fn survive_size_limit() {
+    extern "C" fn nothing(_signal: i32) {}
+    if disposition(libc::SIGXFSZ) == libc::SIG_DFL {
+        set_disposition(libc::SIGXFSZ, nothing as *const () as usize);
+    }
 }
 
 /// Sends a signal to one process; tells whether there is such a process, and it may be sent to.
@@ -217,13 +229,17 @@ static BEFORE_START: extern "C" fn() = {
     look
 };
 
-#[expect(unsafe_code, reason = "sigaction takes raw pointers")]
 fn is_ignored(signal: i32) -> bool {
+    disposition(signal) == libc::SIG_IGN
+}
+
+#[expect(unsafe_code, reason = "sigaction takes raw pointers")]
+fn disposition(signal: i32) -> libc::sighandler_t {
     let mut old = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: a null new action only asks; `old` is large enough and zeroed in case of failure.
     unsafe {
         libc::sigaction(signal, std::ptr::null(), old.as_mut_ptr());
-        old.assume_init().sa_sigaction == libc::SIG_IGN
+        old.assume_init().sa_sigaction
     }
 }
 
