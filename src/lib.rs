@@ -155,10 +155,10 @@ pub use env::{ci_job, is_trial, no_color, shell, skipped_once};
 pub use error::{Error, Result};
 pub use exec::{Ending, Task, die_of, replace_by, survive_size_limit};
 pub use guard::{
-    Apart, Choice, Difference, Digests, Failure, Grant, Guard, INPUTS_DIGEST, Inputs, Invalid, Landed, Landing, Linked,
-    Lock, Mutated, Mutation, Notice, Outcome, Pending, Place, Pruned, Recovered, Released, Restored, Rollback, Stands,
-    Told, Turn, Until, Why, Work, Write, acquire, changed_outside, command_of, exec, exec_apart, log, mutate, pending,
-    prune_worktrees, recover, release, restore, unfinished, wait, worktrees, would_restore,
+    Apart, Checked, Choice, Difference, Digests, Failure, Grant, Guard, INPUTS_DIGEST, Inputs, Invalid, Landed,
+    Landing, Linked, Lock, Mutated, Mutation, Notice, Outcome, Pending, Place, Pruned, Recovered, Released, Restored,
+    Rollback, Stands, Told, Turn, Until, Why, Work, Write, acquire, changed_outside, command_of, exec, exec_apart, log,
+    mutate, pending, prune_worktrees, recover, release, restore, unfinished, wait, worktrees, would_restore,
 };
 pub use holder::{Holder, Mode};
 pub use lock::{Inspection, MOST_NAMES, Request, Scope, State, Waiting};

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, path::PathBuf};
 
 use clap::Args;
-use repoguard::{Difference, INPUTS_DIGEST, Inputs, Repo, StateFile};
+use repoguard::{Checked, Difference, Digests, INPUTS_DIGEST, Inputs, Repo, StateFile};
 use serde_json::json;
 
 use super::{
@@ -22,8 +22,9 @@ use super::{
 /// `digest --check` compares the files that are given, or else those that were recorded, and prints what is not the same.
 /// Commands have to be given again: what stands in a document is never run.
 ///
-/// Exit status: 0; 1 with --check when something has changed, or nothing was recorded; 125 when an input that is given is
-/// missing or cannot be read, or a command fails: then nothing is recorded.
+/// Exit status: 0; 1 with --check when something has changed, or nothing was recorded: a recorded input that is gone, cannot
+/// be read or is a FIFO now has changed, too. 125 when an input that was not recorded is missing or cannot be read, or a
+/// command fails: then nothing is recorded.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The inputs; recorded as seen from the top of the worktree
@@ -52,10 +53,10 @@ pub(super) fn run(context: &Context, repo: &Repo, state: &StateFile, arguments: 
         return record(context, state, &inputs, &arguments.name);
     }
     if arguments.files.is_empty() && !inputs.add_recorded(state, &arguments.name)? && inputs.is_empty() {
-        return report(context, "", &arguments.name, &[Difference::Unrecorded(arguments.name.clone())]);
+        return report(context, None, &arguments.name, &[Difference::Unrecorded(arguments.name.clone())]);
     }
-    let digests = inputs.digest(state)?;
-    report(context, digests.digest(), &arguments.name, &digests.differences(state, &arguments.name)?)
+    let Checked { digests, differences } = inputs.check(state, &arguments.name)?;
+    report(context, digests.as_ref().map(Digests::digest), &arguments.name, &differences)
 }
 
 fn record(context: &Context, state: &StateFile, inputs: &Inputs, name: &str) -> anyhow::Result<Exit> {
@@ -75,10 +76,9 @@ fn record(context: &Context, state: &StateFile, inputs: &Inputs, name: &str) -> 
     Ok(Exit::OK)
 }
 
-fn report(context: &Context, digest: &str, name: &str, differences: &[Difference]) -> anyhow::Result<Exit> {
+fn report(context: &Context, digest: Option<&str>, name: &str, differences: &[Difference]) -> anyhow::Result<Exit> {
     if context.json {
         let told: Vec<_> = differences.iter().map(to_json).collect();
-        let digest = (!digest.is_empty()).then_some(digest);
         let same = differences.is_empty();
         let document = json!({"schema": 1, "name": name, "digest": digest, "same": same, "differences": told});
         render::data(&format!("{document}\n"))?;
@@ -94,12 +94,19 @@ fn report(context: &Context, digest: &str, name: &str, differences: &[Difference
 }
 
 fn to_json(difference: &Difference) -> serde_json::Value {
-    let (how, input) = match difference {
-        Difference::Unrecorded(name) => ("unrecorded", name),
-        Difference::Added(input) => ("added", input),
-        Difference::Removed(input) => ("removed", input),
-        Difference::Changed(input) => ("changed", input),
+    let (how, input, why) = match difference {
+        Difference::Unrecorded(name) => ("unrecorded", name, None),
+        Difference::Added(input) => ("added", input, None),
+        Difference::Removed(input) => ("removed", input, None),
+        Difference::Changed(input) => ("changed", input, None),
+        Difference::Gone(input) => ("gone", input, None),
+        Difference::Replaced(input, kind) => ("replaced", input, Some(*kind)),
+        Difference::Unreadable(input, reason) => ("unreadable", input, Some(reason.as_str())),
         _ => return json!({"how": "unknown", "input": difference.to_string()}),
     };
-    json!({"how": how, "input": input})
+    let mut told = json!({"how": how, "input": input});
+    if let Some(why) = why {
+        told["why"] = why.into();
+    }
+    told
 }

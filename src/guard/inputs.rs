@@ -54,8 +54,8 @@ pub const INPUTS_DIGEST: &str = "inputs_digest";
 /// state.flush()?;
 ///
 /// std::fs::write(&source, "two")?;
-/// let changed = inputs.digest(&state)?.differences(&state, "build")?;
-/// assert_eq!(changed[0].to_string(), "changed: source");
+/// let checked = inputs.check(&state, "build")?;
+/// assert_eq!(checked.differences[0].to_string(), "changed: source");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -82,10 +82,25 @@ pub enum Difference {
     Unrecorded(String),
     /// It was no input.
     Added(String),
-    /// It was recorded, but is gone, or was not given.
+    /// It was recorded, but was not given.
     Removed(String),
     /// It is not the same.
     Changed(String),
+    /// It was recorded, and is gone.
+    Gone(String),
+    /// It was recorded, and is something else now that cannot be digested: a FIFO or a device, for example.
+    Replaced(String, &'static str),
+    /// It was recorded, and cannot be read now; with the reason.
+    Unreadable(String, String),
+}
+
+/// Inputs compared with those that were recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// The digests of now; `None` if a recorded input has none any more.
+    pub digests: Option<Digests>,
+    /// What is not as it was recorded; nothing, if all is.
+    pub differences: Vec<Difference>,
 }
 
 impl std::fmt::Display for Difference {
@@ -93,8 +108,11 @@ impl std::fmt::Display for Difference {
         match self {
             Self::Unrecorded(name) => write!(f, "nothing recorded: {name}"),
             Self::Added(input) => write!(f, "not recorded: {input}"),
-            Self::Removed(input) => write!(f, "recorded, but gone or not given: {input}"),
+            Self::Removed(input) => write!(f, "recorded, but not given: {input}"),
             Self::Changed(input) => write!(f, "changed: {input}"),
+            Self::Gone(input) => write!(f, "changed: gone: {input}"),
+            Self::Replaced(input, kind) => write!(f, "changed: {kind} now: {input}"),
+            Self::Unreadable(input, reason) => write!(f, "changed: cannot be read: {input}: {reason}"),
         }
     }
 }
@@ -107,20 +125,13 @@ impl Inputs {
         Self { root, paths: BTreeMap::new(), commands: Vec::new() }
     }
 
-    /// Adds a file or directory, as seen from the current directory.
+    /// Adds a file or directory, as seen from the current directory. It need not be there: [`Inputs::digest`] fails then, and
+    /// [`Inputs::check`] reports it.
     ///
     /// # Errors
-    /// [`Error::Io`] when it is missing, [`Error::BadValue`] when it is no text.
+    /// [`Error::BadValue`] when it is no text, [`Error::Io`] when there is no current directory.
     pub fn add_path(&mut self, path: &Path) -> Result<()> {
-        let missing = || Error::io("read", path);
-        let is_link = std::fs::symlink_metadata(path).map_err(missing())?.is_symlink();
-        let real = match (path.parent(), path.file_name()) {
-            (Some(parent), Some(name)) if is_link => {
-                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-                parent.canonicalize().map_err(missing())?.join(name)
-            }
-            _ => path.canonicalize().map_err(missing())?,
-        };
+        let real = resolved(path)?;
         let seen = match real.strip_prefix(&self.root) {
             Ok(seen) if seen.as_os_str().is_empty() => Path::new("."),
             Ok(seen) => seen,
@@ -139,15 +150,14 @@ impl Inputs {
         self.commands.push(line.into());
     }
 
-    /// Adds the paths that were recorded under a name and are still there; `false` where nothing was. Commands are not: what
-    /// stands in a document is never run.
+    /// Adds the paths that were recorded under a name; `false` if nothing was. Commands are not added: what stands in a document
+    /// is never run.
     ///
     /// # Errors
     /// As [`StateFile::read`]; also [`Error::DamagedDocument`] where what was recorded is no such record.
     pub fn add_recorded(&mut self, state: &StateFile, name: &str) -> Result<bool> {
         let Some(recorded) = Digests::recorded(state, name)? else { return Ok(false) };
-        let paths = recorded.inputs.into_keys().map(|path| (path.clone(), self.root.join(path)));
-        self.paths.extend(paths.filter(|(_, path)| fs::identity(path).is_some()));
+        self.paths.extend(recorded.inputs.into_keys().map(|path| (path.clone(), self.root.join(path))));
         Ok(true)
     }
 
@@ -163,10 +173,43 @@ impl Inputs {
     /// [`Error::Io`] when one is missing or cannot be read, [`Error::NotAFile`] where one is neither file nor directory,
     /// [`Error::InputCommand`].
     pub fn digest(&self, state: &StateFile) -> Result<Digests> {
+        self.read(state, &mut |_, error| Err(error))
+    }
+
+    /// As [`Inputs::digest`], and compares with what was recorded under a name. A recorded input that is gone or that cannot
+    /// be read has changed; it is no error.
+    ///
+    /// # Errors
+    /// As [`Inputs::digest`] for inputs that were not recorded, and for commands; also as [`Inputs::add_recorded`].
+    pub fn check(&self, state: &StateFile, name: &str) -> Result<Checked> {
+        let Some(recorded) = Digests::recorded(state, name)? else {
+            let differences = vec![Difference::Unrecorded(name.to_owned())];
+            return Ok(Checked { digests: Some(self.digest(state)?), differences });
+        };
+        let mut unread = Vec::new();
+        let digests = self.read(state, &mut |input, error| {
+            if !recorded.inputs.contains_key(input) {
+                return Err(error);
+            }
+            unread.push(unread_input(input, error));
+            Ok(())
+        })?;
+        let given = |input: &str| self.paths.contains_key(input) || digests.commands.contains_key(input);
+        let mut differences = digests.differences(&recorded, given);
+        let is_whole = unread.is_empty();
+        differences.extend(unread);
+        Ok(Checked { digests: is_whole.then_some(digests), differences })
+    }
+
+    /// Reads all inputs. `unread` decides what becomes of one that cannot be: an error, or it is left out.
+    fn read(&self, state: &StateFile, unread: &mut dyn FnMut(&str, Error) -> Result<()>) -> Result<Digests> {
         let own = state.path().canonicalize().ok();
         let mut inputs = BTreeMap::new();
         for (name, path) in &self.paths {
-            inputs.insert(name.clone(), text(input(path, own.as_deref())?));
+            match input(path, own.as_deref()) {
+                Ok(hash) => drop(inputs.insert(name.clone(), text(hash))),
+                Err(error) => unread(name, error)?,
+            }
         }
         let mut commands = BTreeMap::new();
         for line in &self.commands {
@@ -199,14 +242,8 @@ impl Digests {
         state.stage_member(INPUTS_DIGEST, name, self)
     }
 
-    /// What is not as it was recorded under a name; nothing, if all is.
-    ///
-    /// # Errors
-    /// As [`Inputs::add_recorded`].
-    pub fn differences(&self, state: &StateFile, name: &str) -> Result<Vec<Difference>> {
-        let Some(recorded) = Self::recorded(state, name)? else {
-            return Ok(vec![Difference::Unrecorded(name.to_owned())]);
-        };
+    /// What is not as it was recorded, but for inputs that were `given` and could not be read.
+    fn differences(&self, recorded: &Self, given: impl Fn(&str) -> bool) -> Vec<Difference> {
         let mut found = Vec::new();
         for (now, then) in [(&self.inputs, &recorded.inputs), (&self.commands, &recorded.commands)] {
             for (input, digest) in now {
@@ -216,10 +253,10 @@ impl Digests {
                     Some(_) => {}
                 }
             }
-            let gone = then.keys().filter(|input| !now.contains_key(*input));
-            found.extend(gone.map(|input| Difference::Removed(input.clone())));
+            let removed = then.keys().filter(|input| !now.contains_key(*input) && !given(input));
+            found.extend(removed.map(|input| Difference::Removed(input.clone())));
         }
-        Ok(found)
+        found
     }
 
     fn recorded(state: &StateFile, name: &str) -> Result<Option<Self>> {
@@ -230,6 +267,32 @@ impl Digests {
             document.damage(record, format!("`{name}` in section `{INPUTS_DIGEST}` is no digest of inputs"))
         })
     }
+}
+
+/// How a recorded input that has no digest any more has changed.
+fn unread_input(input: &str, error: Error) -> Difference {
+    let input = input.to_owned();
+    match error {
+        Error::Io { source, .. } if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Difference::Gone(input)
+        }
+        Error::NotAFile { kind, .. } => Difference::Replaced(input, kind),
+        Error::Io { source, path, .. } => Difference::Unreadable(input, format!("`{}`: {source}", path.display())),
+        error => Difference::Unreadable(input, error.to_string()),
+    }
+}
+
+/// A path without links above its last component. Of one that is not there, as much as is there is looked at.
+fn resolved(path: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(path).map_err(Error::io("find", path))?;
+    if !std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_symlink())
+        && let Ok(real) = path.canonicalize()
+    {
+        return Ok(real);
+    }
+    let there = path.ancestors().skip(1).find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let Some((above, real)) = there else { return Ok(path) };
+    Ok(path.strip_prefix(above).map_or_else(|_| path.clone(), |rest| real.join(rest)))
 }
 
 fn text(hash: Sha256) -> String {

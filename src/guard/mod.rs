@@ -33,7 +33,7 @@ mod restore;
 pub use apart::{Apart, Linked, Place, Pruned, Stands, Work, exec_apart, prune_worktrees, worktrees};
 use asking::Asking;
 pub(crate) use hold::Hold;
-pub use inputs::{Difference, Digests, INPUTS_DIGEST, Inputs};
+pub use inputs::{Checked, Difference, Digests, INPUTS_DIGEST, Inputs};
 pub use keep::{Grant, Released, Turn, Until, acquire, command_of, release, wait};
 pub(crate) use keep::{keep_for, take};
 pub use lock::Lock;

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use serde_json::{Value, json};
 
-use crate::support::Sandbox;
+use crate::support::{Sandbox, is_root, skip};
 
 /// `repoguard state digest ARGS` must end with this status; returns what it printed.
 #[track_caller]
@@ -97,7 +97,7 @@ fn names_keep_apart_and_what_is_written_is_always_the_same() {
     digest(&sandbox, &["--as", "other", "--check"], 0);
     assert_eq!(
         digest(&sandbox, &["--as", "other", "--check", "src"], 1),
-        "not recorded: src\nrecorded, but gone or not given: file\n"
+        "not recorded: src\nrecorded, but not given: file\n"
     );
     let told: Value =
         serde_json::from_str(&digest(&sandbox, &["--as", "other", "--check", "--json", "src"], 1)).unwrap();
@@ -115,7 +115,7 @@ fn inputs_are_seen_from_the_top_wherever_it_is_asked() {
     let inputs: Value = serde_json::from_slice(&section.stdout).unwrap();
     assert_eq!(inputs.as_object().unwrap().keys().collect::<Vec<_>>(), ["file", "src/deep"]);
     fs::remove_file(sandbox.path("file")).unwrap();
-    assert_eq!(digest(&sandbox, &["--check"], 1), "recorded, but gone or not given: file\n");
+    assert_eq!(digest(&sandbox, &["--check"], 1), "changed: gone: file\n");
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn output_of_a_command_is_an_input_but_what_is_recorded_is_never_run() {
     fs::create_dir(sandbox.path("d")).unwrap();
     inside.current_dir(sandbox.path("d")).assert().success();
     fs::remove_file(sandbox.outside("ran")).unwrap();
-    assert_eq!(digest(&sandbox, &["--check"], 1), format!("recorded, but gone or not given: {command}\n"));
+    assert_eq!(digest(&sandbox, &["--check"], 1), format!("recorded, but not given: {command}\n"));
     assert!(!sandbox.outside("ran").exists());
     fs::write(sandbox.path("file"), "second\n").unwrap();
     let told = digest(&sandbox, &["--check", "--command", command, "file"], 1);
@@ -176,6 +176,63 @@ fn input_that_cannot_be_read_records_nothing() {
     assert_eq!(fs::read(sandbox.data().join("state.json")).unwrap(), before);
     sandbox.repoguard(["state", "merge", "inputs_digest", r#"{"default": 5}"#]).assert().success();
     refused(&["--check"], "no digest of inputs", 125);
+}
+
+/// `digest --check --json ARGS` must end with 1 and name one difference: how, which input, and whether it says why.
+#[track_caller]
+fn one_difference(sandbox: &Sandbox, args: &[&str], how: &str, input: &str) {
+    let told: Value = serde_json::from_str(&digest(sandbox, &[&["--check", "--json"], args].concat(), 1)).unwrap();
+    let [difference] = told["differences"].as_array().unwrap().as_slice() else { panic!("{told}") };
+    assert_eq!((&difference["how"], &difference["input"]), (&json!(how), &json!(input)), "{told}");
+    assert_eq!(difference["why"].is_string(), how != "gone" && how != "changed", "{told}");
+    assert_eq!((&told["same"], told["digest"].is_null()), (&json!(false), how != "changed"), "{told}");
+}
+
+#[test]
+fn recorded_input_that_is_gone_or_replaced_has_changed() {
+    let sandbox = tree();
+    symlink("src", sandbox.path("way")).unwrap();
+    fs::create_dir_all(sandbox.path("a/b")).unwrap();
+    fs::write(sandbox.path("a/b/c"), "x").unwrap();
+    let recorded = ["file", "src/run", "way", "a/b/c"];
+    digest(&sandbox, &recorded, 0);
+    for (change, back, how, input) in [
+        ("mv file keep", "mv keep file", "gone", "file"),
+        ("mv file keep; mkdir file", "rmdir file; mv keep file", "changed", "file"),
+        ("mv file keep; mkfifo file", "rm file; mv keep file", "replaced", "file"),
+        ("mv file keep; ln -s nowhere file", "rm file; mv keep file", "gone", "file"),
+        ("mv file keep; ln -s file file", "rm file; mv keep file", "unreadable", "file"),
+        ("mv file keep; ln -s /dev/zero file", "rm file; mv keep file", "replaced", "file"),
+        ("mv way keep; : >way", "rm way; mv keep way", "changed", "way"),
+        ("mv a keep", "mv keep a", "gone", "a/b/c"),
+        ("mv a/b keep; : >a/b", "rm a/b; mv keep a/b", "gone", "a/b/c"),
+    ] {
+        sandbox.sh(change).assert().success();
+        one_difference(&sandbox, &[], how, input);
+        one_difference(&sandbox, &recorded, how, input);
+        let told = digest(&sandbox, &["--check"], 1);
+        assert!(told.starts_with("changed: ") && told.contains(input) && told.lines().count() == 1, "{change}: {told}");
+        sandbox.sh(back).assert().success();
+        assert_eq!(digest(&sandbox, &["--check"], 0), "", "{back}");
+    }
+}
+
+#[test]
+fn recorded_input_that_cannot_be_read_has_changed_and_recording_it_fails() {
+    if is_root() {
+        return skip("an input without permission", "root can read everything");
+    }
+    let sandbox = tree();
+    digest(&sandbox, &["file", "src"], 0);
+    for (closed, input) in [("file", "file"), ("src/deep/er/b", "src"), ("src/empty", "src")] {
+        let path = sandbox.path(closed);
+        let mode = fs::metadata(&path).unwrap().permissions();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        one_difference(&sandbox, &[], "unreadable", input);
+        digest(&sandbox, &["file", "src"], 125);
+        fs::set_permissions(&path, mode).unwrap();
+    }
+    assert_eq!(digest(&sandbox, &["--check"], 0), "");
 }
 
 #[test]
