@@ -34,7 +34,7 @@ pub(super) struct Acquire {
     #[arg(long, value_name = "PID", group = "until", value_parser = clap::value_parser!(u32).range(1..))]
     for_pid: Option<u32>,
     /// Hold it at most this long, from the moment it is acquired: `30s`, `5m`, `1.5`
-    #[arg(long, value_name = "DUR", group = "until", value_parser = options::duration)]
+    #[arg(long, value_name = "DUR", group = "until", value_parser = options::lifetime, allow_negative_numbers = true)]
     ttl: Option<Duration>,
     /// Do not wait, but leave a process in the queue that does: `repoguard wait TOKEN` waits for it
     #[arg(long)]
@@ -69,6 +69,7 @@ pub(super) struct Wait {
 pub(super) fn acquire(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
     let arguments = Acquire::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
     let repo = repo()?;
+    render::check_output("the token")?;
     let config = Config::load(&repo)?;
     let command = arguments.for_pid.and_then(repoguard::command_of).unwrap_or_else(|| "repoguard acquire".to_owned());
     let request = Request { command, ..arguments.lock.request(&config)? };
@@ -82,13 +83,12 @@ pub(super) fn acquire(context: &Context, matches: &ArgMatches) -> anyhow::Result
             if let Err(error) = render::data(&text) {
                 // Nobody could release what nobody was told of.
                 drop(repoguard::release(&repo, &grant.token));
-                return Err(error.context("cannot print the token, so the lock was let go"));
+                return Err(anyhow::anyhow!("cannot print the token, so the lock was released: {error:#}"));
             }
             Ok(Exit::OK)
         }
         Err(error @ (Error::Busy { .. } | Error::Deadlock { .. })) => {
-            context.ui.error(&error.into());
-            Ok(Exit::Status(arguments.lock.busy_exit_code))
+            Ok(context.failed(&error.into(), arguments.lock.busy_exit_code))
         }
         Err(error) => Err(error.into()),
     }

@@ -50,7 +50,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME")]
     branch: Option<String>,
     /// Hold it at most this long: then SIGTERM to CMD and its descendants
-    #[arg(long, value_name = "DUR", value_parser = options::duration)]
+    #[arg(long, value_name = "DUR", value_parser = options::lifetime)]
     max_hold: Option<Duration>,
     /// How long after that SIGTERM to send SIGKILL
     #[arg(long, value_name = "DUR", value_parser = options::duration, default_value = "10s")]
@@ -118,9 +118,6 @@ pub(super) fn quick(arguments: &[OsString]) -> Option<Arguments> {
 
 pub(super) fn parsed(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
     let arguments = Arguments::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
-    if context.json {
-        return Err(Usage("`exec` has no --json: its output is the command's; see --result-file".to_owned()).into());
-    }
     run(context, &arguments)
 }
 
@@ -210,10 +207,7 @@ fn busy(context: &Context, arguments: &Arguments, error: anyhow::Error) -> anyho
             context.ui.skipped(&error);
             Ok(Exit::OK)
         }
-        Some(Error::Busy { .. } | Error::Deadlock { .. }) => {
-            context.ui.error(&error);
-            Ok(Exit::Status(arguments.lock.busy_exit_code))
-        }
+        Some(Error::Busy { .. } | Error::Deadlock { .. }) => Ok(context.failed(&error, arguments.lock.busy_exit_code)),
         _ => Err(error),
     }
 }

@@ -67,6 +67,22 @@ pub(super) fn of(error: &anyhow::Error) -> u8 {
     error.downcast_ref().map_or(FAILED, of_error)
 }
 
+/// The word for the outcome of an error, in what is printed for programs.
+pub(super) fn outcome(error: &anyhow::Error) -> &'static str {
+    match error.downcast_ref() {
+        Some(Error::Deadlock { .. }) => "deadlock",
+        Some(Error::Interrupted { .. }) => "interrupted",
+        _ => match of(error) {
+            NO => "no",
+            USAGE => "usage",
+            INVALID => "invalid",
+            UNAVAILABLE => "unavailable",
+            BUSY => "busy",
+            _ => "failed",
+        },
+    }
+}
+
 /// The status of an error of the library's.
 pub(super) fn of_error(error: &Error) -> u8 {
     match error {

@@ -7,6 +7,7 @@ mod digest;
 mod doctor;
 mod exec;
 mod exit;
+mod failure;
 mod hook;
 mod hooks;
 mod log;
@@ -30,7 +31,10 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 
-use self::{exit::Exit, render::Ui};
+use self::{
+    exit::{Exit, Usage},
+    render::Ui,
+};
 
 /// One lock for everybody who changes a Git checkout
 ///
@@ -65,37 +69,57 @@ enum Color {
 }
 
 /// What every verb gets.
+#[derive(Clone)]
 struct Context {
     ui: Ui,
     json: bool,
 }
 
+impl Context {
+    /// For a verb whose standard output belongs to somebody else.
+    fn plain() -> Self {
+        Self { ui: Ui::new(Color::Auto, false, false), json: false }
+    }
+
+    /// The end of a command that failed: reports the error, with `--json` as an object as well.
+    fn failed(&self, error: &anyhow::Error, status: u8) -> Exit {
+        self.ui.error(error);
+        if self.json {
+            // If standard output is what failed, the message must do.
+            drop(render::data(&format!("{}\n", failure::to_json(error, status))));
+        }
+        Exit::Status(status)
+    }
+}
+
 /// A verb: its parser, and what it does.
 struct Verb {
     name: &'static str,
+    /// Whether `--json` is for it: not if its standard output is a command's.
+    takes_json: bool,
     parser: fn(Command) -> Command,
     run: fn(&Context, &ArgMatches) -> anyhow::Result<Exit>,
 }
 
 const VERBS: &[Verb] = &[
-    Verb { name: "exec", parser: exec::Arguments::augment_args, run: exec::parsed },
-    Verb { name: "mutate", parser: mutate::Arguments::augment_args, run: mutate::run },
-    Verb { name: "recover", parser: recover::Arguments::augment_args, run: recover::run },
-    Verb { name: "acquire", parser: acquire::Acquire::augment_args, run: acquire::acquire },
-    Verb { name: "release", parser: acquire::Release::augment_args, run: acquire::release },
-    Verb { name: "wait", parser: acquire::Wait::augment_args, run: acquire::wait },
-    Verb { name: "hooks", parser: hooks::Arguments::augment_args, run: hooks::run },
-    Verb { name: "status", parser: status::Arguments::augment_args, run: status::run },
-    Verb { name: "log", parser: log::Arguments::augment_args, run: log::run },
-    Verb { name: "snapshots", parser: snapshots::Arguments::augment_args, run: snapshots::run },
-    Verb { name: "restore", parser: restore::Arguments::augment_args, run: restore::run },
-    Verb { name: "next", parser: next::Arguments::augment_args, run: next::run },
-    Verb { name: "worktrees", parser: worktrees::Arguments::augment_args, run: worktrees::run },
-    Verb { name: "state", parser: state::Arguments::augment_args, run: state::run },
-    Verb { name: "doctor", parser: doctor::Arguments::augment_args, run: doctor::run },
-    Verb { name: "hook", parser: hook::Arguments::augment_args, run: hook::parsed },
-    Verb { name: "completions", parser: manual::Completions::augment_args, run: manual::completions },
-    Verb { name: "man", parser: manual::Man::augment_args, run: manual::man },
+    Verb { name: "exec", takes_json: false, parser: exec::Arguments::augment_args, run: exec::parsed },
+    Verb { name: "mutate", takes_json: false, parser: mutate::Arguments::augment_args, run: mutate::run },
+    Verb { name: "recover", takes_json: true, parser: recover::Arguments::augment_args, run: recover::run },
+    Verb { name: "acquire", takes_json: true, parser: acquire::Acquire::augment_args, run: acquire::acquire },
+    Verb { name: "release", takes_json: true, parser: acquire::Release::augment_args, run: acquire::release },
+    Verb { name: "wait", takes_json: true, parser: acquire::Wait::augment_args, run: acquire::wait },
+    Verb { name: "hooks", takes_json: true, parser: hooks::Arguments::augment_args, run: hooks::run },
+    Verb { name: "status", takes_json: true, parser: status::Arguments::augment_args, run: status::run },
+    Verb { name: "log", takes_json: true, parser: log::Arguments::augment_args, run: log::run },
+    Verb { name: "snapshots", takes_json: true, parser: snapshots::Arguments::augment_args, run: snapshots::run },
+    Verb { name: "restore", takes_json: true, parser: restore::Arguments::augment_args, run: restore::run },
+    Verb { name: "next", takes_json: true, parser: next::Arguments::augment_args, run: next::run },
+    Verb { name: "worktrees", takes_json: true, parser: worktrees::Arguments::augment_args, run: worktrees::run },
+    Verb { name: "state", takes_json: true, parser: state::Arguments::augment_args, run: state::run },
+    Verb { name: "doctor", takes_json: true, parser: doctor::Arguments::augment_args, run: doctor::run },
+    Verb { name: "hook", takes_json: false, parser: hook::Arguments::augment_args, run: hook::parsed },
+    Verb { name: "completions", takes_json: true, parser: manual::Completions::augment_args, run: manual::completions },
+    Verb { name: "man", takes_json: true, parser: manual::Man::augment_args, run: manual::man },
 ];
 
 /// Runs the program.
@@ -103,12 +127,12 @@ pub(crate) fn main() -> ExitCode {
     repoguard::survive_size_limit();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if let Some(arguments) = exec::quick(&arguments) {
-        let context = Context { ui: Ui::new(Color::Auto, false, false), json: false };
-        return render::finish(&context.ui, exec::run(&context, &arguments));
+        let context = Context::plain();
+        return finish(&context, exec::run(&context, &arguments));
     }
     if let Some(arguments) = hook::quick(&arguments) {
-        let context = Context { ui: Ui::new(Color::Auto, false, false), json: false };
-        return render::finish(&context.ui, hook::run(&context, arguments));
+        let context = Context::plain();
+        return finish(&context, hook::run(&context, arguments));
     }
     let parser = match picked(&arguments) {
         Some(verb) => command([verb]),
@@ -116,21 +140,52 @@ pub(crate) fn main() -> ExitCode {
     };
     let matches = match parser.try_get_matches_from(&arguments) {
         Ok(matches) => matches,
-        Err(error) => return render::usage(&error),
+        Err(error) => return not_parsed(&arguments, &error),
     };
     let globals = Globals::from_arg_matches(&matches).expect("the parser has these arguments");
-    let ui = Ui::new(globals.color, globals.quiet, globals.verbose);
-    let result = run(&globals, &ui, &matches);
-    render::finish(&ui, result)
+    let context = Context { ui: Ui::new(globals.color, globals.quiet, globals.verbose), json: globals.json };
+    let result = run(&context, &globals.directory, &matches);
+    finish(&context, result)
 }
 
-fn run(globals: &Globals, ui: &Ui, matches: &ArgMatches) -> anyhow::Result<Exit> {
-    for directory in &globals.directory {
-        std::env::set_current_dir(directory).with_context(|| format!("cannot change to `{}`", directory.display()))?;
-    }
+fn run(context: &Context, directories: &[PathBuf], matches: &ArgMatches) -> anyhow::Result<Exit> {
     let (name, matches) = matches.subcommand().expect("the parser requires a verb");
     let verb = VERBS.iter().find(|verb| verb.name == name).expect("the parser knows no other verbs");
-    (verb.run)(&Context { ui: ui.clone(), json: globals.json }, matches)
+    if context.json && !verb.takes_json {
+        let context = Context { json: false, ..context.clone() };
+        let usage = Usage(format!("`{name}` has no --json: its output is the command's; see --result-file"));
+        return Ok(context.failed(&usage.into(), exit::USAGE));
+    }
+    for directory in directories {
+        std::env::set_current_dir(directory).with_context(|| format!("cannot change to `{}`", directory.display()))?;
+    }
+    (verb.run)(context, matches)
+}
+
+/// Ends with the outcome of a verb; an error is reported.
+fn finish(context: &Context, result: anyhow::Result<Exit>) -> ExitCode {
+    let exit = result.unwrap_or_else(|error| {
+        // Whoever closed our output has seen enough.
+        if render::is_closed_pipe(&error) { Exit::OK } else { context.failed(&error, exit::of(&error)) }
+    });
+    exit.end()
+}
+
+/// Ends with what the parser says: help, the version, or a usage error.
+fn not_parsed(arguments: &[OsString], error: &clap::Error) -> ExitCode {
+    let printed = render::parser(error);
+    if !error.use_stderr() {
+        return finish(&Context::plain(), printed.map(|()| Exit::OK));
+    }
+    let mut options = arguments.iter().skip(1).take_while(|argument| *argument != "--");
+    let takes_json = picked(arguments).is_none_or(|verb| verb.takes_json);
+    if takes_json && options.any(|argument| argument == "--json") {
+        let text = error.to_string();
+        let message: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+        let usage = Usage(message.join(" ").trim_start_matches("error: ").to_owned()).into();
+        drop(render::data(&format!("{}\n", failure::to_json(&usage, exit::USAGE))));
+    }
+    Exit::Status(exit::USAGE).end()
 }
 
 /// The parser for some verbs.

@@ -73,7 +73,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     lock: Lock,
     /// Take at most this long for all steps: then SIGTERM to the one that runs and its descendants, and everything is put back
-    #[arg(long, value_name = "DUR", value_parser = options::duration)]
+    #[arg(long, value_name = "DUR", value_parser = options::lifetime)]
     max_hold: Option<Duration>,
     /// How long after that SIGTERM to send SIGKILL
     #[arg(long, value_name = "DUR", value_parser = options::duration, default_value = "10s")]
@@ -88,7 +88,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
     let arguments = Arguments::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
-    arguments.refuse_nonsense(context)?;
+    arguments.refuse_nonsense()?;
     let result_file = ResultFile::create(arguments.result_file.as_deref())?;
     let result = execute(context, &arguments);
     context.ui.waiting_over();
@@ -106,8 +106,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
         }
         Err(error) => match error.downcast_ref::<Error>() {
             Some(Error::Busy { .. } | Error::Deadlock { .. }) => {
-                context.ui.error(&error);
-                Ok(Exit::Status(arguments.lock.busy_exit_code))
+                Ok(context.failed(&error, arguments.lock.busy_exit_code))
             }
             _ => Err(error),
         },
@@ -129,11 +128,8 @@ fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<Mutated> 
 }
 
 impl Arguments {
-    fn refuse_nonsense(&self, context: &Context) -> Result<(), Usage> {
+    fn refuse_nonsense(&self) -> Result<(), Usage> {
         let usage = |text: &str| Err(Usage(text.to_owned()));
-        if context.json {
-            return usage("`mutate` has no --json: its output is the command's; see --result-file");
-        }
         if self.lock.shared {
             return usage("a mutation needs the worktree for itself: no --shared");
         }

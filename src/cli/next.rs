@@ -72,6 +72,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
     }
     let Arguments { count, at_least, scan, .. } = &arguments;
     let options = SequenceOptions { count: *count, at_least: *at_least, scan: scan.clone() };
+    render::check_output("a number")?;
     let given = sequence.next(&options)?;
     if given.are_first && given.seen.is_none() && !scan.is_empty() {
         let patterns: Vec<String> = scan.iter().map(|pattern| format!("`{pattern}`")).collect();
@@ -84,7 +85,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
     printed.map_err(|error| {
         let (first, last) = (given.numbers.start(), given.numbers.end());
         let which = if first == last { format!("number {first}") } else { format!("numbers {first} to {last}") };
-        anyhow::anyhow!("{which} cannot be printed, and will not be given again: {error}")
+        anyhow::anyhow!("{which} cannot be printed, and will not be given again: {error:#}")
     })?;
     Ok(Exit::OK)
 }

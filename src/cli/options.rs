@@ -153,6 +153,13 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     seconds.unwrap_or_else(|| humantime::parse_duration(text).ok()).ok_or_else(|| format!("expected {DURATION}"))
 }
 
+/// Reads a duration in which something can happen: a hold that ends at once would be none.
+pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_millis(1);
+    let read = duration(text)?;
+    if read < SHORTEST { Err(format!("expected {DURATION}, at least 1 ms")) } else { Ok(read) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +171,14 @@ mod tests {
         assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
         for nonsense in ["", "-1", "nan", "inf", "1e400", "soon", "5 parsecs"] {
             assert!(duration(nonsense).is_err(), "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn lifetime_below_a_millisecond_is_an_error() {
+        assert_eq!(lifetime("0.001"), Ok(Duration::from_millis(1)));
+        for nothing in ["0", "-0", "0.0", "0s", "1e-9", "999us", "-1", "nan"] {
+            assert!(lifetime(nothing).is_err(), "{nothing}");
         }
     }
 }

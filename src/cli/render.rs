@@ -5,11 +5,11 @@
 use std::{
     cell::{Cell, RefCell},
     io::{self, IsTerminal as _, Write as _},
-    process::ExitCode,
     rc::Rc,
     time::{Duration, UNIX_EPOCH},
 };
 
+use anyhow::Context as _;
 use clap::builder::styling::{AnsiColor, Style};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
@@ -18,11 +18,7 @@ use repoguard::{
     hooks::Refusal,
 };
 
-use super::{
-    Color,
-    exit::{self, Exit},
-    words, worktrees,
-};
+use super::{Color, words, worktrees};
 
 /// How often a waiter that is not on a terminal says that it still waits.
 const REPEAT: Duration = Duration::from_secs(30);
@@ -402,33 +398,33 @@ const RED: Style = AnsiColor::Red.on_default().bold();
 const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
 const CYAN: Style = AnsiColor::Cyan.on_default();
 
-/// Prints what the parser says: help and version to stdout, wrong use to stderr.
-pub(super) fn usage(error: &clap::Error) -> ExitCode {
-    drop(error.print());
-    ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 })
+/// Prints what the parser says: help and version to stdout, usage errors to stderr.
+pub(super) fn parser(error: &clap::Error) -> anyhow::Result<()> {
+    if !error.use_stderr() {
+        repoguard::check_output().context(NOT_WRITTEN)?;
+    }
+    error.print().and_then(|()| io::stdout().flush()).context(NOT_WRITTEN)
 }
 
-/// Prints an error, if there is one, and ends.
-pub(super) fn finish(ui: &Ui, result: anyhow::Result<Exit>) -> ExitCode {
-    match result {
-        Ok(exit) => exit.end(),
-        Err(error) => {
-            // Who closed our output has seen enough.
-            if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
-                return ExitCode::SUCCESS;
-            }
-            ui.error(&error);
-            ExitCode::from(exit::of(&error))
-        }
-    }
-}
+/// What is said of an output that cannot be written to.
+const NOT_WRITTEN: &str = "cannot write to standard output";
 
 /// Prints data to stdout.
 pub(super) fn data(text: &str) -> anyhow::Result<()> {
+    // What the standard library put in place of a closed one takes everything.
+    repoguard::check_output().context(NOT_WRITTEN)?;
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()?;
-    Ok(())
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context(NOT_WRITTEN)
+}
+
+/// Fails if `what`, which can be given only once, could not be printed: then nobody gets it.
+pub(super) fn check_output(what: &str) -> anyhow::Result<()> {
+    repoguard::check_output().map_err(|error| anyhow::anyhow!("{NOT_WRITTEN}, so {what} is not given: {error}"))
+}
+
+/// Tells whether an error is that nobody reads our output any more.
+pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Clears the terminal before `text` is printed again.

@@ -59,8 +59,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
     };
     let restored = match restored {
         Err(error @ (Error::Busy { .. } | Error::Deadlock { .. })) => {
-            context.ui.error(&error.into());
-            return Ok(Exit::Status(arguments.patience.busy_exit_code));
+            return Ok(context.failed(&error.into(), arguments.patience.busy_exit_code));
         }
         restored => restored?,
     };

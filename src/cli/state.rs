@@ -17,7 +17,7 @@ use serde_json::{json, value::RawValue};
 use super::{
     Context, digest,
     exit::{self, Exit, Usage},
-    options, render,
+    failure, options, render,
 };
 
 /// Keep one JSON document that many processes write to, section by section
@@ -74,7 +74,7 @@ enum Action {
 /// `get SECTION` prints the section, `get SECTION /a/0` what the JSON pointer (RFC 6901) leads to in it, `get` alone the whole
 /// document. Takes no lock.
 ///
-/// Exit status: 0; 1 when there is nothing: then nothing is printed.
+/// Exit status: 0; 1 when there is nothing: then nothing is printed, and with --json an object with `outcome` `no`.
 #[derive(Debug, Args)]
 struct Get {
     /// The section
@@ -235,7 +235,12 @@ fn get(context: &Context, state: &StateFile, arguments: &Get) -> anyhow::Result<
         (Some(document), None) => Some(document.text().trim()),
         (Some(document), Some(section)) => document.find(section, pointer)?,
     };
-    let Some(value) = value else { return Ok(Exit::Status(exit::NO)) };
+    let Some(value) = value else {
+        if context.json {
+            render::data(&format!("{}\n", failure::no("nothing is there")))?;
+        }
+        return Ok(Exit::Status(exit::NO));
+    };
     let text = if context.json {
         let section = arguments.section.as_deref();
         serde_json::to_string(&Got { schema: 1, section, pointer, value: serde_json::from_str(value)? })?

@@ -174,7 +174,7 @@ impl Status {
 }
 
 /// A holder or waiter as documented: its record without what only repoguard itself needs.
-fn party(holder: &Holder) -> Value {
+pub(super) fn party(holder: &Holder) -> Value {
     let mut value = serde_json::to_value(holder).unwrap_or_default();
     if let Some(fields) = value.as_object_mut() {
         for internal in ["schema", "token_sha256", "boot_ms", "time_namespace", "resources", "takers", "descent"] {

@@ -28,6 +28,15 @@ use crate::{
     sys::{self, FileId},
 };
 
+/// Fails if nothing can be written to standard output: for a command that gives something away only once, and
+/// so must know before. Does not block.
+///
+/// # Errors
+/// If it was closed when the process started, or is open for reading only.
+pub fn check_output() -> io::Result<()> {
+    sys::check_output()
+}
+
 /// Who may use the files that we create: as `core.sharedRepository` says, everybody at least who may write to the git directory,
 /// and never locked away by root.
 #[derive(Debug, Clone, Copy, Default)]

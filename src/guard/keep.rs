@@ -23,6 +23,9 @@ pub struct Until {
     pub ttl: Option<Duration>,
 }
 
+/// A hold for less than this is none.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// What [`acquire`] got.
 #[derive(Debug, Clone)]
 pub struct Grant {
@@ -68,7 +71,8 @@ pub enum Released {
 /// request says. Must be called while this process has only one thread, because it forks.
 ///
 /// # Errors
-/// [`Error::NoProcess`] when there is no such process to hold it for; else as [`super::exec()`].
+/// [`Error::NoProcess`] when there is no such process to hold it for, [`Error::BadValue`] when its time to live is less than
+/// 1 ms; else as [`super::exec()`].
 pub fn acquire(
     repo: &Repo,
     config: &Config,
@@ -77,6 +81,10 @@ pub fn acquire(
     background: bool,
     tell: &mut dyn FnMut(Notice<'_>),
 ) -> Result<Grant> {
+    if until.ttl.is_some_and(|ttl| ttl < SHORTEST) {
+        let (what, reason) = ("the time to live".to_owned(), "the hold would be over before it began".to_owned());
+        return Err(Error::BadValue { what, reason });
+    }
     let process = until.process.map(Process::open);
     if let Some(pid) = until.process.filter(|_| process.as_ref().is_some_and(Process::has_ended)) {
         return Err(Error::NoProcess { pid });

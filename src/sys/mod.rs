@@ -14,6 +14,7 @@
 //! | `helper` | a blocking flock(2) that can be given up |
 //! | `ready` | the same polling in asynchronous code |
 //! | `locks` | who holds a flock(2), as the kernel tells it without trying the lock |
+//! | `output` | whether what is printed can arrive |
 //! | `lookup` | what is at many paths below one directory |
 //!
 //! # Limitations

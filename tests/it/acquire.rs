@@ -74,6 +74,22 @@ fn who_asks_for_ever_or_for_nobody_is_refused() {
         (&["acquire", "--for-pid", "0"], 2),
         (&["acquire", "--for-pid", "me"], 2),
         (&["acquire", "--ttl", "soon"], 2),
+        (&["acquire", "--ttl", "0"], 2),
+        (&["acquire", "--ttl", "0s", "--background"], 2),
+        (&["acquire", "--ttl", "-0.0"], 2),
+        (&["acquire", "--ttl", "-5"], 2),
+        (&["acquire", "--ttl", "1e-9"], 2),
+        (&["acquire", "--ttl", "nan"], 2),
+        (&["acquire", "--ttl", "inf", "--for-pid", "1"], 2),
+        (&["acquire", "--ttl", "1e400"], 2),
+        (&["acquire", "--ttl", "99999999999999999999999d"], 2),
+        (&["exec", "--max-hold", "0", "--", "true"], 2),
+        (&["exec", "--max-hold", "-1", "--", "true"], 2),
+        (&["mutate", "-m", "x", "--max-hold", "0ms", "--", "true"], 2),
+        (&["exec", "--kill-after", "-1", "--", "true"], 2),
+        (&["exec", "-w", "nan", "--", "true"], 2),
+        (&["wait", "-w", "-1", "7-00"], 2),
+        (&["exec", "-w", "1e15", "--max-hold", "1e15", "--kill-after", "0", "--", "true"], 0),
         (&["acquire", "--ttl", "1m", "--shared", "--scope", "repo"], 2),
         (&["acquire", "--for-pid", "4194305"], 125),
         (&["acquire", "--for-pid", "4294967295"], 125),
@@ -353,7 +369,7 @@ fn longest_time_to_live_is_refused_or_ends_like_any_other() {
 
 #[test]
 fn hold_that_ends_as_it_begins_is_not_taken_for_a_crash() {
-    let rounds = "for i in $(seq 15); do repoguard acquire --ttl 0 >/dev/null; repoguard exec -- true; done";
+    let rounds = "for i in $(seq 15); do repoguard acquire --ttl 0.001 >/dev/null; repoguard exec -- true; done";
     let sandboxes: Vec<Sandbox> = (0..6).map(|_| Sandbox::new()).collect();
     let mut all: Vec<_> = sandboxes.iter().map(|sandbox| sandbox.start(sandbox.sh_command(rounds))).collect();
     for running in &mut all {

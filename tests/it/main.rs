@@ -66,6 +66,7 @@ mod next_fleet;
 mod next_record;
 mod next_scan;
 mod next_trees;
+mod output;
 mod passing;
 mod recover;
 mod recover_choices;

@@ -227,7 +227,7 @@ fn recorded_input_that_cannot_be_read_has_changed_and_recording_it_fails() {
     for (closed, input) in [("file", "file"), ("src/deep/er/b", "src"), ("src/empty", "src")] {
         let path = sandbox.path(closed);
         let mode = fs::metadata(&path).unwrap().permissions();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
         one_difference(&sandbox, &[], "unreadable", input);
         digest(&sandbox, &["file", "src"], 125);
         fs::set_permissions(&path, mode).unwrap();

@@ -4,6 +4,7 @@ mod entry;
 mod file;
 mod locks;
 mod lookup;
+mod output;
 mod process;
 #[cfg(feature = "tokio")]
 mod ready;
@@ -16,6 +17,7 @@ pub(crate) use entry::*;
 pub(crate) use file::*;
 pub(crate) use locks::*;
 pub(crate) use lookup::*;
+pub(crate) use output::*;
 pub(crate) use process::*;
 #[cfg(feature = "tokio")]
 pub(crate) use ready::*;
