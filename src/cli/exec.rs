@@ -137,6 +137,9 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
 fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<(Outcome, Option<Apart>)> {
     let directory = std::env::current_dir().context("cannot find the current directory")?;
     let repo = Repo::discover(&directory)?;
+    if repo.git_dir().is_none() {
+        context.ui.say(&format!("not inside a Git repository: locking `{}`", repo.lock_path().display()));
+    }
     let config = Config::load(&repo)?;
     let task = arguments.task();
     let request = arguments.request(&config, &task)?;

@@ -1,6 +1,6 @@
 //! `repoguard status`: who holds, who waits, which mutation was killed, what happened behind the guard's back.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
@@ -51,9 +51,9 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
                 before = Some(document);
             }
         } else if arguments.watch {
-            render::redraw(&status.to_text())?;
+            render::redraw(&status.to_text(&repo))?;
         } else {
-            render::data(&status.to_text())?;
+            render::data(&status.to_text(&repo))?;
         }
         if !arguments.watch {
             return Ok(if arguments.exit_code { status.exit() } else { Exit::OK });
@@ -98,6 +98,7 @@ impl Status {
         json!({
             "schema": 1,
             "root": repo.root().to_string_lossy(),
+            "git_dir": repo.git_dir().map(Path::to_string_lossy),
             "lock": self.lock.lock.to_string_lossy(),
             "scope": self.lock.scope,
             "state": self.state(),
@@ -137,7 +138,7 @@ impl Status {
         }
     }
 
-    fn to_text(&self) -> String {
+    fn to_text(&self, repo: &Repo) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = match self.lock.state {
@@ -148,6 +149,9 @@ impl Status {
             ),
             _ => writeln!(text, "{}: {} (`{}`)", self.lock.scope, self.state(), self.lock.lock.display()),
         };
+        if repo.git_dir().is_none() {
+            let _ = writeln!(text, "  not inside a Git repository: there are no hooks, no queue and no log");
+        }
         for holder in &self.lock.holders {
             let mode = holder.mode.map_or("", |mode| if mode == repoguard::Mode::Shared { ", shared" } else { "" });
             let foreign = if holder.foreign { ", not by repoguard" } else { "" };

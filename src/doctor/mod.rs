@@ -72,8 +72,11 @@ pub fn examine(repo: &Repo, config: &Config, fix: Option<&Request>) -> Result<Ve
         findings.extend(leftovers::look(repo, config, fix)?);
         findings.extend(leftovers::other_schemes(repo));
     } else {
-        let found =
-            format!("`{}` is in no git repository: there are no hooks, no queue and no log", repo.root().display());
+        let (root, lock) = (repo.root().display(), repo.lock_path());
+        let found = format!(
+            "`{root}` is not inside a Git repository: there are no hooks, no queue and no log; the lock is `{}`",
+            lock.display()
+        );
         findings.push(Finding::new("git", Verdict::Note, found));
     }
     Ok(findings)

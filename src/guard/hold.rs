@@ -184,6 +184,10 @@ impl Duty for Hold<'_> {
             }
         }
         note(self.repo, &self.held, &entry, self.sharing, self.tell);
+        if self.repo.git_dir().is_none() {
+            let hidden = self.repo.hide_lock_file();
+            self.try_to(hidden);
+        }
         let recorded = self.held.record_release();
         self.try_to(recorded);
         if lost.is_empty() { ending.unwrap_or(Ending::Failed) } else { Ending::Lost }

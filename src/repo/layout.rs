@@ -29,7 +29,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::Repo;
+use super::{Repo, outside::LOCK_NAME};
 use crate::{
     error::{Error, Result},
     sys,
@@ -64,7 +64,7 @@ impl Repo {
     pub fn lock_path(&self) -> PathBuf {
         match &self.git {
             Some(dirs) => dirs.own.join("repoguard.lock"),
-            None => self.root.join(".repoguard.lock"),
+            None => self.root.join(LOCK_NAME),
         }
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod git_process;
 mod index;
 mod layout;
 mod numbers;
+mod outside;
 mod state;
 
 use std::path::{Path, PathBuf};
@@ -132,38 +133,60 @@ impl Repo {
         if let Some(git_dir) = env::get("GIT_DIR") {
             // As git: whoever names the directory trusts it.
             let git_dir = directory.join(git_dir);
+            if is_still_to_be_made(&git_dir) {
+                return Ok((Self { root: directory, git: None }, Trust::Full));
+            }
             // Who receives a push stands in the git directory itself, the worktree is around it.
             let inside = directory.ends_with(".git") && git_dir.canonicalize().is_ok_and(|git| directory == git);
             let around = directory.parent().filter(|_| inside).unwrap_or(&directory);
             return Self::at_git_dir(&git_dir, around).map(|repo| (repo, Trust::Full));
         }
+        Self::find_upwards(&directory)
+    }
+
+    /// As git does without `GIT_DIR`.
+    fn find_upwards(directory: &Path) -> Result<(Self, Trust)> {
         let options = upwards::Options {
-            current_dir: Some(&directory),
+            current_dir: Some(directory),
             match_ceiling_dir_or_error: false,
             cross_fs: env::text("GIT_DISCOVERY_ACROSS_FILESYSTEM").is_some_and(|text| is_true(&text)),
             ..upwards::Options::default()
         }
         .apply_environment();
-        let found = discover::upwards_opts(&directory, options);
+        let found = discover::upwards_opts(directory, options);
         let (path, trust) = match found {
-            Ok((path, _)) if is_ceiling(&path, &directory) => {
-                return Ok((Self { root: directory, git: None }, Trust::Full));
+            Ok((path, _)) if is_ceiling(&path, directory) => {
+                return Ok((Self { root: directory.to_owned(), git: None }, Trust::Full));
             }
             Ok(found) => found,
             Err(error) if error.downcast_any_ref::<upwards::Error>().is_some() => {
-                refuse_broken(&directory, None)?;
-                return Ok((Self { root: directory, git: None }, Trust::Full));
+                return match nearer(directory, None)? {
+                    Some(level) => Self::with_linked_head(&level, directory),
+                    None => Ok((Self { root: directory.to_owned(), git: None }, Trust::Full)),
+                };
             }
             Err(error) => {
-                return Err(Error::BrokenRepository { path: directory, reason: error.to_string() });
+                return Err(Error::BrokenRepository { path: directory.to_owned(), reason: error.to_string() });
             }
         };
         let (own, work_dir) = path.into_repository_and_work_tree_directories();
-        refuse_broken(&directory, Some(work_dir.as_deref().unwrap_or(&own)))?;
-        Ok((Self::from_dirs(own, work_dir, &directory)?, trust))
+        if let Some(level) = nearer(directory, Some(work_dir.as_deref().unwrap_or(&own)))? {
+            return Self::with_linked_head(&level, directory);
+        }
+        Ok((Self::from_dirs(own, work_dir, directory)?, trust))
+    }
+
+    /// The repository of the checkout at `level`, for which [`linked_head`] has found a git directory.
+    fn with_linked_head(level: &Path, directory: &Path) -> Result<(Self, Trust)> {
+        let own = linked_head(&level.join(".git")).unwrap_or_else(|| level.join(".git"));
+        let trust = Trust::from_path_ownership(&own).map_err(Error::io("read", &own))?;
+        Ok((Self::from_dirs(own, Some(level.to_owned()), directory)?, trust))
     }
 
     fn at_git_dir(git_dir: &Path, directory: &Path) -> Result<Self> {
+        if let Some(own) = linked_head(git_dir) {
+            return Self::from_dirs(own, Some(directory.to_owned()), directory);
+        }
         let broken = |reason: String| Error::BrokenRepository { path: git_dir.to_owned(), reason };
         let kind = discover::is_git(git_dir).map_err(|error| broken(format!("`GIT_DIR` names it, but {error}")))?;
         let own = match kind {
@@ -206,12 +229,41 @@ fn is_true(text: &str) -> bool {
     matches!(text.to_ascii_lowercase().as_str(), "true" | "yes" | "on") || text.parse::<i64>().is_ok_and(|n| n != 0)
 }
 
-/// Refuses a `.git` between `directory` and the repository found above it that git would stumble over: locking
-/// something else, because the nearest repository is broken, would guard nothing.
-fn refuse_broken(directory: &Path, found: Option<&Path>) -> Result<()> {
+/// Tells whether nothing is at a path that `GIT_DIR` names, as before `git init`; an empty directory is nothing.
+fn is_still_to_be_made(git_dir: &Path) -> bool {
+    match std::fs::read_dir(git_dir) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => std::fs::symlink_metadata(git_dir).is_err(),
+        Err(_) => false,
+    }
+}
+
+/// The git directory that a `.git`, a directory or a file, leads to, if its HEAD is a symbolic link to a branch without commits.
+/// Git accepts such a link, gix does not.
+fn linked_head(dot_git: &Path) -> Option<PathBuf> {
+    let own = if dot_git.is_file() {
+        dot_git.parent()?.join(discover::path::from_gitdir_file(dot_git).ok()?)
+    } else {
+        dot_git.to_owned()
+    };
+    let link = std::fs::read_link(own.join("HEAD")).ok()?;
+    let common = match discover::path::from_plain_file(&own.join("commondir")) {
+        Some(common) => own.join(common.ok()?),
+        None => own.clone(),
+    };
+    let is_unborn = link.starts_with("refs") && !own.join("HEAD").exists();
+    (is_unborn && common.join("objects").is_dir() && common.join("refs").is_dir()).then_some(own)
+}
+
+/// The checkout between `directory` and the repository that gix found above it, if git would find it: one with a linked HEAD.
+///
+/// # Errors
+/// [`Error::BrokenRepository`] for a `.git` that git would stumble over: locking something else, because the nearest
+/// repository is broken, would guard nothing.
+fn nearer(directory: &Path, found: Option<&Path>) -> Result<Option<PathBuf>> {
     for level in directory.ancestors() {
         if found.is_some_and(|found| found.starts_with(level) || found == level) {
-            return Ok(());
+            return Ok(None);
         }
         let candidate = level.join(".git");
         // Most levels have none: one look, however deep the directory.
@@ -222,6 +274,9 @@ fn refuse_broken(directory: &Path, found: Option<&Path>) -> Result<()> {
             let reason = "it is a symbolic link that points nowhere".to_owned();
             return Err(Error::BrokenRepository { path: candidate, reason });
         };
+        if linked_head(&candidate).is_some() {
+            return Ok(Some(level.to_owned()));
+        }
         let empty = metadata.is_dir() && std::fs::read_dir(&candidate).is_ok_and(|mut dir| dir.next().is_none());
         if !empty {
             let reason = match discover::path::from_gitdir_file(&candidate) {
@@ -238,5 +293,5 @@ fn refuse_broken(directory: &Path, found: Option<&Path>) -> Result<()> {
             return Err(Error::BrokenRepository { path: candidate, reason });
         }
     }
-    Ok(())
+    Ok(None)
 }

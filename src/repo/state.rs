@@ -47,7 +47,15 @@ pub(crate) fn index_stamp(worktree: &Worktree) -> Option<String> {
 /// `None` where git itself must be asked: another ref storage than files, or nothing readable.
 fn read_head(git_dir: &Path, common: &Path) -> Option<Head> {
     let mut branch: Option<String> = None;
-    let mut reference = read_reference(&git_dir.join("HEAD"));
+    let head = git_dir.join("HEAD");
+    let mut reference = read_reference(&head);
+    // A symbolic link is how git wrote HEAD once; only what it points to tells the branch.
+    if !matches!(reference, Reference::Symbolic(_))
+        && let Ok(link) = std::fs::read_link(&head)
+        && let Some(name) = link.to_str()
+    {
+        reference = Reference::Symbolic(name.to_owned());
+    }
     // Git follows at most five levels of symbolic references.
     for _ in 0..5 {
         match reference {

@@ -67,6 +67,7 @@ mod next_record;
 mod next_scan;
 mod next_trees;
 mod output;
+mod outside;
 mod passing;
 mod recover;
 mod recover_choices;
