@@ -92,6 +92,9 @@ pub struct Holder {
     /// Milliseconds since 1970 when it is let go at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_ms: Option<u64>,
+    /// The lock is kept until the git command `pid` ends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub for_git: bool,
     /// Somebody may be typing: git opens an editor under this hold.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub editor: bool,

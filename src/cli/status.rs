@@ -77,7 +77,7 @@ impl Status {
         let pending = repoguard::pending(repo);
         // Under a live hold of the worktree, HEAD moves by right; under one of a name only, it does not.
         let free = || repo.inspect(&Request::default()).is_ok_and(|own| own.state == State::Free);
-        let quiet = lock.died.is_empty() && (lock.holders.is_empty() || free());
+        let quiet = lock.died.is_empty() && lock.ended.is_empty() && (lock.holders.is_empty() || free());
         // Nor is it known who moved HEAD where a mutation was killed.
         let quiet = quiet && !pending.iter().any(|mutation| mutation.here);
         let changed = quiet.then(|| repoguard::changed_outside(repo)).flatten();

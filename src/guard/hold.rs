@@ -5,7 +5,7 @@ use crate::{
     exec::{Duty, Ending},
     fs::Sharing,
     holder::{Holder, Mode},
-    lock::Held,
+    lock::{Held, ended_with_its_container},
     repo::{Head, Repo, Worktree},
     store::{
         audit::{self, Entry, Event, StepTime},
@@ -54,8 +54,12 @@ fn compare(
     };
     for died in &held.died {
         let moved = before.iter().filter(|before| covers(died, &before.worktree)).find_map(Before::head_moved);
-        tell(Notice::Died(died, moved.as_ref()));
-        let mut entry = Entry::new(Event::Died, died);
+        let mut entry = if ended_with_its_container(died) {
+            Entry::new(Event::Hold, died)
+        } else {
+            tell(Notice::Died(died, moved.as_ref()));
+            Entry::new(Event::Died, died)
+        };
         (entry.head_before, entry.head_after) = moved.unzip();
         note(repo, held, &entry, sharing, tell);
     }
@@ -66,6 +70,13 @@ fn compare(
             let mut entry = Entry::new(Event::Violated, held.record());
             (entry.head_before, entry.head_after) = (Some(last), Some(now));
             note(repo, held, &entry, sharing, tell);
+        }
+    }
+    for before in before.iter().filter(|before| held.is_recorded() && before.head_moved().is_some()) {
+        // Known from now on: should this holder be killed as well, the move is not taken for its own.
+        let recorded = before.now.as_ref().map_or(Ok(()), |now| now.write(repo, &before.worktree, sharing));
+        if let Err(trouble) = recorded {
+            tell(Notice::Trouble(&trouble));
         }
     }
     before

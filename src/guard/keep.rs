@@ -141,14 +141,15 @@ pub(crate) fn take(
     }
 }
 
-/// Leaves a lock that was acquired for `process`, and named it in its request, to a watcher, until that process has ended.
+/// Leaves a lock that was acquired for `process`, a git, and named it in its request, to a watcher, until that process has ended.
 ///
 /// The watcher runs `at_end` before it lets go. `orphan`: this process is about to be replaced by another program.
 ///
 /// # Errors
 /// [`Error::Io`] when no process can be made: then the lock was let go.
-pub(crate) fn keep_for(hold: Hold<'_>, process: Process, orphan: bool, at_end: impl FnOnce()) -> Result<()> {
+pub(crate) fn keep_for(mut hold: Hold<'_>, process: Process, orphan: bool, at_end: impl FnOnce()) -> Result<()> {
     let until = watcher::Until { process: Some(process), deadline: None, on_request: false };
+    hold.held.record_mut().for_git = true;
     let describe = |record: &mut Holder| record.keeper = Some(std::process::id());
     // Those inside know it by the process that it is for, which the record names already.
     let wait = if orphan { watcher::Wait::UntilReadyAsOrphan } else { watcher::Wait::Not };

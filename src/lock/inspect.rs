@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Holder, Mode, Request, cycle,
+    ended::ended_with_its_container,
     path::PATH_KEY,
     queue::Queue,
     record::Table,
@@ -43,6 +44,8 @@ pub struct Inspection {
     pub waiters: Vec<Holder>,
     /// Holders that died without releasing; the next acquire cleans up after them.
     pub died: Vec<Holder>,
+    /// Holders that ended with the container that they ran in, as they should; the next acquire logs them.
+    pub ended: Vec<Holder>,
 }
 
 impl Repo {
@@ -55,6 +58,8 @@ impl Repo {
         let table = self.holders_dir().map(|directory| Table::new(directory, Sharing::default()));
         let queue = self.queue_dir().map(|directory| Queue::new(directory, Sharing::default()));
         let (state, holders) = look(&plan, table.as_ref());
+        let unreleased = table.as_ref().map(Table::died).unwrap_or_default();
+        let (ended, died) = unreleased.into_iter().partition(ended_with_its_container);
         let own = plan.parts.iter().find(|part| part.resource != REPO_KEY || part.mode == Mode::Exclusive);
         Ok(Inspection {
             lock: own.map_or_else(|| self.lock_path(), |part| part.path.clone()),
@@ -62,7 +67,8 @@ impl Repo {
             state,
             holders,
             waiters: queue.as_ref().map(Queue::requests).unwrap_or_default(),
-            died: table.as_ref().map(Table::died).unwrap_or_default(),
+            died,
+            ended,
         })
     }
 }

@@ -17,6 +17,7 @@ mod attempt;
 mod clock;
 mod cycle;
 mod enclosing;
+mod ended;
 mod file;
 mod find;
 mod held;
@@ -39,6 +40,7 @@ mod turn;
 
 pub(crate) use acquire::{Asker, Entered, Site, acquire, acquire_for_new_worktree, enter};
 pub(crate) use clock::Clock;
+pub(crate) use ended::ended_with_its_container;
 pub(crate) use file::LockFile;
 pub(crate) use find::{Found, any_lives, find, lives, still_waits, tell_waiting, waiter_ancestors, waiters_for};
 pub(crate) use held::Held;

@@ -418,6 +418,11 @@ pub(crate) fn is_halted(_pid: u32) -> bool {
     false
 }
 
+/// Tells whether a pid namespace has ended: there are none.
+pub(crate) fn pid_namespace_has_ended(_namespace: u64, _boot_ms: u64) -> bool {
+    false
+}
+
 /// Tells whether this process is shown all locks: it is shown none.
 pub(crate) fn sees_all_locks() -> bool {
     false

@@ -333,3 +333,46 @@ fn random_kills_never_let_two_in_and_leave_nothing_behind() {
     assert_eq!(sandbox.tickets(), [""; 0]);
     sandbox.repoguard(["log", "--json"]).assert().success();
 }
+
+#[test]
+fn dead_holder_is_not_blamed_for_a_move_that_was_reported_before() {
+    for again in [false, true] {
+        let sandbox = Sandbox::new();
+        assert_eq!(sandbox.try_once(&[]), 0);
+        sandbox.git(["commit", "-q", "--allow-empty", "-m", "outside"]);
+        let script = if again { "git commit -q --allow-empty -m own; echo up; sleep 60" } else { "echo up; sleep 60" };
+        let mut holder = sandbox.hold_with(&[], script);
+        assert!(holder.stderr().contains("changed outside the guard"), "{}", holder.stderr());
+        holder.keeper();
+        holder.signal_group(Signal::KILL);
+        holder.ended();
+        eventually("free", || sandbox.status()["state"] == "free");
+        let output = sandbox.repoguard(["exec", "--", "true"]).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(told.contains("was killed before it could release"), "{told}");
+        assert_eq!(told.contains("HEAD moved"), again, "{told}");
+        assert!(!told.contains("changed outside"), "{told}");
+        let of = |event: &str| sandbox.log().iter().filter(|record| record["event"] == event).count();
+        assert_eq!((of("violated"), of("died")), (1, 1));
+        sandbox.repoguard(["exec", "--", "true"]).assert().success().stderr("");
+    }
+}
+
+#[test]
+fn move_under_one_dead_holder_is_not_told_of_the_next() {
+    let sandbox = Sandbox::new();
+    assert_eq!(sandbox.try_once(&[]), 0);
+    for (round, script) in
+        ["git commit -q --allow-empty -m own; echo up; sleep 60", "echo up; sleep 60"].iter().enumerate()
+    {
+        let mut holder = sandbox.hold_with(&[], script);
+        assert_eq!(holder.stderr().contains("HEAD moved"), round == 1, "{}", holder.stderr());
+        holder.keeper();
+        holder.signal_group(Signal::KILL);
+        holder.ended();
+        eventually("free", || sandbox.status()["state"] == "free");
+    }
+    let output = sandbox.repoguard(["exec", "--", "true"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("was killed") && !told.contains("HEAD moved"), "{told}");
+}

@@ -13,6 +13,7 @@ mod apart;
 mod apart_keep;
 mod apart_kill;
 mod config;
+mod containers;
 mod cycles;
 mod death;
 mod doctor;

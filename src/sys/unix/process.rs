@@ -147,9 +147,25 @@ pub(crate) fn has_children() -> bool {
 /// Tells whether the kernel shows this process all locks: not where there is no `/proc`, and in a pid namespace of its
 /// own it leaves out those whose taker has ended or lives outside.
 pub(crate) fn sees_all_locks() -> bool {
-    /// The inode of the first pid namespace, fixed in the kernel (`PROC_PID_INIT_INO`).
-    const FIRST: u64 = 0xEFFF_FFFC;
-    pid_namespace() == FIRST
+    pid_namespace() == FIRST_PID_NAMESPACE
+}
+
+/// The inode of the first pid namespace, fixed in the kernel (`PROC_PID_INIT_INO`).
+const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Tells whether all processes of a pid namespace have ended, of which a record was written at `boot_ms`. One of which no
+/// process can be seen is taken for ended.
+pub(crate) fn pid_namespace_has_ended(namespace: u64, boot_ms: u64) -> bool {
+    if namespace == 0 || namespace == FIRST_PID_NAMESPACE {
+        return false;
+    }
+    if namespace == pid_namespace() {
+        // The numbers of namespaces are used again: the first process of an older one is not ours.
+        return super::still_runs(1, boot_ms) == Some(false);
+    }
+    let is_in_it = |pid: &u32| super::pid_namespace_of(*pid) == Some(namespace);
+    let mut living = super::all_processes().into_iter().filter(is_in_it);
+    !living.any(|pid| super::still_runs(pid, boot_ms) == Some(true))
 }
 
 /// Tells whether processes outside of this pid namespace may use a file: it is not on the private root of a container.

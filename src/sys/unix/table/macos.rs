@@ -98,6 +98,11 @@ pub(crate) fn process_owner(pid: u32) -> Option<u32> {
     unsigned(&entry(pid)?, kinfo::USER)
 }
 
+/// The pid namespace of another process: there are none.
+pub(crate) fn pid_namespace_of(_pid: u32) -> Option<u64> {
+    None
+}
+
 /// The directory of another process: not asked for.
 pub(crate) fn working_directory(_pid: u32) -> Option<PathBuf> {
     None

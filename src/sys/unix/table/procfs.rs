@@ -88,6 +88,11 @@ pub(crate) fn process_owner(pid: u32) -> Option<u32> {
     fs::metadata(format!("/proc/{pid}")).ok().map(|metadata| crate::sys::owner(&metadata).0)
 }
 
+/// The pid namespace of another process, if it may be read.
+pub(crate) fn pid_namespace_of(pid: u32) -> Option<u64> {
+    fs::metadata(format!("/proc/{pid}/ns/pid")).ok().map(|link| crate::sys::identity(&link).inode)
+}
+
 /// The directory of another process, if it may be read.
 pub(crate) fn working_directory(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/cwd")).ok()
