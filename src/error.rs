@@ -198,8 +198,8 @@ pub enum Error {
         /// The hook.
         path: PathBuf,
     },
-    /// There is no process to hold a lock for.
-    #[error("there is no process {pid} to hold the lock for")]
+    /// The process to hold a lock for does not run, or ended while the lock was waited for.
+    #[error("process {pid}, for which the lock was to be held, does not run (any more)")]
     NoProcess {
         /// The process asked for.
         pid: u32,

@@ -90,17 +90,21 @@ fn signals() -> Signals {
     }
 }
 
-/// Blocks until the time to let go has come.
-pub(crate) fn watch(until: &Until, signals: &Signals) {
+/// Blocks until the time to release has come; calls `look_after` now and then.
+pub(crate) fn watch(until: &Until, signals: &Signals, look_after: &mut dyn FnMut()) {
+    /// How often.
+    const OFTEN: Duration = Duration::from_millis(500);
     // Of its own: the parent's handle was closed. Should the number belong to another process by now, `until` sees it.
     let process = until.process.as_ref().map(|process| Process::open(process.pid()));
     while !until.is_over() {
-        let timeout = until.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = until.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = Some(left.map_or(OFTEN, |left| left.min(OFTEN)));
         match &process {
             Some(process) => process.wait(signals, timeout),
             // Whatever it says, everything is looked at again.
             None => drop(sys::poll(&[Event::Readable(signals.fd())], timeout)),
         }
+        look_after();
         let asked = signals.take().iter().any(|received| received.signal == sys::TERMINATE);
         if asked && until.on_request {
             return;

@@ -71,7 +71,7 @@ pub enum Released {
 /// request says. Must be called while this process has only one thread, because it forks.
 ///
 /// # Errors
-/// [`Error::NoProcess`] when there is no such process to hold it for, [`Error::BadValue`] when its time to live is less than
+/// [`Error::NoProcess`] when the process to hold it for does not run, or ends while it is waited, [`Error::BadValue`] when its time to live is less than
 /// 1 ms; else as [`super::exec()`].
 pub fn acquire(
     repo: &Repo,
@@ -102,7 +102,10 @@ pub fn acquire(
             let token = wait_in_background(repo, config, sharing, queued, until)?;
             return Ok(Grant { token, turn: Turn::Queued, fence: None, waited: Duration::ZERO });
         }
-        Entered::Queued(queued) => {
+        Entered::Queued(mut queued) => {
+            if let Some(process) = &until.process {
+                queued.wait_only_for(process);
+            }
             let tell = &mut |waiting: &Waiting<'_>| tell(Notice::Waiting(waiting));
             queued.wait(&mut Wait { signals: Some(&signals), tell })?
         }
@@ -180,7 +183,7 @@ fn keep<D: FnOnce(&mut Holder), E: FnOnce()>(mut hold: Hold<'_>, watch: Watch<D,
             return hold.let_go();
         }
         ready();
-        watcher::watch(&watch.until, signals);
+        watcher::watch(&watch.until, signals, &mut || hold.held.keep_recorded());
         (watch.at_end)();
         hold.write_down(None);
         hold.let_go();
@@ -206,6 +209,9 @@ fn wait_in_background(
     let made = watcher::leave(&files, watcher::Wait::UntilReady, |signals, ready| {
         let Some((mut queued, until)) = waiting_here.take() else { return };
         queued.change_hands();
+        if let Some(process) = &until.process {
+            queued.wait_only_for(process);
+        }
         ready();
         // A time that is over, or a process that is gone: nobody is there to be told.
         let wait = &mut Wait { signals: Some(signals), tell: &mut |_| {} };
@@ -222,7 +228,7 @@ fn wait_in_background(
         (record.for_pid, record.until_ms) = shown(&until);
         duty.begin();
         drop(place);
-        watcher::watch(&until, signals);
+        watcher::watch(&until, signals, &mut || duty.held.keep_recorded());
         duty.write_down(None);
         duty.let_go();
     });
@@ -253,7 +259,7 @@ pub fn release(repo: &Repo, token: &str) -> Result<Released> {
         return Ok(if lock::lives(repo, outer) { Released::Inside } else { Released::Unknown });
     }
     let token = Token::shown(token);
-    let (keeper, held) = match lock::find(repo, &token) {
+    let (keeper, held) = match lock::find_again(repo, &token) {
         None => return Ok(Released::Unknown),
         Some(Found::Request(request, _)) => (request, false),
         Some(Found::Hold(hold)) if !hold.is_kept() => return Ok(Released::Command),
@@ -288,7 +294,8 @@ pub fn wait(repo: &Repo, token: &str, timeout: Option<Duration>, tell: &mut dyn 
     let begun = Instant::now();
     let mut last: Option<Process> = None;
     loop {
-        let (request, gone) = match lock::find(repo, &token) {
+        let found = if last.is_none() { lock::find_again(repo, &token) } else { lock::find(repo, &token) };
+        let (request, gone) = match found {
             Some(Found::Hold(_)) => return Ok(Turn::Held),
             Some(Found::Request(request, gone)) => (request, gone),
             // Between its place in the queue and its hold it is to be seen nowhere.

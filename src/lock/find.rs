@@ -1,6 +1,6 @@
 //! Finds what a token stands for: the hold, or the request that was made under it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Holder, Waiting, cycle, enclosing::same_namespaces, queue::Queue, record::Table, token::Token};
 use crate::{error::Error, fs::Sharing, repo::Repo, sys};
@@ -39,6 +39,26 @@ pub(crate) fn find(repo: &Repo, token: &Token) -> Option<Found> {
     });
     // It may have got the lock since we looked for its hold.
     waiting.or_else(|| held().map(|hold| Found::Hold(Box::new(hold))))
+}
+
+/// As [`find`], but waits a moment for a hold or a request that cannot be seen: if somebody removed our files, its process
+/// writes them again.
+pub(crate) fn find_again(repo: &Repo, token: &Token) -> Option<Found> {
+    /// How long that may take.
+    const PATIENCE: Duration = Duration::from_secs(3);
+    const PAUSE: Duration = Duration::from_millis(20);
+    let begun = Instant::now();
+    let has_ended = || {
+        let table = repo.holders_dir().map(|directory| Table::new(directory, Sharing::default()));
+        table.is_some_and(|table| table.has_ended(&token.digest()))
+    };
+    loop {
+        let found = find(repo, token);
+        if found.is_some() || !token.is_well_formed() || has_ended() || begun.elapsed() > PATIENCE {
+            return found;
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// Tells how a request stands that waits elsewhere.

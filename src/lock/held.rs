@@ -175,6 +175,16 @@ impl Held {
         self.slot.as_ref().map_or(Ok(()), |slot| slot.write(&self.record))
     }
 
+    /// Writes who holds again, if somebody removed the record: it is by the record that the hold is found and released. For a
+    /// process that keeps the hold alone.
+    pub(crate) fn keep_recorded(&mut self) {
+        if let Some(slot) = self.slot.as_ref().and_then(Slot::replacement) {
+            self.slot = Some(slot);
+            // If it cannot be written now, others see a hold without a record, and we keep it all the same.
+            drop(self.announce());
+        }
+    }
+
     /// Paths of locks whose file was removed or replaced while they were held and that have no anchor: somebody else
     /// may have got in.
     pub(crate) fn lost(&self) -> Vec<PathBuf> {

@@ -42,7 +42,9 @@ pub(crate) use acquire::{Asker, Entered, Site, acquire, acquire_for_new_worktree
 pub(crate) use clock::Clock;
 pub(crate) use ended::ended_with_its_container;
 pub(crate) use file::LockFile;
-pub(crate) use find::{Found, any_lives, find, lives, still_waits, tell_waiting, waiter_ancestors, waiters_for};
+pub(crate) use find::{
+    Found, any_lives, find, find_again, lives, still_waits, tell_waiting, waiter_ancestors, waiters_for,
+};
 pub(crate) use held::Held;
 pub(crate) use inspect::is_locked;
 pub use inspect::{Inspection, State};

@@ -295,7 +295,7 @@ impl Drop for Allocation {
 impl Ticket {
     /// Tells whether it stands in the queue still: not if it was passed, or removed with the queue's directory.
     pub(crate) fn is_in_place(&self) -> bool {
-        fs::identity(&self.path).is_some()
+        fs::identity(&self.path).is_some() && fs::identity(&self.record).is_some()
     }
 
     /// Overwrites the request: it is made for another process now.

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     holder::Mode,
-    sys::{self, Event, FdNumber, FlockHelper, Signals},
+    sys::{self, Event, FdNumber, FlockHelper, Process, Signals},
 };
 
 /// A place in the queue: somebody is before us. Dropped, nothing of it is left that could take the lock.
@@ -41,6 +41,8 @@ pub(crate) struct Queued {
     free_since: Option<Instant>,
     /// Records that could not be read when we looked for a deadlock.
     unchecked: Vec<PathBuf>,
+    /// The process that the lock is to be held for: once it has ended, nobody wants it.
+    beneficiary: Option<Process>,
 }
 
 /// How far a wait has come.
@@ -75,6 +77,20 @@ impl Queued {
             looked: begun.checked_sub(Wait::TICK).unwrap_or(begun),
             free_since: None,
             unchecked,
+            beneficiary: None,
+        }
+    }
+
+    /// Waits only as long as this process runs; to be called by the process that waits.
+    pub(crate) fn wait_only_for(&mut self, process: &Process) {
+        self.beneficiary = Some(process.reopened());
+    }
+
+    /// Fails if nobody wants the lock any more.
+    fn still_wanted(&self) -> Result<()> {
+        match self.beneficiary.as_ref().filter(|process| process.has_ended()) {
+            Some(process) => Err(Error::NoProcess { pid: process.pid() }),
+            None => Ok(()),
         }
     }
 
@@ -244,9 +260,11 @@ impl Queued {
         }
         let mut clock = Clock::new(self.begun, self.timeout);
         while !self.step()? {
+            self.still_wanted()?;
             let pause = self.pause(&mut clock, wait.tell)?;
             let signal = wait.signals.map(|signals| Event::Readable(signals.fd()));
-            let events: Vec<Event<'_>> = self.event().into_iter().chain(signal).collect();
+            let end = self.beneficiary.as_ref().and_then(Process::end);
+            let events: Vec<Event<'_>> = self.event().into_iter().chain(end).chain(signal).collect();
             let happened = sys::poll(&events, Some(pause)).map_err(self.cannot_wait())?;
             if let Some(signal) = wait.signals.filter(|_| happened.last() == Some(&true)).and_then(Signals::interrupt) {
                 return Err(Error::Interrupted { what: self.acquire.what.clone(), signal });

@@ -38,6 +38,7 @@ pub(crate) struct Slot {
     pub(crate) lock: LockFile,
     path: PathBuf,
     number: usize,
+    sharing: Sharing,
 }
 
 /// What claiming a slot brought to light.
@@ -62,7 +63,7 @@ impl Table {
             let path = self.path(number);
             let Ok(lock) = fs::open(&path, true).and_then(|file| LockFile::new(file, &path)) else { continue };
             if bury(&lock, &path, &mut seen)? && ours.is_none() && own(&lock, &path) {
-                ours = Some(Slot { lock, path, number });
+                ours = Some(Slot { lock, path, number, sharing: self.sharing });
             } else {
                 lock.unlock();
             }
@@ -85,6 +86,12 @@ impl Table {
             .filter(|(_, record, locked)| *locked && record.released_ms.is_none())
             .map(|(id, record, _)| (id, record))
             .collect()
+    }
+
+    /// Tells whether a hold with this token has ended, as far as its record is still there.
+    pub(crate) fn has_ended(&self, token_digest: &str) -> bool {
+        let of_it = |record: &Holder| record.token_sha256.as_deref() == Some(token_digest);
+        self.records().iter().any(|(_, record, locked)| of_it(record) && (record.released_ms.is_some() || !locked))
     }
 
     /// Holders that died without releasing and were not found by anybody yet.
@@ -121,7 +128,7 @@ impl Table {
                 let mut again = Seen::default();
                 if bury(&lock, &path, &mut again)? && own(&lock, &path) {
                     seen.died.append(&mut again.died);
-                    return Ok(Slot { lock, path, number });
+                    return Ok(Slot { lock, path, number, sharing: self.sharing });
                 }
                 lock.unlock();
             } else if number >= KEEP_SLOTS {
@@ -144,6 +151,14 @@ impl Table {
 }
 
 impl Slot {
+    /// Another slot, if the path does not name this one any more: somebody removed our files.
+    pub(crate) fn replacement(&self) -> Option<Self> {
+        if self.lock.is_at(&self.path) {
+            return None;
+        }
+        Table::new(self.path.parent()?.to_owned(), self.sharing).add(&mut Seen::default()).ok()
+    }
+
     /// Overwrites the slot's record.
     pub(crate) fn write(&self, record: &Holder) -> Result<()> {
         fs::overwrite(self.lock.file(), &self.path, &record.to_record())

@@ -25,6 +25,14 @@ impl Token {
         &self.0
     }
 
+    /// Tells whether it could be one of ours.
+    pub(crate) fn is_well_formed(&self) -> bool {
+        let digits = |text: &str, radix| !text.is_empty() && text.chars().all(|c| c.is_digit(radix));
+        self.0
+            .split_once('-')
+            .is_some_and(|(fence, secret)| digits(fence, 10) && secret.len() == 32 && digits(secret, 16))
+    }
+
     /// A token that somebody shows.
     pub(crate) fn shown(text: &str) -> Self {
         Self(nested_parts(text).map_or(text, |(_, token)| token).to_owned())

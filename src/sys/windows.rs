@@ -513,6 +513,17 @@ impl Process {
         Self(pid)
     }
 
+    /// The same process.
+    pub(crate) fn reopened(&self) -> Self {
+        Self(self.0)
+    }
+
+    /// Happens when it has ended: there is no handle for that.
+    #[expect(clippy::unused_self, reason = "it is known on other systems")]
+    pub(crate) fn end(&self) -> Option<Event<'_>> {
+        None
+    }
+
     /// Its number.
     pub(crate) fn pid(&self) -> u32 {
         self.0

@@ -172,6 +172,7 @@ fn background_request_for_a_process_that_ends_while_it_waits_holds_nothing_up() 
     let sandbox = Sandbox::new();
     let mut holder = sandbox.hold(&[]);
     sandbox.sh("repoguard acquire --background --for-pid $$ >/dev/null").assert().success();
+    eventually("it leaves the queue", || sandbox.waiters() == 0);
     let mut behind = sandbox.queue(&[], "true");
     holder.finish();
     assert!(behind.ended().success());

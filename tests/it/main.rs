@@ -8,6 +8,7 @@
 
 mod acquire;
 mod acquire_queue;
+mod acquire_removed;
 mod admission;
 mod apart;
 mod apart_keep;

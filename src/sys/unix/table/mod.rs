@@ -100,6 +100,16 @@ impl Process {
         Self { pid, start: process_state(pid).map(|state| state.start), handle: system::watch(pid) }
     }
 
+    /// The same process, for a child of a fork: a later one of its number is not taken for it.
+    pub(crate) fn reopened(&self) -> Self {
+        Self { pid: self.pid, start: self.start, handle: system::watch(self.pid) }
+    }
+
+    /// Happens when it has ended; `None` if the system gives no handle for that.
+    pub(crate) fn end(&self) -> Option<Event<'_>> {
+        self.handle.as_ref().map(|handle| Event::Readable(crate::sys::fd(handle)))
+    }
+
     /// Its number.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
@@ -122,7 +132,7 @@ impl Process {
     pub(crate) fn wait(&self, signals: &crate::sys::Signals, timeout: Option<Duration>) {
         /// How often to look where the system gives no handle for it.
         const LOOK: Duration = Duration::from_millis(20);
-        let handle = self.handle.as_ref().map(|handle| Event::Readable(crate::sys::fd(handle)));
+        let handle = self.end();
         let timeout = if handle.is_some() { timeout } else { Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK))) };
         let events: Vec<Event<'_>> = [Event::Readable(signals.fd())].into_iter().chain(handle).collect();
         // Whatever it says, the caller looks again.
