@@ -162,7 +162,7 @@ pub use guard::{
     mutate, pending, prune_worktrees, recover, release, restore, unfinished, wait, worktrees, would_restore,
 };
 pub use holder::{Holder, Mode};
-pub use lock::{Inspection, MOST_NAMES, Request, Scope, State, Waiting};
+pub use lock::{Inspection, MOST_NAMES, Request, Scope, State, Waiting, has_stray_token};
 pub use mutation::{Doubt, Found, Unfinished};
 pub use repo::{Config, Head, Repo, ScanPattern, Seen, Setting};
 pub use store::{

@@ -14,7 +14,7 @@ use clap::builder::styling::{AnsiColor, Style};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use repoguard::{
-    Ending, Error, Failure, Holder, Landed, Landing, Mutated, Notice, Recovered, Rollback, Task, Waiting, Why,
+    Ending, Error, Failure, Holder, Landed, Landing, Mutated, Notice, Recovered, Repo, Rollback, Task, Waiting, Why,
     hooks::Refusal,
 };
 
@@ -337,6 +337,16 @@ impl Ui {
     pub(super) fn say(&self, text: &str) {
         if !self.quiet {
             self.line(Style::new().bold(), text);
+        }
+    }
+
+    /// Says that the token in the environment is of no use.
+    pub(super) fn stray_token(&self, repo: &Repo) {
+        if repoguard::has_stray_token(repo) {
+            self.warn("REPOGUARD_TOKEN names no live hold here and is ignored");
+            self.hint(
+                "`unset REPOGUARD_TOKEN`, or acquire again; a hold ends with its command, its process or its --ttl",
+            );
         }
     }
 

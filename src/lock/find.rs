@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Holder, Waiting, cycle, enclosing::same_namespaces, queue::Queue, record::Table, token::Token};
-use crate::{error::Error, fs::Sharing, repo::Repo, sys};
+use crate::{env, error::Error, fs::Sharing, repo::Repo, sys};
 
 /// What a token stands for.
 pub(crate) enum Found {
@@ -54,11 +54,23 @@ pub(crate) fn find_again(repo: &Repo, token: &Token) -> Option<Found> {
     };
     loop {
         let found = find(repo, token);
-        if found.is_some() || !token.is_well_formed() || has_ended() || begun.elapsed() > PATIENCE {
+        if found.is_some() || token.place().is_none() || has_ended() || begun.elapsed() > PATIENCE {
             return found;
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Tells whether `REPOGUARD_TOKEN` is set to a token of this repository, or to none at all, and nothing is held or waited for
+/// under it any more. One of another repository is in order: a command that works there may run commands here. Takes no lock.
+#[must_use]
+pub fn has_stray_token(repo: &Repo) -> bool {
+    let (Some(text), Some(directory)) = (env::text(env::TOKEN), repo.holders_dir()) else { return false };
+    let token = Token::shown(&text);
+    if token.as_str().is_empty() || find(repo, &token).is_some() {
+        return false;
+    }
+    token.place().is_none_or(|place| place == Table::new(directory, Sharing::default()).place())
 }
 
 /// Tells how a request stands that waits elsewhere.

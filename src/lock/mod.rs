@@ -42,6 +42,7 @@ pub(crate) use acquire::{Asker, Entered, Site, acquire, acquire_for_new_worktree
 pub(crate) use clock::Clock;
 pub(crate) use ended::ended_with_its_container;
 pub(crate) use file::LockFile;
+pub use find::has_stray_token;
 pub(crate) use find::{
     Found, any_lives, find, find_again, lives, still_waits, tell_waiting, waiter_ancestors, waiters_for,
 };

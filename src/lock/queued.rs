@@ -280,7 +280,7 @@ impl Queued {
 
     /// Makes the secret of the hold to come, by which the waiter can be found as well.
     pub(crate) fn make_token(&mut self) -> Result<Token> {
-        let token = Token::new(self.ticket.as_ref().map_or(0, |ticket| ticket.number))?;
+        let token = Token::new(self.ticket.as_ref().map_or(0, |ticket| ticket.number), self.acquire.table.as_ref())?;
         self.acquire.record.token_sha256 = Some(token.digest());
         self.acquire.token = Some(token.clone());
         if let Some(ticket) = &self.ticket {

@@ -55,6 +55,14 @@ impl Table {
         Self { directory, sharing }
     }
 
+    /// Tells this place from others, so that a token shows where it was made: not unique, and 0 if it cannot be read.
+    pub(super) fn place(&self) -> u32 {
+        let place = self.directory.ancestors().nth(2).and_then(|place| std::fs::metadata(place).ok());
+        let id = place.map(|metadata| sys::identity(&metadata));
+        #[expect(clippy::cast_possible_truncation, reason = "as much as fits tells them apart")]
+        id.map_or(0, |id| id.inode as u32 ^ (id.device as u32).rotate_left(16))
+    }
+
     /// Takes the first free slot, and looks at all others.
     pub(crate) fn claim(&self) -> Result<(Slot, Seen)> {
         let mut seen = Seen::default();

@@ -1,5 +1,6 @@
 //! Makes the secret of a hold, by which others prove that they are inside.
 
+use super::record::Table;
 use crate::{
     env,
     error::{Error, Result},
@@ -14,23 +15,23 @@ const NESTED: &str = "/inside";
 pub(crate) struct Token(String);
 
 impl Token {
-    /// Makes a new secret for the hold with this fencing number.
-    pub(crate) fn new(fence: u64) -> Result<Self> {
+    /// Makes a new secret for the hold with this fencing number: `<fence>-<place><random>`, the latter in hex.
+    pub(super) fn new(fence: u64, table: Option<&Table>) -> Result<Self> {
         let mut secret = [0; 16];
         getrandom::fill(&mut secret).map_err(|_| Error::Unsupported { what: "a source of random numbers" })?;
-        Ok(Self(format!("{fence}-{}", hex(&secret))))
+        Ok(Self(format!("{fence}-{:08x}{}", table.map_or(0, Table::place), hex(&secret))))
+    }
+
+    /// The place of the hold, as [`Table::place`] tells it; `None` if the text is no token.
+    pub(super) fn place(&self) -> Option<u32> {
+        let (fence, secret) = self.0.split_once('-')?;
+        let is_token =
+            fence.parse::<u64>().is_ok() && secret.len() == 40 && secret.bytes().all(|c| c.is_ascii_hexdigit());
+        is_token.then(|| u32::from_str_radix(&secret[..8], 16).ok())?
     }
 
     pub(crate) fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// Tells whether it could be one of ours.
-    pub(crate) fn is_well_formed(&self) -> bool {
-        let digits = |text: &str, radix| !text.is_empty() && text.chars().all(|c| c.is_digit(radix));
-        self.0
-            .split_once('-')
-            .is_some_and(|(fence, secret)| digits(fence, 10) && secret.len() == 32 && digits(secret, 16))
     }
 
     /// A token that somebody shows.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Running, Sandbox, eventually, has_program, lines, skip};
+use crate::support::{Running, Sandbox, acquire, eventually, has_program, lines, skip};
 
 /// Asks for the lock from inside, trying once.
 const INSIDE: &str = "repoguard exec -n -- true";
@@ -257,4 +257,72 @@ fn cycle_closed_at_the_same_moment_refuses_exactly_one() {
     for _ in 0..4 {
         two_cross((&["--name", "a"], "--name b"), (&["--name", "b"], "--name a"), false);
     }
+}
+
+/// What a command says that is run with this token, and that the lock does not keep from running.
+#[track_caller]
+fn told_with_token(sandbox: &Sandbox, place: &std::path::Path, token: &str, args: &[&str]) -> String {
+    let mut command = sandbox.repoguard(args);
+    let output = command.current_dir(place).env("REPOGUARD_TOKEN", token).assert().success().get_output().clone();
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn token_that_names_no_hold_any_more_is_reported_once_and_ignored() {
+    let sandbox = Sandbox::new();
+    let linked = sandbox.worktree("linked");
+    let token = acquire(&sandbox, &["--ttl", "10m"]);
+    assert_eq!(told_with_token(&sandbox, sandbox.here(), &token, &["exec", "--", "true"]), "", "it is live");
+    assert_eq!(told_with_token(&sandbox, &linked, &token, &["exec", "--", "true"]), "");
+    let flipped = if token.ends_with('0') { '1' } else { '0' };
+    let forged = format!("{}{flipped}", &token[..token.len() - 1]);
+    sandbox.repoguard(["release", &token]).assert().success();
+    for stray in [token.as_str(), &forged, "garbage", "7-00", "1/garbage/inside"] {
+        for args in [
+            &["exec", "--", "true"][..],
+            &["exec", "--name", "x", "--", "true"],
+            &["mutate", "--allow-empty", "-m", "x", "--", "true"],
+            &["acquire", "--ttl", "0.01", "--name", "y"],
+        ] {
+            for place in [sandbox.here(), linked.as_path()] {
+                let told = told_with_token(&sandbox, place, stray, args);
+                assert_eq!(
+                    told.matches("REPOGUARD_TOKEN names no live hold here").count(),
+                    1,
+                    "{stray} {args:?}: {told}"
+                );
+                assert!(told.contains("hint: "), "{told}");
+            }
+        }
+        assert_eq!(told_with_token(&sandbox, sandbox.here(), stray, &["-q", "exec", "--", "true"]), "");
+        assert_eq!(told_with_token(&sandbox, sandbox.here(), stray, &["status"]), "");
+    }
+}
+
+#[test]
+fn token_of_another_repository_is_not_reported() {
+    let (one, other) = (Sandbox::new(), Sandbox::new());
+    let there = other.here().display();
+    let script = format!("cd '{there}' && repoguard exec -- true && repoguard mutate --allow-empty -m x -- true");
+    let output = one.repoguard(["exec", "--", "sh", "-c", &script]).assert().success().get_output().clone();
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("TOKEN"), "{output:?}");
+    let token = acquire(&one, &["--ttl", "10m"]);
+    assert_eq!(told_with_token(&one, other.here(), &token, &["exec", "--", "true"]), "");
+    // Expired there, it is still none of this repository's.
+    one.repoguard(["release", &token]).assert().success();
+    assert_eq!(told_with_token(&one, other.here(), &token, &["exec", "--", "true"]), "");
+    // Nor does anybody tell where there is no repository.
+    let outside = Sandbox::empty();
+    let script = "repoguard -q exec -- repoguard -v exec -- true 2>&1 | grep TOKEN && exit 1; exit 0";
+    outside.sh(script).assert().success();
+}
+
+#[test]
+fn token_of_a_request_that_still_waits_is_not_reported() {
+    let sandbox = Sandbox::new();
+    let mut holder = sandbox.hold(&[]);
+    let token = acquire(&sandbox, &["--background", "--ttl", "10m"]);
+    assert_eq!(told_with_token(&sandbox, sandbox.here(), &token, &["exec", "--name", "x", "--", "true"]), "");
+    holder.finish();
+    sandbox.repoguard(["release", &token]).assert().success();
 }
