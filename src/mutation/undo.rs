@@ -176,7 +176,8 @@ fn under_lock(undo: &Undo<'_>, fence: Option<&Fence>, work: impl FnOnce(&GitLock
 /// Removes git's lock files that are ours, and finds those that a git of the mutation's left when it was killed.
 pub(super) fn left_locks(before: &Before, lines: &[Line]) -> Vec<PathBuf> {
     release_own(lines);
-    if !trace::gits(&before.trace()).iter().any(Git::was_killed) {
+    let killed = |trace: PathBuf| trace::gits(&trace).iter().any(Git::was_killed);
+    if !killed(before.trace()) && !killed(before.notes()) {
         return Vec::new();
     }
     let begun = lines.first().map_or(0, |line| line.at_ms);

@@ -29,6 +29,11 @@ impl Before {
         self.directory().join("trace")
     }
 
+    /// Where our own gits have noted that they ran.
+    pub(super) fn notes(&self) -> PathBuf {
+        self.directory().join(super::before::NOTES)
+    }
+
     /// The trace of what they wrote to references.
     pub(crate) fn reference_trace(&self) -> PathBuf {
         self.directory().join("trace-references")

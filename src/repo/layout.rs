@@ -250,12 +250,14 @@ pub(super) fn lock_files(own: &Path, common: &Path) -> Vec<PathBuf> {
     };
     locks.extend(sys::names(own).into_iter().filter(passing).map(|name| own.join(name)));
     for place in places {
-        reference_locks(&place.join("refs"), &mut locks);
+        for kept in ["refs", "logs"] {
+            reference_locks(&place.join(kept), &mut locks);
+        }
     }
     locks
 }
 
-/// The lock files of references, at any depth.
+/// The lock files of references or their logs, at any depth.
 fn reference_locks(directory: &Path, locks: &mut Vec<PathBuf>) {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     for entry in entries {

@@ -184,6 +184,7 @@ fn remove_rest(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Wo
             return Ok(Some(Work::doubt("git was killed while it made it")));
         }
     }
+    common.unlock_branch(&made.branch, &made.base);
     let Seen { work, tip } = look_at_branch(repo, made)?;
     // A branch that somebody else made, after we were killed and before we could make it.
     let not_ours = made.stage == Stage::Reserved && !made.own_name;

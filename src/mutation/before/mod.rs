@@ -17,6 +17,9 @@
 mod record;
 mod take;
 
+/// Where our own gits note that they run.
+pub(super) const NOTES: &str = "own-trace";
+
 pub(super) use record::{
     Content, DIRECTORY, Header, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SCHEMA, SUBMODULE, Stamp, is_same, stamp,
 };
@@ -194,6 +197,7 @@ impl Before {
         let items: Result<Vec<Item>, _> = items.lines().map(serde_json::from_str).collect();
         let references: Result<Vec<Reference>, _> = references.lines().map(serde_json::from_str).collect();
         let references = references.map_err(|_| damaged(&path))?;
+        let checkout = checkout.noting(directory.join(NOTES));
         Ok(Self {
             items: items.map_err(|_| damaged(&path))?,
             references,

@@ -21,6 +21,7 @@ impl Before {
     ///
     /// Nothing of the user's is touched, and no ignored directory is walked. Blocks as long as git needs for a status.
     pub(crate) fn take(directory: PathBuf, checkout: Checkout, head: Head, allow_dirty: bool) -> Result<Self, Unfit> {
+        let checkout = checkout.noting(directory.join(super::NOTES));
         let index = checkout.index();
         // Our own may be a copy, and younger.
         let written = Index::open(&index, checkout.id_bytes)?.map(|index| index.modified());

@@ -49,6 +49,8 @@ pub(crate) struct Checkout {
     pub(crate) id_bytes: usize,
     /// Whether `root` is what git says; until then it is where git is asked.
     is_found: bool,
+    /// Where our own gits that take git's locks note that they run: so one that was killed is known.
+    notes: Option<PathBuf>,
 }
 
 impl Checkout {
@@ -64,6 +66,7 @@ impl Checkout {
             common_dir: std::path::absolute(&dirs.common).map_err(Error::io("find", &dirs.common))?,
             id_bytes: 20,
             is_found: env::get("GIT_WORK_TREE").is_some(),
+            notes: None,
         };
         // It stops at what it cannot tell, and says what it could.
         let facts =
@@ -127,6 +130,11 @@ impl Checkout {
         names.map(|&name| name.to_owned()).collect()
     }
 
+    /// The same, whose gits note there that they run, as git's `GIT_TRACE2_EVENT` does it.
+    pub(crate) fn noting(self, notes: PathBuf) -> Self {
+        Self { notes: Some(notes), ..self }
+    }
+
     fn command<A: AsRef<OsStr>>(&self, index: Option<&Path>, arguments: &[A]) -> Command {
         let mut git = Command::new("git");
         git.args(OWN).args(DURABLE);
@@ -134,6 +142,15 @@ impl Checkout {
         git.args(["-c", "core.fsmonitor=false", "-c", "core.splitIndex=false"]);
         git.args(arguments).current_dir(&self.root).env("GIT_DIR", &self.git_dir).env_remove("GIT_TRACE2_EVENT");
         git.env_remove("GIT_INDEX_FILE").env_remove("GIT_PREFIX");
+        /// These take locks of references.
+        const LOCKING: [&str; 4] = ["update-ref", "symbolic-ref", "reflog", "worktree"];
+        if let Some(notes) = self
+            .notes
+            .as_ref()
+            .filter(|_| arguments.iter().any(|word| LOCKING.map(OsStr::new).contains(&word.as_ref())))
+        {
+            git.env("GIT_TRACE2_EVENT", notes);
+        }
         if env::get("GIT_COMMON_DIR").is_some() {
             git.env("GIT_COMMON_DIR", &self.common_dir);
         }
