@@ -54,7 +54,7 @@ pub(crate) use recover::{Settled, inspect, settle};
 pub(crate) use references::PROTECTING;
 pub(crate) use stage::{Staged, Unlike, publish, stage};
 pub(crate) use trace::gits;
-pub(crate) use undo::{Undo, Undone, undo};
+pub(crate) use undo::{Undo, Undone, locks_of_killed, undo};
 pub(crate) use whose::Whose;
 
 use std::path::PathBuf;

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
-    repo::{Head, Repo, Worktree, hex},
+    repo::{Checkout, Head, Repo, Worktree, hex},
     store::kept::{self, Keeping},
 };
 
@@ -176,15 +176,21 @@ fn under_lock(undo: &Undo<'_>, fence: Option<&Fence>, work: impl FnOnce(&GitLock
 /// Removes git's lock files that are ours, and finds those that a git of the mutation's left when it was killed.
 pub(super) fn left_locks(before: &Before, lines: &[Line]) -> Vec<PathBuf> {
     release_own(lines);
-    let killed = |trace: PathBuf| trace::gits(&trace).iter().any(Git::was_killed);
-    if !killed(before.trace()) && !killed(before.notes()) {
+    let begun = lines.first().map_or(0, |line| line.at_ms);
+    let checkout = &before.checkout;
+    locks_of_killed(checkout, &checkout.root, &[before.trace(), before.notes()], begun)
+}
+
+/// Finds git's lock files that gits left which were killed: those of these traces, begun at that time. Not if a git works in the
+/// checkout or in `root`.
+pub(crate) fn locks_of_killed(checkout: &Checkout, root: &Path, traces: &[PathBuf], begun_ms: u64) -> Vec<PathBuf> {
+    if !traces.iter().any(|trace| trace::gits(trace).iter().any(Git::was_killed)) {
         return Vec::new();
     }
-    let begun = lines.first().map_or(0, |line| line.at_ms);
-    let mut left = before.checkout.lock_files();
+    let mut left = checkout.lock_files();
     left.retain(|lock| {
         let id = fs::identity(lock);
-        if id.is_none() || !is_from_after(lock, begun) {
+        if id.is_none() || !is_from_after(lock, begun_ms) {
             return false;
         }
         // Another git may be at work just now.
@@ -192,7 +198,7 @@ pub(super) fn left_locks(before: &Before, lines: &[Line]) -> Vec<PathBuf> {
         while fs::identity(lock) == id && since.elapsed() < Duration::from_millis(300) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        fs::identity(lock) == id && !trace::git_works_in(&before.checkout.root, &before.checkout.git_dir)
+        fs::identity(lock) == id && !trace::git_works_in(root, &checkout.git_dir)
     });
     left
 }

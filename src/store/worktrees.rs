@@ -198,10 +198,16 @@ impl Register {
         self.directory.join(format!("{name}.index"))
     }
 
+    /// Where gits of ours that make or remove a worktree note that they run.
+    pub(crate) fn notes(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.trace"))
+    }
+
     /// Removes what was there for a moment, and what git has made beside it.
     pub(crate) fn forget_passing(&self, name: &str) {
         let index = self.passing(name);
         fs::remove(&index.with_extension("index.lock"));
+        fs::remove(&self.notes(name));
         fs::remove(&index);
     }
 

@@ -70,6 +70,7 @@ mod next_scan;
 mod next_trees;
 mod output;
 mod outside;
+mod own_gits;
 mod passing;
 mod recover;
 mod recover_choices;

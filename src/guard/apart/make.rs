@@ -92,6 +92,8 @@ fn try_names(from: &From<'_>, place: &Place, parent: &Path, register: &Register,
             Ok(true) => return Ok(entry),
             Ok(false) => entry.forget(),
             Err(error) => {
+                // Git alone may have been killed, with a lock of its own.
+                drop(remove::unlock(from.repo, &entry));
                 entry.forget();
                 return Err(error);
             }
@@ -142,6 +144,7 @@ fn fill(common: &Checkout, entry: &mut Entry, path: &Path) -> Result<bool> {
             Err(error) => return Err(error),
         }
     }
+    let common = &common.clone().noting(entry.register().notes(&entry.made.name));
     let made = common.create_branch(&entry.made.branch, &entry.made.base);
     if !matches!(made, Ok(true)) {
         fs::remove_directory(path);
@@ -169,7 +172,7 @@ pub(super) fn add(from: &From<'_>, entry: &mut Entry, signals: &Signals) -> Resu
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    let common = Checkout::common(from.repo, from.base.len() / 2)?;
+    let common = Checkout::common(from.repo, from.base.len() / 2)?.noting(entry.register().notes(&entry.made.name));
     let added = common.add_worktree(&path, entry.made.short_branch());
     lock.unlock();
     added?;

@@ -23,6 +23,7 @@ use crate::{
     error::Result,
     fs,
     lock::Request,
+    mutation::locks_of_killed,
     repo::{Checkout, Repo, Worktree},
     store::worktrees::{Entry, Stage},
     sys,
@@ -42,6 +43,7 @@ pub(super) fn remove(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Opt
         let is_there = fs::identity(&entry.made.path()).is_some();
         return Ok(is_there.then(|| Work::doubt("its record is gone")));
     }
+    unlock(repo, entry)?;
     let Some(site) = Site::find(repo, &entry.made) else { return remove_rest(repo, entry, landed) };
     let aside = site.aside(&entry.made);
     let stage = entry.made.stage;
@@ -82,13 +84,28 @@ pub(super) fn remove(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Opt
         return keep(entry, if stage == Stage::Removing { Stage::Kept } else { stage }, seen.work);
     }
     fs::remove_entry(&aside)?;
-    let common = Checkout::common(repo, entry.made.base.len() / 2)?;
+    let common = noting(repo, entry)?;
     common.remove_worktree(&site.place)?;
     if let Some(record) = repo.head_record(&site.worktree) {
         fs::remove(&record);
     }
     let tip = seen.tip.take();
     finish(&common, entry, tip.as_deref(), &site.place)
+}
+
+/// The repository itself, whose gits note for this worktree that they run.
+fn noting(repo: &Repo, entry: &Entry) -> Result<Checkout> {
+    Ok(Checkout::common(repo, entry.made.base.len() / 2)?.noting(entry.register().notes(&entry.made.name)))
+}
+
+/// Removes git's lock files that a git of ours left which was killed while it made or removed this worktree.
+pub(super) fn unlock(repo: &Repo, entry: &Entry) -> Result<()> {
+    let notes = entry.register().notes(&entry.made.name);
+    if fs::identity(&notes).is_none() {
+        return Ok(());
+    }
+    let left = locks_of_killed(&noting(repo, entry)?, repo.root(), &[notes], entry.made.created_ms);
+    left.iter().try_for_each(|lock| fs::remove_entry(lock))
 }
 
 /// Looks, and finds out who is in it.
@@ -170,7 +187,7 @@ fn keep(entry: &mut Entry, stage: Stage, work: Work) -> Result<Option<Work>> {
 /// The worktree itself is gone, or never was there: what is left of it?
 fn remove_rest(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Work>> {
     let (made, path) = (&entry.made, entry.made.path());
-    let common = Checkout::common(repo, made.base.len() / 2)?;
+    let common = noting(repo, entry)?;
     let never_made = matches!(made.stage, Stage::Reserved | Stage::Making);
     if never_made {
         if let Some(half) = repo.linked(made.name.as_ref()).filter(|half| is_half_made(&half.git_dir, &path)) {
@@ -184,7 +201,6 @@ fn remove_rest(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Wo
             return Ok(Some(Work::doubt("git was killed while it made it")));
         }
     }
-    common.unlock_branch(&made.branch, &made.base);
     let Seen { work, tip } = look_at_branch(repo, made)?;
     // A branch that somebody else made, after we were killed and before we could make it.
     let not_ours = made.stage == Stage::Reserved && !made.own_name;

@@ -14,7 +14,6 @@ use super::{
 use crate::{
     env,
     error::{Error, Result},
-    fs,
 };
 
 /// What differs in a worktree from its commit, ignored files left out.
@@ -85,16 +84,6 @@ impl Checkout {
             Ok(_) => Ok(true),
             Err(error) if self.tip(name)?.as_deref() == Some(expected) => Err(error),
             Err(_) => Ok(false),
-        }
-    }
-
-    /// Removes git's lock of a branch that is ours alone, which a git of ours left that was killed: it holds nothing yet, or the
-    /// commit that the branch was to have.
-    pub(crate) fn unlock_branch(&self, name: &str, commit: &str) {
-        let lock = self.common_dir.join(format!("{name}.lock"));
-        let content = fs::read_small(&lock, 128);
-        if content.is_some_and(|text| text.trim_ascii().is_empty() || text.trim_ascii() == commit.as_bytes()) {
-            fs::remove(&lock);
         }
     }
 

@@ -142,13 +142,7 @@ impl Checkout {
         git.args(["-c", "core.fsmonitor=false", "-c", "core.splitIndex=false"]);
         git.args(arguments).current_dir(&self.root).env("GIT_DIR", &self.git_dir).env_remove("GIT_TRACE2_EVENT");
         git.env_remove("GIT_INDEX_FILE").env_remove("GIT_PREFIX");
-        /// These take locks of references.
-        const LOCKING: [&str; 4] = ["update-ref", "symbolic-ref", "reflog", "worktree"];
-        if let Some(notes) = self
-            .notes
-            .as_ref()
-            .filter(|_| arguments.iter().any(|word| LOCKING.map(OsStr::new).contains(&word.as_ref())))
-        {
+        if let Some(notes) = self.notes.as_ref().filter(|_| takes_locks(arguments)) {
             git.env("GIT_TRACE2_EVENT", notes);
         }
         if env::get("GIT_COMMON_DIR").is_some() {
@@ -258,6 +252,12 @@ const OWN: [&str; 4] = ["--no-optional-locks", "--literal-pathspecs", "-c", "cor
 
 /// What git writes must be there after a power loss when the mutation is said to be done.
 pub(crate) const DURABLE: [&str; 4] = ["-c", "core.fsync=committed,reference", "-c", "core.fsyncMethod=batch"];
+
+/// Tells whether a git takes locks of references.
+fn takes_locks<A: AsRef<OsStr>>(arguments: &[A]) -> bool {
+    const LOCKING: [&str; 4] = ["update-ref", "symbolic-ref", "reflog", "worktree"];
+    arguments.iter().any(|word| LOCKING.iter().any(|verb| word.as_ref() == *verb))
+}
 
 fn line(answer: &[u8]) -> String {
     String::from_utf8_lossy(answer).trim_end().to_owned()
