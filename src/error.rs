@@ -5,7 +5,10 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use crate::holder::Holder;
+use crate::{
+    escape::{quoted, quoted_path},
+    holder::Holder,
+};
 
 /// Result of the library's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -423,24 +426,24 @@ impl Error {
             Self::Circle { .. } => "take all locks at once, by their names, or always in the same order".to_owned(),
             Self::NeverGranted { .. } => "ask for the wider lock in the outer `repoguard exec`".to_owned(),
             Self::NoLocks { .. } => "`flock --verbose FILE true` tells more; use a local file system".to_owned(),
-            Self::NotAFile { path, .. } => format!("`ls -ld {}` shows what it is; move it away", quoted(path)),
+            Self::NotAFile { path, .. } => format!("`ls -ld {}` shows what it is; move it away", quoted_path(path)),
             Self::BrokenRepository { path, .. } => {
                 // Above `.git`, or above what is in it.
                 let inside = path.ancestors().find(|above| above.file_name().is_some_and(|name| name == ".git"));
                 let directory = inside.unwrap_or(path).parent().unwrap_or(path);
-                format!("`git -C {} status` tells what git makes of it", quoted(directory))
+                format!("`git -C {} status` tells what git makes of it", quoted_path(directory))
             }
             Self::Untrusted { path } => {
-                format!("`git config --global --add safe.directory {}`", quoted(path))
+                format!("`git config --global --add safe.directory {}`", quoted_path(path))
             }
-            Self::NoCommit { path, .. } => format!("`git -C {} commit --allow-empty -m start`", quoted(path)),
+            Self::NoCommit { path, .. } => format!("`git -C {} commit --allow-empty -m start`", quoted_path(path)),
             Self::BranchName { .. } => "`git help check-ref-format` tells what one may be".to_owned(),
             Self::NoRepository { .. } | Self::NoWorktree { .. } => "run it in a git checkout, or give one with `-C DIR`".to_owned(),
             Self::Config { key, .. } if key.starts_with("repoguard.") => {
                 format!("`git config --show-origin --get-all {key}`")
             }
             Self::HookEdited { path } => {
-                format!("move what was added to a hook of your own, then `rm {}`, and do this again", quoted(path))
+                format!("move what was added to a hook of your own, then `rm {}`, and do this again", quoted_path(path))
             }
             Self::Unfinished { .. } => {
                 "`repoguard recover --status` shows what `--undo` and `--finish` would do".to_owned()
@@ -457,39 +460,39 @@ impl Error {
             }
             Self::TwoHooks { hook, kept } => format!(
                 "make one of the two, as `{}`, remove the other, then `repoguard hooks install`; `diff {} {}` compares them",
-                quoted(hook),
-                quoted(hook),
-                quoted(kept)
+                quoted_path(hook),
+                quoted_path(hook),
+                quoted_path(kept)
             ),
             Self::HookNotMovable { path, .. } => {
-                let event = path.file_name().unwrap_or_default().to_string_lossy();
+                let event = quoted(path.file_name().unwrap_or_default());
                 format!("let it run `repoguard hook {event} \"$@\"` itself, first of all that it runs")
             }
             Self::NoSnapshot { .. } | Self::AmbiguousSnapshot { .. } => "`repoguard snapshots` lists them".to_owned(),
-            Self::DamagedSnapshot { path, .. } => format!("`ls -lR {}` shows what is left of it", quoted(path)),
+            Self::DamagedSnapshot { path, .. } => format!("`ls -lR {}` shows what is left of it", quoted_path(path)),
             Self::DamagedSequence { name, path, .. } => {
-                let (path, name) = (quoted(path), quoted(std::path::Path::new(name)));
+                let (path, name) = (quoted_path(path), quoted(name.as_ref()));
                 format!(
                     "`mv {path} {path}.damaged`, then `repoguard next --at-least N -- {name}` with an N above all that were given"
                 )
             }
             Self::MissingTree { reference, .. } => {
-                let reference = quoted(std::path::Path::new(reference));
+                let reference = quoted(reference.as_ref());
                 format!("`git ls-tree -rt {reference} >/dev/null` fetches it")
             }
             Self::DamagedDocument { path, .. } => format!(
                 "mend it, or put it away to begin afresh: `mv {} {}.damaged`",
-                quoted(path),
-                quoted(path)
+                quoted_path(path),
+                quoted_path(path)
             ),
             Self::RecordBusy { pid: Some(pid), .. } => {
                 format!("`ps -fp {pid}` shows what writes; one that is stopped can go on: `kill -CONT {pid}`")
             }
             Self::NotKept { id, .. } => format!("`repoguard snapshots {id}` lists what it keeps"),
             Self::Io { path, source, .. } => match source.kind() {
-                io::ErrorKind::PermissionDenied => format!("`ls -ld {}` shows who may", quoted(path)),
+                io::ErrorKind::PermissionDenied => format!("`ls -ld {}` shows who may", quoted_path(path)),
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    format!("`df -h {}` shows how full it is", quoted(path.parent().unwrap_or(path)))
+                    format!("`df -h {}` shows how full it is", quoted_path(path.parent().unwrap_or(path)))
                 }
                 _ => return None,
             },
@@ -502,14 +505,9 @@ impl Error {
 #[must_use]
 pub fn listed(paths: &[PathBuf]) -> String {
     const MOST: usize = 10;
-    let shown: Vec<String> = paths.iter().take(MOST).map(|path| format!("`{}`", printable(path))).collect();
+    let shown: Vec<String> = paths.iter().take(MOST).map(|path| format!("`{}`", path.display())).collect();
     let more = paths.len().saturating_sub(MOST);
     if more == 0 { shown.join(", ") } else { format!("{}, and {more} more", shown.join(", ")) }
-}
-
-/// A path without what would disturb a terminal.
-fn printable(path: &std::path::Path) -> String {
-    path.to_string_lossy().chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 fn by_text(pid: Option<u32>) -> String {
@@ -519,20 +517,10 @@ fn by_text(pid: Option<u32>) -> String {
 fn found_text(found: Option<&str>) -> String {
     const MOST: usize = 200;
     let Some(found) = found else { return "it is missing".to_owned() };
-    let shown: String = found.chars().take(MOST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let shown: String = found.chars().take(MOST).collect();
     if found.chars().nth(MOST).is_some() { format!("it is {shown}…") } else { format!("it is {shown}") }
 }
 
 fn waited_text(waited: Duration) -> String {
     if waited.is_zero() { String::new() } else { format!(", waited {:.1} s", waited.as_secs_f64()) }
-}
-
-/// A path as a word that a shell takes.
-pub(crate) fn quoted(path: &std::path::Path) -> String {
-    let text = path.to_string_lossy();
-    if text.chars().all(|c| c.is_alphanumeric() || "/._-+=:@%,".contains(c)) {
-        text.into_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
 }

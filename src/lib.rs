@@ -114,10 +114,11 @@
 //! | `fs` | How are files written? |
 //! | `sys` | What must the operating system give? |
 //! | [`mod@error`], [`holder`], `env` | What can go wrong, who holds, which environment variables matter? |
+//! | [`escape`] | How is foreign text made safe for a terminal or a shell? |
 //!
 //! # Who may import whom
 //! `cli` > `doctor` > `hooks` > `guard` > `watcher` > `exec`, `mutation` > `store` > `lock` > `repo` > `fs` > `sys` >
-//! `error` > `holder`, `env`: imports go down only, and a test holds this table against the sources.
+//! `error` > `holder`, `env`, `escape`: imports go down only, and a test holds this table against the sources.
 //!
 //! # Invariants
 //! - Exclusion rests on flock(2) alone; queue and records can be lost without letting two holders in (`lock`).
@@ -139,6 +140,7 @@
 pub mod doctor;
 mod env;
 pub mod error;
+pub mod escape;
 mod exec;
 mod fs;
 mod guard;
@@ -159,7 +161,7 @@ pub use guard::{
     Apart, Checked, Choice, Difference, Digests, Failure, Grant, Guard, INPUTS_DIGEST, Inputs, Invalid, Landed,
     Landing, Linked, Lock, Mutated, Mutation, Notice, Outcome, Pending, Place, Pruned, Recovered, Released, Restored,
     Rollback, Stands, Told, Turn, Until, Why, Work, Write, acquire, changed_outside, command_of, exec, exec_apart, log,
-    mutate, pending, prune_worktrees, recover, release, restore, unfinished, wait, worktrees, would_restore,
+    mutate, pending, prune_worktrees, recover, release, restore, unfinished, user_of, wait, worktrees, would_restore,
 };
 pub use holder::{Holder, Mode};
 pub use lock::{Inspection, MOST_NAMES, Request, Scope, State, Waiting, has_stray_token};

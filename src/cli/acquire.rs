@@ -80,8 +80,9 @@ pub(super) fn acquire(context: &Context, matches: &ArgMatches) -> anyhow::Result
     context.ui.waiting_over();
     match grant {
         Ok(grant) => {
-            let text = if context.json { format!("{}\n", to_json(&grant)) } else { format!("{}\n", grant.token) };
-            if let Err(error) = render::data(&text) {
+            let printed =
+                if context.json { render::json(&to_json(&grant)) } else { render::raw(&format!("{}\n", grant.token)) };
+            if let Err(error) = printed {
                 // Nobody could release what nobody was told of.
                 drop(repoguard::release(&repo, &grant.token));
                 return Err(anyhow::anyhow!("cannot print the token, so the lock was released: {error:#}"));
@@ -105,7 +106,7 @@ pub(super) fn release(context: &Context, matches: &ArgMatches) -> anyhow::Result
         Released::Command => ("command", Some("this is the token of a hold that ends with its command: not released")),
     };
     if context.json {
-        render::data(&format!("{}\n", json!({"schema": 1, "outcome": name})))?;
+        render::json(&json!({"schema": 1, "outcome": name}))?;
     } else if let Some(said) = said {
         context.ui.say(said);
     }
@@ -122,7 +123,7 @@ pub(super) fn wait(context: &Context, matches: &ArgMatches) -> anyhow::Result<Ex
     context.ui.waiting_over();
     let turn = turn?;
     if context.json {
-        render::data(&format!("{}\n", json!({"schema": 1, "state": state(turn)})))?;
+        render::json(&json!({"schema": 1, "state": state(turn)}))?;
     } else if turn == Turn::Over {
         context.ui.say("nothing is held or waited for under this token (any more)");
     }

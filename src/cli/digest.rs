@@ -1,6 +1,6 @@
 //! `repoguard state digest`: are the inputs still what something was made from?
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use repoguard::{Checked, Difference, Digests, INPUTS_DIGEST, Inputs, Repo, StateFile};
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{
     Context,
     exit::{self, Exit, Usage},
-    render, state, words,
+    render, state,
 };
 
 /// Record a digest of inputs, or tell whether they have changed since
@@ -67,12 +67,12 @@ fn record(context: &Context, state: &StateFile, inputs: &Inputs, name: &str) -> 
     digests.stage(state, name)?;
     let changed = state::flush(context, state)?;
     let digest = digests.digest();
-    let text = if context.json {
-        json!({"schema": 1, "section": INPUTS_DIGEST, "name": name, "digest": digest, "changed": changed}).to_string()
+    if context.json {
+        let section = INPUTS_DIGEST;
+        render::json(&json!({"schema": 1, "section": section, "name": name, "digest": digest, "changed": changed}))?;
     } else {
-        digest.to_owned()
-    };
-    render::data(&format!("{text}\n"))?;
+        render::raw(&format!("{digest}\n"))?;
+    }
     Ok(Exit::OK)
 }
 
@@ -80,15 +80,9 @@ fn report(context: &Context, digest: Option<&str>, name: &str, differences: &[Di
     if context.json {
         let told: Vec<_> = differences.iter().map(to_json).collect();
         let same = differences.is_empty();
-        let document = json!({"schema": 1, "name": name, "digest": digest, "same": same, "differences": told});
-        render::data(&format!("{document}\n"))?;
+        render::json(&json!({"schema": 1, "name": name, "digest": digest, "same": same, "differences": told}))?;
     } else {
-        let text = differences.iter().fold(String::new(), |mut text, difference| {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{}", words::line(&difference.to_string()));
-            text
-        });
-        context.ui.report(&text)?;
+        context.ui.report(&differences.iter().collect())?;
     }
     Ok(if differences.is_empty() { Exit::OK } else { Exit::Status(exit::NO) })
 }

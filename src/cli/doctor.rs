@@ -1,6 +1,6 @@
 //! `repoguard doctor`: is the guard effective here?
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{
     Context,
     exit::{self, Exit, Usage},
-    render,
+    render::{self, Lines},
 };
 
 /// How long `--fix` waits for the lock of everything.
@@ -45,23 +45,22 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
     if context.json {
         let findings: Vec<_> = findings.iter().map(to_json).collect();
         let root = repo.root().to_string_lossy();
-        render::data(&format!("{}\n", json!({"schema": 1, "root": root, "effective": !bad, "findings": findings})))?;
+        render::json(&json!({"schema": 1, "root": root, "effective": !bad, "findings": findings}))?;
     } else {
-        render::data(&to_text(&findings))?;
+        render::print(&to_text(&findings))?;
     }
     Ok(if bad { Exit::Status(exit::NO) } else { Exit::OK })
 }
 
-fn to_text(findings: &[Finding]) -> String {
-    let mut text = String::new();
+fn to_text(findings: &[Finding]) -> Lines {
+    let mut lines = Lines::default();
     for finding in findings {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{:4}  {}: {}", name(finding.verdict), finding.check, finding.found);
+        lines.add(format_args!("{:4}  {}: {}", name(finding.verdict), finding.check, finding.found));
         if let Some(hint) = &finding.hint {
-            let _ = writeln!(text, "      hint: {hint}");
+            lines.add(format_args!("      hint: {hint}"));
         }
     }
-    text
+    lines
 }
 
 fn to_json(finding: &Finding) -> serde_json::Value {

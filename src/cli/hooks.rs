@@ -1,6 +1,6 @@
 //! `repoguard hooks`: how does plain git get the lock? Puts hooks in place, takes them away, tells whether git reaches them.
 
-use std::{fmt::Write as _, path::Path};
+use std::path::Path;
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand, ValueEnum};
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Context,
     exit::{self, Exit, Usage},
-    render,
+    render::{self, Lines},
 };
 
 /// Let plain git take the lock: `git commit` by somebody who never heard of repoguard waits, too
@@ -160,13 +160,13 @@ fn for_each(
     context: &Context,
     repo: &Repo,
     submodules: &Submodules,
-    mut action: impl FnMut(&Repo) -> anyhow::Result<(String, Map<String, Value>)>,
+    mut action: impl FnMut(&Repo) -> anyhow::Result<(Lines, Map<String, Value>)>,
 ) -> anyhow::Result<()> {
     let mut document = |repo: &Repo| -> anyhow::Result<Map<String, Value>> {
-        let (text, mut document) = action(repo)?;
+        let (lines, mut document) = action(repo)?;
         document.insert("root".to_owned(), lossy(repo.root()));
         if !context.json {
-            context.ui.report(&text)?;
+            context.ui.report(&lines)?;
         }
         Ok(document)
     };
@@ -178,13 +178,13 @@ fn for_each(
         all.insert("submodules".to_owned(), json!(inner?));
     }
     if context.json {
-        render::data(&format!("{}\n", Value::Object(all)))?;
+        render::json(&all)?;
     }
     Ok(())
 }
 
-fn installed_text(report: &Report) -> String {
-    let mut text = String::new();
+fn installed_text(report: &Report) -> Lines {
+    let mut lines = Lines::default();
     for hook in &report.hooks {
         let rest = match (hook.via, &hook.chained) {
             ("script", Some(chained)) if hook.kept => {
@@ -196,22 +196,21 @@ fn installed_text(report: &Report) -> String {
             ("hook", _) => format!(": it runs `repoguard hook {}` itself", hook.event.name()),
             (manager, _) => format!(", which {manager} runs"),
         };
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{} `{}`{rest}", hook.change, hook.path.display());
+        lines.add(format_args!("{} `{}`{rest}", hook.change, hook.path.display()));
     }
     if report.by_hand.iter().any(|line| !line.done) {
         let directory = report.directory.display();
-        let _ = writeln!(text, "not installed: husky makes `{directory}`; add these lines to its own files:");
+        lines.add(format_args!("not installed: husky makes `{directory}`; add these lines to its own files:"));
     }
     for by_hand in &report.by_hand {
         let file = by_hand.file.display();
-        let _ = match &by_hand.line {
-            _ if by_hand.done => writeln!(text, "unchanged `{file}`: it runs the guard"),
-            Some(line) => writeln!(text, "  `{file}`: {line}"),
-            None => writeln!(text, "  `{file}`: cannot be guarded: husky runs no such hook"),
-        };
+        lines.add(match &by_hand.line {
+            _ if by_hand.done => format!("unchanged `{file}`: it runs the guard"),
+            Some(line) => format!("  `{file}`: {line}"),
+            None => format!("  `{file}`: cannot be guarded: husky runs no such hook"),
+        });
     }
-    text
+    lines
 }
 
 fn installed_json(report: &Report) -> Map<String, Value> {
@@ -239,20 +238,20 @@ fn installed_json(report: &Report) -> Map<String, Value> {
     document
 }
 
-fn uninstalled_text(repo: &Repo, report: &Uninstalled) -> String {
+fn uninstalled_text(repo: &Repo, report: &Uninstalled) -> Lines {
+    let mut lines = Lines::default();
     if report.hooks.is_empty() {
-        return format!("nothing to remove: no hooks of repoguard's in `{}`\n", repo.root().display());
+        lines.add(format_args!("nothing to remove: no hooks of repoguard's in `{}`", repo.root().display()));
     }
-    let mut text = String::new();
     for hook in &report.hooks {
         let path = hook.path.display();
-        let _ = match hook.change {
-            "restored" => writeln!(text, "restored `{path}`: the hook that was there before"),
-            "left" => writeln!(text, "left `{path}`: git runs another hook now"),
-            change => writeln!(text, "{change} `{path}`"),
-        };
+        lines.add(match hook.change {
+            "restored" => format!("restored `{path}`: the hook that was there before"),
+            "left" => format!("left `{path}`: git runs another hook now"),
+            change => format!("{change} `{path}`"),
+        });
     }
-    text
+    lines
 }
 
 fn uninstalled_json(report: &Uninstalled) -> Map<String, Value> {
@@ -266,9 +265,9 @@ fn uninstalled_json(report: &Uninstalled) -> Map<String, Value> {
 fn status(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
     let survey = hooks::survey(repo)?;
     if context.json {
-        render::data(&format!("{}\n", survey_json(repo, &survey)))?;
+        render::json(&survey_json(repo, &survey))?;
     } else {
-        render::data(&survey_text(&survey))?;
+        render::print(&survey_text(&survey))?;
     }
     Ok(if survey.reached() { Exit::OK } else { Exit::Status(exit::NO) })
 }
@@ -298,8 +297,8 @@ fn survey_json(repo: &Repo, survey: &Survey) -> Value {
     })
 }
 
-fn survey_text(survey: &Survey) -> String {
-    let mut text = String::new();
+fn survey_text(survey: &Survey) -> Lines {
+    let mut lines = Lines::default();
     let mut hooks = survey.hooks.iter().peekable();
     while let Some(seen) = hooks.next() {
         let how = match (seen.state, seen.via, seen.by) {
@@ -312,18 +311,17 @@ fn survey_text(survey: &Survey) -> String {
             _ => String::new(),
         };
         let chained = seen.chained.as_ref().map_or_else(String::new, |path| format!(", then `{}`", path.display()));
-        // Writing to a string cannot fail.
         let (name, state) = (seen.event.name(), seen.state.name());
-        let _ = writeln!(text, "{name}: {state}{how} (`{}`{chained})", seen.path.display());
+        lines.add(format_args!("{name}: {state}{how} (`{}`{chained})", seen.path.display()));
         // What is so of several, or to be done about them, is told once.
         if let Some(note) = seen.note.as_ref().filter(|_| hooks.peek().is_none_or(|next| next.note != seen.note)) {
-            let _ = writeln!(text, "  {note}");
+            lines.add(format_args!("  {note}"));
         }
         if let Some(hint) = seen.hint.as_ref().filter(|_| hooks.peek().is_none_or(|next| next.hint != seen.hint)) {
-            let _ = writeln!(text, "  hint: {hint}");
+            lines.add(format_args!("  hint: {hint}"));
         }
     }
-    text
+    lines
 }
 
 fn event(name: &str) -> Result<Event, String> {

@@ -1,6 +1,6 @@
 //! `repoguard log`: who held it, when, for how long, and how it ended.
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
@@ -10,7 +10,8 @@ use repoguard::{Entry, Event, Repo};
 use super::{
     Context,
     exit::{self, Exit, Usage},
-    options, render,
+    options,
+    render::{self, Lines},
 };
 
 /// Show who held the lock, when, for how long, and how it ended
@@ -38,19 +39,18 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
         let surplus = arguments.count.map_or(0, |count| entries.len().saturating_sub(count));
         entries.drain(..surplus);
     }
-    let mut text = String::new();
+    if context.json {
+        render::json_lines(&entries)?;
+        return Ok(Exit::OK);
+    }
+    let mut lines = Lines::default();
     for entry in &entries {
-        // Writing to a string cannot fail.
-        let _ = if context.json {
-            writeln!(text, "{}", serde_json::to_string(entry)?)
-        } else {
-            writeln!(text, "{}", line(entry))
-        };
-        if context.ui.is_verbose() && !context.json && !entry.steps.is_empty() {
-            let _ = writeln!(text, "{STEPS}{}", steps(entry));
+        lines.add(line(entry));
+        if context.ui.is_verbose() && !entry.steps.is_empty() {
+            lines.add(format_args!("{STEPS}{}", steps(entry)));
         }
     }
-    render::data(&text)?;
+    render::print(&lines)?;
     Ok(Exit::OK)
 }
 

@@ -31,7 +31,7 @@ pub(super) fn completions(_context: &Context, matches: &ArgMatches) -> anyhow::R
     let arguments = Completions::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut command(VERBS), "repoguard", &mut script);
-    render::data(&String::from_utf8_lossy(&script))?;
+    render::raw(&String::from_utf8_lossy(&script))?;
     Ok(Exit::OK)
 }
 
@@ -49,6 +49,6 @@ pub(super) fn man(_context: &Context, matches: &ArgMatches) -> anyhow::Result<Ex
     };
     let mut text = Vec::new();
     clap_mangen::Man::new(page).title(title).render(&mut text)?;
-    render::data(&String::from_utf8_lossy(&text))?;
+    render::raw(&String::from_utf8_lossy(&text))?;
     Ok(Exit::OK)
 }

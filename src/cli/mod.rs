@@ -23,7 +23,6 @@ mod result_file;
 mod snapshots;
 mod state;
 mod status;
-mod words;
 mod worktrees;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -86,7 +85,7 @@ impl Context {
         self.ui.error(error);
         if self.json {
             // If standard output is what failed, the message must do.
-            drop(render::data(&format!("{}\n", failure::to_json(error, status))));
+            drop(render::json(&failure::to_json(error, status)));
         }
         Exit::Status(status)
     }
@@ -134,13 +133,13 @@ pub(crate) fn main() -> ExitCode {
         let context = Context::plain();
         return finish(&context, hook::run(&context, arguments));
     }
-    let parser = match picked(&arguments) {
+    let parser = || match picked(&arguments) {
         Some(verb) => command([verb]),
         None => command(VERBS),
     };
-    let matches = match parser.try_get_matches_from(&arguments) {
+    let matches = match parser().try_get_matches_from(&arguments) {
         Ok(matches) => matches,
-        Err(error) => return not_parsed(&arguments, &error),
+        Err(error) => return not_parsed(parser, &arguments, &error),
     };
     let globals = Globals::from_arg_matches(&matches).expect("the parser has these arguments");
     let context = Context { ui: Ui::new(globals.color, globals.quiet, globals.verbose), json: globals.json };
@@ -172,8 +171,8 @@ fn finish(context: &Context, result: anyhow::Result<Exit>) -> ExitCode {
 }
 
 /// Ends with what the parser says: help, the version, or a usage error.
-fn not_parsed(arguments: &[OsString], error: &clap::Error) -> ExitCode {
-    let printed = render::parser(error);
+fn not_parsed(parser: impl FnOnce() -> clap::Command, arguments: &[OsString], error: &clap::Error) -> ExitCode {
+    let printed = render::parsed(error, parser, arguments);
     if !error.use_stderr() {
         return finish(&Context::plain(), printed.map(|()| Exit::OK));
     }
@@ -183,7 +182,7 @@ fn not_parsed(arguments: &[OsString], error: &clap::Error) -> ExitCode {
         let text = error.to_string();
         let message: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
         let usage = Usage(message.join(" ").trim_start_matches("error: ").to_owned()).into();
-        drop(render::data(&format!("{}\n", failure::to_json(&usage, exit::USAGE))));
+        drop(render::json(&failure::to_json(&usage, exit::USAGE)));
     }
     Exit::Status(exit::USAGE).end()
 }

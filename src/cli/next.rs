@@ -67,7 +67,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
     let sequence = Sequence::open(&repo, &Config::load(&repo)?, &arguments.sequence)?;
     if arguments.last {
         let last: Vec<u64> = sequence.last()?.into_iter().collect();
-        render::data(&text(context, &arguments, &last))?;
+        print(context, &arguments, &last)?;
         return Ok(Exit::Status(if last.is_empty() { exit::NO } else { 0 }));
     }
     let Arguments { count, at_least, scan, .. } = &arguments;
@@ -80,7 +80,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
         context.ui.say(&format!("the sequence begins with {first}: nothing matches {patterns} yet"));
     }
     let numbers: Vec<u64> = given.numbers.clone().collect();
-    let printed = render::data(&text(context, &arguments, &numbers));
+    let printed = print(context, &arguments, &numbers);
     // Not the reader's business alone: whoever asked has not got a number.
     printed.map_err(|error| {
         let (first, last) = (given.numbers.start(), given.numbers.end());
@@ -90,18 +90,17 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
     Ok(Exit::OK)
 }
 
-fn text(context: &Context, arguments: &Arguments, numbers: &[u64]) -> String {
+fn print(context: &Context, arguments: &Arguments, numbers: &[u64]) -> anyhow::Result<()> {
     let format = arguments.format.clone().unwrap_or_default();
     if context.json {
         let ids: Vec<String> = numbers.iter().map(|number| format.write(*number)).collect();
-        let document = json!({"schema": 1, "sequence": arguments.sequence, "numbers": numbers, "ids": ids});
-        return format!("{document}\n");
+        return render::json(&json!({"schema": 1, "sequence": arguments.sequence, "numbers": numbers, "ids": ids}));
     }
-    numbers.iter().fold(String::new(), |mut text, number| {
+    render::raw(&numbers.iter().fold(String::new(), |mut text, number| {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{}", format.write(*number));
         text
-    })
+    }))
 }
 
 fn count(text: &str) -> Result<NonZeroU64, String> {

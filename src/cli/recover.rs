@@ -9,7 +9,7 @@ use super::{
     Context,
     exit::{self, Exit, Usage},
     options,
-    render::data,
+    render::{self, Lines},
 };
 
 /// Put a mutation in order that was killed before its end
@@ -62,10 +62,10 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
     let recovered = repoguard::recover(&repo, &config, &request, choice, &mut tell)?;
     context.ui.waiting_over();
     if context.json {
-        return data(&format!("{}\n", document(recovered.as_ref()))).map(|()| Exit::OK);
+        return render::json(&document(recovered.as_ref())).map(|()| Exit::OK);
     }
     match &recovered {
-        None => context.ui.report("nothing to recover\n")?,
+        None => context.ui.report(&Lines::from_iter(["nothing to recover"]))?,
         Some(recovered) => context.ui.recovered(recovered)?,
     }
     Ok(Exit::OK)
@@ -87,21 +87,21 @@ fn status(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
         let told = pending.told.as_ref();
         if context.json {
             let running = told.map(|told| json!({ "command": told.command, "pid": told.pid, "step": told.step }));
-            data(&format!("{}\n", json!({ "schema": 1, "unfinished": null, "running": running })))?;
+            render::json(&json!({ "schema": 1, "unfinished": null, "running": running }))?;
         } else {
             let who =
                 told.map_or_else(String::new, |told| format!(": {} (pid {}, {})", told.command, told.pid, told.step));
-            data(&format!("nothing to recover: a mutation is running{who}\n"))?;
+            render::print(&Lines::from_iter([format!("nothing to recover: a mutation is running{who}")]))?;
         }
         return Ok(Exit::OK);
     }
     let unfinished = repoguard::unfinished(repo)?;
     if context.json {
-        data(&format!("{}\n", status_document(unfinished.as_ref())))?;
+        render::json(&status_document(unfinished.as_ref()))?;
     } else {
-        data(&match &unfinished {
-            None => "nothing to recover\n".to_owned(),
-            Some(unfinished) => text(unfinished),
+        render::print(&match &unfinished {
+            None => Lines::from_iter(["nothing to recover"]),
+            Some(unfinished) => lines(unfinished),
         })?;
     }
     Ok(if unfinished.is_some() { Exit::Status(exit::NO) } else { Exit::OK })
@@ -157,7 +157,7 @@ fn plan(unfinished: &Unfinished) -> Ways {
     Ways { undo, finish, next }
 }
 
-fn text(unfinished: &Unfinished) -> String {
+fn lines(unfinished: &Unfinished) -> Lines {
     let state = match unfinished.found {
         Found::Untouched => "it had changed nothing yet",
         Found::Running => "its command was running",
@@ -165,12 +165,14 @@ fn text(unfinished: &Unfinished) -> String {
         Found::Landed => "its commit is there, and only the index is missing",
         _ => "it was being put back",
     };
-    let since: Vec<String> = unfinished.doubts.iter().map(|doubt| format!("  since: {doubt}\n")).collect();
-    let since = since.concat();
     let Unfinished { command, pid, user, host, fence, .. } = unfinished;
     let Ways { undo, finish, next } = plan(unfinished);
-    format!(
-        "unfinished: {command} (pid {pid} of {user} on {host}, fence {fence})\n  found: {state}\n{since}  --undo: {undo}\n  \
-         --finish: {finish}\n  the next command: {next}\n"
-    )
+    let mut lines = Lines::default();
+    lines.add(format_args!("unfinished: {command} (pid {pid} of {user} on {host}, fence {fence})"));
+    lines.add(format_args!("  found: {state}"));
+    unfinished.doubts.iter().for_each(|doubt| lines.add(format_args!("  since: {doubt}")));
+    for (way, what) in [("--undo", undo), ("--finish", finish), ("the next command", next)] {
+        lines.add(format_args!("  {way}: {what}"));
+    }
+    lines
 }

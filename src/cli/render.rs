@@ -1,9 +1,16 @@
-//! How is it said? The only printer: messages to stderr, data to stdout.
+//! Prints messages to stderr and data to stdout. Nothing else in the program prints.
 //!
 //! Lower case, what then where, `caused by:` lines, `hint:` with a command to paste. The meaning survives without colour.
+//!
+//! # Foreign text
+//! Each function here makes what it prints safe, so a caller cannot forget to. A message is one line, and [`Lines`] is made
+//! line by line: line ends and colours of our own are added afterwards. JSON is escaped by JSON's own means. Only [`raw`]
+//! prints data byte for byte, and to a terminal not even that.
 
 use std::{
     cell::{Cell, RefCell},
+    ffi::OsString,
+    fmt::Display,
     io::{self, IsTerminal as _, Write as _},
     rc::Rc,
     time::{Duration, UNIX_EPOCH},
@@ -15,10 +22,12 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use repoguard::{
     Ending, Error, Failure, Holder, Landed, Landing, Mutated, Notice, Recovered, Repo, Rollback, Task, Waiting, Why,
+    escape::{escaped, escaped_data, escaped_json, is_showable, quoted_path},
     hooks::Refusal,
 };
+use serde::Serialize;
 
-use super::{Color, words, worktrees};
+use super::{Color, worktrees};
 
 /// How often a waiter that is not on a terminal says that it still waits.
 const REPEAT: Duration = Duration::from_secs(30);
@@ -106,15 +115,15 @@ impl Ui {
                 self.say(&format!("waiting for git's own lock `{}`; {gits}", lock.display()));
             }
             Notice::Apart(apart) => {
-                let (path, branch) = (words::path(&apart.path), words::line(&apart.branch));
-                self.say(&format!("busy: runs in the worktree {path} instead, on branch {branch}"));
+                let path = quoted_path(&apart.path);
+                self.say(&format!("busy: runs in the worktree {path} instead, on branch {}", apart.branch));
             }
             Notice::Removed(apart) => {
-                self.say(&format!("removed: nothing of worth is in the worktree {}", words::path(&apart.path)));
+                self.say(&format!("removed: nothing of worth is in the worktree {}", quoted_path(&apart.path)));
             }
             Notice::Kept(apart, work) => {
-                let path = words::path(&apart.path);
-                self.say(&format!("kept: the worktree {path}, with {}", words::line(&work.to_string())));
+                let path = quoted_path(&apart.path);
+                self.say(&format!("kept: the worktree {path}, with {work}"));
                 let landing = worktrees::landing(&apart.path, &apart.branch, &apart.base, work);
                 let lands = landing.first().map_or_else(String::new, |command| format!("`{command}` lands it; "));
                 self.hint(&format!("{lands}`repoguard worktrees` tells more"));
@@ -227,8 +236,8 @@ impl Ui {
             line.live = true;
             let width = terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| usize::from(width.0));
             let text = format!("waiting {}", waiting_text(waiting));
-            let text = fitting(&text, width.saturating_sub(PREFIX.len() + 2));
-            self.print(&format!("{REDRAW}{} {text}", self.styled(YELLOW, PREFIX)));
+            let text = fitting(&escaped(&text), width.saturating_sub(PREFIX.len() + 2));
+            print_now(&format!("{REDRAW}{} {text}", self.styled(YELLOW, PREFIX)));
         } else if line.said.is_none_or(|said| waiting.waited >= said + self.repeat.get()) {
             line.said = Some(waiting.waited);
             self.say(&format!("waiting {}", waiting_text(waiting)));
@@ -244,7 +253,7 @@ impl Ui {
     /// Takes the live line off the screen.
     pub(super) fn waiting_over(&self) {
         if std::mem::take(&mut self.waiting.borrow_mut().live) {
-            self.print(REDRAW);
+            print_now(REDRAW);
         }
     }
 
@@ -329,8 +338,8 @@ impl Ui {
     }
 
     /// Prints to stdout what a command did.
-    pub(super) fn report(&self, text: &str) -> anyhow::Result<()> {
-        if self.quiet { Ok(()) } else { data(text) }
+    pub(super) fn report(&self, lines: &Lines) -> anyhow::Result<()> {
+        if self.quiet { Ok(()) } else { print(lines) }
     }
 
     /// Says something that -q keeps quiet.
@@ -364,17 +373,11 @@ impl Ui {
 
     fn line(&self, style: Style, text: &str) {
         // Nobody can be told when stderr is closed.
-        drop(writeln!(io::stderr(), "{} {text}", self.styled(style, PREFIX)));
+        drop(writeln!(io::stderr(), "{} {}", self.styled(style, PREFIX), escaped(text)));
     }
 
-    fn more(&self, label: &str, text: &str) {
-        drop(writeln!(io::stderr(), "  {} {text}", self.styled(CYAN, label)));
-    }
-
-    #[expect(clippy::unused_self, reason = "who talks to the user does it through `Ui`")]
-    fn print(&self, text: &str) {
-        let mut stderr = io::stderr();
-        drop(stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()));
+    fn more(&self, label: &'static str, text: &str) {
+        drop(writeln!(io::stderr(), "  {} {}", self.styled(CYAN, label), escaped(text)));
     }
 
     fn styled(&self, style: Style, text: &str) -> String {
@@ -408,19 +411,90 @@ const RED: Style = AnsiColor::Red.on_default().bold();
 const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
 const CYAN: Style = AnsiColor::Cyan.on_default();
 
-/// Prints what the parser says: help and version to stdout, usage errors to stderr.
-pub(super) fn parser(error: &clap::Error) -> anyhow::Result<()> {
+/// Prints on the terminal what is safe already, without a line end.
+fn print_now(text: &str) {
+    let mut stderr = io::stderr();
+    drop(stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()));
+}
+
+/// Prints what the parser says about these arguments: help and version to stdout, a usage error to stderr.
+///
+/// The parser repeats arguments within text and colours of its own. So it parses again, with arguments that are safe to show.
+pub(super) fn parsed(
+    error: &clap::Error,
+    parser: impl FnOnce() -> clap::Command,
+    arguments: &[OsString],
+) -> anyhow::Result<()> {
     if !error.use_stderr() {
         repoguard::check_output().context(NOT_WRITTEN)?;
     }
-    error.print().and_then(|()| io::stdout().flush()).context(NOT_WRITTEN)
+    let is_safe = |argument: &OsString| argument.to_str().is_some_and(|text| text.chars().all(is_showable));
+    let printed = if arguments.iter().all(is_safe) {
+        error.print()
+    } else {
+        let shown = arguments.iter().map(|argument| escaped(&argument.to_string_lossy()).into_owned());
+        match parser().try_get_matches_from(shown) {
+            Err(error) => error.print(),
+            // Only the original arguments are wrong: for example, one is no text.
+            Ok(_) => io::stderr().write_all(escaped_data(error.render().to_string().as_bytes()).as_bytes()),
+        }
+    };
+    printed.and_then(|()| io::stdout().flush()).context(NOT_WRITTEN)
 }
 
 /// What is said of an output that cannot be written to.
 const NOT_WRITTEN: &str = "cannot write to standard output";
 
-/// Prints data to stdout.
-pub(super) fn data(text: &str) -> anyhow::Result<()> {
+/// Text for stdout, made line by line: what is in a line cannot start another one.
+#[derive(Debug, Default)]
+pub(super) struct Lines(String);
+
+impl Lines {
+    pub(super) fn add(&mut self, line: impl Display) {
+        self.0.push_str(&escaped(&line.to_string()));
+        self.0.push('\n');
+    }
+}
+
+impl<L: Display> FromIterator<L> for Lines {
+    fn from_iter<I: IntoIterator<Item = L>>(all: I) -> Self {
+        let mut lines = Self::default();
+        all.into_iter().for_each(|line| lines.add(line));
+        lines
+    }
+}
+
+/// Prints text for people.
+pub(super) fn print(lines: &Lines) -> anyhow::Result<()> {
+    write(&lines.0)
+}
+
+/// Clears the terminal before it is printed again.
+pub(super) fn redraw(lines: &Lines) -> anyhow::Result<()> {
+    if io::stdout().is_terminal() { write(&format!("\x1b[H\x1b[2J{}", lines.0)) } else { print(lines) }
+}
+
+/// Prints one JSON document.
+pub(super) fn json(document: &impl Serialize) -> anyhow::Result<()> {
+    json_lines([document])
+}
+
+/// Prints JSON documents, one a line.
+pub(super) fn json_lines<D: Serialize>(documents: impl IntoIterator<Item = D>) -> anyhow::Result<()> {
+    let mut text = String::new();
+    for document in documents {
+        text.push_str(&escaped_json(serde_json::to_string(&document)?));
+        text.push('\n');
+    }
+    write(&text)
+}
+
+/// Prints data for a program: as it is, but not to a terminal.
+pub(super) fn raw(data: &str) -> anyhow::Result<()> {
+    if io::stdout().is_terminal() { write(&escaped_data(data.as_bytes())) } else { write(data) }
+}
+
+fn write(text: &str) -> anyhow::Result<()> {
     // What the standard library put in place of a closed one takes everything.
     repoguard::check_output().context(NOT_WRITTEN)?;
     let mut stdout = io::stdout().lock();
@@ -435,11 +509,6 @@ pub(super) fn check_output(what: &str) -> anyhow::Result<()> {
 /// Tells whether an error is that nobody reads our output any more.
 pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
-/// Clears the terminal before `text` is printed again.
-pub(super) fn redraw(text: &str) -> anyhow::Result<()> {
-    if io::stdout().is_terminal() { data(&format!("\x1b[H\x1b[2J{text}")) } else { data(text) }
 }
 
 /// As much of a text as fits into so many columns.
@@ -479,9 +548,10 @@ pub(super) fn who(holder: &Holder) -> String {
         0 => "an unknown process".to_owned(),
         pid => format!("pid {pid}"),
     }];
-    if !holder.user.is_empty() {
+    let user = user(holder);
+    if !user.is_empty() {
         let agent = holder.agent.as_ref().map_or_else(String::new, |agent| format!(", {agent}"));
-        parts.push(format!("({}@{}{agent})", holder.user, holder.host));
+        parts.push(format!("({user}@{}{agent})", holder.host));
     }
     if !holder.command.is_empty() {
         parts.push(format!("`{}`", holder.command));
@@ -522,12 +592,39 @@ fn kept_by(holder: &Holder, heirs: &[u32]) -> String {
     format!("{ended}, and the lock is kept by {heirs}")
 }
 
+/// The user of a holder or waiter: as the system shows its process, since anybody who may write a record can lie in it.
+pub(super) fn user(holder: &Holder) -> String {
+    let recorded = &holder.user;
+    match repoguard::user_of(holder) {
+        Some(user) if recorded.split(" (USER=").next() != Some(&user) && !recorded.is_empty() => {
+            format!("{user}, recorded as {recorded}")
+        }
+        Some(user) if recorded.is_empty() => user,
+        _ => recorded.clone(),
+    }
+}
+
 /// A time of day, with the date where it is not today's.
 pub(super) fn clock(ms: u64) -> String {
     let time = jiff::Timestamp::try_from(UNIX_EPOCH + Duration::from_millis(ms)).unwrap_or_default();
     let zone = jiff::tz::TimeZone::system();
     let (time, now) = (time.to_zoned(zone.clone()), jiff::Timestamp::now().to_zoned(zone));
     if time.date() == now.date() { time.strftime("%H:%M:%S").to_string() } else { time.strftime("%F %T").to_string() }
+}
+
+/// A size in bytes as people say it.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    #[expect(clippy::cast_precision_loss, reason = "one digit after the point is shown")]
+    let mut size = bytes as f64;
+    let mut unit = "B";
+    for larger in UNITS {
+        if size < 1024.0 {
+            break;
+        }
+        (size, unit) = (size / 1024.0, larger);
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{size:.1} {unit}") }
 }
 
 /// A duration as people say it.
@@ -552,6 +649,19 @@ mod tests {
         assert_eq!(fitting("abcd", 3), "ab…");
         assert_eq!(fitting("漢字漢字", 5), "漢字…");
         assert_eq!(fitting("abc", 0), "…");
+    }
+
+    #[test]
+    fn line_cannot_start_another() {
+        let lines = Lines::from_iter(["a\nb", "\u{1b}[2J"]);
+        assert_eq!(lines.0, "a\\nb\n\\x1b[2J\n");
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 30, "5.0 GiB")] {
+            assert_eq!(size(bytes), text);
+        }
     }
 
     #[test]

@@ -1,17 +1,18 @@
 //! `repoguard restore`: how does what was undone come back?
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
-use repoguard::{Config, Error, Repo, Request, Restored};
+use repoguard::{Config, Error, Repo, Request, Restored, escape::quoted_path};
 use serde_json::{Value, json};
 
 use super::{
     Context,
     exit::{self, Exit, Usage},
     options::Patience,
-    render, snapshots, words,
+    render::{self, Lines},
+    snapshots,
 };
 
 /// So many failures are told one by one.
@@ -64,7 +65,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
         restored => restored?,
     };
     if context.json {
-        render::data(&format!("{}\n", to_json(&restored, arguments.dry_run)))?;
+        render::json(&to_json(&restored, arguments.dry_run))?;
     } else {
         context.ui.report(&to_text(&restored, arguments.dry_run))?;
     }
@@ -80,24 +81,23 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
     Ok(Exit::Status(status.unwrap_or(0)))
 }
 
-fn to_text(restored: &Restored, dry_run: bool) -> String {
+fn to_text(restored: &Restored, dry_run: bool) -> Lines {
     let (restored_now, replaced_now) =
         if dry_run { ("would restore", "would replace") } else { ("restored", "replaced") };
-    let mut text = String::new();
-    let mut lines = |what: &str, paths: &[PathBuf], note: &str| {
+    let mut lines = Lines::default();
+    let mut list = |what: &str, paths: &[PathBuf]| {
         for path in paths {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{what} {}{note}", words::path(path));
+            lines.add(format_args!("{what} {}", quoted_path(path)));
         }
     };
-    lines(restored_now, &restored.restored, "");
-    lines("unchanged", &restored.unchanged, "");
-    lines("not deleted again:", &restored.deleted, "");
-    lines(replaced_now, &restored.replaced, "");
+    list(restored_now, &restored.restored);
+    list("unchanged", &restored.unchanged);
+    list("not deleted again:", &restored.deleted);
+    list(replaced_now, &restored.replaced);
     if let Some(kept) = &restored.kept {
-        let _ = writeln!(text, "what was replaced is kept: `repoguard restore {kept}` brings it back");
+        lines.add(format_args!("what was replaced is kept: `repoguard restore {kept}` brings it back"));
     }
-    text
+    lines
 }
 
 fn to_json(restored: &Restored, dry_run: bool) -> Value {

@@ -8,13 +8,16 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
-use repoguard::{Repo, Snapshot};
+use repoguard::{
+    Repo, Snapshot,
+    escape::{quoted, quoted_path},
+};
 use serde_json::{Value, json};
 
 use super::{
     Context,
     exit::{Exit, Usage},
-    render, words,
+    render::{self, Lines},
 };
 
 /// Show what was undone and is kept
@@ -39,9 +42,9 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
     if let Some(id) = &arguments.id {
         let snapshot = repoguard::snapshot(&repo, id)?;
         if context.json {
-            render::data(&format!("{}\n", details(&snapshot)))?;
+            render::json(&details(&snapshot))?;
         } else {
-            render::data(&to_text(&snapshot))?;
+            render::print(&to_text(&snapshot))?;
         }
         return Ok(Exit::OK);
     }
@@ -49,28 +52,28 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
     all.reverse();
     if context.json {
         let all: Vec<Value> = all.iter().map(brief).collect();
-        render::data(&format!("{}\n", json!({"schema": 1, "snapshots": all})))?;
+        render::json(&json!({"schema": 1, "snapshots": all}))?;
     } else if all.is_empty() {
         context.ui.say("nothing that was undone is kept here");
     } else {
-        render::data(&table(&all))?;
+        render::print(&table(&all))?;
     }
     Ok(Exit::OK)
 }
 
-fn table(all: &[Snapshot]) -> String {
-    let mut text = format!("{:<23}  {:<27}  {:>6}  {:>10}  WHY\n", "ID", "MADE", "FILES", "SIZE");
+fn table(all: &[Snapshot]) -> Lines {
+    let mut lines = Lines::default();
+    lines.add(format_args!("{:<23}  {:<27}  {:>6}  {:>10}  WHY", "ID", "MADE", "FILES", "SIZE"));
     for snapshot in all {
         let why = match &snapshot.damage {
-            Some(damage) => format!("cannot be read: {}", words::line(damage)),
-            None if snapshot.finished => words::line(&snapshot.why),
-            None => format!("{} (not finished)", words::line(&snapshot.why)),
+            Some(damage) => format!("cannot be read: {damage}"),
+            None if snapshot.finished => snapshot.why.clone(),
+            None => format!("{} (not finished)", snapshot.why),
         };
-        let (files, size) = (snapshot.files.len(), words::size(snapshot.bytes));
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{:<23}  {:<27}  {files:>6}  {size:>10}  {why}", snapshot.id, made(snapshot));
+        let (files, size) = (snapshot.files.len(), render::size(snapshot.bytes));
+        lines.add(format_args!("{:<23}  {:<27}  {files:>6}  {size:>10}  {why}", snapshot.id, made(snapshot)));
     }
-    text
+    lines
 }
 
 fn made(snapshot: &Snapshot) -> String {
@@ -84,50 +87,42 @@ fn unix_ms(time: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn to_text(snapshot: &Snapshot) -> String {
-    let mut text = format!("{}, made {}\n", snapshot.id, made(snapshot));
+fn to_text(snapshot: &Snapshot) -> Lines {
+    let mut lines = Lines::default();
+    lines.add(format_args!("{}, made {}", snapshot.id, made(snapshot)));
     let mut fact = |label: &str, fact: &str| {
         if !fact.is_empty() {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "  {label}: {}", words::line(fact));
+            lines.add(format_args!("  {label}: {fact}"));
         }
     };
     let unfinished = if snapshot.finished { "" } else { " (not finished: it goes on, or was killed)" };
     fact("why", &format!("{}{unfinished}", snapshot.why));
     fact("command", &snapshot.command);
-    fact("worktree", &words::path(&snapshot.root));
+    fact("worktree", &quoted_path(&snapshot.root));
     let heads = [("HEAD before it", &snapshot.head_before), ("HEAD after it", &snapshot.head_after)];
     for (label, head) in heads {
         fact(label, &head.as_ref().map(ToString::to_string).unwrap_or_default());
     }
     for kept in &snapshot.files {
         let kind = kept.kind.trim_start_matches("a ");
-        let _ = writeln!(text, "{kind:<14}  {:>10}  {}", words::size(kept.size), words::path(&kept.path));
+        lines.add(format_args!("{kind:<14}  {:>10}  {}", render::size(kept.size), quoted_path(&kept.path)));
     }
     for path in &snapshot.deleted {
-        let _ = writeln!(text, "{:<14}  {:>10}  {}", "deleted", "", words::path(path));
+        lines.add(format_args!("{:<14}  {:>10}  {}", "deleted", "", quoted_path(path)));
     }
     for other in &snapshot.others {
         let was =
-            if other.path == Path::new("") { String::new() } else { format!(", was {}", words::path(&other.path)) };
-        let _ = writeln!(text, "{:<14}  {:>10}  {}{was}", "other", words::line(&other.label), words::path(&other.at));
+            if other.path == Path::new("") { String::new() } else { format!(", was {}", quoted_path(&other.path)) };
+        lines.add(format_args!("{:<14}  {:>10}  {}{was}", "other", other.label, quoted_path(&other.at)));
     }
     for moved in &snapshot.references {
-        let id = |id: &Option<String>| id.as_deref().map_or_else(|| "nothing".to_owned(), words::line);
-        let _ = writeln!(
-            text,
-            "{:<14}  {:>10}  {}: from {} to {}",
-            "reference",
-            "",
-            words::line(&moved.name),
-            id(&moved.old),
-            id(&moved.new)
-        );
+        let (old, new) = (moved.old.as_deref().unwrap_or("nothing"), moved.new.as_deref().unwrap_or("nothing"));
+        lines.add(format_args!("{:<14}  {:>10}  {}: from {old} to {new}", "reference", "", moved.name));
     }
     if let Some(fetch) = fetch(snapshot) {
-        let _ = writeln!(text, "the commits come back with: {fetch}");
+        lines.add(format_args!("the commits come back with: {fetch}"));
     }
-    text
+    lines
 }
 
 /// The command that brings the commits back, as branches (and tags) below `undone/ID/`.
@@ -138,10 +133,10 @@ fn fetch(snapshot: &Snapshot) -> Option<String> {
             Some(tag) => ("tags", tag),
             None => ("heads", name.strip_prefix("refs/heads/").or(name.strip_prefix("refs/")).unwrap_or(name)),
         };
-        words::path(Path::new(&format!("{name}:refs/{place}/undone/{}/{name_there}", snapshot.id)))
+        quoted(format!("{name}:refs/{place}/undone/{}/{name_there}", snapshot.id).as_ref())
     });
     let refspecs: Vec<String> = refspecs.collect();
-    Some(format!("git fetch --no-tags {} {}", words::path(&bundle.path), refspecs.join(" ")))
+    Some(format!("git fetch --no-tags {} {}", quoted_path(&bundle.path), refspecs.join(" ")))
 }
 
 fn brief(snapshot: &Snapshot) -> Value {

@@ -1,7 +1,6 @@
 //! `repoguard state`: one JSON document that many share, section by section.
 
 use std::{
-    fmt::Write as _,
     fs::File,
     io::{self, Read},
     path::PathBuf,
@@ -10,7 +9,10 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
-use repoguard::{Config, Repo, StateFile};
+use repoguard::{
+    Config, Repo, StateFile,
+    escape::{escaped_json, is_showable},
+};
 use serde::Serialize;
 use serde_json::{json, value::RawValue};
 
@@ -123,7 +125,7 @@ struct Rm {
 
 /// Print the names of the sections, one a line, in their order
 ///
-/// A name with control characters in it is printed as JSON. Takes no lock.
+/// A name with control or invisible characters in it is printed as JSON. Takes no lock.
 #[derive(Debug, Args)]
 struct List {}
 
@@ -210,7 +212,7 @@ fn write(context: &Context, state: &StateFile, sections: &[&str]) -> anyhow::Res
     let changed = flush(context, state)?;
     if context.json {
         let path = state.path().to_string_lossy();
-        render::data(&format!("{}\n", json!({"schema": 1, "path": path, "sections": sections, "changed": changed})))?;
+        render::json(&json!({"schema": 1, "path": path, "sections": sections, "changed": changed}))?;
     } else if context.ui.is_verbose() {
         let done = if changed { "written" } else { "nothing changed" };
         context.ui.say(&format!("{done}: `{}`", state.path().display()));
@@ -237,37 +239,36 @@ fn get(context: &Context, state: &StateFile, arguments: &Get) -> anyhow::Result<
     };
     let Some(value) = value else {
         if context.json {
-            render::data(&format!("{}\n", failure::no("nothing is there")))?;
+            render::json(&failure::no("nothing is there"))?;
         }
         return Ok(Exit::Status(exit::NO));
     };
-    let text = if context.json {
+    if context.json {
         let section = arguments.section.as_deref();
-        serde_json::to_string(&Got { schema: 1, section, pointer, value: serde_json::from_str(value)? })?
-    } else if arguments.raw && value.starts_with('"') {
+        render::json(&Got { schema: 1, section, pointer, value: serde_json::from_str(value)? })?;
+        return Ok(Exit::OK);
+    }
+    let text = if arguments.raw && value.starts_with('"') {
         serde_json::from_str(value).context("this text has escapes that stand for no character")?
     } else {
         value.to_owned()
     };
-    render::data(&format!("{text}\n"))?;
+    render::raw(&format!("{text}\n"))?;
     Ok(Exit::OK)
 }
 
 fn list(context: &Context, state: &StateFile) -> anyhow::Result<Exit> {
     let document = state.read()?;
     let names: Vec<&str> = document.as_ref().map(|document| document.sections().collect()).unwrap_or_default();
-    let mut text = String::new();
     if context.json {
         let path = state.path().to_string_lossy();
-        text = format!("{}\n", json!({"schema": 1, "path": path, "exists": document.is_some(), "sections": names}));
-    } else {
-        for name in names {
-            let quoted = name.chars().any(char::is_control).then(|| json!(name).to_string());
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{}", quoted.as_deref().unwrap_or(name));
-        }
+        render::json(&json!({"schema": 1, "path": path, "exists": document.is_some(), "sections": names}))?;
+        return Ok(Exit::OK);
     }
-    render::data(&text)?;
+    let line = |name: &str| {
+        if name.chars().all(is_showable) { name.to_owned() } else { escaped_json(json!(name).to_string()) }
+    };
+    render::print(&names.into_iter().map(line).collect())?;
     Ok(Exit::OK)
 }
 

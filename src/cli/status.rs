@@ -1,17 +1,17 @@
 //! `repoguard status`: who holds, who waits, which mutation was killed, what happened behind the guard's back.
 
-use std::{fmt::Write as _, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
-use repoguard::{Config, Head, Holder, Inspection, Pending, Repo, Request, State};
+use repoguard::{Config, Head, Holder, Inspection, Pending, Repo, Request, State, escape::quoted_path};
 use serde_json::{Value, json};
 
 use super::{
     Context,
     exit::{self, Exit, Usage},
     options::Resources,
-    render, words,
+    render::{self, Lines},
 };
 
 /// How often `--watch` looks.
@@ -47,13 +47,13 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
             // A watcher's line says something new, or nothing.
             let document = status.to_json(&repo);
             if before.as_ref() != Some(&document) {
-                render::data(&format!("{document}\n"))?;
+                render::json(&document)?;
                 before = Some(document);
             }
         } else if arguments.watch {
             render::redraw(&status.to_text(&repo))?;
         } else {
-            render::data(&status.to_text(&repo))?;
+            render::print(&status.to_text(&repo))?;
         }
         if !arguments.watch {
             return Ok(if arguments.exit_code { status.exit() } else { Exit::OK });
@@ -138,42 +138,42 @@ impl Status {
         }
     }
 
-    fn to_text(&self, repo: &Repo) -> String {
-        let mut text = String::new();
-        // Writing to a string cannot fail.
-        let _ = match self.lock.state {
-            State::CannotTell => writeln!(
-                text,
+    fn to_text(&self, repo: &Repo) -> Lines {
+        let mut lines = Lines::default();
+        match self.lock.state {
+            State::CannotTell => lines.add(format_args!(
                 "{}: cannot tell whether it is held: the system does not show all holders here (another pid namespace?)",
                 self.lock.scope
-            ),
-            _ => writeln!(text, "{}: {} (`{}`)", self.lock.scope, self.state(), self.lock.lock.display()),
-        };
+            )),
+            _ => lines.add(format_args!("{}: {} (`{}`)", self.lock.scope, self.state(), self.lock.lock.display())),
+        }
         if repo.git_dir().is_none() {
-            let _ = writeln!(text, "  not inside a Git repository: there are no hooks, no queue and no log");
+            lines.add("  not inside a Git repository: there are no hooks, no queue and no log");
         }
         for holder in &self.lock.holders {
             let mode = holder.mode.map_or("", |mode| if mode == repoguard::Mode::Shared { ", shared" } else { "" });
             let foreign = if holder.foreign { ", not by repoguard" } else { "" };
             let step = self.step(holder).map_or_else(String::new, |step| format!(", in its {step} step"));
-            let _ = writeln!(text, "  held: {}{mode}{foreign}: {}{step}", holder.scope, render::who(holder));
+            let who = render::who(holder);
+            lines.add(format_args!("  held: {}{mode}{foreign}: {who}{step}", holder.scope));
             if let Some(advice) = holder.advice() {
-                let _ = writeln!(text, "    hint: {advice}");
+                lines.add(format_args!("    hint: {advice}"));
             }
         }
         for (place, waiter) in self.lock.waiters.iter().enumerate() {
-            let _ = writeln!(text, "  waits #{}: {}: {}", place + 1, waiter.scope, render::who(waiter));
+            lines.add(format_args!("  waits #{}: {}: {}", place + 1, waiter.scope, render::who(waiter)));
         }
         for holder in &self.lock.died {
-            let _ = writeln!(text, "  was killed before it could release: {}: {}", holder.scope, render::who(holder));
+            let who = render::who(holder);
+            lines.add(format_args!("  was killed before it could release: {}: {who}", holder.scope));
         }
         for mutation in self.unfinished() {
-            let _ = writeln!(text, "  {}", unfinished_text(mutation));
+            lines.add(format_args!("  {}", unfinished_text(mutation)));
         }
         if let Some((from, to)) = &self.changed {
-            let _ = writeln!(text, "  changed outside the guard since the last release: HEAD was {from}, is {to}");
+            lines.add(format_args!("  changed outside the guard since the last release: HEAD was {from}, is {to}"));
         }
-        text
+        lines
     }
 }
 
@@ -184,6 +184,7 @@ pub(super) fn party(holder: &Holder) -> Value {
         for internal in ["schema", "token_sha256", "boot_ms", "time_namespace", "resources", "takers", "descent"] {
             fields.remove(internal);
         }
+        fields.insert("user".to_owned(), render::user(holder).into());
     }
     value
 }
@@ -203,15 +204,16 @@ fn unfinished_text(mutation: &Pending) -> String {
     let (place, directory) = if mutation.here {
         (String::new(), String::new())
     } else {
-        let root = words::path(&mutation.root);
+        let root = quoted_path(&mutation.root);
         (format!(" of {root}"), format!("-C {root} "))
     };
     let found = match &mutation.told {
         Some(told) => format!(
-            "pid {} ({}) `{}`, begun at {}, ended in its {} step",
+            "pid {} ({}@{}) `{}`, begun at {}, ended in its {} step",
             told.pid,
-            words::line(&format!("{}@{}", told.user, told.host)),
-            words::line(&told.command),
+            told.user,
+            told.host,
+            told.command,
             render::clock(told.begun_ms),
             told.step
         ),

@@ -1,22 +1,23 @@
 //! `repoguard worktrees`: which were made because another was busy, what is in them, and how does it land?
 
 use std::{
-    fmt::Write as _,
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
-use repoguard::{Apart, Config, Linked, Pruned, Repo, Stands, Work};
+use repoguard::{
+    Apart, Config, Linked, Pruned, Repo, Stands, Work,
+    escape::{quoted, quoted_path},
+};
 use serde_json::{Value, json};
 
 use super::{
     Context,
     exit::{Exit, Usage},
-    render,
+    render::{self, Lines},
     snapshots::path as path_to_json,
-    words,
 };
 
 /// List the worktrees that `repoguard exec --on-busy worktree` made, and what they hold
@@ -56,11 +57,15 @@ fn list(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
     let all = repoguard::worktrees(repo)?;
     if context.json {
         let all: Vec<Value> = all.iter().map(to_json).collect();
-        render::data(&format!("{}\n", json!({"schema": 1, "worktrees": all})))?;
+        render::json(&json!({"schema": 1, "worktrees": all}))?;
     } else if all.is_empty() {
         context.ui.say("no worktree that was made here is left");
     } else {
-        render::data(&all.iter().map(to_text).collect::<String>())?;
+        let mut lines = Lines::default();
+        for worktree in &all {
+            add(&mut lines, worktree);
+        }
+        render::print(&lines)?;
     }
     Ok(Exit::OK)
 }
@@ -69,30 +74,27 @@ fn prune(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
     let all = repoguard::prune_worktrees(repo, &Config::load(repo)?)?;
     if context.json {
         let all: Vec<Value> = all.iter().map(pruned_to_json).collect();
-        render::data(&format!("{}\n", json!({"schema": 1, "worktrees": all})))?;
+        render::json(&json!({"schema": 1, "worktrees": all}))?;
         return Ok(Exit::OK);
     }
-    for pruned in &all {
-        let (path, branch) = (words::path(&pruned.path), words::line(&pruned.branch));
-        context.ui.report(&match &pruned.kept {
-            None => format!("removed {path} and branch {branch}\n"),
-            Some(Ok(work)) => format!("kept {path}: {}\n", words::line(&work.to_string())),
-            Some(Err(error)) => format!("kept {path}: {}\n", words::line(&error.to_string())),
-        })?;
-    }
+    let lines = all.iter().map(|pruned| {
+        let (path, branch) = (quoted_path(&pruned.path), &pruned.branch);
+        match &pruned.kept {
+            None => format!("removed {path} and branch {branch}"),
+            Some(Ok(work)) => format!("kept {path}: {work}"),
+            Some(Err(error)) => format!("kept {path}: {error}"),
+        }
+    });
+    context.ui.report(&lines.collect())?;
     Ok(Exit::OK)
 }
 
-fn to_text(worktree: &Linked) -> String {
-    let mut text = format!("{}\n", words::path(&worktree.path));
-    let mut fact = |label: &str, fact: &str| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {label}: {fact}");
-    };
+fn add(lines: &mut Lines, worktree: &Linked) {
+    lines.add(quoted_path(&worktree.path));
+    let mut fact = |label: &str, fact: &str| lines.add(format_args!("  {label}: {fact}"));
     let made = UNIX_EPOCH + Duration::from_millis(worktree.made_ms);
     let ago = render::duration(SystemTime::now().duration_since(made).unwrap_or_default());
-    let base = words::line(short(&worktree.base));
-    fact("branch", &format!("{} from {base}", words::line(&worktree.branch)));
+    fact("branch", &format!("{} from {}", worktree.branch, short(&worktree.base)));
     let agent = worktree.agent.as_ref().map_or_else(String::new, |agent| format!(", {agent}"));
     let reason = worktree.reason.as_ref().map_or_else(String::new, |reason| format!(" for: {reason}"));
     let (pid, user, host, command) = (worktree.pid, &worktree.user, &worktree.host, &worktree.command);
@@ -100,9 +102,9 @@ fn to_text(worktree: &Linked) -> String {
         "{} ({ago} ago) by pid {pid} ({user}@{host}{agent}) `{command}`{reason}",
         render::clock(worktree.made_ms)
     );
-    fact("made", &words::line(&made));
+    fact("made", &made);
     fact("stands", stands(worktree.stands));
-    fact("holds", &words::line(&worktree.work.to_string()));
+    fact("holds", &worktree.work.to_string());
     if worktree.stands != Stands::Running {
         for command in landing(&worktree.path, &worktree.branch, &worktree.base, &worktree.work) {
             fact("land", &command);
@@ -110,12 +112,11 @@ fn to_text(worktree: &Linked) -> String {
         if !worktree.work.also.is_empty() {
             fact(
                 "look",
-                &format!("git -C {0} status; git -C {0} log --oneline --walk-reflogs", words::path(&worktree.path)),
+                &format!("git -C {0} status; git -C {0} log --oneline --walk-reflogs", quoted_path(&worktree.path)),
             );
         }
         fact("remove", &removal(worktree));
     }
-    text
 }
 
 fn stands(stands: Stands) -> &'static str {
@@ -143,7 +144,7 @@ fn word(stands: Stands) -> &'static str {
 /// The commands that land what a worktree holds.
 pub(super) fn landing(path: &Path, branch: &str, base: &str, work: &Work) -> Vec<String> {
     let mut commands = Vec::new();
-    let (path, branch, base) = (words::path(path), words::path(Path::new(branch)), words::line(short(base)));
+    let (path, branch, base) = (quoted_path(path), quoted(branch.as_ref()), quoted(short(base).as_ref()));
     if work.changed > 0 || work.untracked > 0 {
         commands.push(format!("git -C {path} add -A && git -C {path} commit && repoguard exec -- git merge {branch}"));
     } else if work.commits > 0 && !work.landed {
@@ -160,7 +161,7 @@ fn short(commit: &str) -> &str {
 
 /// The command that removes a worktree: by itself where that loses nothing.
 fn removal(worktree: &Linked) -> String {
-    let (path, branch) = (words::path(&worktree.path), words::path(Path::new(&worktree.branch)));
+    let (path, branch) = (quoted_path(&worktree.path), quoted(worktree.branch.as_ref()));
     let Work { commits, landed, changed, untracked, also, .. } = &worktree.work;
     let is_nothing = (*commits == 0 || *landed) && *changed == 0 && *untracked == 0 && also.is_empty();
     match worktree.stands {

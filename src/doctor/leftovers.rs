@@ -13,7 +13,8 @@ use std::{
 
 use super::{Finding, Verdict};
 use crate::{
-    error::{Result, quoted},
+    error::Result,
+    escape::quoted_path,
     fs::{self, Sharing},
     guard::{self, OwnLock},
     holder,
@@ -104,7 +105,7 @@ fn tell(lock: &Path, own: &[OwnLock]) -> Finding {
         return Finding::new("leftovers", Verdict::Good, found);
     }
     let found = format!("`{path}` is there for a while: a git works, or one that died left it; nothing proves which");
-    let hint = format!("when you are sure that no git works here: `rm {}`", quoted(lock));
+    let hint = format!("when you are sure that no git works here: `rm {}`", quoted_path(lock));
     Finding::new("leftovers", Verdict::Bad, found).hint(hint)
 }
 
@@ -120,7 +121,7 @@ fn remove(lock: &Path, own: &[OwnLock]) -> Finding {
         return Finding::new("leftovers", Verdict::Good, format!("removed `{path}`: {why}"));
     }
     Finding::new("leftovers", Verdict::Bad, format!("`{path}` cannot be removed, but is left over: {why}"))
-        .hint(format!("`ls -ld {}` shows who may", quoted(lock)))
+        .hint(format!("`ls -ld {}` shows who may", quoted_path(lock)))
 }
 
 /// Why it is sure that nobody uses a lock file any more.

@@ -11,7 +11,8 @@ mod locks;
 use std::time::Duration;
 
 use crate::{
-    error::{Error, Result, quoted},
+    error::{Error, Result},
+    escape::quoted_path,
     exec, guard, holder,
     hooks::{self, Seen, State},
     lock::Request,
@@ -129,7 +130,7 @@ fn mutations(repo: &Repo) -> Vec<Finding> {
         let (place, directory) = if mutation.here {
             (String::new(), String::new())
         } else {
-            let root = quoted(&mutation.root);
+            let root = quoted_path(&mutation.root);
             (format!(" in {root}"), format!("-C {root} "))
         };
         Finding::new("mutations", Verdict::Bad, format!("one{place} was killed before its end: {what}"))

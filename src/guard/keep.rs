@@ -248,6 +248,17 @@ pub fn command_of(pid: u32) -> Option<String> {
     sys::command_line(pid).map(|command| holder::readable_command(&command))
 }
 
+/// The user that a holder's or waiter's process acts as, whatever its record says; `None` if this system does not show that
+/// process, for example on another machine or after its end.
+#[must_use]
+pub fn user_of(holder: &Holder) -> Option<String> {
+    let is_here = holder.host == sys::host() && holder.pid_namespace == sys::pid_namespace();
+    if holder.pid == 0 || !is_here || sys::still_runs(holder.pid, holder.boot_ms) != Some(true) {
+        return None;
+    }
+    sys::process_owner(holder.pid).map(|user| sys::user_name(user).unwrap_or_else(|| user.to_string()))
+}
+
 /// Ends the hold of a token, or gives up its place in the queue; blocks until that is done, for milliseconds.
 ///
 /// # Errors

@@ -1,12 +1,7 @@
 //! How does the user of a refused git command get on? A command to paste.
 
-use std::path::Path;
-
 use super::{Event, git::Git};
-use crate::{
-    error::{Error, quoted},
-    repo::Repo,
-};
+use crate::{error::Error, escape::quoted, repo::Repo};
 
 /// How to go on after a refusal; `None` where the error itself tells.
 pub(super) fn after(repo: &Repo, event: Event, git: Option<&Git>, error: &Error) -> Option<String> {
@@ -46,7 +41,7 @@ pub(super) fn way_out(command: &[String]) -> String {
 
 /// A git command line under `repoguard exec`, which must find the repository that git was told to use.
 fn under_exec(command: &[String]) -> String {
-    let quoted = |word: &String| quoted(Path::new(word));
+    let quoted = |word: &String| quoted(word.as_ref());
     let (mut environment, mut directories) = (Vec::new(), Vec::new());
     let mut rest = command.iter();
     let mut git = vec![rest.next().map_or_else(|| "git".to_owned(), quoted)];

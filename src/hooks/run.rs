@@ -261,7 +261,7 @@ impl Hook<'_> {
         let now = holder::unix_ms(SystemTime::now());
         Holder {
             pid: request.for_process.unwrap_or_else(std::process::id),
-            user: env::user().unwrap_or_else(crate::sys::effective_user_name),
+            user: crate::sys::acting_user(),
             host: crate::sys::host(),
             agent: env::agent().map(str::to_owned),
             command: request.command,

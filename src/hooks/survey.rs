@@ -9,11 +9,7 @@ use super::{
     script,
     slot::{self, File, Slot},
 };
-use crate::{
-    error::{Result, quoted},
-    fs,
-    repo::Repo,
-};
+use crate::{error::Result, escape::quoted_path, fs, repo::Repo};
 
 /// How it is with the hooks of a worktree.
 #[derive(Debug, Clone)]
@@ -289,5 +285,5 @@ impl Seen {
 }
 
 fn make_executable(path: &Path) -> String {
-    format!("`chmod +x {}`", quoted(path))
+    format!("`chmod +x {}`", quoted_path(path))
 }

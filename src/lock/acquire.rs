@@ -256,7 +256,7 @@ fn describe(root: &Path, request: &Request, plan: &Plan) -> Holder {
         time_namespace: sys::time_namespace(),
         boot_ms: sys::boot_ms(),
         host: sys::host(),
-        user: env::user().unwrap_or_else(sys::effective_user_name),
+        user: sys::acting_user(),
         agent: env::agent().map(str::to_owned),
         command: request.command.clone(),
         directory: holder::readable(&directory.to_string_lossy()),

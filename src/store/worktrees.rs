@@ -93,7 +93,7 @@ impl Made {
             id: None,
             pid: std::process::id(),
             host: sys::host(),
-            user: env::user().unwrap_or_else(sys::effective_user_name),
+            user: sys::acting_user(),
             agent: env::agent().map(str::to_owned),
             command: String::new(),
             reason: None,

@@ -115,3 +115,34 @@ pub(crate) struct Found {
     pub(crate) owner: (u32, u32),
     pub(crate) size: u64,
 }
+
+/// The user that this process acts as, for a record: the system's name. Another name in the environment is only an addition.
+pub(crate) fn acting_user() -> String {
+    named(effective_user_name(), crate::env::user())
+}
+
+fn named(system: String, environment: Option<String>) -> String {
+    match environment {
+        Some(claimed) if system.is_empty() => claimed,
+        Some(claimed) if claimed != system => crate::holder::readable(&format!("{system} (USER={claimed})")),
+        _ => system,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn environment_only_adds_to_the_name_of_the_user() {
+        for (system, environment, name) in [
+            ("root", None, "root"),
+            ("root", Some("root"), "root"),
+            ("root", Some("alice"), "root (USER=alice)"),
+            ("1234", Some("alice"), "1234 (USER=alice)"),
+            ("", Some("alice"), "alice"),
+        ] {
+            assert_eq!(named(system.to_owned(), environment.map(str::to_owned)), name);
+        }
+    }
+}

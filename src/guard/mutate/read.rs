@@ -9,7 +9,6 @@ use super::{
     session::{Kept, MORE_PATIENCE, Session},
 };
 use crate::{
-    env,
     error::{Error, Result},
     fs,
     holder::{self, Holder},
@@ -63,7 +62,7 @@ impl Session<'_> {
         let plan = Plan {
             fence: self.fence.unwrap_or(0),
             pid: std::process::id(),
-            user: env::user().unwrap_or_else(sys::effective_user_name),
+            user: sys::acting_user(),
             host: sys::host(),
             command: self.command.to_owned(),
             directory: holder::readable(&self.repo.root().to_string_lossy()),

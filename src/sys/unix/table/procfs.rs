@@ -83,9 +83,12 @@ pub(crate) fn command_line(pid: u32) -> Option<Vec<String>> {
     (!words.is_empty()).then(|| words.split(|&b| b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect())
 }
 
-/// The user that another process runs as.
+/// The user that another process acts as. The owner of its directory would be root for one that changed its user.
 pub(crate) fn process_owner(pid: u32) -> Option<u32> {
-    fs::metadata(format!("/proc/{pid}")).ok().map(|metadata| crate::sys::owner(&metadata).0)
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status).into_owned();
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    users.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// The pid namespace of another process, if it may be read.
