@@ -141,6 +141,12 @@ pub enum Error {
         /// The repository's directory.
         path: PathBuf,
     },
+    /// Git refuses a bare repository that nobody named, because `safe.bareRepository` is `explicit`.
+    #[error("`{}` is a bare repository, and `safe.bareRepository` allows only those that are named", .path.display())]
+    ImplicitBare {
+        /// The repository's directory.
+        path: PathBuf,
+    },
     /// The request needs a repository, and there is none.
     #[error("no git repository at `{}` or above it, but {needed_by} needs one", .path.display())]
     NoRepository {
@@ -436,6 +442,7 @@ impl Error {
             Self::Untrusted { path } => {
                 format!("`git config --global --add safe.directory {}`", quoted_path(path))
             }
+            Self::ImplicitBare { path } => format!("`export GIT_DIR={}` names it", quoted_path(path)),
             Self::NoCommit { path, .. } => format!("`git -C {} commit --allow-empty -m start`", quoted_path(path)),
             Self::BranchName { .. } => "`git help check-ref-format` tells what one may be".to_owned(),
             Self::NoRepository { .. } | Self::NoWorktree { .. } => "run it in a git checkout, or give one with `-C DIR`".to_owned(),

@@ -40,10 +40,10 @@ pub(super) struct Arguments {
 pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
     let arguments = Arguments::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
     let directory = std::env::current_dir().context("cannot find the current directory")?;
-    let repo = Repo::discover(&directory)?;
     if arguments.status {
-        return status(context, &repo);
+        return status(context, &Repo::discover_of_any_owner(&directory)?);
     }
+    let repo = Repo::discover(&directory)?;
     let config = Config::load(&repo)?;
     let lock = options::Lock { timeout: arguments.timeout, ..options::Lock::default() };
     let request = Request { command: "repoguard recover".to_owned(), ..lock.request(&config)? };

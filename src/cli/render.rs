@@ -302,6 +302,12 @@ impl Ui {
         }
     }
 
+    /// Says that git would not work here, so not all could be told.
+    pub(super) fn untrusted(&self, error: &Error) {
+        self.trouble(error);
+        self.hint_if_any(error.hint());
+    }
+
     fn trouble(&self, error: &Error) {
         self.warn(&error.to_string());
         self.causes(error);

@@ -66,6 +66,9 @@ fn list(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
             add(&mut lines, worktree);
         }
         render::print(&lines)?;
+        if let Err(error) = repo.check_trust() {
+            context.ui.untrusted(&error);
+        }
     }
     Ok(Exit::OK)
 }

@@ -109,6 +109,10 @@ fn hook(repo: &Repo, seen: &Seen) -> Finding {
     if via != "script" && via != "config" {
         return Finding::new("hooks", Verdict::Good, format!("{name}: reached through {via}, not tried"));
     }
+    if !seen.may_be_tried() {
+        let found = format!("{name}: not tried: `{}` is not what this repoguard installs", seen.path.display());
+        return Finding::new("hooks", Verdict::Note, found).hint("`repoguard hooks install` puts its own there");
+    }
     match exec::answers(&seen.path, repo.root(), hooks::ANSWER, ANSWER_WITHIN) {
         Ok(true) => Finding::new("hooks", Verdict::Good, format!("{name}: tried, and it answers")),
         Ok(false) => Finding::new("hooks", Verdict::Bad, format!("{name}: `{}` does not answer", seen.path.display()))

@@ -7,7 +7,7 @@ use crate::{
     fs::Sharing,
     lock::Request,
     mutation::{self, Settled, Unfinished},
-    repo::{Config, Repo},
+    repo::{Config, Manner, Repo},
 };
 
 pub use crate::mutation::Choice;
@@ -42,7 +42,7 @@ pub fn unfinished(repo: &Repo) -> Result<Option<Unfinished>> {
     let Some(worktree) = repo.worktree().filter(|worktree| recovery::is_in_the_way(repo, worktree)) else {
         return Ok(None);
     };
-    mutation::inspect(&recovery::of_worktree(repo, &worktree)?, &worktree)
+    mutation::inspect(&recovery::of_worktree(repo, &worktree)?, &worktree, Manner::Reading)
 }
 
 /// Undoes or finishes a mutation of this worktree that was killed; blocks for the lock as the request says. `None` where

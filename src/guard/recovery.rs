@@ -9,7 +9,7 @@ use crate::{
     holder::{self, Holder, Mode},
     lock::{self, Acquired, Held, LockFile, Request, Scope, Wait},
     mutation::{self, Choice, Journal, Unfinished},
-    repo::{Checkout, Config, Repo, Worktree},
+    repo::{Checkout, Config, Manner, Repo, Worktree},
     store::audit::{self, Entry, Event},
     sys,
 };
@@ -132,7 +132,7 @@ pub(super) fn settle(
     };
     let settled = (|| {
         // One that cannot be read can still be forgotten.
-        let unfinished = mutation::inspect(repo, worktree);
+        let unfinished = mutation::inspect(repo, worktree, Manner::Writing);
         let settled = mutation::settle(repo, worktree, choice, sharing, config.snapshot_limit()?)?;
         let recovered = settled.map(Recovered::new);
         if let (Some(recovered), Ok(Some(unfinished))) = (&recovered, &unfinished) {
@@ -176,7 +176,7 @@ fn entry(unfinished: &Unfinished, recovered: &Recovered) -> Entry {
 pub(super) fn of_worktree(repo: &Repo, worktree: &Worktree) -> Result<Repo> {
     let own = repo.worktree().is_some_and(|own| own == *worktree);
     let seen = if own { repo.clone() } else { repo.seen_from(&worktree.git_dir) };
-    let root = match Checkout::find(&seen, "recovery") {
+    let root = match Checkout::find(&seen, Manner::Reading, "recovery") {
         Ok(checkout) => checkout.root,
         Err(error) if own => return Err(error),
         Err(_) => return Ok(seen),

@@ -73,6 +73,18 @@ pub(super) fn is_ours(text: &[u8]) -> bool {
     text.split(|byte| *byte == b'\n').take(3).any(|line| line.starts_with(MARK))
 }
 
+/// Tells whether a script is, byte for byte, what this repoguard installs, and starts a repoguard of this user's: whatever
+/// else the mark says, somebody else may have written it.
+pub(super) fn is_genuine(text: &[u8], event: Event) -> bool {
+    let Some(program) = named_program(text) else { return false };
+    let same =
+        [IfMissing::Refuse, IfMissing::Warn].iter().any(|&if_missing| text == self::text(event, &program, if_missing));
+    let real = |path: &Path| path.canonicalize().ok();
+    let ours = std::env::current_exe().ok().into_iter().chain(found());
+    // A program that is gone is not started, and the script looks where this user's programs are.
+    same && (!fs::is_executable(&program) || ours.into_iter().any(|ours| real(&ours) == real(&program)))
+}
+
 /// Tells whether a script of somebody else's runs `repoguard hook EVENT`, in a line that is no comment.
 pub(super) fn calls(text: &[u8], event: Event) -> bool {
     let text = String::from_utf8_lossy(text);

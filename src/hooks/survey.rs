@@ -56,6 +56,13 @@ pub struct Seen {
     pub hint: Option<String>,
 }
 
+impl Seen {
+    /// Whether the file may be run to see whether it answers: it is a script of ours, and only says that it is guarded.
+    pub(crate) fn may_be_tried(&self) -> bool {
+        slot::read(&self.path).is_some_and(|text| script::is_genuine(&text, self.event))
+    }
+}
+
 /// Whether git reaches a hook, or why not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

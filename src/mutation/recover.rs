@@ -28,7 +28,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
-    repo::{Checkout, Head, Repo, Worktree},
+    repo::{Checkout, Head, Manner, Repo, Worktree},
     store::kept,
 };
 
@@ -127,8 +127,8 @@ struct Case {
 }
 
 /// Looks at an unfinished mutation; `None` where there is none. Takes no lock, changes nothing.
-pub(crate) fn inspect(repo: &Repo, worktree: &Worktree) -> Result<Option<Unfinished>> {
-    let Some(case) = Case::find(repo, worktree)? else { return Ok(None) };
+pub(crate) fn inspect(repo: &Repo, worktree: &Worktree, manner: Manner) -> Result<Option<Unfinished>> {
+    let Some(case) = Case::find(repo, worktree, manner)? else { return Ok(None) };
     let Plan { command, directory, message, user, host, pid, fence, .. } = case.plan;
     let (found, doubts) = (case.found, case.doubts);
     Ok(Some(Unfinished { command, directory, message, user, host, pid, fence, found, doubts }))
@@ -147,11 +147,11 @@ pub(crate) fn settle(
     limit: u64,
 ) -> Result<Option<Settled>> {
     outlive_gits(repo, worktree)?;
-    let case = match Case::find(repo, worktree) {
+    let case = match Case::find(repo, worktree, Manner::Writing) {
         Err(_) if choice == Choice::Finish => {
             // Nobody can tell what it was about, and the user wants it gone.
             let directory = repo.mutation_dir(worktree).unwrap_or_default();
-            Checkout::find(repo, "recovery")?.forget(PROTECTING)?;
+            Checkout::find(repo, Manner::Writing, "recovery")?.forget(PROTECTING)?;
             fs::remove_entry(&Journal::path(&directory)).and_then(|()| fs::remove_entry(&directory))?;
             return Ok(Some(Settled::Forgotten));
         }
@@ -195,7 +195,7 @@ fn outlive_gits(repo: &Repo, worktree: &Worktree) -> Result<()> {
     let Some((plan, _)) = repo.mutation_dir(worktree).and_then(|directory| Journal::read(&directory)) else {
         return Ok(());
     };
-    let Ok(checkout) = Checkout::find(repo, "recovery") else { return Ok(()) };
+    let Ok(checkout) = Checkout::find(repo, Manner::Writing, "recovery") else { return Ok(()) };
     let since = Instant::now();
     while let Some(pid) = checkout.git_at_work() {
         if since.elapsed() > MOST {
@@ -209,7 +209,7 @@ fn outlive_gits(repo: &Repo, worktree: &Worktree) -> Result<()> {
 }
 
 impl Case {
-    fn find(repo: &Repo, worktree: &Worktree) -> Result<Option<Self>> {
+    fn find(repo: &Repo, worktree: &Worktree, manner: Manner) -> Result<Option<Self>> {
         let Some(directory) = repo.mutation_dir(worktree) else { return Ok(None) };
         if !Journal::path(&directory).exists() {
             return Ok(None);
@@ -219,7 +219,7 @@ impl Case {
                           and leaves everything as it is";
             return Err(Error::BrokenRepository { path: Journal::path(&directory), reason: reason.to_owned() });
         };
-        let checkout = Checkout::find(repo, "recovery")?;
+        let checkout = Checkout::find(repo, manner, "recovery")?;
         let is_kept = lines.iter().any(|line| line.step == Step::Kept);
         let before = if is_kept { Some(Before::open(directory.clone(), checkout.clone())?) } else { None };
         let found = Found::Untouched;

@@ -151,6 +151,14 @@ fn parse(path: &Path, text: &[u8]) -> Result<Option<String>> {
     Ok(file.string("core.sharedRepository").map(|value| value.to_string()))
 }
 
+/// Tells whether the user's or the system's configuration may set `safe.bareRepository`; git heeds it there only.
+pub(super) fn may_forbid_bare() -> bool {
+    let says = |text: &[u8]| mentions(text, b"barerepository") || mentions(text, b"[include");
+    let parameters = env::git_parameters();
+    parameters.iter().any(|text| mentions(&crate::sys::bytes(text), b"barerepository"))
+        || global_files().into_iter().any(|path| std::fs::read(path).is_ok_and(|text| says(&text)))
+}
+
 /// Tells whether a file may hold settings of ours. The hooks that we configure there are none.
 fn mentions_us(text: &[u8]) -> bool {
     mentions(text, b"[repoguard") || mentions(text, b"[include")

@@ -1,42 +1,127 @@
-//! What can only git itself decide? Asked with the fewest calls; what a mutation asks stands in `checkout`.
+//! Starts git: the only door. What only git itself can decide is asked with the fewest calls; a mutation's questions stand in
+//! `checkout`.
+//!
+//! # Foreign repositories
+//! Git's own check of a repository's owner counts (`trust`), and [`Manner`] says what a git of ours may do: one that only
+//! reads runs nothing that the repository names.
 
 #![expect(clippy::disallowed_methods, reason = "this is the file that starts git")]
 
 use std::{
-    ffi::OsStr,
+    collections::BTreeSet,
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
-use super::{GitDirs, Head, Repo, is_true};
+use super::{
+    GitDirs, Head, Repo, is_true,
+    trust::{Trust, Trusted},
+};
 use crate::{
     env,
     error::{Error, Result},
 };
 
-/// Runs git in `directory` without optional locks; `None` when it cannot be started.
-fn run(directory: &Path, arguments: &[&str]) -> Option<Output> {
-    Command::new("git").arg("--no-optional-locks").current_dir(directory).args(arguments).output().ok()
+/// What a git of ours may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Tells about itself and its configuration, as the user's git does: such a git runs no other program.
+    Asking,
+    /// Reads, and runs nothing that the repository names: no hook, file system monitor, filter, pager or signature program. It
+    /// fetches nothing.
+    Reading,
+    /// Writes, in nobody's way and without hooks, and converts files as the user's git does.
+    Writing,
 }
 
-/// Asks git whether it would work in a repository that somebody else owns.
-pub(super) fn check_trust(directory: &Path, root: &Path) -> Result<()> {
-    let untrusted = || Error::Untrusted { path: root.to_owned() };
-    let output = run(directory, &["rev-parse", "--git-dir"]).ok_or_else(untrusted)?;
-    if output.status.success() {
-        return Ok(());
+/// What git writes must be there after a power loss when the mutation is said to be done.
+pub(crate) const DURABLE: [&str; 4] = ["-c", "core.fsync=committed,reference", "-c", "core.fsyncMethod=batch"];
+
+/// How all gits begin that write: [`super::Checkout::git_at_work`] knows them by it.
+pub(super) const WRITES: [&str; 4] = ["--no-optional-locks", "--literal-pathspecs", "-c", "core.hooksPath=/dev/null"];
+
+/// A monitor may miss what happened just now, and is a program that the repository names.
+const UNMONITORED: [&str; 2] = ["-c", "core.fsmonitor=false"];
+
+/// A git, started nowhere yet. It finds and judges the repository itself, as the user's git does.
+pub(super) fn command(manner: Manner) -> Command {
+    const UNSIGNED: [&str; 2] = ["-c", "log.showSignature=false"];
+    let mut git = Command::new("git");
+    match manner {
+        Manner::Asking => return with(git, &["--no-optional-locks"]),
+        Manner::Reading => {
+            git.args(["--no-optional-locks", "--no-pager", "--literal-pathspecs", "-c", "core.hooksPath=/dev/null"]);
+            git.args(UNMONITORED).args(UNSIGNED);
+            // An older git than 2.44 fetches all the same, by a protocol that must be allowed.
+            git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", "none").env("GIT_TERMINAL_PROMPT", "0");
+        }
+        Manner::Writing => {
+            git.args(WRITES).args(DURABLE).args(UNMONITORED).args(["-c", "core.splitIndex=false"]);
+        }
     }
-    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    if message.contains("safe.directory") {
-        return Err(untrusted());
+    git.env_remove(env::GIT_TRACE).env_remove(env::GIT_TRACE_REFS).env_remove("GIT_PREFIX");
+    git
+}
+
+fn with(mut git: Command, options: &[&str]) -> Command {
+    git.args(options);
+    git
+}
+
+/// A git that is told where its repository is, and so does not judge it: somebody must have done so.
+pub(super) fn command_at(manner: Manner, git_dir: &Path, _judged: Trusted) -> Command {
+    let mut git = command(manner);
+    git.env("GIT_DIR", git_dir);
+    git
+}
+
+/// The filters that are configured where `ask` asks, each by its name.
+///
+/// # Errors
+/// [`Error::Git`]: then nobody knows what a git would run.
+pub(super) fn filters(mut ask: Command) -> Result<BTreeSet<OsString>> {
+    let arguments = ["config", "--null", "--name-only", "--get-regexp", r"^filter\."];
+    let output = ask.args(arguments).output().map_err(Error::io("start", "git"))?;
+    // Status 1 is git's way to say that nothing matched.
+    if !output.status.success() && output.status.code() != Some(1) {
+        return Err(failed(&arguments, &output));
     }
-    Err(Error::BrokenRepository { path: root.to_owned(), reason: message })
+    let keys = output.stdout.split(|byte| *byte == 0).filter_map(|key| key.strip_prefix(b"filter."));
+    let name = |key: &[u8]| key.iter().rposition(|byte| *byte == b'.').map(|end| path_of(&key[..end]).into_os_string());
+    Ok(keys.filter_map(name).collect())
+}
+
+/// Takes all of these filters away from a git: it compares and shows files as they are.
+pub(super) fn without_filters(git: &mut Command, filters: &BTreeSet<OsString>) {
+    const OFF: [(&str, &str); 4] = [("clean", ""), ("smudge", ""), ("process", ""), ("required", "false")];
+    // Not `-c`, which takes what follows the first `=` in a name for the value.
+    let already = env::text("GIT_CONFIG_COUNT").and_then(|count| count.parse::<usize>().ok()).unwrap_or(0);
+    let all = filters.iter().flat_map(|name| OFF.map(|(key, value)| (name, key, value)));
+    let mut count = already;
+    for (name, key, value) in all {
+        let mut full = OsString::from("filter.");
+        full.push(name);
+        full.push(".");
+        full.push(key);
+        git.env(format!("GIT_CONFIG_KEY_{count}"), full).env(format!("GIT_CONFIG_VALUE_{count}"), value);
+        count += 1;
+    }
+    if count > already {
+        git.env("GIT_CONFIG_COUNT", count.to_string());
+    }
+}
+
+/// What git said on standard error, in one line.
+pub(super) fn said(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr);
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// Asks git for HEAD, for ref storages that are not files.
-pub(super) fn head(git_dir: &Path) -> Option<Head> {
+pub(super) fn head(git_dir: &Path, judged: Trusted) -> Option<Head> {
     let text = |arguments: &[&str]| {
-        let output = run(git_dir, &[&["--git-dir", "."], arguments].concat())?;
+        let output = command_at(Manner::Reading, git_dir, judged).current_dir(git_dir).args(arguments).output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         (output.status.success() && !text.is_empty()).then_some(text)
     };
@@ -51,14 +136,13 @@ impl Repo {
     /// # Errors
     /// [`Error::BrokenRepository`] when git cannot read it.
     pub(crate) fn index_entries(&self, index: &Path) -> Result<Vec<u8>> {
-        let mut command = Command::new("git");
-        command.args(["--no-optional-locks", "ls-files", "--stage", "-z"]).current_dir(self.root());
-        let output = command.env("GIT_INDEX_FILE", index).output().map_err(Error::io("run git in", self.root()))?;
+        let mut git = command(Manner::Reading);
+        git.args(["ls-files", "--stage", "-z"]).current_dir(self.root()).env("GIT_INDEX_FILE", index);
+        let output = git.output().map_err(Error::io("run git in", self.root()))?;
         if output.status.success() {
             return Ok(output.stdout);
         }
-        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(Error::BrokenRepository { path: self.root().to_owned(), reason })
+        Err(Error::BrokenRepository { path: self.root().to_owned(), reason: said(&output) })
     }
 }
 
@@ -66,11 +150,14 @@ impl Repo {
 pub(super) fn configuration(directory: &Path) -> Result<Vec<(String, String, String)>> {
     let failed = |reason| Error::BrokenRepository { path: directory.to_owned(), reason };
     let arguments = ["config", "--null", "--show-origin", "--get-regexp", r"^(repoguard\.|core\.sharedrepository$)"];
-    let output = run(directory, &arguments)
-        .ok_or_else(|| failed("git is needed to read its configuration, but cannot be started".to_owned()))?;
+    let output = command(Manner::Asking)
+        .current_dir(directory)
+        .args(arguments)
+        .output()
+        .map_err(|_| failed("git is needed to read its configuration, but cannot be started".to_owned()))?;
     // Status 1 is git's way to say that nothing matched.
     if !output.status.success() && output.status.code() != Some(1) {
-        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        return Err(failed(said(&output)));
     }
     // `origin NUL key LF value NUL`, and no LF where a key has no value, which means true.
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -176,7 +263,8 @@ impl Repo {
         let mut paths = list.split(|byte| *byte == 0).map(path_of);
         let mut found = Vec::new();
         while let (Some(root), Some(own)) = (paths.next(), paths.next()) {
-            found.push(Self { root, git: Some(GitDirs { common: own.clone(), own }) });
+            let trust = Trust::to_ask(&root);
+            found.push(Self { root, git: Some(GitDirs { common: own.clone(), own }), trust });
         }
         Ok(found)
     }
@@ -200,8 +288,8 @@ fn entries(list: &[u8]) -> Vec<ConfigEntry> {
 fn start<A: AsRef<OsStr>>(repo: &Repo, arguments: &[A]) -> Result<Output> {
     let needs = || Error::NoRepository { path: repo.root.clone(), needed_by: "a hook" };
     let dirs = repo.git.as_ref().ok_or_else(needs)?;
-    let mut git = Command::new("git");
-    git.arg("--no-optional-locks").current_dir(&repo.root).args(arguments).env("GIT_DIR", &dirs.own);
+    let mut git = command_at(Manner::Asking, &dirs.own, repo.trusted()?);
+    git.current_dir(&repo.root).args(arguments);
     for (name, directory) in [("GIT_COMMON_DIR", &dirs.common), ("GIT_WORK_TREE", &repo.root)] {
         if env::get(name).is_some() {
             git.env(name, directory);
@@ -218,8 +306,7 @@ fn ask<A: AsRef<OsStr>>(repo: &Repo, arguments: &[A]) -> Result<Vec<u8>> {
 
 pub(super) fn failed<A: AsRef<OsStr>>(arguments: &[A], output: &Output) -> Error {
     let arguments: Vec<_> = arguments.iter().map(|argument| argument.as_ref().to_string_lossy()).collect();
-    let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Error::Git { arguments: arguments.join(" "), reason }
+    Error::Git { arguments: arguments.join(" "), reason: said(output) }
 }
 
 /// A path from its bytes, as git prints it.

@@ -11,23 +11,22 @@ mod layout;
 mod numbers;
 mod outside;
 mod state;
+mod trust;
 
 use std::path::{Path, PathBuf};
 
-use gix::{
-    discover::{self, repository::Kind, upwards},
-    sec::Trust,
-};
+use gix::discover::{self, repository::Kind, upwards};
 
-pub(crate) use checkout::{Blobs, Changes, Checkout, DURABLE, RawChange, Reference, Untracked, is_branch_name};
+pub(crate) use checkout::{Blobs, Changes, Checkout, RawChange, Reference, Untracked, is_branch_name};
 pub use config::{Config, Setting};
-pub(crate) use git::{HookFacts, path_of};
+pub(crate) use git::{DURABLE, HookFacts, Manner, path_of};
 pub(crate) use index::{Entry, Index, Stat};
 use layout::lock_files;
 pub(crate) use layout::{GIT_LOCKS, REPO_KEY, ROOT_KEY, Worktree, hex, is_git_name};
 pub use numbers::{ScanPattern, Seen};
 pub use state::Head;
 pub(crate) use state::index_stamp;
+use trust::Trust;
 
 use crate::{
     env,
@@ -39,6 +38,7 @@ use crate::{
 pub struct Repo {
     root: PathBuf,
     git: Option<GitDirs>,
+    trust: Trust,
 }
 
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ impl Repo {
     /// Where there is none, the place is `directory` itself. Does not block.
     ///
     /// # Errors
-    /// [`Error::Untrusted`] when somebody else owns it and git's `safe.directory` does not list it,
+    /// [`Error::Untrusted`] when somebody else owns it and git's `safe.directory` does not list it, [`Error::ImplicitBare`],
     /// [`Error::BrokenRepository`] when there is a `.git` that leads nowhere, [`Error::Io`] when `directory` cannot
     /// be read.
     ///
@@ -67,20 +67,17 @@ impl Repo {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn discover(directory: &Path) -> Result<Self> {
-        let (repo, trust) = Self::find(directory)?;
-        // gix believes `SUDO_UID` of anybody, git only root's.
-        if trust != Trust::Full || env::get("SUDO_UID").is_some() {
-            git::check_trust(directory, &repo.root)?;
-        }
+        let repo = Self::find(directory)?;
+        repo.check_trust()?;
         Ok(repo)
     }
 
-    /// As [`Repo::discover`], but whoever owns it: for reading only.
+    /// As [`Repo::discover`], but whoever owns it: for reading only. What needs git fails then as `discover` would.
     ///
     /// # Errors
     /// As [`Repo::discover`], without [`Error::Untrusted`].
     pub fn discover_of_any_owner(directory: &Path) -> Result<Self> {
-        Self::find(directory).map(|(repo, _)| repo)
+        Self::find(directory)
     }
 
     /// The repository whose git runs the hook that this process is: git starts hooks at the top of the worktree, or says with
@@ -92,14 +89,14 @@ impl Repo {
         let own = directory.join(".git");
         let is_plain = env::get("GIT_DIR").is_none() && directory.is_absolute() && own.join("HEAD").is_file();
         if is_plain {
-            return Self::from_dirs(own, Some(directory.to_owned()), directory);
+            return Self::from_dirs(own, Some(directory.to_owned()), directory, Trust::Given);
         }
         Self::discover_of_any_owner(directory)
     }
 
     /// The same repository, its files being elsewhere: where git says.
     pub(crate) fn at(&self, root: &Path) -> Self {
-        Self { root: root.to_owned(), git: self.git.clone() }
+        Self { root: root.to_owned(), ..self.clone() }
     }
 
     /// The same repository, as seen from another of its worktrees.
@@ -110,7 +107,7 @@ impl Repo {
         let root = inside.parent().unwrap_or(git_dir);
         let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
         let common = self.common_dir().unwrap_or(git_dir).to_owned();
-        Self { root, git: Some(GitDirs { own: git_dir.to_owned(), common }) }
+        Self { root, git: Some(GitDirs { own: git_dir.to_owned(), common }), trust: self.trust.clone() }
     }
 
     /// The top of the worktree; of a bare repository its directory; else the directory that was asked about.
@@ -128,24 +125,24 @@ impl Repo {
         Some(common.map_or(own.clone(), |common| own.join(common)).join("repoguard"))
     }
 
-    fn find(directory: &Path) -> Result<(Self, Trust)> {
+    fn find(directory: &Path) -> Result<Self> {
         let directory = std::path::absolute(directory).map_err(Error::io("find", directory))?;
         if let Some(git_dir) = env::get("GIT_DIR") {
             // As git: whoever names the directory trusts it.
             let git_dir = directory.join(git_dir);
             if is_still_to_be_made(&git_dir) {
-                return Ok((Self { root: directory, git: None }, Trust::Full));
+                return Ok(Self::outside(&directory));
             }
             // Who receives a push stands in the git directory itself, the worktree is around it.
             let inside = directory.ends_with(".git") && git_dir.canonicalize().is_ok_and(|git| directory == git);
             let around = directory.parent().filter(|_| inside).unwrap_or(&directory);
-            return Self::at_git_dir(&git_dir, around).map(|repo| (repo, Trust::Full));
+            return Self::at_git_dir(&git_dir, around);
         }
         Self::find_upwards(&directory)
     }
 
     /// As git does without `GIT_DIR`.
-    fn find_upwards(directory: &Path) -> Result<(Self, Trust)> {
+    fn find_upwards(directory: &Path) -> Result<Self> {
         let options = upwards::Options {
             current_dir: Some(directory),
             match_ceiling_dir_or_error: false,
@@ -154,38 +151,43 @@ impl Repo {
         }
         .apply_environment();
         let found = discover::upwards_opts(directory, options);
-        let (path, trust) = match found {
-            Ok((path, _)) if is_ceiling(&path, directory) => {
-                return Ok((Self { root: directory.to_owned(), git: None }, Trust::Full));
-            }
+        let (path, owner) = match found {
+            Ok((path, _)) if is_ceiling(&path, directory) => return Ok(Self::outside(directory)),
             Ok(found) => found,
             Err(error) if error.downcast_any_ref::<upwards::Error>().is_some() => {
                 return match nearer(directory, None)? {
                     Some(level) => Self::with_linked_head(&level, directory),
-                    None => Ok((Self { root: directory.to_owned(), git: None }, Trust::Full)),
+                    None => Ok(Self::outside(directory)),
                 };
             }
             Err(error) => {
                 return Err(Error::BrokenRepository { path: directory.to_owned(), reason: error.to_string() });
             }
         };
+        let trust = Trust::of_found(directory, &path, owner);
         let (own, work_dir) = path.into_repository_and_work_tree_directories();
         if let Some(level) = nearer(directory, Some(work_dir.as_deref().unwrap_or(&own)))? {
             return Self::with_linked_head(&level, directory);
         }
-        Ok((Self::from_dirs(own, work_dir, directory)?, trust))
+        Self::from_dirs(own, work_dir, directory, trust)
+    }
+
+    /// No repository, only a directory.
+    fn outside(directory: &Path) -> Self {
+        Self { root: directory.to_owned(), git: None, trust: Trust::Given }
     }
 
     /// The repository of the checkout at `level`, for which [`linked_head`] has found a git directory.
-    fn with_linked_head(level: &Path, directory: &Path) -> Result<(Self, Trust)> {
+    fn with_linked_head(level: &Path, directory: &Path) -> Result<Self> {
         let own = linked_head(&level.join(".git")).unwrap_or_else(|| level.join(".git"));
-        let trust = Trust::from_path_ownership(&own).map_err(Error::io("read", &own))?;
-        Ok((Self::from_dirs(own, Some(level.to_owned()), directory)?, trust))
+        let owner = gix::sec::Trust::from_path_ownership(&own).map_err(Error::io("read", &own))?;
+        let trust = Trust::of_found(directory, &discover::repository::Path::WorkTree(level.to_owned()), owner);
+        Self::from_dirs(own, Some(level.to_owned()), directory, trust)
     }
 
     fn at_git_dir(git_dir: &Path, directory: &Path) -> Result<Self> {
         if let Some(own) = linked_head(git_dir) {
-            return Self::from_dirs(own, Some(directory.to_owned()), directory);
+            return Self::from_dirs(own, Some(directory.to_owned()), directory, Trust::Given);
         }
         let broken = |reason: String| Error::BrokenRepository { path: git_dir.to_owned(), reason };
         let kind = discover::is_git(git_dir).map_err(|error| broken(format!("`GIT_DIR` names it, but {error}")))?;
@@ -193,10 +195,10 @@ impl Repo {
             Kind::Submodule { git_dir } | Kind::WorkTree { linked_git_dir: Some(git_dir) } => git_dir,
             _ => git_dir.to_owned(),
         };
-        Self::from_dirs(own, Some(directory.to_owned()), directory)
+        Self::from_dirs(own, Some(directory.to_owned()), directory, Trust::Given)
     }
 
-    fn from_dirs(own: PathBuf, work_dir: Option<PathBuf>, directory: &Path) -> Result<Self> {
+    fn from_dirs(own: PathBuf, work_dir: Option<PathBuf>, directory: &Path, trust: Trust) -> Result<Self> {
         let common = match env::get("GIT_COMMON_DIR") {
             Some(common) => directory.join(common),
             None => match discover::path::from_plain_file(&own.join("commondir")) {
@@ -206,7 +208,7 @@ impl Repo {
         };
         let work_dir = env::get("GIT_WORK_TREE").map(|tree| directory.join(tree)).or(work_dir);
         let root = work_dir.unwrap_or_else(|| own.clone());
-        Ok(Self { root, git: Some(GitDirs { own, common }) })
+        Ok(Self { root, git: Some(GitDirs { own, common }), trust })
     }
 }
 

@@ -21,7 +21,7 @@ impl Repo {
     pub(crate) fn hide_lock_file(&self) -> Result<()> {
         let mut around = vec![Self::find(self.root())];
         around.extend(env::get("GIT_DIR").map(|_| Self::find_upwards(self.root())));
-        for repo in around.into_iter().filter_map(|found| found.ok().map(|(repo, _)| repo)) {
+        for repo in around.into_iter().flatten() {
             if let Some(common) = repo.common_dir().filter(|common| !self.root().starts_with(common)) {
                 exclude(common)?;
             }

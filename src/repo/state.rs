@@ -33,7 +33,7 @@ impl Repo {
     /// Reads HEAD of a worktree; `None` when it cannot be read.
     pub(crate) fn head(&self, worktree: &Worktree) -> Option<Head> {
         let common = self.common_dir()?;
-        read_head(&worktree.git_dir, common).or_else(|| git::head(&worktree.git_dir))
+        read_head(&worktree.git_dir, common).or_else(|| git::head(&worktree.git_dir, self.trusted().ok()?))
     }
 }
 

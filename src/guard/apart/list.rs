@@ -12,7 +12,7 @@ use crate::{
     fs::{self, Sharing},
     guard::Notice,
     lock::{self, Acquired, Request, Wait},
-    repo::{Config, Repo},
+    repo::{Config, Manner, Repo},
     store::worktrees::{Entry, Made, Register, Stage},
 };
 
@@ -118,8 +118,8 @@ fn linked(repo: &Repo, register: &Register, made: Made) -> Option<Linked> {
     let seen = match &site {
         // Whoever makes it just now is not disturbed, and half of it tells nothing.
         _ if matches!(made.stage, Stage::Reserved | Stage::Making) => Ok(Work::default()),
-        Some(site) => look(repo, register, &made, site, root.as_deref()).map(|seen| seen.work),
-        None => look_at_branch(repo, &made).and_then(|seen| match (&seen.tip, root.is_some()) {
+        Some(site) => look(repo, Manner::Reading, register, &made, site, root.as_deref()).map(|seen| seen.work),
+        None => look_at_branch(repo, Manner::Reading, &made).and_then(|seen| match (&seen.tip, root.is_some()) {
             (None, false) => Err(gone(&made)),
             _ => Ok(seen.work),
         }),

@@ -19,7 +19,7 @@ use crate::{
     fs::{self, Sharing},
     holder,
     lock::Request,
-    repo::{Checkout, Config, Repo, Worktree, path_of},
+    repo::{Checkout, Config, Manner, Repo, Worktree, path_of},
     store::worktrees::{Entry, Made, Register, Stage},
     sys::Signals,
 };
@@ -43,7 +43,7 @@ pub(super) struct From<'a> {
 impl<'a> From<'a> {
     /// Looks where HEAD and the caller are now.
     pub(super) fn now(repo: &'a Repo) -> Result<Self> {
-        let checkout = Checkout::find(repo, NEEDED_BY)?;
+        let checkout = Checkout::find(repo, Manner::Writing, NEEDED_BY)?;
         let head = repo.worktree().and_then(|worktree| repo.head(&worktree));
         let no_commit = || Error::NoCommit { path: checkout.root.clone(), needed_by: NEEDED_BY };
         let base = head.and_then(|head| head.commit).ok_or_else(no_commit)?;
@@ -71,7 +71,7 @@ pub(super) fn reserve(
 
 /// Takes the first name that nobody has.
 fn try_names(from: &From<'_>, place: &Place, parent: &Path, register: &Register, request: &Request) -> Result<Entry> {
-    let common = Checkout::common(from.repo, from.base.len() / 2)?;
+    let common = Checkout::common(from.repo, Manner::Writing, from.base.len() / 2)?;
     let (now, stash) = (SystemTime::now(), common.newest_stash()?);
     for number in 1..=TRIES {
         let (branch, name) = place.names(now, number);
@@ -172,7 +172,8 @@ pub(super) fn add(from: &From<'_>, entry: &mut Entry, signals: &Signals) -> Resu
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    let common = Checkout::common(from.repo, from.base.len() / 2)?.noting(entry.register().notes(&entry.made.name));
+    let common = Checkout::common(from.repo, Manner::Writing, from.base.len() / 2)?;
+    let common = common.noting(entry.register().notes(&entry.made.name));
     let added = common.add_worktree(&path, entry.made.short_branch());
     lock.unlock();
     added?;

@@ -24,7 +24,7 @@ use crate::{
     fs,
     lock::Request,
     mutation::locks_of_killed,
-    repo::{Checkout, Repo, Worktree},
+    repo::{Checkout, Manner, Repo, Worktree},
     store::worktrees::{Entry, Stage},
     sys,
 };
@@ -60,7 +60,7 @@ pub(super) fn remove(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Opt
         return keep(entry, stage, Work::doubt("its directory is gone; `git worktree prune` forgets it"));
     }
     let mut seen = if is_aside || !is_there {
-        look(repo, entry.register(), &entry.made, &site, is_aside.then_some(aside.as_path()))?
+        look(repo, Manner::Writing, entry.register(), &entry.made, &site, is_aside.then_some(aside.as_path()))?
     } else {
         let seen = look_at(repo, entry, &site, &site.place, landed)?;
         if !seen.work.is_nothing(landed) {
@@ -95,7 +95,8 @@ pub(super) fn remove(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Opt
 
 /// The repository itself, whose gits note for this worktree that they run.
 fn noting(repo: &Repo, entry: &Entry) -> Result<Checkout> {
-    Ok(Checkout::common(repo, entry.made.base.len() / 2)?.noting(entry.register().notes(&entry.made.name)))
+    Ok(Checkout::common(repo, Manner::Writing, entry.made.base.len() / 2)?
+        .noting(entry.register().notes(&entry.made.name)))
 }
 
 /// Removes git's lock files that a git of ours left which was killed while it made or removed this worktree.
@@ -110,7 +111,7 @@ pub(super) fn unlock(repo: &Repo, entry: &Entry) -> Result<()> {
 
 /// Looks, and finds out who is in it.
 fn look_at(repo: &Repo, entry: &Entry, site: &Site, root: &Path, landed: bool) -> Result<Seen> {
-    let mut seen = look(repo, entry.register(), &entry.made, site, Some(root))?;
+    let mut seen = look(repo, Manner::Writing, entry.register(), &entry.made, site, Some(root))?;
     if !links_to(root, &site.worktree) {
         seen.work.also.push("its `.git` does not lead where git says".to_owned());
     }
@@ -201,7 +202,7 @@ fn remove_rest(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Wo
             return Ok(Some(Work::doubt("git was killed while it made it")));
         }
     }
-    let Seen { work, tip } = look_at_branch(repo, made)?;
+    let Seen { work, tip } = look_at_branch(repo, Manner::Writing, made)?;
     // A branch that somebody else made, after we were killed and before we could make it.
     let not_ours = made.stage == Stage::Reserved && !made.own_name;
     if not_ours {

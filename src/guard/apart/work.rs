@@ -14,7 +14,7 @@ use super::super::recovery;
 use crate::{
     error::Result,
     fs,
-    repo::{Changes, Checkout, Head, Repo, Worktree},
+    repo::{Changes, Checkout, Head, Manner, Repo, Worktree},
     store::worktrees::{Made, Register, Stage},
 };
 
@@ -104,12 +104,19 @@ pub(super) struct Seen {
 /// Looks what is in a worktree whose files are at `root`, or are gone.
 ///
 /// Before its command has run, and while it is removed, files that are not there are no work.
-pub(super) fn look(repo: &Repo, register: &Register, made: &Made, site: &Site, root: Option<&Path>) -> Result<Seen> {
+pub(super) fn look(
+    repo: &Repo,
+    manner: Manner,
+    register: &Register,
+    made: &Made,
+    site: &Site,
+    root: Option<&Path>,
+) -> Result<Seen> {
     let id_bytes = made.base.len() / 2;
-    let common = Checkout::common(repo, id_bytes)?;
+    let common = Checkout::common(repo, manner, id_bytes)?;
     // Git must stand somewhere, where the files are gone.
     let stands = root.unwrap_or(&site.worktree.git_dir);
-    let checkout = Checkout::linked(repo, &site.worktree.git_dir, stands, id_bytes)?;
+    let checkout = Checkout::linked(repo, manner, &site.worktree.git_dir, stands, id_bytes)?;
     let mut work = Work::default();
     let mut doubt = |why: String| work.also.push(why);
 
@@ -163,8 +170,8 @@ pub(super) fn look(repo: &Repo, register: &Register, made: &Made, site: &Site, r
 }
 
 /// The same where the worktree is gone: there is its branch, at most.
-pub(super) fn look_at_branch(repo: &Repo, made: &Made) -> Result<Seen> {
-    let common = Checkout::common(repo, made.base.len() / 2)?;
+pub(super) fn look_at_branch(repo: &Repo, manner: Manner, made: &Made) -> Result<Seen> {
+    let common = Checkout::common(repo, manner, made.base.len() / 2)?;
     let (tip, mut work) = (common.tip(&made.branch)?, Work::default());
     let checked_out =
         |other: &Worktree| repo.head(other).is_some_and(|head| head.branch.as_ref() == Some(&made.branch));

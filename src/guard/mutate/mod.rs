@@ -32,7 +32,7 @@ use crate::{
     fs::{self, Sharing},
     lock::{self, Acquired, LockFile, Request, Wait},
     mutation::{Changes, Choice, Journal, readable},
-    repo::{Checkout, Config, Repo, Worktree},
+    repo::{Checkout, Config, Manner, Repo, Worktree},
     sys::{self, Signals},
 };
 
@@ -150,7 +150,7 @@ pub fn mutate(
     const NEEDED_BY: &str = "`repoguard mutate`";
     let no_repository = || Error::NoRepository { path: repo.root().to_owned(), needed_by: NEEDED_BY };
     let worktree = repo.worktree().ok_or_else(no_repository)?;
-    let checkout = Checkout::find(repo, NEEDED_BY)?;
+    let checkout = Checkout::find(repo, Manner::Writing, NEEDED_BY)?;
     if let Some(other) = env::get("GIT_INDEX_FILE").filter(|other| !is_same(Path::new(other), &checkout.index())) {
         return Err(Error::Config {
             key: "GIT_INDEX_FILE".to_owned(),

@@ -31,7 +31,7 @@ impl Checkout {
 
     /// Opens the object database to read blobs from.
     pub(crate) fn blobs(&self) -> Result<Blobs> {
-        let mut git = self.command(None, &["cat-file", "--batch"]);
+        let mut git = self.command(None, &["cat-file", "--batch"])?;
         let mut child = git
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

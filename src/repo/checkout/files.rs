@@ -1,16 +1,18 @@
 //! Which files differ, which are ignored, and what stands in an index?
 
-#![expect(clippy::disallowed_methods, reason = "this is a file that starts git")]
-
 use std::{
     collections::HashSet,
     ffi::{OsStr, OsString},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
 use super::{
-    super::{Head, Index, git, path_of},
+    super::{
+        Head, Index,
+        git::{self, Manner},
+        path_of,
+    },
     Checkout, line, paths,
 };
 use crate::{
@@ -59,25 +61,19 @@ impl Checkout {
         directory: &Path,
         pathspecs: &[OsString],
     ) -> Result<Vec<RawChange>> {
-        let fixed = ["diff-index", "--cached", "--raw", "-z", "--no-renames", "--no-abbrev", tree, "--"];
-        let arguments: Vec<&OsStr> =
-            fixed.iter().map(OsStr::new).chain(pathspecs.iter().map(OsString::as_os_str)).collect();
-        let mut git = Command::new("git");
-        git.arg("--no-optional-locks").args(&arguments).current_dir(directory);
-        git.env("GIT_DIR", &self.git_dir).env("GIT_WORK_TREE", &self.root).env("GIT_INDEX_FILE", index);
-        git.env_remove("GIT_TRACE2_EVENT").env_remove("GIT_PREFIX").stdin(Stdio::null());
-        let output = git.output().map_err(Error::io("start", "git"))?;
+        let fixed = ["--no-literal-pathspecs", "diff-index", "--cached", "--raw", "-z", "--no-renames", "--no-abbrev"];
+        let fixed = fixed.into_iter().chain([tree, "--"]).map(OsStr::new);
+        let arguments: Vec<&OsStr> = fixed.chain(pathspecs.iter().map(OsString::as_os_str)).collect();
+        let mut git = self.command(Some(index), &arguments)?;
+        let output = git.current_dir(directory).stdin(Stdio::null()).output().map_err(Error::io("start", "git"))?;
         if output.status.success() { Ok(raw_changes(&output.stdout)) } else { Err(git::failed(&arguments, &output)) }
     }
 
     /// Shows what an index holds that a commit or tree does not, as the user's `git diff` does, on standard output.
     pub(crate) fn show(&self, index: &Path, tree: &str) -> Result<()> {
         let arguments = ["--no-pager", "diff", "--cached", tree, "--"];
-        let mut git = Command::new("git");
-        git.arg("--no-optional-locks").args(arguments).current_dir(&self.root).stdin(Stdio::null());
-        git.env("GIT_DIR", &self.git_dir).env("GIT_WORK_TREE", &self.root).env("GIT_INDEX_FILE", index);
-        let status = git.env_remove("GIT_TRACE2_EVENT").env_remove("GIT_PREFIX").status();
-        match status.map_err(Error::io("start", "git"))? {
+        let mut git = self.start(Manner::Writing, Some(index));
+        match git.args(arguments).stdin(Stdio::null()).status().map_err(Error::io("start", "git"))? {
             // Who reads it may have seen enough.
             status if status.success() || sys::is_broken_pipe(status) => Ok(()),
             status => Err(Error::Git { arguments: arguments.join(" "), reason: status.to_string() }),

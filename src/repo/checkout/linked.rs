@@ -5,10 +5,14 @@ use std::{
     ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
 };
 
 use super::{
-    super::{Repo, git},
+    super::{
+        Repo,
+        git::{self, Manner},
+    },
     Checkout, line, paths,
 };
 use crate::{
@@ -37,8 +41,8 @@ impl Checkout {
     /// A linked worktree, whose files are where the caller says.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::NoRepository`].
-    pub(crate) fn linked(repo: &Repo, git_dir: &Path, root: &Path, id_bytes: usize) -> Result<Self> {
+    /// [`Error::Io`], [`Error::NoRepository`], those of [`Repo::check_trust`].
+    pub(crate) fn linked(repo: &Repo, manner: Manner, git_dir: &Path, root: &Path, id_bytes: usize) -> Result<Self> {
         let absolute = |path: &Path| std::path::absolute(path).map_err(Error::io("find", path));
         let needs = || Error::NoRepository { path: repo.root().to_owned(), needed_by: "a linked worktree" };
         Ok(Self {
@@ -48,6 +52,9 @@ impl Checkout {
             id_bytes,
             is_found: true,
             notes: None,
+            judged: repo.trusted()?,
+            manner,
+            filters: Arc::default(),
         })
     }
 
@@ -55,9 +62,9 @@ impl Checkout {
     ///
     /// # Errors
     /// As [`Checkout::linked`].
-    pub(crate) fn common(repo: &Repo, id_bytes: usize) -> Result<Self> {
+    pub(crate) fn common(repo: &Repo, manner: Manner, id_bytes: usize) -> Result<Self> {
         let common = repo.common_dir().unwrap_or(repo.root()).to_owned();
-        Ok(Self { is_found: false, ..Self::linked(repo, &common, &common, id_bytes)? })
+        Ok(Self { is_found: false, ..Self::linked(repo, manner, &common, &common, id_bytes)? })
     }
 
     /// Makes a branch; `false` where there is one of that name.
@@ -147,9 +154,9 @@ impl Checkout {
             "--porcelain=v1",
             "-z",
             "--untracked-files=all",
-            "--ignore-submodules=none",
+            "--no-renames",
         ];
-        let arguments: Vec<&str> = STATUS.into_iter().chain(["--no-renames"]).collect();
+        let arguments: Vec<&str> = STATUS.into_iter().chain([self.below_submodules()]).collect();
         let mut found = Changes::default();
         for entry in paths(&self.run(index, &arguments, None)?) {
             match entry.get(..3) {
@@ -246,7 +253,7 @@ impl Checkout {
     pub(crate) fn add_worktree(&self, path: &Path, branch: &str) -> Result<()> {
         let fixed = ["worktree", "add", "--quiet", "--no-checkout", "--"].map(OsStr::new);
         let arguments: Vec<&OsStr> = fixed.into_iter().chain([path.as_os_str(), OsStr::new(branch)]).collect();
-        let mut git = self.command(None, &arguments);
+        let mut git = self.command(None, &arguments)?;
         let output = git.env(env::SWITCH, "0").stdin(Stdio::null()).output().map_err(Error::io("start", "git"))?;
         if output.status.success() { Ok(()) } else { Err(git::failed(&arguments, &output)) }
     }

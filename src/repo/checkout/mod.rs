@@ -11,8 +11,6 @@
 //! No hook runs in any of them, none refreshes the user's own index, and a Ctrl-C at the terminal does not reach them: what
 //! puts a repository back must not be stopped half-way.
 
-#![expect(clippy::disallowed_methods, reason = "this is a file that starts git")]
-
 mod blobs;
 mod files;
 mod linked;
@@ -24,13 +22,20 @@ pub(crate) use linked::{Changes, is_branch_name};
 pub(crate) use references::Reference;
 
 use std::{
-    ffi::OsStr,
+    collections::BTreeSet,
+    ffi::{OsStr, OsString},
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::{Arc, OnceLock},
 };
 
-use super::{Repo, git, path_of};
+use super::{
+    Repo,
+    git::{self, Manner},
+    path_of,
+    trust::Trusted,
+};
 use crate::{
     env,
     error::{Error, Result},
@@ -51,6 +56,10 @@ pub(crate) struct Checkout {
     is_found: bool,
     /// Where our own gits that take git's locks note that they run: so one that was killed is known.
     notes: Option<PathBuf>,
+    judged: Trusted,
+    manner: Manner,
+    /// Filters that are configured here; asked for by those who must not run one.
+    filters: Arc<OnceLock<BTreeSet<OsString>>>,
 }
 
 impl Checkout {
@@ -58,7 +67,7 @@ impl Checkout {
     ///
     /// # Errors
     /// [`Error::NoRepository`] where there is none; [`Error::NoWorktree`] where it is bare; [`Error::Git`].
-    pub(crate) fn find(repo: &Repo, needed_by: &'static str) -> Result<Self> {
+    pub(crate) fn find(repo: &Repo, manner: Manner, needed_by: &'static str) -> Result<Self> {
         let dirs = repo.git.as_ref().ok_or_else(|| Error::NoRepository { path: repo.root.clone(), needed_by })?;
         let mut checkout = Self {
             root: repo.root.clone(),
@@ -67,6 +76,9 @@ impl Checkout {
             id_bytes: 20,
             is_found: env::get("GIT_WORK_TREE").is_some(),
             notes: None,
+            judged: repo.trusted()?,
+            manner,
+            filters: Arc::default(),
         };
         // It stops at what it cannot tell, and says what it could.
         let facts =
@@ -135,16 +147,29 @@ impl Checkout {
         Self { notes: Some(notes), ..self }
     }
 
-    fn command<A: AsRef<OsStr>>(&self, index: Option<&Path>, arguments: &[A]) -> Command {
-        let mut git = Command::new("git");
-        git.args(OWN).args(DURABLE);
-        // A monitor may miss what happened just now.
-        git.args(["-c", "core.fsmonitor=false", "-c", "core.splitIndex=false"]);
-        git.args(arguments).current_dir(&self.root).env("GIT_DIR", &self.git_dir).env_remove("GIT_TRACE2_EVENT");
-        git.env_remove("GIT_INDEX_FILE").env_remove("GIT_PREFIX");
-        if let Some(notes) = self.notes.as_ref().filter(|_| takes_locks(arguments)) {
-            git.env("GIT_TRACE2_EVENT", notes);
+    fn command<A: AsRef<OsStr>>(&self, index: Option<&Path>, arguments: &[A]) -> Result<Command> {
+        let mut git = self.start(self.manner, index);
+        if self.manner == Manner::Reading {
+            let filters = if let Some(known) = self.filters.get() {
+                known
+            } else {
+                let found = git::filters(self.start(Manner::Asking, None))?;
+                self.filters.get_or_init(|| found)
+            };
+            git::without_filters(&mut git, filters);
         }
+        if let Some(notes) = self.notes.as_ref().filter(|_| takes_locks(arguments)) {
+            git.env(env::GIT_TRACE, notes);
+        }
+        git.args(arguments);
+        sys::own_group(&mut git);
+        Ok(git)
+    }
+
+    /// A git of any manner in this worktree.
+    fn start(&self, manner: Manner, index: Option<&Path>) -> Command {
+        let mut git = git::command_at(manner, &self.git_dir, self.judged);
+        git.current_dir(&self.root).env_remove("GIT_INDEX_FILE").env_remove("GIT_PREFIX");
         if env::get("GIT_COMMON_DIR").is_some() {
             git.env("GIT_COMMON_DIR", &self.common_dir);
         }
@@ -156,7 +181,6 @@ impl Checkout {
         if let Some(index) = index {
             git.env("GIT_INDEX_FILE", index);
         }
-        sys::own_group(&mut git);
         git
     }
 
@@ -164,13 +188,13 @@ impl Checkout {
     /// their own. `None` also where the system does not show other processes.
     pub(crate) fn git_at_work(&self) -> Option<u32> {
         let root = self.root.canonicalize().unwrap_or_else(|_| self.root.clone());
-        let is_ours = |words: Vec<String>| words.get(1..=OWN.len()).is_some_and(|words| words == OWN);
+        let is_ours = |words: Vec<String>| words.get(1..=git::WRITES.len()).is_some_and(|words| words == git::WRITES);
         let is_here = |pid: u32| sys::working_directory(pid).is_none_or(|directory| directory == root);
         sys::all_processes().into_iter().find(|pid| sys::command_line(*pid).is_some_and(is_ours) && is_here(*pid))
     }
 
     fn output<A: AsRef<OsStr>>(&self, index: Option<&Path>, arguments: &[A], input: Option<&[u8]>) -> Result<Output> {
-        let mut git = self.command(index, arguments);
+        let mut git = self.command(index, arguments)?;
         let start = Error::io("start", "git");
         let Some(input) = input else { return git.stdin(Stdio::null()).output().map_err(start) };
         let mut child =
@@ -203,24 +227,34 @@ impl Checkout {
     /// How a submodule stands: its commit, and what is changed in it.
     pub(crate) fn submodule(&self, path: &[u8]) -> Result<Vec<u8>> {
         let directory = self.root.join(path_of(path));
-        let run = |arguments: &[&str]| {
-            let mut git = Command::new("git");
-            for name in
-                ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_TRACE2_EVENT"]
-            {
+        if !directory.join(".git").exists() {
+            return Ok(b"not checked out".to_vec());
+        }
+        let start = |manner| {
+            let mut git = git::command(manner);
+            for name in env::OF_ONE_WORKTREE {
                 git.env_remove(name);
             }
             // It must not find the repository around it where it is none itself.
             git.env("GIT_CEILING_DIRECTORIES", directory.parent().unwrap_or(&directory));
-            git.arg("--no-optional-locks").args(arguments).current_dir(&directory).stdin(Stdio::null());
-            git.output().map_err(Error::io("start", "git"))
+            git.current_dir(&directory).stdin(Stdio::null());
+            git
         };
-        if !directory.join(".git").exists() {
-            return Ok(b"not checked out".to_vec());
-        }
+        let run = |arguments: &[&str]| {
+            let mut git = start(self.manner);
+            if self.manner == Manner::Reading {
+                git::without_filters(&mut git, &git::filters(start(Manner::Asking))?);
+            }
+            git.args(arguments).output().map_err(Error::io("start", "git"))
+        };
         let head = run(&["rev-parse", "--verify", "--quiet", "HEAD"])?;
-        let status = run(&["status", "--porcelain=v2", "-z", "--untracked-files=normal"])?;
-        Ok([head.stdout, status.stdout].concat())
+        let status = ["status", "--porcelain=v2", "-z", "--untracked-files=normal", self.below_submodules()];
+        Ok([head.stdout, run(&status)?.stdout].concat())
+    }
+
+    /// How far git looks into submodules: it would run the filters of each.
+    fn below_submodules(&self) -> &'static str {
+        if self.manner == Manner::Reading { "--ignore-submodules=dirty" } else { "--ignore-submodules=none" }
     }
 }
 
@@ -246,12 +280,6 @@ const OPERATION_FILES: &[&str] = &[
     "BISECT_EXPECTED_REV",
     "BISECT_ANCESTORS_OK",
 ];
-
-/// How all of our gits here are started: without hooks, and in nobody's way.
-const OWN: [&str; 4] = ["--no-optional-locks", "--literal-pathspecs", "-c", "core.hooksPath=/dev/null"];
-
-/// What git writes must be there after a power loss when the mutation is said to be done.
-pub(crate) const DURABLE: [&str; 4] = ["-c", "core.fsync=committed,reference", "-c", "core.fsyncMethod=batch"];
 
 /// Tells whether a git takes locks of references.
 fn takes_locks<A: AsRef<OsStr>>(arguments: &[A]) -> bool {

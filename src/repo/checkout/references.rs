@@ -110,7 +110,7 @@ impl Checkout {
                 let mut arguments =
                     vec!["commit-tree", "--no-gpg-sign", "-m", "repoguard: keeps these while a mutation runs", &tree];
                 arguments.extend(commits.iter().flat_map(|commit| ["-p", commit]));
-                let mut git = self.command(None, &arguments);
+                let mut git = self.command(None, &arguments)?;
                 // The same commit each time, whoever makes it.
                 for (name, value) in [("NAME", "repoguard"), ("EMAIL", ""), ("DATE", "@0 +0000")] {
                     git.env(format!("GIT_AUTHOR_{name}"), value).env(format!("GIT_COMMITTER_{name}"), value);

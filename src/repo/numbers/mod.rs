@@ -10,8 +10,6 @@
 //! Other clones are not seen, nor what was never fetched, nor commits that no reference leads to. What changes while it is
 //! looked at may be seen or not.
 
-#![expect(clippy::disallowed_methods, reason = "this is a file that starts git")]
-
 mod pattern;
 mod trees;
 
@@ -22,7 +20,14 @@ use std::{
 };
 
 use self::pattern::Reached;
-use super::{Head, Repo, git, is_git_name, layout::Worktree, path_of};
+use super::{
+    Head, Repo,
+    git::{self, Manner},
+    is_git_name,
+    layout::Worktree,
+    path_of,
+    trust::Trusted,
+};
 use crate::{
     env,
     error::{Error, Result, listed},
@@ -92,7 +97,10 @@ impl Repo {
         }
         // Only git knows where the files of the main one are, and whether there are any.
         let keys = ["config", "--null", "--get-regexp", r"^core\.(bare|worktree)$"];
-        let output = git_in(worktree, &worktree.git_dir).args(keys).output().map_err(Error::io("start", "git"))?;
+        let output = git_in(worktree, &worktree.git_dir, self.trusted()?)
+            .args(keys)
+            .output()
+            .map_err(Error::io("start", "git"))?;
         let git_dir = worktree.git_dir.canonicalize().map_err(Error::io("find", &worktree.git_dir))?;
         let mut files = own.or_else(|| git_dir.parent().filter(|_| git_dir.ends_with(".git")).map(Path::to_owned));
         for entry in output.stdout.split(|byte| *byte == 0) {
@@ -113,7 +121,7 @@ impl Repo {
     fn in_index(&self, worktree: &Worktree, pattern: &ScanPattern, greatest: &mut Option<Seen>) -> Result<()> {
         let is_own = self.is_own(worktree);
         // Who runs us may have an index of its own, with a path seen from the top.
-        let mut git = git_in(worktree, if is_own { self.root() } else { &worktree.git_dir });
+        let mut git = git_in(worktree, if is_own { self.root() } else { &worktree.git_dir }, self.trusted()?);
         if !is_own {
             git.env_remove("GIT_INDEX_FILE");
         }
@@ -138,14 +146,11 @@ impl Repo {
 }
 
 /// Git, to look into a worktree whatever the environment says about another one.
-fn git_in(worktree: &Worktree, directory: &Path) -> Command {
-    let mut git = Command::new("git");
-    git.args(["--no-optional-locks", "--literal-pathspecs", "-c", "core.fsmonitor=false"]).current_dir(directory);
-    // Whatever is configured, paths are seen from there: no file is looked at.
-    git.env("GIT_DIR", &worktree.git_dir).env("GIT_WORK_TREE", directory).env_remove("GIT_PREFIX");
-    git.env_remove(env::GIT_TRACE).env_remove(env::GIT_TRACE_REFS).stdin(std::process::Stdio::null());
+fn git_in(worktree: &Worktree, directory: &Path, judged: Trusted) -> Command {
     // What a partial clone leaves out is told, not fetched.
-    git.env("GIT_NO_LAZY_FETCH", "1").env("LC_ALL", "C");
+    let mut git = git::command_at(Manner::Reading, &worktree.git_dir, judged);
+    // Whatever is configured, paths are seen from there: no file is looked at.
+    git.current_dir(directory).env("GIT_WORK_TREE", directory).env("LC_ALL", "C").stdin(std::process::Stdio::null());
     git
 }
 

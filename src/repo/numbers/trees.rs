@@ -39,7 +39,7 @@ pub(super) fn look(repo: &Repo, patterns: &[ScanPattern], heads: &[Head], greate
     if tips.is_empty() {
         return Ok(());
     }
-    let mut git = repo_git(repo, &worktree);
+    let mut git = repo_git(repo, &worktree)?;
     git.args(["cat-file", "--batch"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = git.spawn().map_err(Error::io("start", "git"))?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -73,8 +73,8 @@ pub(super) fn look(repo: &Repo, patterns: &[ScanPattern], heads: &[Head], greate
     }
 }
 
-fn repo_git(repo: &Repo, worktree: &Worktree) -> Command {
-    git_in(worktree, repo.root())
+fn repo_git(repo: &Repo, worktree: &Worktree) -> Result<Command> {
+    Ok(git_in(worktree, repo.root(), repo.trusted()?))
 }
 
 /// The trees of all references, and of HEADs that no branch names.
@@ -83,7 +83,7 @@ fn tips(repo: &Repo, worktree: &Worktree, heads: &[Head]) -> Result<Tips> {
     const FORMAT: &str =
         "--format=%(refname)%00%(objecttype)%00%(objectname)%00%(tree)%00%(*objecttype)%00%(*objectname)%00%(*tree)";
     let arguments = ["for-each-ref", FORMAT];
-    let output = repo_git(repo, worktree).args(arguments).output().map_err(Error::io("start", "git"))?;
+    let output = repo_git(repo, worktree)?.args(arguments).output().map_err(Error::io("start", "git"))?;
     // Git goes on without one that is damaged; what it led to cannot be told then.
     let is_damaged = String::from_utf8_lossy(&output.stderr).contains("ignoring broken ref");
     if !output.status.success() || is_damaged {

@@ -1,0 +1,99 @@
+//! Decides whether git would work in a repository, by git's own rules: its owner, `safe.directory`, `safe.bareRepository`.
+//!
+//! Git judges when it finds a repository itself, and not if `GIT_DIR` names one. So a git of ours is told where a repository
+//! is only with a [`Trusted`], and only this file makes one.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+use gix::{discover::repository, sec};
+
+use super::{Repo, config, git};
+use crate::{
+    error::{Error, Result},
+    sys,
+};
+
+/// Proof that git would work in a repository.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Trusted(());
+
+/// What is known about a repository's trust; clones share the answer.
+#[derive(Debug, Clone)]
+pub(super) enum Trust {
+    /// The user named it, git runs us in it, or its owner is the user.
+    Given,
+    /// Git has to judge, as seen from this directory.
+    Asked(PathBuf, Arc<OnceLock<Verdict>>),
+}
+
+/// What git says.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Trusted,
+    OfAnother,
+    /// A bare repository that nobody named.
+    Bare,
+    Broken(String),
+}
+
+impl Trust {
+    /// Git is asked when the answer is needed.
+    pub(super) fn to_ask(directory: &Path) -> Self {
+        Self::Asked(directory.to_owned(), Arc::default())
+    }
+
+    /// Judges a repository that was found from `directory`. Asks no git if the user owns all that git looks at.
+    pub(super) fn of_found(directory: &Path, found: &repository::Path, owner: sec::Trust) -> Self {
+        let is_given = owner == sec::Trust::Full
+            && match found {
+                repository::Path::Repository(git_dir) => is_own(git_dir) && !config::may_forbid_bare(),
+                repository::Path::WorkTree(root) => is_own(root) && is_own(&root.join(".git")),
+                repository::Path::LinkedWorkTree { work_dir, git_dir } => {
+                    is_own(work_dir) && is_own(&work_dir.join(".git")) && is_own(git_dir)
+                }
+            };
+        if is_given { Self::Given } else { Self::to_ask(directory) }
+    }
+}
+
+/// As git: the owner of the entry itself, a link not followed, is who asks.
+fn is_own(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| sys::owner(&metadata).0 == sys::effective_user())
+}
+
+impl Repo {
+    /// Fails if git would refuse to work in this repository. Starts git only if another user owns a part of it.
+    ///
+    /// # Errors
+    /// [`Error::Untrusted`], [`Error::ImplicitBare`], [`Error::BrokenRepository`].
+    pub fn check_trust(&self) -> Result<()> {
+        self.trusted().map(drop)
+    }
+
+    pub(super) fn trusted(&self) -> Result<Trusted> {
+        let Trust::Asked(directory, verdict) = &self.trust else { return Ok(Trusted(())) };
+        let path = self.root.clone();
+        match verdict.get_or_init(|| ask(directory)) {
+            Verdict::Trusted => Ok(Trusted(())),
+            Verdict::OfAnother => Err(Error::Untrusted { path }),
+            Verdict::Bare => Err(Error::ImplicitBare { path }),
+            Verdict::Broken(reason) => Err(Error::BrokenRepository { path, reason: reason.clone() }),
+        }
+    }
+}
+
+fn ask(directory: &Path) -> Verdict {
+    let output = git::command(git::Manner::Asking).args(["rev-parse", "--git-dir"]).current_dir(directory).output();
+    // Without git nobody can vouch for it.
+    let Ok(output) = output else { return Verdict::OfAnother };
+    let said = git::said(&output);
+    match () {
+        () if output.status.success() => Verdict::Trusted,
+        () if said.contains("safe.bareRepository") => Verdict::Bare,
+        () if said.contains("safe.directory") => Verdict::OfAnother,
+        () => Verdict::Broken(said),
+    }
+}
