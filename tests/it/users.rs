@@ -192,3 +192,89 @@ fn what_root_restores_belongs_to_whom_it_did() {
     assert!(wrong.is_empty(), "{wrong:?}");
     to_the_end(as_user(&sandbox, Some(OWNER), false, "repoguard", &["snapshots", "--json"])).assert().success();
 }
+
+#[test]
+fn trust_is_what_git_says_whoever_owns_which_part() {
+    // Owners of the worktree, of its `.git`, and of the git directory that a `.git` file names.
+    let all = [OWNER, OTHER];
+    for (root, link, git_dir) in all.iter().flat_map(|a| all.iter().flat_map(|b| all.map(|c| (*a, *b, c)))) {
+        let Some(sandbox) = owned_repository("owners of parts of a repository") else { return };
+        let elsewhere = sandbox.outside("git");
+        fs::rename(sandbox.path(".git"), &elsewhere).unwrap();
+        fs::write(sandbox.path(".git"), format!("gitdir: {}\n", elsewhere.display())).unwrap();
+        own(&elsewhere, git_dir, GROUP);
+        let chown = |path: PathBuf, user| std::os::unix::fs::lchown(path, Some(user), None).unwrap();
+        chown(sandbox.here().to_owned(), root);
+        chown(sandbox.path(".git"), link);
+        for trusting in [false, true] {
+            let run = |program: &str, args: &[&str]| {
+                to_the_end(as_user(&sandbox, Some(OWNER), trusting, program, args)).output().unwrap()
+            };
+            let git = run("git", &["rev-parse", "--git-dir"]).status.success();
+            let who = format!("root {root}, link {link}, git directory {git_dir}, trusting {trusting}");
+            // Where git works but another user's directory cannot be written, it is another error.
+            let ours = run("repoguard", &["recover", "--timeout", "1"]);
+            let told = String::from_utf8_lossy(&ours.stderr).into_owned();
+            assert_eq!(told.contains("belongs to another user"), !git, "{who}: {told}");
+            assert!(run("repoguard", &["status"]).status.success(), "{who}");
+        }
+    }
+}
+
+#[test]
+fn nothing_of_the_owner_runs_as_another_user_who_only_looks() {
+    let Some(sandbox) = owned_repository("the programs of a repository's owner") else { return };
+    own(sandbox.here(), 0, 0);
+    let mut holder = sandbox.hold(&[]);
+    sandbox.apart(&[], "echo x >>file").was_kept();
+    holder.finish();
+    let trap = format!("echo \"$(id -u) $0\" >>'{}'; cat", sandbox.outside("ran").display());
+    for key in ["filter.evil.clean", "filter.evil.smudge", "core.fsmonitor", "core.pager", "core.sshCommand"] {
+        sandbox.git(["config", key, &trap]);
+    }
+    fs::write(sandbox.path(".git/info/attributes"), "* filter=evil\n").unwrap();
+    own(sandbox.here(), OWNER, GROUP);
+    own(&sandbox.worktrees_dir(), OWNER, GROUP);
+    for user in [Some(OTHER), None] {
+        for trusting in [false, true] {
+            for args in [
+                &["status"][..],
+                &["worktrees"],
+                &["worktrees", "--json"],
+                &["log"],
+                &["doctor"],
+                &["hooks", "status"],
+                &["snapshots"],
+                &["recover", "--status"],
+                &["state", "get"],
+            ] {
+                let output = to_the_end(as_user(&sandbox, user, trusting, "repoguard", args)).output().unwrap();
+                let told = String::from_utf8_lossy(&output.stderr).into_owned();
+                let ran = fs::read_to_string(sandbox.outside("ran")).unwrap_or_default();
+                assert_eq!(ran, "", "{args:?} as {user:?}, trusting {trusting}: {told}");
+                let looks = ["status", "worktrees", "log", "snapshots", "recover", "state"].contains(&args[0]);
+                assert!(!looks || output.status.code() <= Some(1), "{args:?}: {told}");
+                let says = trusting || args != ["worktrees"] || told.contains("safe.directory");
+                assert!(says, "{args:?} does not say that git does not trust it: {told}");
+            }
+        }
+    }
+    drop(to_the_end(as_user(&sandbox, Some(OTHER), true, "git", &["status"])).output().unwrap());
+    assert!(sandbox.outside("ran").exists(), "git itself runs them");
+}
+
+#[test]
+fn record_cannot_hide_whose_process_holds() {
+    let Some(sandbox) = owned_repository("a record that lies") else { return };
+    let mut holds = as_user(&sandbox, Some(OWNER), false, "repoguard", &["exec", "--", "sh", "-c", HOLD]);
+    holds.env("USER", "root");
+    let _holder = sandbox.start_up(holds);
+    let shown = || sandbox.status()["holders"][0]["user"].as_str().expect("a user").to_owned();
+    assert_eq!(shown(), format!("{OWNER} (USER=root)"));
+    for record in walk(&sandbox.data().join("holders")).into_iter().filter(|path| path.is_file()) {
+        let text = fs::read_to_string(&record).unwrap();
+        let lie = text.replace(&format!("{OWNER} (USER=root)"), "root");
+        fs::write(&record, format!("{:width$}\n", lie.trim_end(), width = text.len() - 1)).unwrap();
+    }
+    assert_eq!(shown(), format!("{OWNER}, recorded as root"));
+}
