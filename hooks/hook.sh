@@ -27,6 +27,14 @@ go_on() {
 say() {
     printf '%s\n' "$1" >&2
 }
+# Without what a terminal interprets; and as a word that can be pasted into a shell.
+shown() {
+    printf '%s' "$1" | LC_ALL=C tr -c '\040-\176' '?'
+}
+word() {
+    shown "$1" | sed "s/'/'\\\\''/g; s/^/'/; s/\$/'/"
+}
+gone=$(shown "$gone")
 case @HOOK@:@IF_MISSING@ in
 # After the files have changed refusing would only leave them half changed.
 post-checkout:* | reference-transaction:* | *:warn)
@@ -39,11 +47,11 @@ case $0 in
 /*) hook=$0 ;;
 *) hook=$PWD/$0 ;;
 esac
-remove="rm \"$hook\""
+remove="rm $(word "$hook")"
 case $0 in
 */repoguard/hooks/@HOOK@) remove='git config --remove-section hook.repoguard-@HOOK@' ;;
 esac
-[ -e "$0.repoguard-chained" ] && remove="mv \"$hook.repoguard-chained\" \"$hook\""
+[ -e "$0.repoguard-chained" ] && remove="mv $(word "$hook.repoguard-chained") $(word "$hook")"
 say "repoguard: refused by the hook @HOOK@: \`$gone\` is gone, and no other repoguard was found"
 say '  hint: install repoguard again, and run `repoguard hooks install`'
 say "  hint: or take the guard away: \`$remove\`"

@@ -125,6 +125,9 @@
 //! - Only `repo` knows gix and starts git; only `lock/file.rs` knows fd-lock; only `fs` writes; only `sys` has code for
 //!   one system or `unsafe` code; only `cli/render.rs` prints; only `env` reads the environment; only `guard/future.rs`,
 //!   `lock/task.rs` and `sys/unix/ready.rs` know tokio.
+//! - Foreign text is made safe where it is printed, whatever its source (`escape`, `cli/render.rs`).
+//! - Git is told where a repository is only if git itself would work there (`repo/trust.rs`). A git that only reads runs
+//!   nothing that the repository names (`repo/git.rs`).
 //! - Blocking and asynchronous waits are one state machine (`lock/queued.rs`, `guard/asking.rs`); they differ in how they sleep.
 //! - Readers never take a lock that could make anybody's attempt fail.
 //! - "Busy", "free" and "cannot tell" are three answers.

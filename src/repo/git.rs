@@ -219,16 +219,17 @@ impl Repo {
     /// [`Error::NoRepository`] where there is none, [`Error::Git`].
     pub(crate) fn hook_facts(&self) -> Result<HookFacts> {
         const KEYS: &str = r"^(core\.(hookspath|bare)|receive\.denycurrentbranch|hook\.repoguard-.*)$";
-        let version = String::from_utf8_lossy(&ask(self, &["version"])?).into_owned();
+        let version = String::from_utf8_lossy(&ask(self, Manner::Asking, &["version"])?).into_owned();
         let version =
             version.trim().trim_start_matches("git version ").split(' ').next().unwrap_or_default().to_owned();
         let arguments = ["rev-parse", "--is-bare-repository", "--path-format=absolute", "--git-path", "hooks"];
-        let answer = ask(self, &arguments)?;
+        let answer = ask(self, Manner::Asking, &arguments)?;
         let mut lines = answer.splitn(2, |byte| *byte == b'\n');
         let bare = lines.next() == Some(b"true");
         let directory = lines.next().unwrap_or_default();
         let directory = path_of(directory.strip_suffix(b"\n").unwrap_or(directory));
-        let listed = start(self, &["config", "--null", "--show-scope", "--show-origin", "--get-regexp", KEYS])?;
+        let listed =
+            start(self, Manner::Asking, &["config", "--null", "--show-scope", "--show-origin", "--get-regexp", KEYS])?;
         // Status 1 is git's way to say that nothing matched.
         if !listed.status.success() && listed.status.code() != Some(1) {
             return Err(failed(&["config", "--get-regexp"], &listed));
@@ -246,7 +247,7 @@ impl Repo {
             Some(value) => ["config".as_ref(), "--local".as_ref(), OsStr::new(key), value],
             None => ["config", "--local", "--remove-section", section].map(OsStr::new),
         };
-        ask(self, &arguments).map(drop)
+        ask(self, Manner::Writing, &arguments).map(drop)
     }
 
     /// The submodules that are checked out, and theirs. Does not block.
@@ -259,7 +260,7 @@ impl Repo {
             // A bare repository has none.
             return Ok(Vec::new());
         }
-        let list = ask(self, &["submodule", "--quiet", "foreach", "--recursive", SHOW])?;
+        let list = ask(self, Manner::Reading, &["submodule", "--quiet", "foreach", "--recursive", SHOW])?;
         let mut paths = list.split(|byte| *byte == 0).map(path_of);
         let mut found = Vec::new();
         while let (Some(root), Some(own)) = (paths.next(), paths.next()) {
@@ -285,10 +286,10 @@ fn entries(list: &[u8]) -> Vec<ConfigEntry> {
 }
 
 /// Runs git in a repository that is known already, whatever the environment says about another directory.
-fn start<A: AsRef<OsStr>>(repo: &Repo, arguments: &[A]) -> Result<Output> {
+fn start<A: AsRef<OsStr>>(repo: &Repo, manner: Manner, arguments: &[A]) -> Result<Output> {
     let needs = || Error::NoRepository { path: repo.root.clone(), needed_by: "a hook" };
     let dirs = repo.git.as_ref().ok_or_else(needs)?;
-    let mut git = command_at(Manner::Asking, &dirs.own, repo.trusted()?);
+    let mut git = command_at(manner, &dirs.own, repo.trusted()?);
     git.current_dir(&repo.root).args(arguments);
     for (name, directory) in [("GIT_COMMON_DIR", &dirs.common), ("GIT_WORK_TREE", &repo.root)] {
         if env::get(name).is_some() {
@@ -299,8 +300,8 @@ fn start<A: AsRef<OsStr>>(repo: &Repo, arguments: &[A]) -> Result<Output> {
 }
 
 /// As [`start`]; what it printed, if it succeeded.
-fn ask<A: AsRef<OsStr>>(repo: &Repo, arguments: &[A]) -> Result<Vec<u8>> {
-    let output = start(repo, arguments)?;
+fn ask<A: AsRef<OsStr>>(repo: &Repo, manner: Manner, arguments: &[A]) -> Result<Vec<u8>> {
+    let output = start(repo, manner, arguments)?;
     if output.status.success() { Ok(output.stdout) } else { Err(failed(arguments, &output)) }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{At, Sandbox, has_program, skip, to_the_end, walk};
+use crate::support::{At, Sandbox, copy_of_program, has_program, hooks_command, skip, to_the_end, walk};
 
 /// A clipboard, a title, a screen, C1, DEL, reordered text, every line end, an invisible tag, and a line that could be ours.
 const HOSTILE: &str = "x\u{1b}]52;c;eA==\u{7}\u{1b}[2J\u{9b}31m\u{7f}\u{202e}\u{2066}\u{200f}\r\n  FORGED\u{85}\u{2028}\u{200b}\u{e0041}\t";
@@ -342,6 +342,29 @@ fn commands_that_cannot_run_are_named_safely() {
     let output = git.output().unwrap();
     assert!(!output.status.success());
     assert_safe(&output, "a hook that refuses");
+}
+
+#[test]
+fn hook_whose_program_is_gone_names_paths_safely() {
+    let name = "it's $(touch ran) `touch ran`\u{1b}[2J\n  FORGED\u{9b}\u{202e}";
+    let sandbox = Sandbox::named(OsStr::new(name));
+    sandbox.git(["init", "-q"]);
+    let program = sandbox.outside("repoguard");
+    copy_of_program(&program);
+    to_the_end(hooks_command(&sandbox, &program, &["install"])).assert().success();
+    fs::remove_file(&program).unwrap();
+    let mut git = sandbox.git_command(["commit", "--allow-empty", "-m", "x"]);
+    git.env("PATH", "/usr/bin:/bin");
+    let output = to_the_end(git).output().unwrap();
+    if output.status.success() {
+        return skip("a hook whose program is gone", "another repoguard is installed");
+    }
+    assert_safe(&output, "a hook whose program is gone");
+    let told = String::from_utf8(output.stderr).unwrap();
+    let pasted = told.lines().find_map(|line| line.trim().strip_prefix("hint: or take the guard away: `"));
+    let pasted = pasted.and_then(|line| line.strip_suffix('`')).expect("a command");
+    drop(sandbox.sh(pasted).output().unwrap());
+    assert!(!sandbox.path("ran").exists(), "{pasted}");
 }
 
 #[test]

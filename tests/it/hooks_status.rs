@@ -135,7 +135,7 @@ fn hook_without_its_program_refuses_and_tells_the_ways_out() {
     let output = without_repoguard(&sandbox, commit).assert().code(1).get_output().clone();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     let chained = hook(&sandbox, "pre-commit");
-    let mend = format!("mv \"{0}.repoguard-chained\" \"{0}\"", chained.display());
+    let mend = format!("mv '{0}.repoguard-chained' '{0}'", chained.display());
     for part in [&*program.to_string_lossy(), "repoguard hooks install", "REPOGUARD=0", &mend] {
         assert!(told.contains(part), "{part}: {told}");
     }
