@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::{Sandbox, alive, all_in, eventually, has_program, is_root, kill, lines, long, skip, to_the_end};
+use crate::support::{
+    Sandbox, alive, all_in, can_trace, eventually, has_program, is_root, kill, lines, long, skip, to_the_end,
+};
 
 /// A command that ends with 7 when its standard input does.
 const HOLD_7: &str = "echo $$; read _; exit 7";
@@ -138,6 +140,26 @@ fn daemon_left_behind_does_not_pin_the_lock() {
     sandbox.repoguard(["exec", "--", "sh", "-c", LEAVES_DAEMON]).assert().success();
     assert_eq!(sandbox.try_once(&["--scope", "repo"]), 0);
     assert_eq!(all_in(sandbox.here()), [daemon_of(&sandbox)], "and nothing of ours stays with it");
+}
+
+#[test]
+fn keeper_is_made_at_once_if_the_wrapper_goes_on_late() {
+    if !can_trace("a late wrapper") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let calls = sandbox.outside("calls");
+    // As on a loaded machine: the command runs already for 30 ms.
+    let mut strace = sandbox.command("strace");
+    strace.arg("-o").arg(&calls).args(["-e", "inject=clone,clone3,vfork:delay_exit=30000"]);
+    strace.args(["repoguard", "exec", "--", "sleep", "0.5"]);
+    to_the_end(strace).assert().success();
+    let calls = lines(&calls);
+    let is_spawn = |call: &&String| call.contains("CLONE_VFORK") || call.starts_with("vfork");
+    let after: Vec<&String> = calls.iter().skip_while(|call| !is_spawn(call)).skip(1).collect();
+    let keeper = after.iter().position(|call| call.starts_with("clone") || call.starts_with("fork"));
+    let before = &after[..keeper.expect("a keeper")];
+    assert!(!before.iter().any(|call| call.contains("poll(")), "it sleeps before: {before:?}");
 }
 
 #[test]
