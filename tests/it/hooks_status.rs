@@ -148,7 +148,7 @@ fn hook_without_its_program_refuses_and_tells_the_ways_out() {
     assert!(told.contains("not guarded"), "a checkout never fails: {told}");
     let output = without_repoguard(&sandbox, "git rebase -f -q HEAD").assert().failure().get_output().clone();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    let remedy = format!("`rm \"{}\"`", hook(&sandbox, "pre-rebase").display());
+    let remedy = format!("`rm '{}'`", hook(&sandbox, "pre-rebase").display());
     assert!(told.contains(&remedy), "{remedy}: {told}");
     sandbox.sh(&format!("{mend} && rm .git/hooks/prepare-commit-msg && {commit}")).assert().success();
 }
