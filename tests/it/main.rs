@@ -17,6 +17,7 @@ mod config;
 mod containers;
 mod cycles;
 mod death;
+mod design;
 mod doctor;
 mod escape;
 mod exec_basics;
