@@ -190,6 +190,24 @@ pub enum Error {
         /// Which, and what has changed since.
         what: String,
     },
+    /// A line of a file of ours names what no file of ours may name: somebody else wrote it. Nothing was done.
+    #[error("`{}` cannot be followed: line {line}: {reason}", .path.display())]
+    BadRecord {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file in our directory belongs to somebody who has no business there, so that it is not followed.
+    #[error("`{}` belongs to {user}, and the repository is not shared", .path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        user: String,
+    },
     /// A configuration value cannot be used.
     #[error("bad value `{value}` for `{key}` in {origin}: expected {expected}")]
     Config {
@@ -456,6 +474,10 @@ impl Error {
             Self::Unfinished { .. } => {
                 "`repoguard recover --status` shows what `--undo` and `--finish` would do".to_owned()
             }
+            Self::BadRecord { .. } => {
+                "`repoguard recover --finish` forgets the mutation, and leaves everything as it is".to_owned()
+            }
+            Self::Foreign { path, .. } => format!("`ls -l {}` shows whose it is", quoted_path(path)),
             Self::NotPutBack { .. } => "`repoguard recover` tries again".to_owned(),
             Self::ChangedMeanwhile { .. } => "`git status` shows how it stands; then do it again".to_owned(),
             Self::NotReached { .. } => {

@@ -87,7 +87,10 @@ pub(super) fn outcome(error: &anyhow::Error) -> &'static str {
 pub(super) fn of_error(error: &Error) -> u8 {
     match error {
         Error::Malformed { .. } | Error::BranchName { .. } | Error::BadValue { .. } => USAGE,
-        Error::ChangedMeanwhile { .. } | Error::Unfinished { .. } | Error::NotAsExpected { .. } => INVALID,
+        Error::ChangedMeanwhile { .. }
+        | Error::Unfinished { .. }
+        | Error::BadRecord { .. }
+        | Error::NotAsExpected { .. } => INVALID,
         Error::NoSnapshot { .. }
         | Error::AmbiguousSnapshot { .. }
         | Error::NotKept { .. }

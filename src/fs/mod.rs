@@ -6,26 +6,31 @@
 #![expect(clippy::disallowed_methods, reason = "this is the room that writes")]
 
 mod opened;
+mod place;
 mod put;
+mod record;
 mod replace;
 mod tree;
 
+pub(crate) use place::{Place, Root};
 pub(crate) use put::{make_directories, put_fifo, put_file, put_file_of_many, put_link};
+pub(crate) use record::{Ownership, open_record, read_record, read_whole};
 pub(crate) use replace::{create_document, open_document, replace_document, sync_name};
 pub(crate) use tree::{
-    copy_entry, copy_index, in_the_way, is_missing, list, metadata, move_entry, not_a_directory, read_file, read_link,
-    remove_entry, size, sync, sync_all,
+    copy_entry, copy_index, find, in_the_way, is_missing, list, list_special, metadata, move_entry, not_a_directory,
+    read_file, read_link, remove_entry, remove_if_empty, set_mode, size, sync, sync_all,
 };
 
 use std::{
-    fs::{File, OpenOptions},
+    ffi::OsStr,
+    fs::{File, Metadata, OpenOptions},
     io::{self, Write as _},
     path::Path,
 };
 
 use crate::{
     error::{Error, Result},
-    sys::{self, FileId},
+    sys::{self, Access, FileId},
 };
 
 /// Fails if nothing can be written to standard output: for a command that gives something away only once, and
@@ -80,9 +85,10 @@ impl Sharing {
         Self { owner: self.owner, ..Self::default() }
     }
 
-    fn apply(self, path: &Path) -> io::Result<()> {
+    /// Applies to what this process has just created and has open.
+    fn apply(self, file: &File) -> io::Result<()> {
         if self.bits != 0 {
-            let metadata = std::fs::symlink_metadata(path)?;
+            let metadata = file.metadata()?;
             let old = sys::mode(&metadata);
             let mut bits = self.bits;
             if metadata.is_dir() || old & 0o100 != 0 {
@@ -95,13 +101,26 @@ impl Sharing {
             }
             let new = if self.exact { (old & !0o777) | bits } else { old | bits };
             if new != old {
-                sys::set_mode(path, new)?;
+                sys::set_mode(file, new)?;
             }
         }
         match self.owner {
-            Some(owner) => sys::give_to(path, owner),
+            Some(owner) => sys::give_to(file, owner),
             None => Ok(()),
         }
+    }
+
+    /// The same to a directory or FIFO that this process has just created at a path.
+    fn apply_at(self, path: &Path, is_kind: fn(&Metadata) -> bool) -> io::Result<()> {
+        if self.bits == 0 && self.owner.is_none() {
+            return Ok(());
+        }
+        let place = Place::from(path);
+        let (directory, name) = place.parent()?;
+        let file = directory.pin(name)?;
+        let metadata = file.metadata()?;
+        let is_ours = is_kind(&metadata) && sys::owner(&metadata).0 == sys::effective_user();
+        if is_ours { self.apply(&file) } else { Err(io::Error::other("somebody else put another file in its place")) }
     }
 }
 
@@ -133,7 +152,7 @@ fn create(path: &Path, sharing: Sharing) -> Result<()> {
     let mut new = tempfile::Builder::new();
     let new = new.prefix(".new-").permissions(sys::permissions(0o666)).tempfile_in(directory);
     let new = new.map_err(Error::io("create", path))?;
-    sharing.apply(new.path()).map_err(Error::io("create", path))?;
+    sharing.apply(new.as_file()).map_err(Error::io("create", path))?;
     match new.persist_noclobber(path) {
         Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(Error::io("create", path)(error.error)),
         _ => Ok(()),
@@ -145,7 +164,7 @@ fn create(path: &Path, sharing: Sharing) -> Result<()> {
 /// # Errors
 /// As [`open_or_create`].
 pub(crate) fn open(path: &Path, write: bool) -> Result<File> {
-    let opened = sys::open_warily(OpenOptions::new().read(true).write(write)).open(path);
+    let opened = open_unlinked(path, if write { Access::Write } else { Access::Read });
     let kind = match &opened {
         Ok(file) => file.metadata().ok(),
         Err(_) => std::fs::symlink_metadata(path).ok(),
@@ -158,14 +177,31 @@ pub(crate) fn open(path: &Path, write: bool) -> Result<File> {
     }
 }
 
+/// Neither blocks on a FIFO nor follows a link, at the end of the path or anywhere below what is ours.
+fn open_unlinked(path: &Path, access: Access) -> io::Result<File> {
+    match sys::open_unlinked(path, access) {
+        Some(Err(error)) if sys::is_link_error(&error) => {}
+        Some(opened) => return opened,
+        None => {}
+    }
+    // Above what is ours links are followed.
+    let place = Place::from(path);
+    let (directory, name) = place.parent()?;
+    directory.open_file(name, access)
+}
+
 /// Tells whether a directory is `repoguard` (or `.repoguard`, `NAME.repoguard`) or in it: only those are made, never one of
 /// git's that has gone.
 fn is_ours(directory: &Path) -> bool {
-    let named = |path: &Path| {
-        let end = path.extension().or(path.file_name());
-        end.is_some_and(|end| end == "repoguard" || end == ".repoguard")
-    };
+    let named = |path: &Path| path.file_name().is_some_and(is_ours_name);
     named(directory) || directory.parent().is_some_and(named)
+}
+
+/// The same of a directory's own name.
+fn is_ours_name(name: &OsStr) -> bool {
+    let name = Path::new(name);
+    let end = name.extension().or(name.file_name());
+    end.is_some_and(|end| end == "repoguard" || end == ".repoguard")
 }
 
 /// Creates one directory of ours, and the one above it where that is ours, too.
@@ -174,7 +210,7 @@ fn is_ours(directory: &Path) -> bool {
 /// [`Error::NotAFile`] when something else is there, else [`Error::Io`].
 pub(crate) fn create_directory(path: &Path, sharing: Sharing) -> Result<()> {
     match std::fs::create_dir(path) {
-        Ok(()) => sharing.apply(path).map_err(Error::io("create", path)),
+        Ok(()) => sharing.apply_at(path, Metadata::is_dir).map_err(Error::io("create", path)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match std::fs::symlink_metadata(path) {
             Ok(metadata) if !metadata.is_dir() => {
                 Err(Error::NotAFile { path: path.to_owned(), kind: sys::kind(&metadata), expected: "a directory" })
@@ -194,29 +230,18 @@ pub(crate) fn create_directory(path: &Path, sharing: Sharing) -> Result<()> {
 
 /// Creates a directory that is not ours, in one that exists.
 pub(crate) fn make_directory(path: &Path, sharing: Sharing) -> Result<()> {
-    std::fs::create_dir(path).and_then(|()| sharing.apply(path)).map_err(Error::io("create", path))
+    std::fs::create_dir(path).and_then(|()| sharing.apply_at(path, Metadata::is_dir)).map_err(Error::io("create", path))
 }
 
 /// Creates a directory that is not ours, its owner's alone but for whom it is shared with, in one that exists.
 pub(crate) fn make_private_directory(path: &Path, sharing: Sharing) -> Result<()> {
-    sys::make_directory(path, 0o700).and_then(|()| sharing.apply(path)).map_err(Error::io("create", path))
+    let make = sys::make_directory(path, 0o700);
+    make.and_then(|()| sharing.apply_at(path, Metadata::is_dir)).map_err(Error::io("create", path))
 }
 
 /// Removes a directory; `false` when it is not empty, or cannot be removed.
 pub(crate) fn remove_directory(path: &Path) -> bool {
     std::fs::remove_dir(path).is_ok()
-}
-
-/// Removes a directory, if it is one and nothing is in it; `false` where it stays because something is mounted there.
-pub(crate) fn remove_if_empty(path: &Path) -> Result<bool> {
-    use io::ErrorKind::{DirectoryNotEmpty, NotADirectory, NotFound, ResourceBusy};
-    match std::fs::remove_dir(path) {
-        Err(error) if error.kind() == ResourceBusy => Ok(false),
-        Err(error) if ![DirectoryNotEmpty, NotADirectory, NotFound].contains(&error.kind()) => {
-            Err(Error::io("remove", path)(error))
-        }
-        _ => Ok(true),
-    }
 }
 
 /// What the names of files that are not there to stay begin with; six letters or digits follow.
@@ -239,7 +264,7 @@ impl Beside {
             new.write_all(bytes)?;
             // After a power loss it must not be an empty file: to git that is a hook that agrees to everything.
             new.as_file().sync_all()?;
-            sharing.apply(new.path())?;
+            sharing.apply(new.as_file())?;
             // Closed before it has its name: a script that is open for writing cannot be run.
             Ok(Self(new.into_temp_path()))
         };
@@ -287,7 +312,8 @@ pub(crate) fn take_name(from: &Path, to: &Path) -> Result<bool> {
 /// Creates a FIFO in a directory of ours, with the right owner and mode.
 pub(crate) fn create_fifo(path: &Path, sharing: Sharing) -> Result<()> {
     // An access control list of the directory's says who may use it, else the umask.
-    sys::make_fifo(path, 0o666).and_then(|()| sharing.apply(path)).map_err(Error::io("create", path))
+    let make = sys::make_fifo(path, 0o666);
+    make.and_then(|()| sharing.apply_at(path, sys::is_fifo)).map_err(Error::io("create", path))
 }
 
 /// Gives a file that nobody sees yet its name, replacing what has it.
@@ -342,7 +368,7 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8], sharing: Sharing) -> Result<(
     remove(path);
     let file = sys::open_warily(OpenOptions::new().write(true).create_new(true)).open(path);
     let file = file.map_err(Error::io("create", path))?;
-    sharing.apply(path).map_err(Error::io("create", path))?;
+    sharing.apply(&file).map_err(Error::io("create", path))?;
     overwrite(&file, path, bytes)
 }
 
@@ -358,7 +384,7 @@ pub(crate) fn append_line(file: &File, path: &Path, mut line: Vec<u8>) -> Result
 
 /// Opens a regular file for appending, creating it when it is missing.
 pub(crate) fn open_for_append(path: &Path, sharing: Sharing) -> Result<File> {
-    let open = || sys::open_warily(OpenOptions::new().read(true).append(true)).open(path);
+    let open = || open_unlinked(path, Access::Append);
     let file = match open() {
         Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => return Ok(file),
         // Creates what is missing, and names what is in the way.
@@ -375,7 +401,7 @@ pub(crate) fn read_start(file: &File, limit: usize) -> io::Result<Vec<u8>> {
     Ok(buffer)
 }
 
-/// Reads at most `limit` bytes of a regular file; nothing of anything else.
+/// Reads at most `limit` bytes of a record; nothing of what is none, or whose owner is not believed.
 pub(crate) fn read_small(path: &Path, limit: usize) -> Option<Vec<u8>> {
-    read_start(&open(path, false).ok()?, limit).ok()
+    read_start(&open_record(path).ok()?, limit).ok()
 }

@@ -1,41 +1,42 @@
 //! How does a whole file, link or directory get into its place? In one step, and on disk when that is done.
 
 use std::{
+    ffi::OsString,
     fs::File,
     io::{self, ErrorKind},
     path::Path,
 };
 
-use super::{PASSING, opened::Opened, tree};
+use super::{PASSING, opened::Opened, place::Place, tree};
 use crate::{
     error::{Error, Result},
-    sys,
+    sys::{self, Directory},
 };
 
 /// Puts a whole file in its place in one step, with exactly these permission bits, on disk when this returns.
 ///
 /// `owner` can be given by root only. Its directory must exist.
 pub(crate) fn put_file(
-    path: &Path,
+    place: impl Into<Place>,
     mode: u32,
     owner: Option<(u32, u32)>,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<()> {
-    put(path, mode, owner, fill, File::sync_all)
+    put(&place.into(), mode, owner, fill, File::sync_all)
 }
 
 /// As [`put_file`], for one of many: on disk after [`super::sync_all`].
 pub(crate) fn put_file_of_many(
-    path: &Path,
+    place: impl Into<Place>,
     mode: u32,
     owner: Option<(u32, u32)>,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<()> {
-    put(path, mode, owner, fill, |_| Ok(()))
+    put(&place.into(), mode, owner, fill, |_| Ok(()))
 }
 
 fn put(
-    path: &Path,
+    place: &Place,
     mode: u32,
     owner: Option<(u32, u32)>,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
@@ -43,70 +44,117 @@ fn put(
 ) -> Result<()> {
     let mut opened = Opened::default();
     let put = || {
-        let directory = path.parent().unwrap_or(path);
-        let mut new =
-            opened.insist(&[path], || passing().permissions(sys::permissions(0o600)).tempfile_in(directory))?;
-        fill(new.as_file_mut())?;
+        let (new, mut written) = opened.insist(&[place], || Passing::make(place, Directory::create))?;
+        fill(&mut written)?;
         // In this order, because writing and another owner take the bits away that give somebody's rights.
-        owner.map_or(Ok(()), |owner| sys::give_to(new.path(), owner))?;
-        sys::set_mode(new.path(), mode)?;
-        sync(new.as_file())?;
+        owner.map_or(Ok(()), |owner| sys::give_to(&written, owner))?;
+        sys::set_mode(&written, mode)?;
+        sync(&written)?;
         // Closed before it has its name: a program that is open for writing cannot be run.
-        new.into_temp_path().persist(path).map_err(|error| error.error)
+        drop(written);
+        new.persist(place)
     };
-    put().map_err(Error::io("write", path))
+    put().map_err(Error::io("write", place.path()))
 }
 
 /// Puts a symbolic link in its place in one step.
-pub(crate) fn put_link(path: &Path, target: &Path, owner: Option<(u32, u32)>) -> Result<()> {
-    put_other(path, owner, |new| sys::make_link(target, new))
+pub(crate) fn put_link(place: impl Into<Place>, target: &Path, owner: Option<(u32, u32)>) -> Result<()> {
+    put_other(&place.into(), sys::LINK, None, owner, |directory, name| directory.make_link(target, name))
 }
 
 /// Puts a FIFO in its place in one step.
-pub(crate) fn put_fifo(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
-    put_other(path, owner, |new| sys::make_fifo(new, mode).and_then(|()| sys::set_mode(new, mode)))
+pub(crate) fn put_fifo(place: impl Into<Place>, mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
+    put_other(&place.into(), sys::FIFO, Some(mode), owner, Directory::make_fifo)
 }
 
-fn put_other(path: &Path, owner: Option<(u32, u32)>, make: impl Fn(&Path) -> io::Result<()>) -> Result<()> {
+fn put_other(
+    place: &Place,
+    kind: u32,
+    mode: Option<u32>,
+    owner: Option<(u32, u32)>,
+    make: impl Fn(&Directory, &std::ffi::OsStr) -> io::Result<()>,
+) -> Result<()> {
     let mut opened = Opened::default();
     let mut put = || {
-        let directory = path.parent().unwrap_or(path);
-        let new = opened.insist(&[path], || passing().make_in(directory, |new| make(new)))?.into_temp_path();
-        owner.map_or(Ok(()), |owner| sys::give_to(&new, owner))?;
-        new.persist(path).map_err(|error| error.error)
+        let (new, ()) = opened.insist(&[place], || Passing::make(place, &make))?;
+        owner.map_or(Ok(()), |owner| new.directory.give(&new.name, kind, owner))?;
+        mode.map_or(Ok(()), |mode| new.directory.set_mode(&new.name, mode))?;
+        new.persist(place)
     };
-    put().map_err(Error::io("write", path))
+    put().map_err(Error::io("write", place.path()))
 }
 
-fn passing() -> tempfile::Builder<'static, 'static> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(PASSING);
-    builder
+/// Something new under a name that is not there to stay, in the directory that it is for; dropped, it is gone.
+struct Passing {
+    directory: Directory,
+    name: OsString,
+}
+
+impl Passing {
+    fn make<T>(place: &Place, create: impl Fn(&Directory, &std::ffi::OsStr) -> io::Result<T>) -> io::Result<(Self, T)> {
+        let (directory, _) = place.parent()?;
+        loop {
+            let name = passing_name()?;
+            match create(&directory, &name) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                result => return result.map(|made| (Self { directory, name }, made)),
+            }
+        }
+    }
+
+    /// Gives it its name, in place of what has it.
+    fn persist(mut self, place: &Place) -> io::Result<()> {
+        let name = place.parent()?.1;
+        self.directory.rename(&self.name, &self.directory, name)?;
+        self.name.clear();
+        Ok(())
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        if !self.name.is_empty() {
+            drop(self.directory.remove(&self.name));
+        }
+    }
+}
+
+/// [`PASSING`] and six random letters or digits.
+fn passing_name() -> io::Result<OsString> {
+    let mut random = [0; 6];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let letters = random.map(|byte| char::from(b"abcdefghijklmnopqrstuvwxyz234567"[usize::from(byte % 32)]));
+    Ok(letters.iter().fold(PASSING.to_owned(), |name, letter| name + letter.encode_utf8(&mut [0; 4])).into())
 }
 
 /// Makes a directory and those above it that are missing, with these permission bits or the usual ones.
 ///
 /// # Errors
 /// [`Error::NotAFile`] where something else has the name, else [`Error::Io`].
-pub(crate) fn make_directories(path: &Path, mode: Option<u32>) -> Result<()> {
+pub(crate) fn make_directories(place: impl Into<Place>, mode: Option<u32>) -> Result<()> {
+    let place = &place.into();
     let mut opened = Opened::default();
-    match opened.insist(&[path], || std::fs::symlink_metadata(path)) {
-        Ok(metadata) if metadata.is_dir() => return Ok(()),
-        Ok(_) => return Err(tree::not_a_directory(path)),
+    let look = || place.parent().and_then(|(directory, name)| directory.look(name));
+    match opened.insist(&[place], look) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => return Err(tree::not_a_directory(place)),
         Err(error) if tree::is_missing(&error) => {}
-        Err(error) => return Err(Error::io("create", path)(error)),
+        Err(error) => return Err(Error::io("create", place.path())(error)),
     }
-    let above = path.parent().unwrap_or(path);
-    make_directories(above, mode)?;
+    if let Some(above) = place.above() {
+        make_directories(&above, mode)?;
+    }
     let mut make = || {
-        opened.insist(&[path], || sys::make_directory(path, 0o777))?;
-        tree::like(path, &std::fs::symlink_metadata(above)?)?;
-        mode.map_or(Ok(()), |mode| sys::set_mode(path, mode))
+        opened
+            .insist(&[place], || place.parent().and_then(|(directory, name)| directory.make_directory(name, 0o777)))?;
+        let (directory, name) = place.parent()?;
+        tree::like(&directory, name, sys::DIRECTORY, &directory.found()?)?;
+        mode.map_or(Ok(()), |mode| directory.set_mode(name, mode))
     };
     match make() {
         // Somebody else was faster, and may have removed it again.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => make_directories(path, mode),
-        done => done.map_err(Error::io("create", path)),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => make_directories(place, mode),
+        done => done.map_err(Error::io("create", place.path())),
     }
 }
 
@@ -116,7 +164,10 @@ mod tests {
 
     use std::io::Write as _;
 
-    use super::{super::list, *};
+    use super::{
+        super::{list, set_mode},
+        *,
+    };
 
     #[test]
     fn file_is_put_whole_with_every_bit_or_not_at_all() {
@@ -124,7 +175,7 @@ mod tests {
         let file = top.path().join("file");
         let text = |text: &'static str| move |file: &mut File| file.write_all(text.as_bytes());
         put_file(&file, 0o4755, None, text("first")).unwrap();
-        sys::set_mode(top.path(), 0o500).unwrap();
+        set_mode(top.path(), 0o500).unwrap();
         let full = |file: &mut File| text("half")(file).and(Err(ErrorKind::StorageFull.into()));
         let error = put_file(&file, 0o600, None, full).unwrap_err();
         assert!(matches!(error, Error::Io { path, .. } if path == file));
@@ -137,7 +188,7 @@ mod tests {
         assert_eq!(sys::mode(&std::fs::symlink_metadata(&file).unwrap()), 0o622);
         assert_eq!(list(top.path()).unwrap(), ["file"], "nothing passing is left");
         assert_eq!(sys::mode(&std::fs::metadata(top.path()).unwrap()), 0o500);
-        sys::set_mode(top.path(), 0o700).unwrap();
+        set_mode(top.path(), 0o700).unwrap();
     }
 
     #[test]

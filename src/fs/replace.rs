@@ -10,7 +10,7 @@
 //! it is free, one who makes a document may replace what somebody else has made who shares no lock with them.
 
 use std::{
-    fs::Metadata,
+    fs::{File, Metadata},
     io::{self, ErrorKind, Write as _},
     path::{Path, PathBuf},
 };
@@ -47,10 +47,10 @@ pub(crate) fn replace_document(path: &Path, bytes: &[u8], old: &Metadata) -> Res
     let replace = || {
         let new = write_beside(path, bytes, 0o600)?;
         let mode = sys::mode(old);
-        let kept = keep_owner(new.path(), old)?;
+        let kept = keep_owner(new.as_file(), old)?;
         // Where another group would get what was the old one's, it gets what everybody has.
         let mode = if kept { mode } else { mode & !0o070 | (mode << 3 & mode & 0o070) };
-        sys::set_mode(new.path(), mode)?;
+        sys::set_mode(new.as_file(), mode)?;
         new.as_file().sync_all()?;
         new.into_temp_path().persist(path).map_err(|error| error.error)
     };
@@ -65,7 +65,7 @@ pub(crate) fn create_document(path: &Path, bytes: &[u8], sharing: Sharing) -> Re
     }
     let create = || {
         let new = write_beside(path, bytes, 0o666)?;
-        sharing.apply(new.path())?;
+        sharing.apply(new.as_file())?;
         new.as_file().sync_all()?;
         match new.into_temp_path().persist_noclobber(path) {
             Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(false),
@@ -101,8 +101,8 @@ fn write_beside(path: &Path, bytes: &[u8], mode: u32) -> io::Result<tempfile::Na
 }
 
 /// Gives a new file the owner and group of the old one; whether that was possible, as far as it matters.
-fn keep_owner(new: &Path, old: &Metadata) -> io::Result<bool> {
-    let (was, is) = (sys::owner(old), sys::owner(&std::fs::symlink_metadata(new)?));
+fn keep_owner(new: &File, old: &Metadata) -> io::Result<bool> {
+    let (was, is) = (sys::owner(old), sys::owner(&new.metadata()?));
     if was == is {
         return Ok(true);
     }

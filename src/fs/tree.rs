@@ -4,11 +4,11 @@
 //!
 //! # Limitations
 //! Times, hard links and extended attributes survive a move within one file system only; a device cannot be moved to
-//! another.
+//! another, and a socket only on Linux.
 
 use std::{
-    ffi::OsString,
-    fs::{File, Metadata, OpenOptions},
+    ffi::{OsStr, OsString},
+    fs::{File, OpenOptions},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
@@ -16,157 +16,220 @@ use std::{
 use super::{
     PASSING,
     opened::{Opened, USE},
+    place::{Place, Root},
 };
 use crate::{
     error::{Error, Result},
-    sys,
+    sys::{self, Directory, Found},
 };
 
 /// Moves an entry of any kind, replacing a file that has the name; to another file system by a whole and synced copy.
-pub(crate) fn move_entry(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn move_entry(from: impl Into<Place>, to: impl Into<Place>) -> Result<()> {
+    let (from, to) = (&from.into(), &to.into());
     let mut opened = Opened::default();
-    let moved = match opened.insist(&[from, to], || std::fs::rename(from, to)) {
+    let moved = match opened.insist(&[from, to], || rename(from, to)) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => rename_closed(from, to).map_err(|_| error),
         moved => moved,
     };
     match moved {
         Err(error) if error.kind() == ErrorKind::CrossesDevices => move_across(from, to),
-        moved => moved.map_err(Error::io("move", from)),
+        moved => moved.map_err(Error::io("move", from.path())),
     }
 }
 
-/// Renames a directory that its owner may not write to: who gives it another parent changes its `..`.
-fn rename_closed(from: &Path, to: &Path) -> io::Result<()> {
-    let metadata = std::fs::symlink_metadata(from)?;
-    if !metadata.is_dir() {
+fn rename(from: &Place, to: &Place) -> io::Result<()> {
+    let ((directory, name), (to, to_name)) = (from.parent()?, to.parent()?);
+    directory.rename(name, &to, to_name)
+}
+
+/// Renames a directory that its owner may not write to: a new parent changes its `..`.
+fn rename_closed(from: &Place, to: &Place) -> io::Result<()> {
+    let (directory, name) = from.parent()?;
+    let found = directory.look(name)?;
+    if !found.is_dir() {
         return Err(ErrorKind::PermissionDenied.into());
     }
-    let mode = sys::mode(&metadata);
-    sys::set_mode(from, mode | USE)?;
-    let renamed = std::fs::rename(from, to);
-    sys::set_mode(if renamed.is_ok() { to } else { from }, mode)?;
-    renamed
+    let mut opened = Opened::default();
+    opened.open(directory.pin(name)?, USE)?;
+    rename(from, to)
 }
 
-fn move_across(from: &Path, to: &Path) -> Result<()> {
-    let name = to.file_name().unwrap_or_default().to_string_lossy();
-    let passing = to.with_file_name(format!("{PASSING}{name}"));
-    remove_entry(&passing)?;
-    let copied = copy_tree(from, &passing).and_then(|()| std::fs::rename(&passing, to));
-    if let Err(error) = copied {
-        remove_entry(&passing)?;
-        return Err(Error::io("move", from)(error));
-    }
-    if let Some(directory) = to.parent() {
-        sync(directory)?;
-    }
+fn move_across(from: &Place, to: &Place) -> Result<()> {
+    let copy = || {
+        let (directory, name) = to.parent()?;
+        let passing: OsString = [OsStr::new(PASSING), name].into_iter().collect();
+        remove_in(&directory, &passing)?;
+        let (above, name_there) = (to.above(), passing.clone());
+        let there = above
+            .map_or_else(|| to.path().with_file_name(&name_there).as_path().into(), |above| above.child(&name_there));
+        let copied = copy_tree(from, &there).and_then(|()| directory.rename(&passing, &directory, name));
+        if copied.is_err() {
+            remove_in(&directory, &passing)?;
+        }
+        copied.and_then(|()| directory.sync())
+    };
+    copy().map_err(Error::io("move", from.path()))?;
     remove_entry(from)
 }
 
-fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+fn copy_tree(from: &Place, to: &Place) -> io::Result<()> {
     let mut opened = Opened::default();
-    let metadata = opened.insist(&[from], || std::fs::symlink_metadata(from))?;
-    let mode = sys::mode(&metadata);
-    match () {
-        () if metadata.is_dir() => {
-            opened.open(from, USE)?;
-            sys::make_directory(to, USE)?;
-            for entry in std::fs::read_dir(from)? {
-                let name = entry?.file_name();
-                copy_tree(&from.join(&name), &to.join(&name))?;
-            }
-            like(to, &metadata)?;
-            sys::set_mode(to, mode)?;
-            // Who may not open it has what is in it on disk all the same.
-            drop(File::open(to).and_then(|directory| directory.sync_all()));
-            Ok(())
-        }
-        () if metadata.is_file() || metadata.is_symlink() => copy_leaf(from, to, true),
-        () if sys::is_fifo(&metadata) => sys::make_fifo(to, mode).and_then(|()| like(to, &metadata)),
-        () if sys::is_socket(&metadata) => sys::make_socket(to).and_then(|()| like(to, &metadata)),
-        () => Err(io::Error::new(ErrorKind::Unsupported, "a device cannot be moved to another file system")),
+    let found = opened.insist(&[from], || look(from))?;
+    if found.is_file() || found.is_link() {
+        return copy_leaf(from, to, true);
     }
+    let (directory, name) = to.parent()?;
+    match () {
+        () if found.is_dir() => {
+            let (above, own) = from.parent()?;
+            opened.open(above.pin(own)?, USE)?;
+            directory.make_directory(name, USE)?;
+            for name in from.directory()?.names()? {
+                copy_tree(&from.child(&name), &to.child(&name))?;
+            }
+            // What nobody may open has on disk what is in it all the same.
+            drop(directory.below(name.as_ref()).and_then(|directory| directory.sync()));
+        }
+        () if found.is_fifo() => directory.make_fifo(name)?,
+        () if found.is_socket() => directory.make_socket(name)?,
+        () => return Err(io::Error::new(ErrorKind::Unsupported, "a device cannot be moved to another file system")),
+    }
+    like(&directory, name, found.kind(), &found)?;
+    if found.is_socket() { Ok(()) } else { directory.set_mode(name, found.permissions()) }
 }
 
 /// Copies a regular file or a symbolic link to a place where nothing is, permission bits included; synced if `durable`.
-pub(crate) fn copy_entry(from: &Path, to: &Path, durable: bool) -> Result<()> {
-    copy_leaf(from, to, durable).map_err(Error::io("copy", from))
+pub(crate) fn copy_entry(from: impl Into<Place>, to: impl Into<Place>, durable: bool) -> Result<()> {
+    let from = &from.into();
+    copy_leaf(from, &to.into(), durable).map_err(Error::io("copy", from.path()))
 }
 
 /// Copies an index of git's with the time that it was written: a file that is as young may have changed since, and git
 /// compares only the files that are.
 pub(crate) fn copy_index(from: &Path, to: &Path, durable: bool) -> Result<()> {
-    copy_entry(from, to, durable)?;
-    let keep_time = || {
-        let written = std::fs::metadata(from)?.modified()?;
-        File::options().write(true).open(to)?.set_modified(written)
+    let copy = || {
+        let mut source = sys::open_warily(OpenOptions::new().read(true)).open(from)?;
+        let metadata = source.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(ErrorKind::InvalidInput, format!("it is {}", sys::kind(&metadata))));
+        }
+        let place = Place::from(to);
+        let (directory, name) = place.parent()?;
+        let mut copy = directory.create(name)?;
+        io::copy(&mut source, &mut copy)?;
+        if sys::effective_user() == 0 {
+            sys::give_to(&copy, sys::owner(&metadata))?;
+        }
+        sys::set_mode(&copy, sys::mode(&metadata))?;
+        copy.set_modified(metadata.modified()?)?;
+        if durable { copy.sync_all() } else { Ok(()) }
     };
-    keep_time().map_err(Error::io("copy", from))
+    copy().map_err(Error::io("copy", from))
 }
 
-fn copy_leaf(from: &Path, to: &Path, durable: bool) -> io::Result<()> {
+fn copy_leaf(from: &Place, to: &Place, durable: bool) -> io::Result<()> {
     let mut opened = Opened::default();
-    let metadata = opened.insist(&[from], || std::fs::symlink_metadata(from))?;
-    if metadata.is_symlink() {
-        sys::make_link(&std::fs::read_link(from)?, to)?;
-        return like(to, &metadata);
+    let found = opened.insist(&[from], || look(from))?;
+    let (directory, name) = to.parent()?;
+    if found.is_link() {
+        let (above, own) = from.parent()?;
+        directory.make_link(&above.read_link(own)?, name)?;
+        return like(&directory, name, sys::LINK, &found);
     }
-    let (mut source, metadata, mode) = opened.read(from)?;
-    let mut copy = sys::create_file(to)?;
+    let (mut source, found) = opened.read(from)?;
+    let mut copy = directory.create(name)?;
     let copied = io::copy(&mut source, &mut copy)
-        .and_then(|_| like(to, &metadata))
+        .and_then(|_| if sys::effective_user() == 0 { sys::give_to(&copy, found.owner) } else { Ok(()) })
         // Last, because writing and another owner take the bits away that give somebody's rights.
-        .and_then(|()| sys::set_mode(to, mode))
+        .and_then(|()| sys::set_mode(&copy, found.permissions()))
         .and_then(|()| if durable { copy.sync_all() } else { Ok(()) });
     if copied.is_err() {
-        drop(std::fs::remove_file(to));
+        drop(directory.remove(name));
     }
     copied
 }
 
 /// Opens a regular file for reading, also one that its owner may not read.
-pub(crate) fn read_file(path: &Path) -> Result<File> {
-    Opened::default().read(path).map(|(file, ..)| file).map_err(Error::io("read", path))
+pub(crate) fn read_file(place: impl Into<Place>) -> Result<File> {
+    let place = &place.into();
+    Opened::default().read(place).map(|(file, _)| file).map_err(Error::io("read", place.path()))
 }
 
-/// What is at a path, a link not followed, also where the owner may not look.
-pub(crate) fn metadata(path: &Path) -> Result<Metadata> {
-    let mut opened = Opened::default();
-    opened.insist(&[path], || std::fs::symlink_metadata(path)).map_err(Error::io("look at", path))
+/// What is at a place, a link not followed, also where the owner may not look.
+pub(crate) fn metadata(place: impl Into<Place>) -> Result<Found> {
+    let place = &place.into();
+    Opened::default().insist(&[place], || look(place)).map_err(Error::io("look at", place.path()))
+}
+
+/// The same; `None` if nothing is there.
+pub(crate) fn find(place: impl Into<Place>) -> Result<Option<Found>> {
+    match metadata(place) {
+        Err(Error::Io { source, .. }) if is_missing(&source) => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+fn look(place: &Place) -> io::Result<Found> {
+    let (directory, name) = place.parent()?;
+    directory.look(name)
 }
 
 /// Where a symbolic link points to, as it is written there.
-pub(crate) fn read_link(path: &Path) -> Result<PathBuf> {
-    let mut opened = Opened::default();
-    opened.insist(&[path], || std::fs::read_link(path)).map_err(Error::io("read", path))
+pub(crate) fn read_link(place: impl Into<Place>) -> Result<PathBuf> {
+    let place = &place.into();
+    let read = || place.parent().and_then(|(directory, name)| directory.read_link(name));
+    Opened::default().insist(&[place], read).map_err(Error::io("read", place.path()))
+}
+
+/// Sets the permission bits of what is at a place, and is no link.
+pub(crate) fn set_mode(place: impl Into<Place>, mode: u32) -> Result<()> {
+    let place = &place.into();
+    let set = place.parent().and_then(|(directory, name)| directory.set_mode(name, mode));
+    set.map_err(Error::io("change the mode of", place.path()))
 }
 
 /// Gives what root makes the owner of what it is made from.
-pub(super) fn like(path: &Path, metadata: &Metadata) -> io::Result<()> {
-    if sys::effective_user() == 0 { sys::give_to(path, sys::owner(metadata)) } else { Ok(()) }
+pub(super) fn like(directory: &Directory, name: &OsStr, kind: u32, model: &Found) -> io::Result<()> {
+    if sys::effective_user() == 0 && model.owner != (0, 0) { directory.give(name, kind, model.owner) } else { Ok(()) }
 }
 
 /// Removes an entry of any kind, and all that is below it; a missing one is as good as removed.
-pub(crate) fn remove_entry(path: &Path) -> Result<()> {
-    let mut opened = Opened::default();
-    opened.insist(&[path], || remove_any(path)).map_err(Error::io("remove", path))
+pub(crate) fn remove_entry(place: impl Into<Place>) -> Result<()> {
+    let place = &place.into();
+    let remove = || match place.parent() {
+        Err(error) if is_missing(&error) || sys::is_link_error(&error) => Ok(()),
+        parent => parent.and_then(|(directory, name)| remove_in(&directory, name)),
+    };
+    Opened::default().insist(&[place], remove).map_err(Error::io("remove", place.path()))
 }
 
-fn remove_any(path: &Path) -> io::Result<()> {
-    let removed = match std::fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path).or_else(|error| match error.kind() {
-            ErrorKind::PermissionDenied => {
-                open_tree(path)?;
-                std::fs::remove_dir_all(path)
+fn remove_in(directory: &Directory, name: &OsStr) -> io::Result<()> {
+    let removed = match directory.look(name) {
+        Ok(found) if found.is_dir() => {
+            if found.permissions() & USE != USE {
+                // It is about to go, and in the end all that counts is whether it has gone.
+                drop(directory.set_mode(name, USE));
             }
-            _ => Err(error),
-        }),
-        Ok(_) => std::fs::remove_file(path),
-        Err(error) => Err(error),
+            let inner = directory.below(name.as_ref())?;
+            inner.names()?.iter().try_for_each(|name| remove_in(&inner, name))?;
+            directory.remove_directory(name)
+        }
+        found => found.and_then(|_| directory.remove(name)),
     };
     match removed {
         Err(error) if is_missing(&error) => Ok(()),
         removed => removed,
+    }
+}
+
+/// Removes a directory, if it is one and nothing is in it; `false` where it stays because something is mounted there.
+pub(crate) fn remove_if_empty(place: impl Into<Place>) -> Result<bool> {
+    use ErrorKind::{DirectoryNotEmpty, ResourceBusy};
+    let place = &place.into();
+    match place.parent().and_then(|(directory, name)| directory.remove_directory(name)) {
+        Err(error) if error.kind() == ResourceBusy => Ok(false),
+        Err(error) if error.kind() == DirectoryNotEmpty || is_missing(&error) || sys::is_link_error(&error) => Ok(true),
+        removed => removed.map(|()| true).map_err(Error::io("remove", place.path())),
     }
 }
 
@@ -175,60 +238,56 @@ pub(crate) fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-/// Gives the owner all permission for a directory, and for those below it: they are about to go.
-fn open_tree(path: &Path) -> io::Result<()> {
-    sys::set_mode(path, USE)?;
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_tree(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 /// What stands, on the way from `root` to `path` below it, where a directory should be: a link, or anything else.
-pub(crate) fn in_the_way(root: &Path, path: &Path) -> Option<PathBuf> {
+pub(crate) fn in_the_way(root: &Root, path: &Path) -> Result<Option<PathBuf>> {
     let mut above: Vec<&Path> = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()).collect();
     above.reverse();
-    let is_other = |path: &PathBuf| metadata(path).is_ok_and(|metadata| !metadata.is_dir());
-    above.into_iter().map(|above| root.join(above)).find(is_other)
+    for above in above {
+        // Through a link, nothing below it can be looked at.
+        if find(&root.at(&sys::bytes(above.as_os_str()))?)?.is_some_and(|found| !found.is_dir()) {
+            return Ok(Some(above.to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 /// The error to return where something else than a directory is.
-pub(crate) fn not_a_directory(path: &Path) -> Error {
-    let kind = metadata(path).map_or("not there", |metadata| sys::kind(&metadata));
-    Error::NotAFile { path: path.to_owned(), kind, expected: "a directory" }
+pub(crate) fn not_a_directory(place: impl Into<Place>) -> Error {
+    let place = &place.into();
+    let kind = metadata(place).map_or("not there", |found| found.name());
+    Error::NotAFile { path: place.path().to_owned(), kind, expected: "a directory" }
 }
 
 /// Names of all that is in a directory, sorted, also where its owner may not read it.
-pub(crate) fn list(directory: &Path) -> Result<Vec<OsString>> {
-    let mut opened = Opened::default();
-    let mut list = || {
-        let entries = opened.insist(&[&directory.join("any")], || std::fs::read_dir(directory))?;
-        let names: io::Result<Vec<OsString>> = entries.map(|entry| Ok(entry?.file_name())).collect();
-        names
-    };
-    let mut names = list().map_err(Error::io("list", directory))?;
+pub(crate) fn list(place: impl Into<Place>) -> Result<Vec<OsString>> {
+    let place = &place.into();
+    let list = || place.directory()?.names();
+    let listed = Opened::default().insist(&[&place.child("any")], list);
+    let mut names = listed.map_err(Error::io("list", place.path()))?;
     names.sort();
     Ok(names)
 }
 
+/// Names of the entries of a directory that may be neither file, directory nor link; none if it cannot be read.
+pub(crate) fn list_special(place: impl Into<Place>) -> Vec<OsString> {
+    place.into().directory().and_then(|directory| directory.special_names()).unwrap_or_default()
+}
+
 /// Size of the regular files among an entry and all below it, in bytes.
-pub(crate) fn size(path: &Path) -> u64 {
-    match metadata(path) {
-        Ok(metadata) if metadata.is_file() => metadata.len(),
-        Ok(metadata) if metadata.is_dir() => {
-            list(path).unwrap_or_default().iter().map(|name| size(&path.join(name))).sum()
-        }
+pub(crate) fn size(place: impl Into<Place>) -> u64 {
+    let place = &place.into();
+    match metadata(place) {
+        Ok(found) if found.is_file() => found.size,
+        Ok(found) if found.is_dir() => list(place).unwrap_or_default().iter().map(|name| size(place.child(name))).sum(),
         _ => 0,
     }
 }
 
 /// Writes a file or directory to disk.
-pub(crate) fn sync(path: &Path) -> Result<()> {
-    let file = sys::open_warily(OpenOptions::new().read(true)).open(path);
-    file.and_then(|file| file.sync_all()).map_err(Error::io("sync", path))
+pub(crate) fn sync(place: impl Into<Place>) -> Result<()> {
+    let place = &place.into();
+    let file = place.parent().and_then(|(directory, name)| directory.read(name));
+    file.and_then(|file| file.sync_all()).map_err(Error::io("sync", place.path()))
 }
 
 /// Writes to disk all that was written to the file system of a directory.
@@ -241,7 +300,7 @@ pub(crate) fn sync_all(directory: &Path) -> Result<()> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
@@ -257,11 +316,11 @@ mod tests {
         std::fs::write(all.join("file"), "unreadable").unwrap();
         std::os::unix::fs::symlink("no/where", all.join("link")).unwrap();
         sys::make_fifo(&all.join("fifo"), 0o640).unwrap();
-        sys::make_socket(&all.join("socket")).unwrap();
-        sys::set_mode(&all.join("closed/file"), 0o4751).unwrap();
-        sys::set_mode(&all.join("file"), 0o000).unwrap();
-        sys::set_mode(&all.join("closed"), 0o000).unwrap();
-        sys::set_mode(&all, 0o500).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(all.join("socket")).unwrap());
+        set_mode(&all.join("closed/file"), 0o4751).unwrap();
+        set_mode(&all.join("file"), 0o000).unwrap();
+        set_mode(&all.join("closed"), 0o000).unwrap();
+        set_mode(&all, 0o500).unwrap();
         all
     }
 
@@ -269,11 +328,11 @@ mod tests {
     fn assert_all_kinds(all: &Path) {
         assert_eq!((mode(all), mode(&all.join("closed")), mode(&all.join("file"))), (0o500, 0o000, 0o000));
         assert_eq!(read_link(&all.join("link")).unwrap(), Path::new("no/where"));
-        assert!(sys::is_fifo(&metadata(&all.join("fifo")).unwrap()) && mode(&all.join("fifo")) == 0o640);
-        assert!(sys::is_socket(&metadata(&all.join("socket")).unwrap()));
+        assert!(metadata(&all.join("fifo")).unwrap().is_fifo() && mode(&all.join("fifo")) == 0o640);
+        assert!(metadata(&all.join("socket")).unwrap().is_socket());
         let file = all.join("closed/file");
         assert_eq!(io::read_to_string(read_file(&file).unwrap()).unwrap(), "bytes\r\n\0");
-        assert_eq!(sys::mode(&metadata(&file).unwrap()), 0o4751);
+        assert_eq!(metadata(&file).unwrap().permissions(), 0o4751);
         assert_eq!(io::read_to_string(read_file(&all.join("file")).unwrap()).unwrap(), "unreadable");
         assert_eq!(list(&all.join("closed")).unwrap(), ["empty", "file"]);
         assert_eq!((mode(&all.join("closed")), mode(&all.join("file"))), (0o000, 0o000), "closed again");
@@ -285,11 +344,11 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let all = of_all_kinds(top.path());
         assert_all_kinds(&all);
-        let inode = metadata(&all).unwrap().ino();
-        sys::set_mode(top.path(), 0o500).unwrap();
+        let inode = metadata(&all).unwrap().inode;
+        set_mode(top.path(), 0o500).unwrap();
         let moved = top.path().join("moved");
         move_entry(&all, &moved).unwrap();
-        assert_eq!((mode(top.path()), metadata(&moved).unwrap().ino()), (0o500, inode));
+        assert_eq!((mode(top.path()), metadata(&moved).unwrap().inode), (0o500, inode));
         assert_all_kinds(&moved);
         remove_entry(&moved).unwrap();
         remove_entry(&moved).unwrap();
@@ -301,7 +360,7 @@ mod tests {
     fn whole_copy_is_as_good_where_a_rename_cannot_be() {
         let top = tempfile::tempdir().unwrap();
         let all = of_all_kinds(top.path());
-        move_across(&all, &top.path().join("moved")).unwrap();
+        move_across(&Place::from(&all), &Place::from(&top.path().join("moved"))).unwrap();
         assert_all_kinds(&top.path().join("moved"));
         assert_eq!(list(top.path()).unwrap(), ["moved"]);
         remove_entry(&top.path().join("moved")).unwrap();
@@ -314,7 +373,7 @@ mod tests {
         sys::make_fifo(&from, 0o600).unwrap();
         assert!(copy_entry(&from, &to, false).is_err() && metadata(&to).is_err());
         remove_entry(&from).unwrap();
-        sys::make_link(Path::new("/etc/passwd"), &from).unwrap();
+        std::os::unix::fs::symlink(Path::new("/etc/passwd"), &from).unwrap();
         copy_entry(&from, &to, true).unwrap();
         assert_eq!(read_link(&to).unwrap(), Path::new("/etc/passwd"));
         assert!(read_file(&from).is_err(), "a link is not read through");
@@ -328,10 +387,11 @@ mod tests {
     fn what_is_no_directory_is_in_the_way() {
         let top = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(top.path().join("a/b")).unwrap();
-        sys::make_link(Path::new("b"), &top.path().join("a/link")).unwrap();
-        let way = |path: &str| in_the_way(top.path(), Path::new(path));
+        std::os::unix::fs::symlink(Path::new("b"), top.path().join("a/link")).unwrap();
+        let root = Root::open(top.path(), |_| false).unwrap();
+        let way = |path: &str| in_the_way(&root, Path::new(path)).unwrap();
         assert_eq!(way("a/b/c/d"), None);
         assert_eq!(way("a/link"), None);
-        assert_eq!(way("a/link/c"), Some(top.path().join("a/link")));
+        assert_eq!(way("a/link/c"), Some("a/link".into()));
     }
 }

@@ -1,11 +1,14 @@
 //! Which mutations have not come to their end? A glance at the journals, for who only looks: nothing is locked, git is not
 //! asked, and a worktree without one costs a look for one file.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use super::recovery;
 use crate::{
-    fs::Sharing,
+    fs::{self, Sharing},
     holder,
     lock::{self, LockFile},
     mutation::{Journal, Line, Plan, Step},
@@ -145,10 +148,13 @@ fn locks_of(repo: &Repo, worktree: &Worktree, runs: bool) -> Vec<OwnLock> {
         Step::Locking { files } => files.into_iter().map(|file| (file, line.at_ms)).collect(),
         _ => Vec::new(),
     };
-    let untouched = |path: &PathBuf, since: u64| {
+    let untouched = |path: &Path, since: u64| {
         let made = std::fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
         made.is_ok_and(|made: SystemTime| holder::unix_ms(made) <= since)
     };
-    let ours = lines.into_iter().flat_map(told).filter(|(file, at)| file.is_there() && untouched(&file.path, *at));
-    ours.map(|(file, _)| OwnLock { id: file.id(), path: file.path, command: plan.command.clone(), runs }).collect()
+    let git_dir = &worktree.git_dir;
+    let ours = lines.into_iter().flat_map(told).filter(|(file, _)| file.is_there(git_dir));
+    let paths = ours.map(|(file, at)| (file.path(git_dir), at)).filter(|(path, at)| untouched(path, *at));
+    let lock = |path: PathBuf| Some(OwnLock { id: fs::identity(&path)?, path, command: plan.command.clone(), runs });
+    paths.filter_map(|(path, _)| lock(path)).collect()
 }

@@ -42,6 +42,7 @@ pub fn unfinished(repo: &Repo) -> Result<Option<Unfinished>> {
     let Some(worktree) = repo.worktree().filter(|worktree| recovery::is_in_the_way(repo, worktree)) else {
         return Ok(None);
     };
+    recovery::is_its_own(repo, &worktree, Choice::AsPredicted)?;
     mutation::inspect(&recovery::of_worktree(repo, &worktree)?, &worktree, Manner::Reading)
 }
 

@@ -1,6 +1,9 @@
 //! Who comes after a mutation that was killed? Whoever asks next settles it before anybody is let in.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    path::Path,
+    time::{Duration, Instant, SystemTime},
+};
 
 use super::{Notice, Recovered};
 use crate::{
@@ -111,7 +114,10 @@ pub(super) fn in_hold(
     if held.record().mode != Some(Mode::Exclusive) {
         return Ok(());
     }
-    let unsettled = held.worktrees.iter().filter(|worktree| is_in_the_way(repo, worktree));
+    // Those of a copy lead to the worktrees of the original: there it is recovered.
+    let own = repo.worktree();
+    let is_ours = |worktree: &&Worktree| own.as_ref() == Some(worktree) || repo.is_at_home(worktree);
+    let unsettled = held.worktrees.iter().filter(|worktree| is_in_the_way(repo, worktree)).filter(is_ours);
     let mut settle = unsettled.map(|worktree| settle(repo, config, worktree, Choice::AsPredicted, sharing, tell));
     settle.try_for_each(|settled| settled.map(drop)).inspect_err(|_| held.unlock())
 }
@@ -125,6 +131,9 @@ pub(super) fn settle(
     sharing: Sharing,
     tell: &mut dyn FnMut(Notice<'_>),
 ) -> Result<Option<Recovered>> {
+    if is_in_the_way(repo, worktree) {
+        is_its_own(repo, worktree, choice)?;
+    }
     let repo = &of_worktree(repo, worktree)?;
     let Some(lock) = try_lock(repo, worktree, sharing)? else {
         let what = format!("a mutation of `{}`", repo.root().display());
@@ -170,6 +179,26 @@ fn entry(unfinished: &Unfinished, recovered: &Recovered) -> Entry {
         ..Holder::default()
     };
     Entry::new(Event::Recovered, &mutation)
+}
+
+/// Refuses to recover files elsewhere than where the caller is: those of the original, if this is a copy of a worktree, or of
+/// a directory that only the repository's own configuration names (`core.worktree`).
+pub(super) fn is_its_own(repo: &Repo, worktree: &Worktree, choice: Choice) -> Result<()> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let is_here = repo.worktree().is_some_and(|own| own == *worktree);
+    let elsewhere = match repo.original().filter(|_| is_here) {
+        Some(original) => original,
+        None if choice == Choice::Finish || !is_here => return Ok(()),
+        None => {
+            let checkout = Checkout::find(repo, Manner::Reading, "recovery")?;
+            if Checkout::is_named_by_user() || real(&checkout.root) == real(repo.root()) {
+                return Ok(());
+            }
+            checkout.root
+        }
+    };
+    let what = format!("its files are at `{}`; recover it there", elsewhere.display());
+    Err(Error::Unfinished { what })
 }
 
 /// The repository as seen from one of its worktrees.

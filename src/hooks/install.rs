@@ -144,7 +144,7 @@ pub fn install(repo: &Repo, options: &Options) -> Result<Report> {
     let (_lock, mut _directory_lock) = (Lock::take(repo, place.sharing)?, None);
     let mut change = Change::new(repo, place.sharing);
     let manifest_path = repo.hooks_manifest().unwrap_or_default();
-    let before = Manifest::read(&manifest_path);
+    let before = Manifest::read_own(&manifest_path);
     let mut manifest = before.clone().unwrap_or_default();
     // What this git runs, and what only others run.
     let mut found = Vec::new();

@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Event, place};
-use crate::fs;
+use crate::{
+    fs::{self, Ownership, Root},
+    repo::is_git_directory,
+};
 
 const SCHEMA: u32 = 1;
 /// More than any list of hooks takes.
@@ -37,6 +40,12 @@ impl Default for Manifest {
 }
 
 impl Manifest {
+    /// Reads it to act upon it: that of another user of a shared repository is as good as none.
+    pub(super) fn read_own(path: &Path) -> Option<Self> {
+        let file = fs::open_record(path).ok()?;
+        if fs::Ownership::of(&file, path).is_ok_and(Ownership::is_trusted) { Self::read(path) } else { None }
+    }
+
     /// Reads it; `None` when there is none, or none that can be read.
     pub(super) fn read(path: &Path) -> Option<Self> {
         let text = fs::read_small(path, MOST_BYTES)?;
@@ -63,26 +72,70 @@ impl Manifest {
         }
     }
 
-    /// The directories that scripts were written to.
-    pub(super) fn directories(&self, common: &Path) -> Vec<PathBuf> {
-        // Where the repository was moved, what is beside it was not seen there.
-        let there = self.directories.iter().map(|directory| common.join(&directory.path));
-        there.map(|path| path.canonicalize().unwrap_or(path)).collect()
-    }
-
-    /// Whether a directory was made for our scripts.
-    pub(super) fn created(&self, common: &Path, directory: &Path) -> bool {
-        let paths = self.directories(common);
-        paths.iter().zip(&self.directories).any(|(path, entry)| path == directory && entry.created)
+    /// The directories that scripts were written to, and whether each was made for them, as far as they are this
+    /// repository's: in the git directory, in the worktree beside it, or where git looks for hooks now. The list alone is no
+    /// reason to write anywhere.
+    pub(super) fn directories(&self, common: &Path, git_says: &Path) -> Vec<(PathBuf, bool)> {
+        let git_says = git_says.canonicalize().unwrap_or_else(|_| git_says.to_owned());
+        let known = self.directories.iter().filter_map(|Directory { path, created }| {
+            let found =
+                inside(common, path).or_else(|| common.join(path).canonicalize().ok().filter(|path| *path == git_says));
+            Some((found?, *created))
+        });
+        known.collect()
     }
 
     pub(super) fn add_directory(&mut self, common: &Path, directory: &Path, created: bool) {
         // A path that is no text and not beside the common directory is found again only as long as git names it.
         let path = place::relative(directory, common);
-        let (Some(path), false) = (path.to_str(), self.directories(common).iter().any(|known| known == directory))
-        else {
+        let Some(path) = path.to_str() else { return };
+        if self.directories.iter().any(|known| known.path == path) {
             return;
-        };
+        }
         self.directories.push(Directory { path: path.to_owned(), created });
+    }
+}
+
+/// A directory in the git directory or in the worktree beside it, that is of no other repository, and that no link leads to.
+fn inside(common: &Path, path: &str) -> Option<PathBuf> {
+    let (root, inner) = match path.strip_prefix("../") {
+        Some(beside) => (common.parent().filter(|_| common.file_name().is_some_and(is_git_directory))?, beside),
+        None => (common, path),
+    };
+    let root = Root::open(root, is_git_directory).ok()?;
+    let slashes = inner.match_indices('/').map(|(at, _)| &inner[..at]).chain([inner]);
+    for above in slashes {
+        let place = root.at(above.as_bytes()).ok()?;
+        let is_plain = fs::metadata(&place).is_ok_and(|found| found.is_dir());
+        if !is_plain || fs::metadata(place.child(".git")).is_ok() {
+            return None;
+        }
+    }
+    Some(root.path().join(inner))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use super::*;
+
+    #[test]
+    fn list_alone_leads_nowhere_but_into_its_own_repository() {
+        let top = tempfile::tempdir().unwrap();
+        let top = top.path().canonicalize().unwrap();
+        for directory in [".git/hooks", "mine", "other/.git/hooks", "other/hooks", "global"] {
+            std::fs::create_dir_all(top.join("repo").join(directory)).unwrap();
+        }
+        std::fs::create_dir_all(top.join("outside")).unwrap();
+        let (common, global) = (top.join("repo/.git"), top.join("repo/global"));
+        let outside = top.join("outside");
+        let paths = ["hooks", "../mine", "../other/.git/hooks", "../other/hooks", "../../outside", "/etc"];
+        let mut paths: Vec<&str> = paths.into();
+        paths.extend([outside.to_str().unwrap(), global.to_str().unwrap()]);
+        let directories = paths.iter().map(|path| Directory { path: (*path).to_owned(), created: true }).collect();
+        let manifest = Manifest { directories, ..Manifest::default() };
+        let expected = [common.join("hooks"), top.join("repo/mine"), global.clone()].map(|path| (path, true));
+        assert_eq!(manifest.directories(&common, &global), expected);
     }
 }

@@ -241,7 +241,8 @@ impl Looker<'_> {
 
     /// Whether the hook was installed in a directory where git does not look now.
     fn is_elsewhere(&self, event: Event) -> bool {
-        let recorded = self.manifest.directories(&self.place.common);
+        let recorded = self.manifest.directories(&self.place.common, &self.place.directory);
+        let recorded: Vec<PathBuf> = recorded.into_iter().map(|(path, _)| path).collect();
         let others = recorded.iter().filter(|directory| **directory != self.place.directory);
         let default = std::iter::once(&self.place.default).filter(|default| **default != self.place.directory);
         let holds = |directory: &PathBuf| Slot::of(directory, event).file.is_some_and(|file| file.is_ours());

@@ -38,7 +38,8 @@ pub struct Removed {
 
 /// Uninstalls the hooks, in every directory of this repository. Waits up to ten seconds for another install.
 ///
-/// A directory outside of the repository is only touched where an install from here wrote to it.
+/// A directory outside of the repository is only touched if git looks for this repository's hooks there, and an install from
+/// here wrote to it.
 ///
 /// # Errors
 /// [`crate::Error::NoRepository`], [`crate::Error::Git`], [`crate::Error::Io`]. After an error all is as before.
@@ -46,8 +47,9 @@ pub fn uninstall(repo: &Repo) -> Result<Uninstalled> {
     let place = Place::of(repo)?;
     let _lock = Lock::take(repo, place.sharing)?;
     let manifest_path = repo.hooks_manifest().unwrap_or_default();
-    let manifest = Manifest::read(&manifest_path).unwrap_or_default();
-    let mut directories = manifest.directories(&place.common);
+    let manifest = Manifest::read_own(&manifest_path).unwrap_or_default();
+    let known = manifest.directories(&place.common, &place.directory);
+    let mut directories: Vec<PathBuf> = known.iter().map(|(path, _)| path.clone()).collect();
     directories.push(place.default.clone());
     if place.is_own() {
         directories.push(place.directory.clone());
@@ -83,7 +85,7 @@ pub fn uninstall(repo: &Repo) -> Result<Uninstalled> {
         change.remove(&manifest_path, fs::identity(&manifest_path))?;
     }
     change.finish();
-    for directory in directories.iter().filter(|directory| manifest.created(&place.common, directory)) {
+    for (directory, _) in known.iter().filter(|(_, created)| *created) {
         fs::remove_directory(directory);
     }
     if let Some(scripts) = place.configured_script(Event::PreCommit).parent() {

@@ -223,11 +223,11 @@ impl Before {
         match &was.content {
             Content::Blob(id) => blobs.copy(id, into),
             Content::Copy(number) if was.kind == Kind::Link => {
-                let target = std::fs::read_link(self.copy_of(*number))?;
+                let target = fs::read_link(self.copy(*number)).map_err(std::io::Error::other)?;
                 into.write_all(&crate::sys::bytes(target.as_os_str()))
             }
             Content::Copy(number) => {
-                let mut kept = std::fs::File::open(self.copy_of(*number))?;
+                let mut kept = fs::read_file(self.copy(*number)).map_err(std::io::Error::other)?;
                 std::io::copy(&mut kept, into).map(drop)
             }
             Content::None | Content::State(_) => Ok(()),
@@ -238,7 +238,8 @@ impl Before {
     pub(super) fn is_as_it_was(&self, touched: &Touched, was: &Was, blobs: &mut Blobs) -> Result<bool> {
         let Some(now) = touched.now else { return Ok(was.kind == Kind::Absent) };
         let mode_now = now.mode();
-        let path = self.checkout.root.join(path_of(&touched.path));
+        let place = self.checkout.tree()?.at(&touched.path)?;
+        let path = place.path();
         Ok(match was.kind {
             Kind::Absent | Kind::Special => false,
             Kind::Directory => mode_now & KIND == DIRECTORY && mode_now & PERMISSIONS == was.mode,
@@ -249,28 +250,25 @@ impl Before {
                     return Ok(false);
                 }
                 let mut target = Vec::new();
-                self.bytes(was, blobs, &mut target).map_err(Error::io("read what was kept of", &path))?;
-                let now = std::fs::read_link(&path).map_err(Error::io("read", &path))?;
+                self.bytes(was, blobs, &mut target).map_err(Error::io("read what was kept of", path))?;
+                let now = fs::read_link(&place)?;
                 *crate::sys::bytes(now.as_os_str()) == target
             }
             Kind::File => {
-                if mode_now & KIND != REGULAR || mode_now & PERMISSIONS != was.mode || is_given_away(was, now) {
+                let (mode, owner) = self.rights(was.mode, was.owner);
+                let is_given_away = owner.is_some() && ![owner, was.owner].contains(&Some(now.owner()));
+                if mode_now & KIND != REGULAR || mode_now & PERMISSIONS != mode || is_given_away {
                     return Ok(false);
                 }
-                let file = fs::read_file(&path)?;
+                let file = fs::read_file(&place)?;
                 let mut compare = Compare { file: std::io::BufReader::new(file), same: true };
                 match self.bytes(was, blobs, &mut compare) {
-                    Ok(()) => compare.same && compare.is_at_end().map_err(Error::io("read", &path))?,
-                    Err(error) => return Err(Error::io("read what was kept of", &path)(error)),
+                    Ok(()) => compare.same && compare.is_at_end().map_err(Error::io("read", path))?,
+                    Err(error) => return Err(Error::io("read what was kept of", path)(error)),
                 }
             }
         })
     }
-}
-
-/// Tells whether a file has another owner now, and can be given back.
-fn is_given_away(was: &Was, now: Stamp) -> bool {
-    crate::sys::effective_user() == 0 && was.owner.is_some_and(|owner| owner != now.owner())
 }
 
 /// Compares what is written to it with a file.

@@ -4,8 +4,12 @@ use std::path::PathBuf;
 
 use crate::{
     error::Result,
+    fs,
     repo::{Checkout, path_of},
 };
+
+/// Git reads no larger file of attributes.
+const MOST_BYTES: u64 = 100 << 20;
 
 /// What stands between the bytes of a file and those of its blob.
 pub(super) struct Conversion {
@@ -24,7 +28,7 @@ impl Conversion {
         files.extend(outside);
         for file in files {
             // What is not there says nothing.
-            let text = std::fs::read(file).unwrap_or_default();
+            let text = fs::read_whole(&file, MOST_BYTES).unwrap_or_default();
             let mentions = |word: &[u8]| text.windows(word.len()).any(|window| window == word);
             found.lines |= [&b"text"[..], b"eol", b"crlf", b"binary", b"[attr]"].into_iter().any(mentions);
             found.filters |= [&b"filter"[..], b"ident", b"working-tree-encoding", b"[attr]"].into_iter().any(mentions);

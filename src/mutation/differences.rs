@@ -52,7 +52,7 @@ pub(super) fn differences(
             }
         }
     }
-    [plain_old, plain_new].iter().flatten().try_for_each(|plain| fs::remove_entry(plain))
+    [plain_old, plain_new].iter().flatten().try_for_each(fs::remove_entry)
 }
 
 /// A copy of a split or sparse index that holds all entries.

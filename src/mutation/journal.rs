@@ -13,18 +13,22 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::changes::Touched;
+use super::{
+    before::{check_head, check_path},
+    changes::Touched,
+};
 use crate::{
     error::{Error, Result},
-    fs::{self, Sharing},
+    fs::{self, Root, Sharing},
     holder,
-    repo::Head,
-    sys::FileId,
+    repo::{Head, hex},
 };
 
 /// The journal's name.
 const NAME: &str = "journal.jsonl";
 const SCHEMA: u32 = 1;
+/// More than the longest list of what a command changed takes.
+const MOST_BYTES: u64 = 512 << 20;
 
 /// What a mutation is about, for who finds it unfinished.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +67,19 @@ pub(crate) enum Step {
 }
 
 impl Step {
+    /// Refuses what would lead recovery elsewhere.
+    fn check(&self, tree: &Root) -> Result<(), String> {
+        match self {
+            Self::Ran { head, touched } => {
+                check_head(head)?;
+                touched
+                    .iter()
+                    .try_for_each(|touched| check_path(tree, touched.path.strip_suffix(b"/").unwrap_or(&touched.path)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What was done from then on, as the log calls it.
     pub(crate) fn name(&self) -> Option<&'static str> {
         match self {
@@ -77,27 +94,62 @@ impl Step {
     }
 }
 
-/// A file of ours, known by what it is.
+/// A lock file of git's that is ours, known by what we wrote into it: a copy of the repository has a copy of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Owned {
-    pub(crate) path: PathBuf,
-    device: u64,
-    inode: u64,
+    lock: Locked,
+    mark: String,
+}
+
+/// Which of git's lock files: of no other can a journal say that it is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Locked {
+    Index,
+    Head,
+}
+
+impl Locked {
+    /// What it locks, in a git directory.
+    pub(crate) fn file(self, git_dir: &Path) -> PathBuf {
+        git_dir.join(match self {
+            Self::Index => "index",
+            Self::Head => "HEAD",
+        })
+    }
+
+    /// Where the lock is.
+    pub(crate) fn path(self, git_dir: &Path) -> PathBuf {
+        git_dir.join(match self {
+            Self::Index => "index.lock",
+            Self::Head => "HEAD.lock",
+        })
+    }
 }
 
 impl Owned {
-    pub(crate) fn new(path: PathBuf, id: FileId) -> Self {
-        Self { path, device: id.device, inode: id.inode }
+    /// One that is about to be made, with what will stand in it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the system has no random numbers.
+    pub(crate) fn new(lock: Locked) -> Result<Self> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(|_| Error::Unsupported { what: "a source of random numbers" })?;
+        Ok(Self { lock, mark: format!("repoguard {}\n", hex(&random)) })
+    }
+
+    pub(crate) fn mark(&self) -> &[u8] {
+        self.mark.as_bytes()
+    }
+
+    /// Where it is, in the git directory that the journal belongs to.
+    pub(crate) fn path(&self, git_dir: &Path) -> PathBuf {
+        self.lock.path(git_dir)
     }
 
     /// Tells whether it is there still.
-    pub(crate) fn is_there(&self) -> bool {
-        fs::identity(&self.path) == Some(self.id())
-    }
-
-    /// What it is, whatever its name.
-    pub(crate) fn id(&self) -> FileId {
-        FileId { device: self.device, inode: self.inode }
+    pub(crate) fn is_there(&self, git_dir: &Path) -> bool {
+        fs::read_small(&self.path(git_dir), self.mark.len() + 1).is_some_and(|text| text == self.mark.as_bytes())
     }
 }
 
@@ -145,22 +197,41 @@ impl Journal {
         self.file.sync_data().map_err(Error::io("sync", &self.path))
     }
 
-    /// Reads one; `None` where there is none, or where it does not tell what it is about.
+    /// Reads one to act upon, whose paths lead to files of `tree`; `None` if it does not tell what it is about.
+    ///
+    /// # Errors
+    /// [`Error::BadRecord`] for a line that nobody of ours has written, [`Error::NotAFile`], [`Error::Foreign`], [`Error::Io`].
+    pub(crate) fn load(directory: &Path, tree: &Root) -> Result<Option<(Plan, Vec<Line>)>> {
+        let path = Self::path(directory);
+        let text = fs::read_record(&path, MOST_BYTES)?;
+        let mut lines = Vec::new();
+        for (number, text) in text.split(|byte| *byte == b'\n').enumerate() {
+            let bad = |reason: String| Error::BadRecord { path: path.clone(), line: number + 1, reason };
+            match serde_json::from_slice::<Line>(text) {
+                Ok(line) => {
+                    line.step.check(tree).map_err(bad)?;
+                    lines.push(line);
+                }
+                Err(error) if error.is_data() => return Err(bad(error.to_string())),
+                // A crash left it torn, and it was never acted upon.
+                Err(_) => {}
+            }
+        }
+        Ok(plan(&lines).map(|plan| (plan, lines)))
+    }
+
+    /// Reads one to show it; `None` where there is none, or where it does not tell what it is about.
     pub(crate) fn read(directory: &Path) -> Option<(Plan, Vec<Line>)> {
-        Self::read_start(directory, u64::MAX)
+        Self::read_start(directory, MOST_BYTES)
     }
 
     /// The same of so many bytes at most: who only looks must not depend on what somebody put there.
     pub(crate) fn read_start(directory: &Path, bytes: u64) -> Option<(Plan, Vec<Line>)> {
         let mut text = Vec::new();
-        fs::open(&Self::path(directory), false).ok()?.take(bytes).read_to_end(&mut text).ok()?;
+        fs::open_record(&Self::path(directory)).ok()?.take(bytes).read_to_end(&mut text).ok()?;
         let lines = text.split(|byte| *byte == b'\n');
         let lines: Vec<Line> = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
-        let plan = match &lines.first()?.step {
-            Step::Begun(plan) if plan.schema == SCHEMA => plan.clone(),
-            _ => return None,
-        };
-        Some((plan, lines))
+        plan(&lines).map(|plan| (plan, lines))
     }
 
     /// The mutation is finished: there is nothing to recover from now on.
@@ -169,6 +240,14 @@ impl Journal {
         fs::remove_entry(&self.path)?;
         // Where somebody removed all of it, there is nothing left to end.
         if directory.exists() { fs::sync(directory).and_then(|()| fs::remove_entry(directory)) } else { Ok(()) }
+    }
+}
+
+/// What a journal is about.
+fn plan(lines: &[Line]) -> Option<Plan> {
+    match &lines.first()?.step {
+        Step::Begun(plan) if plan.schema == SCHEMA => Some(plan.clone()),
+        _ => None,
     }
 }
 

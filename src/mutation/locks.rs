@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::journal::{Journal, Owned, Step};
+use super::journal::{Journal, Locked, Owned, Step};
 use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
@@ -25,25 +25,29 @@ pub(crate) struct GitLock {
 }
 
 impl GitLock {
-    /// Takes the lock of `file`, `HEAD` say; waits for another git so long.
+    /// Takes a lock of git's in a git directory; waits for another git so long.
     ///
     /// # Errors
     /// [`Error::GitBusy`] when somebody else has it all that time, [`Error::Io`].
-    pub(crate) fn take(file: &Path, directory: &Path, journal: &Journal, patience: Duration) -> Result<Self> {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let lock = lock_of(file);
-        let made = directory.join(format!("{MAKING}-{name}"));
-        fs::write_new(&made, b"", Sharing::default())?;
-        if let Some(id) = fs::identity(&made) {
-            journal.tell(Step::Locking { files: vec![Owned::new(lock.clone(), id)] })?;
-        }
+    pub(crate) fn take(
+        which: Locked,
+        git_dir: &Path,
+        directory: &Path,
+        journal: &Journal,
+        patience: Duration,
+    ) -> Result<Self> {
+        let (file, lock) = (which.file(git_dir), which.path(git_dir));
+        let made = directory.join(format!("{MAKING}-{}", file.file_name().unwrap_or_default().to_string_lossy()));
+        let owned = Owned::new(which)?;
+        fs::write_new(&made, owned.mark(), Sharing::default())?;
+        journal.tell(Step::Locking { files: vec![owned] })?;
         let begun = Instant::now();
         let mut pause = Duration::from_millis(1);
         loop {
             match fs::take_name(&made, &lock) {
                 Ok(_) => {
                     fs::remove(&made);
-                    return Ok(Self { file: file.to_owned(), lock, held: true });
+                    return Ok(Self { file, lock, held: true });
                 }
                 Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
@@ -119,9 +123,9 @@ impl Fence {
     /// As [`GitLock::take`].
     pub(crate) fn take(checkout: &Checkout, directory: &Path, journal: &Journal, patience: Duration) -> Result<Self> {
         let begun = Instant::now();
-        let index = GitLock::take(&checkout.index(), directory, journal, patience)?;
+        let index = GitLock::take(Locked::Index, &checkout.git_dir, directory, journal, patience)?;
         let left = patience.saturating_sub(begun.elapsed());
-        let head = GitLock::take(&checkout.git_dir.join("HEAD"), directory, journal, left)?;
+        let head = GitLock::take(Locked::Head, &checkout.git_dir, directory, journal, left)?;
         Ok(Self { index, head })
     }
 

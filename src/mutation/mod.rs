@@ -47,7 +47,7 @@ mod whose;
 
 pub(crate) use before::{Before, Unfit};
 pub(crate) use changes::Changes;
-pub(crate) use journal::{Journal, Line, Plan, Step};
+pub(crate) use journal::{Journal, Line, Locked, Plan, Step};
 pub(crate) use locks::{Fence, GitLock};
 pub use recover::{Choice, Doubt, Found, Unfinished};
 pub(crate) use recover::{Settled, inspect, settle};

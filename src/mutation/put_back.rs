@@ -4,17 +4,16 @@
 use std::{
     collections::{BTreeSet, HashSet},
     io::Write as _,
-    path::{Path, PathBuf},
 };
 
 use super::{
-    before::{Before, DIRECTORY, KIND, Kind, PERMISSIONS, REGULAR, Stamp, below, parents},
+    before::{Before, DIRECTORY, KIND, Kind, MOST_BYTES, PERMISSIONS, REGULAR, Stamp, below, parents},
     changes::{Changes, Touched, Was},
 };
 use crate::{
     error::{Error, Result},
-    fs,
-    repo::{Blobs, path_of},
+    fs::{self, Place, Root},
+    repo::{Blobs, EXCLUDE, path_of},
     store::kept::Keeping,
     sys::{self, Below},
 };
@@ -30,6 +29,7 @@ const MOST_SYNCS: usize = 32;
 /// Files on their way back.
 pub(super) struct PutBack<'a> {
     before: &'a Before,
+    root: Root,
     keeping: &'a mut Keeping,
     /// Paths that belong to somebody else by now.
     theirs: &'a HashSet<Vec<u8>>,
@@ -49,6 +49,7 @@ impl<'a> PutBack<'a> {
         let directories = directories(before)?;
         Ok(Self {
             before,
+            root: before.checkout.tree()?,
             keeping,
             theirs,
             blobs,
@@ -81,13 +82,19 @@ impl<'a> PutBack<'a> {
         Ok(self.left)
     }
 
-    fn path(&self, path: &[u8]) -> PathBuf {
-        self.before.checkout.root.join(path_of(path))
+    /// The place of a path, or of the top if it is empty.
+    fn at(&self, path: &[u8]) -> Result<Place> {
+        if path.is_empty() { Ok(self.root.top()) } else { self.root.at(path) }
     }
 
     fn look(&self, path: &[u8]) -> Result<Option<sys::Found>> {
         let root = &self.before.checkout.root;
-        Below::open(root).and_then(|mut below| below.look(path)).map_err(Error::io("read", self.path(path)))
+        let look = Below::open(root).and_then(|mut below| below.look(path));
+        look.map_err(|error| Error::io("read", root.join(path_of(path)))(error))
+    }
+
+    fn is_repository(&self, directory: &[u8]) -> bool {
+        self.at(directory).is_ok_and(|place| fs::metadata(place.child(".git")).is_ok())
     }
 
     /// Makes every directory one that can be read and written to.
@@ -97,8 +104,7 @@ impl<'a> PutBack<'a> {
             let Some(found) = self.look(path)?.filter(|found| found.mode & KIND == DIRECTORY) else { continue };
             let mode = found.mode & PERMISSIONS;
             if mode & USE != USE {
-                sys::set_mode(&self.path(path), mode | USE)
-                    .map_err(Error::io("change the mode of", self.path(path)))?;
+                fs::set_mode(&self.at(path)?, mode | USE)?;
             }
         }
         Ok(())
@@ -108,7 +114,7 @@ impl<'a> PutBack<'a> {
         for (path, mode) in self.directories.iter().rev() {
             let Some(found) = self.look(path)?.filter(|found| found.mode & KIND == DIRECTORY) else { continue };
             if found.mode & PERMISSIONS != *mode && !self.theirs.contains(path) {
-                sys::set_mode(&self.path(path), *mode).map_err(Error::io("change the mode of", self.path(path)))?;
+                fs::set_mode(&self.at(path)?, *mode)?;
             }
         }
         self.set_top(|_| self.before.header.top)
@@ -116,27 +122,29 @@ impl<'a> PutBack<'a> {
 
     /// Changes the permission bits of the worktree's top.
     fn set_top(&self, change: impl Fn(u32) -> u32) -> Result<()> {
-        let top = &self.before.checkout.root;
-        let now = std::fs::metadata(top).map(|metadata| sys::mode(&metadata)).map_err(Error::io("read", top))?;
+        let top = self.root.top();
+        let now = fs::metadata(&top)?.permissions();
         // Who does not own it could not have changed it either.
         if change(now) == now || self.before.header.top == now {
             return Ok(());
         }
-        sys::set_mode(top, change(now)).map_err(Error::io("change the mode of", top))
+        fs::set_mode(&top, change(now))
     }
 
     /// Puts the ignore rules back, and takes new ones away: they could hide other new files.
     fn put_rules_back(&mut self) -> Result<()> {
-        // Where it is a link, what it leads to has changed.
-        let exclude = self.before.checkout.exclude_file();
-        let exclude = exclude.canonicalize().unwrap_or(exclude);
-        let read = |path: &Path| std::fs::read(path).ok();
-        let kept = self.before.kept_exclude();
-        let was = kept.as_deref().and_then(read);
-        if read(&exclude) != was {
+        // Where it is a link, what it leads to is no file of this repository's, and stays as it is.
+        let exclude = self.before.checkout.common_place(EXCLUDE)?;
+        let now = fs::find(&exclude)?;
+        if now.is_none_or(|now| now.is_file()) {
+            let was = self.before.kept_exclude().map(|kept| fs::read_record(&kept, MOST_BYTES)).transpose()?;
+            let is = now.and_then(|_| fs::read_whole(exclude.path(), MOST_BYTES).ok());
             match was {
-                Some(was) => fs::put_file(&exclude, 0o644, None, |file| file.write_all(&was))?,
-                None => fs::remove_entry(&exclude)?,
+                Some(was) if is.as_ref() != Some(&was) => {
+                    fs::put_file(&exclude, 0o644, None, |file| file.write_all(&was))?;
+                }
+                None if now.is_some() => fs::remove_entry(&exclude)?,
+                _ => {}
             }
         }
         let hidden = self.before.hidden_rules();
@@ -168,24 +176,21 @@ impl<'a> PutBack<'a> {
     fn take_rules_below(&mut self, top: Vec<u8>) -> Result<()> {
         let mut open = vec![top];
         while let Some(directory) = open.pop() {
-            let path = self.path(&directory);
-            if path.join(".git").exists() {
+            if self.is_repository(&directory) {
                 continue;
             }
-            let mode = std::fs::symlink_metadata(&path).map(|metadata| sys::mode(&metadata));
+            let place = self.at(&directory)?;
             // What it is in stays as the command made it, as far as it can be read.
-            if let Ok(mode) = mode
-                && mode & READ != READ
+            if let Ok(found) = fs::metadata(&place)
+                && found.permissions() & READ != READ
             {
-                sys::set_mode(&path, mode | READ).map_err(Error::io("change the mode of", &path))?;
+                fs::set_mode(&place, found.permissions() | READ)?;
             }
-            for entry in std::fs::read_dir(&path).map_err(Error::io("list", &path))? {
-                let entry = entry.map_err(Error::io("list", &path))?;
-                let name = entry.file_name();
+            for name in fs::list(&place)? {
                 let inner = below(&directory, &sys::bytes(&name));
                 if name == ".gitignore" {
                     self.take(&inner)?;
-                } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                } else if fs::metadata(place.child(&name)).is_ok_and(|found| found.is_dir()) {
                     open.push(inner);
                 }
             }
@@ -205,7 +210,7 @@ impl<'a> PutBack<'a> {
     fn take_new(&mut self, changes: &Changes) -> Result<()> {
         for path in changes.new_paths() {
             match path.strip_suffix(b"/") {
-                Some(directory) if !self.path(directory).join(".git").exists() => {
+                Some(directory) if !self.is_repository(directory) => {
                     self.emptied.insert(directory.to_vec());
                 }
                 Some(repository) => self.take(repository)?,
@@ -223,13 +228,11 @@ impl<'a> PutBack<'a> {
         let mut found = Vec::new();
         for directory in directories {
             // What is no directory any more holds nothing.
-            for entry in std::fs::read_dir(self.path(&directory)).into_iter().flatten().flatten() {
-                let is_usual = |kind: std::fs::FileType| kind.is_file() || kind.is_dir() || kind.is_symlink();
-                let path = below(&directory, &sys::bytes(&entry.file_name()));
-                if entry.file_type().is_ok_and(is_usual) || self.before.item(&path).is_some() {
-                    continue;
-                }
-                if self.look(&path)?.is_some_and(|now| self.before.is_from_after(&now)) {
+            for name in fs::list_special(&self.at(&directory)?) {
+                let path = below(&directory, &sys::bytes(&name));
+                let is_usual = |now: &sys::Found| now.is_file() || now.is_dir() || now.is_link();
+                let now = self.look(&path)?.filter(|now| !is_usual(now) && self.before.is_from_after(now));
+                if now.is_some() && self.before.item(&path).is_none() {
                     found.push(path);
                 }
             }
@@ -266,45 +269,43 @@ impl<'a> PutBack<'a> {
         if !is_submodule && self.before.is_as_it_was(touched, was, &mut self.blobs)? {
             return Ok(());
         }
-        let full = self.path(path);
+        let place = self.root.at(path)?;
         let kind = now.map(|now| now.mode & KIND);
         match (was.kind, kind) {
             (Kind::Absent, _) => return self.take(path),
-            (Kind::Directory, Some(DIRECTORY)) => {
-                return sys::set_mode(&full, was.mode).map_err(Error::io("change the mode of", full));
-            }
+            (Kind::Directory, Some(DIRECTORY)) => return fs::set_mode(&place, was.mode),
             (Kind::Submodule | Kind::Repository | Kind::Special, _) => {
                 // No bytes of it were kept.
                 self.left.push(path.to_vec());
                 return Ok(());
             }
             (Kind::File, Some(REGULAR)) if self.is_only_the_mode(touched, was)? => {
-                return sys::set_mode(&full, was.mode).map_err(Error::io("change the mode of", full));
+                return fs::set_mode(&place, was.mode);
             }
             (_, Some(_)) => self.take(path)?,
             (_, None) => self.keeping.deleted(path)?,
         }
         self.make_way(path)?;
-        let owner = was.owner.filter(|_| sys::effective_user() == 0);
+        let (mode, owner) = self.before.rights(was.mode, was.owner);
         match was.kind {
             Kind::Directory => {
-                fs::make_directories(&full, Some(self.before.header.directory))?;
-                sys::set_mode(&full, was.mode).map_err(Error::io("change the mode of", full))
+                fs::make_directories(&place, Some(self.before.header.directory))?;
+                fs::set_mode(&place, was.mode)
             }
             Kind::Link => {
                 let mut target = Vec::new();
                 self.before
                     .bytes(was, &mut self.blobs, &mut target)
-                    .map_err(Error::io("read what was kept of", &full))?;
-                fs::put_link(&full, &path_of(&target), owner)
+                    .map_err(Error::io("read what was kept of", place.path()))?;
+                fs::put_link(&place, &path_of(&target), owner)
             }
             _ => {
                 let (before, blobs) = (self.before, &mut self.blobs);
                 // One by one, the disk would take longer than all of it together.
                 if self.many {
-                    fs::put_file_of_many(&full, was.mode, owner, |file| before.bytes(was, blobs, file))
+                    fs::put_file_of_many(&place, mode, owner, |file| before.bytes(was, blobs, file))
                 } else {
-                    fs::put_file(&full, was.mode, owner, |file| before.bytes(was, blobs, file))
+                    fs::put_file(&place, mode, owner, |file| before.bytes(was, blobs, file))
                 }
             }
         }
@@ -322,8 +323,10 @@ impl<'a> PutBack<'a> {
                 self.keeping.take(&above)?;
             }
         }
-        let full = self.path(path);
-        fs::make_directories(full.parent().unwrap_or(&full), Some(self.before.header.directory | USE))
+        match parents(path).first() {
+            Some(above) => fs::make_directories(&self.root.at(above)?, Some(self.before.header.directory | USE)),
+            None => Ok(()),
+        }
     }
 
     /// Removes directories that were made for what was taken away, the deepest first. What holds anything stays.
@@ -331,14 +334,13 @@ impl<'a> PutBack<'a> {
         let known = |path: &[u8]| self.directories.iter().any(|(known, _)| known == path);
         for path in self.emptied.iter().filter(|path| !path.is_empty() && !known(path)) {
             // Made by the command, perhaps so that nothing can be removed from it. What has gone needs nothing.
-            let full = self.path(path);
-            if let Some(metadata) = std::fs::symlink_metadata(&full).ok().filter(std::fs::Metadata::is_dir) {
-                drop(sys::set_mode(&full, sys::mode(&metadata) | USE));
+            if let Some(found) = self.look(path)?.filter(sys::Found::is_dir) {
+                drop(fs::set_mode(&self.root.at(path)?, found.permissions() | USE));
             }
         }
         for path in self.emptied.iter().rev() {
             let was_empty = self.before.item(path).is_some_and(|item| item.kind == Kind::Directory);
-            if !was_empty && !path.is_empty() && !fs::remove_if_empty(&self.path(path))? {
+            if !was_empty && !path.is_empty() && !fs::remove_if_empty(&self.root.at(path)?)? {
                 self.left.push(path.clone());
             }
         }

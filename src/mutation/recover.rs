@@ -18,7 +18,7 @@ use super::{
     before::Before,
     changes::{Changes, Touched},
     differences::differences,
-    journal::{Journal, Line, Plan, Step},
+    journal::{Journal, Line, Locked, Plan, Step},
     locks::GitLock,
     references::PROTECTING,
     stage::{Staged, publish},
@@ -27,9 +27,10 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    fs::{self, Sharing},
+    fs::{self, Ownership, Sharing},
     repo::{Checkout, Head, Manner, Repo, Worktree},
     store::kept,
+    sys,
 };
 
 /// A mutation that was not finished.
@@ -146,6 +147,7 @@ pub(crate) fn settle(
     sharing: Sharing,
     limit: u64,
 ) -> Result<Option<Settled>> {
+    may_recover(repo, worktree)?;
     outlive_gits(repo, worktree)?;
     let case = match Case::find(repo, worktree, Manner::Writing) {
         Err(_) if choice == Choice::Finish => {
@@ -165,11 +167,10 @@ pub(crate) fn settle(
     let finish = choice == Choice::Finish || (choice == Choice::AsPredicted && case.found == Found::Landed);
     let journal = Journal::go_on(&case.directory)?;
     // What a git of ours has left would be in everybody's way, and nobody's work is in it.
-    let clear_locks =
-        |before: &Before| left_locks(before, &case.lines).iter().try_for_each(|lock| fs::remove_entry(lock));
+    let clear_locks = |before: &Before| left_locks(before, &case.lines).iter().try_for_each(fs::remove_entry);
     let settled = match (&case.before, case.found) {
         (None, _) | (_, Found::Untouched) => {
-            release_own(&case.lines);
+            release_own(&case.checkout.git_dir, &case.lines);
             Settled::Forgotten
         }
         (Some(before), Found::Landed) if finish => {
@@ -186,6 +187,20 @@ pub(crate) fn settle(
     case.checkout.forget(PROTECTING)?;
     journal.end(&case.directory)?;
     Ok(Some(settled))
+}
+
+/// Leaves what another user left behind to that user, the repository's owner, and root.
+fn may_recover(repo: &Repo, worktree: &Worktree) -> Result<()> {
+    let Some(path) = repo.mutation_dir(worktree).map(|directory| Journal::path(&directory)) else { return Ok(()) };
+    // What is no file, or cannot be opened, is told of later.
+    let Ok(file) = fs::open(&path, false) else { return Ok(()) };
+    let ownership = Ownership::of(&file, &path)?;
+    if ownership.may_recover() {
+        return Ok(());
+    }
+    let user = sys::user_name(ownership.owner.0).unwrap_or_else(|| ownership.owner.0.to_string());
+    let what = format!("it belongs to {user}; only {user}, the owner of the git directory, or root can recover it");
+    Err(Error::Unfinished { what })
 }
 
 /// Waits for the end of gits that the killed process had started: they go on with what it did.
@@ -214,14 +229,23 @@ impl Case {
         if !Journal::path(&directory).exists() {
             return Ok(None);
         }
-        let Some((plan, lines)) = Journal::read(&directory) else {
-            let reason = "the journal of an unfinished mutation cannot be read; `repoguard recover --finish` forgets it, \
-                          and leaves everything as it is";
-            return Err(Error::BrokenRepository { path: Journal::path(&directory), reason: reason.to_owned() });
-        };
         let checkout = Checkout::find(repo, manner, "recovery")?;
+        let tree = checkout.tree()?;
+        let unreadable = |why: String| {
+            let reason = format!(
+                "the journal of an unfinished mutation cannot be read{why}; `repoguard recover --finish` forgets it, and \
+                 leaves everything as it is"
+            );
+            Error::BrokenRepository { path: Journal::path(&directory), reason }
+        };
+        let (plan, lines) = match Journal::load(&directory, &tree) {
+            Err(error @ Error::BadRecord { .. }) => return Err(error),
+            Err(error) => return Err(unreadable(format!(": {error}"))),
+            Ok(None) => return Err(unreadable(String::new())),
+            Ok(Some(journal)) => journal,
+        };
         let is_kept = lines.iter().any(|line| line.step == Step::Kept);
-        let before = if is_kept { Some(Before::open(directory.clone(), checkout.clone())?) } else { None };
+        let before = if is_kept { Some(Before::open(directory.clone(), checkout.clone(), &tree)?) } else { None };
         let found = Found::Untouched;
         let mut case = Self { plan, lines, directory, checkout, found, before, doubts: Vec::new(), commit: None };
         case.look(repo, worktree)?;
@@ -255,7 +279,7 @@ impl Case {
         const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
         let index = self.checkout.index();
         let staged = Staged::left(before, &index)?;
-        let lock = GitLock::take(&index, &self.directory, journal, PATIENCE)?;
+        let lock = GitLock::take(Locked::Index, &self.checkout.git_dir, &self.directory, journal, PATIENCE)?;
         publish(before, &staged, &lock, &index)
     }
 

@@ -1,20 +1,22 @@
 //! Which references are put back, and how? Those that the command's gits have moved, each compared once more with what it
 //! is expected to be; what somebody else has moved is left, and named.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    path::Path,
+};
 
 use super::{
-    before::Before,
+    before::{Before, MOST_BYTES},
     trace::{self, Git, Moves},
     undo::{Undo, Undone},
     whose::Whose,
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     fs,
-    repo::{Head, Reference},
+    repo::{Head, Reference, STASH_LOG},
     store::kept::Keeping,
-    sys,
 };
 
 /// The reference that keeps HEAD's commit from being pruned meanwhile; this worktree's own, so that no other shows it.
@@ -187,7 +189,7 @@ fn forget_what_is_broken(before: &Before, head: Option<&Head>, moved: &[Moved<'_
 /// The stash is the log of its reference: it may differ also where the reference does not, or not any more.
 fn put_stash_back(before: &Before, traced: &Moves) -> Result<()> {
     const STASH: &str = "refs/stash";
-    let log = before.checkout.stash_log();
+    let log = before.checkout.common_place(STASH_LOG)?;
     let value = |references: &[Reference]| references.iter().find(|one| one.name == STASH).map(|one| one.id.clone());
     // One that was killed may not have told it.
     let touched = traced.touch(STASH) || trace::gits(&before.trace()).iter().any(Git::was_killed);
@@ -195,13 +197,13 @@ fn put_stash_back(before: &Before, traced: &Moves) -> Result<()> {
         return Ok(());
     }
     let Some(kept) = before.kept_stash() else { return Ok(()) };
-    let (was, is) = (std::fs::read(&kept).map_err(Error::io("read", &kept))?, std::fs::read(&log).unwrap_or_default());
-    if was == is {
+    let was = fs::read_record(&kept, MOST_BYTES)?;
+    if fs::read_whole(log.path(), MOST_BYTES).unwrap_or_default() == was {
         return Ok(());
     }
-    let mode = std::fs::metadata(&kept).map_or(0o644, |metadata| sys::mode(&metadata));
-    if let Some(directory) = log.parent() {
-        fs::make_directories(directory, None)?;
+    let mode = fs::metadata(&kept).map_or(0o644, |found| found.permissions());
+    if let Some(directory) = Path::new(STASH_LOG).parent() {
+        fs::make_directories(&before.checkout.common_place(&directory.to_string_lossy())?, None)?;
     }
     fs::put_file(&log, mode, None, |file| std::io::Write::write_all(file, &was))
 }

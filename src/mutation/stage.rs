@@ -8,14 +8,14 @@ use std::{
 };
 
 use super::{
-    before::{Before, DIRECTORY, KIND, Kind, LINK, REGULAR, SUBMODULE, Stamp, stamp},
+    before::{Before, DIRECTORY, KIND, Kind, LINK, MOST_BYTES, REGULAR, SUBMODULE, Stamp, parents, stamp},
     changes::{Changes, Touched},
     differences::differences,
     locks::GitLock,
 };
 use crate::{
     error::{Error, Result},
-    fs::{self, Sharing},
+    fs::{self, Root, Sharing},
     repo::{RawChange, hex, path_of},
 };
 
@@ -327,8 +327,8 @@ impl Before {
     /// Those new files that the ignore rules as they were before do not name either.
     fn rules_allow(&self, new: Vec<Vec<u8>>, changes: &Changes) -> Result<Vec<Vec<u8>>> {
         let is_rule = |path: &[u8]| path == b".gitignore" || path.ends_with(b"/.gitignore");
-        let exclude = std::fs::read(self.checkout.exclude_file()).unwrap_or_default();
-        let kept = self.kept_exclude().and_then(|path| std::fs::read(path).ok()).unwrap_or_default();
+        let exclude = fs::read_whole(&self.checkout.exclude_file(), MOST_BYTES).unwrap_or_default();
+        let kept = self.kept_exclude().and_then(|path| fs::read_record(&path, MOST_BYTES).ok()).unwrap_or_default();
         let rules_changed = exclude != kept || changes.touched.iter().any(|touched| is_rule(&touched.path));
         if new.is_empty() || !rules_changed {
             return Ok(new);
@@ -350,15 +350,18 @@ impl Before {
         paths.dedup();
         let views: Vec<&[u8]> = paths.iter().map(Vec::as_slice).collect();
         let mut blobs = self.checkout.blobs()?;
+        let (tree, copies) = (self.checkout.tree()?, Root::ours(&rules)?);
         for (path, was) in paths.iter().zip(self.were(&views)?) {
-            let to = rules.join(path_of(path));
-            fs::make_directories(to.parent().unwrap_or(&rules), None)?;
+            let to = copies.at(path)?;
+            if let Some(above) = parents(path).first() {
+                fs::make_directories(&copies.at(above)?, None)?;
+            }
             match was {
                 Some(was) if was.kind == Kind::File => {
                     fs::put_file(&to, 0o644, None, |file| self.bytes(&was, &mut blobs, file))?;
                 }
                 Some(_) => {}
-                None => fs::copy_entry(&self.checkout.root.join(path_of(path)), &to, false)?,
+                None => fs::copy_entry(&tree.at(path)?, &to, false)?,
             }
         }
         let ignored = self.checkout.ignored(&rules, &new)?;

@@ -13,7 +13,8 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{repo::Head, sys};
+use super::before::MOST_BYTES;
+use crate::{fs, repo::Head, sys};
 
 /// A git that ran.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,7 +37,7 @@ struct Event {
 
 /// All gits in a trace, in the order they began.
 pub(crate) fn gits(trace: &Path) -> Vec<Git> {
-    let text = std::fs::read(trace).unwrap_or_default();
+    let text = fs::read_record(trace, MOST_BYTES).unwrap_or_default();
     let mut order: Vec<String> = Vec::new();
     let mut found: HashMap<String, Git> = HashMap::new();
     for line in text.split(|byte| *byte == b'\n') {
@@ -166,7 +167,7 @@ pub(crate) struct Moves {
 impl Moves {
     /// Reads a trace of references, which had these values before. Lines that are not understood say nothing.
     pub(crate) fn read(trace: &Path, before: HashSet<String>) -> Self {
-        let text = std::fs::read(trace).unwrap_or_default();
+        let text = fs::read_record(trace, MOST_BYTES).unwrap_or_default();
         let mut moves = Self { before, ..Self::default() };
         let mut deleting = false;
         for line in text.split(|byte| *byte == b'\n') {

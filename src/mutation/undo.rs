@@ -15,7 +15,7 @@ use std::{
 use super::{
     before::Before,
     differences::differences,
-    journal::{Journal, Line, Owned, Step},
+    journal::{Journal, Line, Locked, Owned, Step},
     locks::{Fence, GitLock},
     put_back::PutBack,
     references,
@@ -167,15 +167,15 @@ fn refresh_index(undo: &Undo<'_>, fence: Option<&Fence>) -> Result<()> {
 /// Works under git's lock of the index: the fence's, or one that is taken for it.
 fn under_lock(undo: &Undo<'_>, fence: Option<&Fence>, work: impl FnOnce(&GitLock) -> Result<()>) -> Result<()> {
     let Some(fence) = fence else {
-        let index = undo.before.checkout.index();
-        return work(&GitLock::take(&index, undo.before.directory(), undo.journal, PATIENCE)?);
+        let git_dir = &undo.before.checkout.git_dir;
+        return work(&GitLock::take(Locked::Index, git_dir, undo.before.directory(), undo.journal, PATIENCE)?);
     };
     work(fence.index())
 }
 
 /// Removes git's lock files that are ours, and finds those that a git of the mutation's left when it was killed.
 pub(super) fn left_locks(before: &Before, lines: &[Line]) -> Vec<PathBuf> {
-    release_own(lines);
+    release_own(&before.checkout.git_dir, lines);
     let begun = lines.first().map_or(0, |line| line.at_ms);
     let checkout = &before.checkout;
     locks_of_killed(checkout, &checkout.root, &[before.trace(), before.notes()], begun)
@@ -209,12 +209,12 @@ fn is_from_after(path: &Path, begun_ms: u64) -> bool {
 }
 
 /// Removes those of git's lock files that this mutation made.
-pub(super) fn release_own(lines: &[Line]) {
+pub(super) fn release_own(git_dir: &Path, lines: &[Line]) {
     let owned = lines.iter().filter_map(|line| match &line.step {
         Step::Locking { files } => Some(files),
         _ => None,
     });
-    for owned in owned.flatten().filter(|owned: &&Owned| owned.is_there()) {
-        fs::remove(&owned.path);
+    for owned in owned.flatten().filter(|owned: &&Owned| owned.is_there(git_dir)) {
+        fs::remove(&owned.path(git_dir));
     }
 }

@@ -9,7 +9,11 @@ use super::{Repo, git};
 use crate::{
     env,
     error::{Error, Result},
+    fs,
 };
+
+/// Far more than any file of settings has.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// Values of git's configuration that matter here, each with the place it stands in.
 #[derive(Debug, Clone, Default)]
@@ -62,11 +66,15 @@ impl Config {
             let text = crate::sys::bytes(text);
             [&b"repoguard."[..], b"core.sharedrepository", b"include"].iter().any(|word| mentions(&text, word))
         });
-        for path in global_files().into_iter().chain(repo.git_dir().map(|dir| dir.join("config.worktree"))) {
-            ask_git |= std::fs::read(path).is_ok_and(|text| mentions_us(&text));
+        for path in global_files() {
+            // The user's own choice, `/dev/null` say.
+            ask_git |= fs::read_whole(&path, MOST_BYTES).is_ok_and(|text| mentions_us(&text));
+        }
+        if let Some(path) = repo.git_dir().map(|dir| dir.join("config.worktree")) {
+            ask_git |= read(&path)?.is_some_and(|text| mentions_us(&text));
         }
         if let Some(path) = local {
-            let text = match std::fs::read(&path) {
+            let text = match fs::read_whole(&path, MOST_BYTES) {
                 Ok(text) => text,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
                 Err(error) => return Err(Error::io("read", path)(error)),
@@ -156,7 +164,17 @@ pub(super) fn may_forbid_bare() -> bool {
     let says = |text: &[u8]| mentions(text, b"barerepository") || mentions(text, b"[include");
     let parameters = env::git_parameters();
     parameters.iter().any(|text| mentions(&crate::sys::bytes(text), b"barerepository"))
-        || global_files().into_iter().any(|path| std::fs::read(path).is_ok_and(|text| says(&text)))
+        || global_files().into_iter().any(|path| fs::read_whole(&path, MOST_BYTES).is_ok_and(|text| says(&text)))
+}
+
+/// A file of settings; `None` where none can be read. A FIFO there is an error: git would wait for it without end.
+fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read_whole(path, MOST_BYTES) {
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::FileTooLarge) => {
+            Err(Error::io("read", path)(error))
+        }
+        read => Ok(read.ok()),
+    }
 }
 
 /// Tells whether a file may hold settings of ours. The hooks that we configure there are none.

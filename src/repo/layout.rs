@@ -259,6 +259,10 @@ pub(super) fn lock_files(own: &Path, common: &Path) -> Vec<PathBuf> {
 
 /// The lock files of references or their logs, at any depth.
 fn reference_locks(directory: &Path, locks: &mut Vec<PathBuf>) {
+    // What a link leads to is not of this repository.
+    if std::fs::symlink_metadata(directory).is_ok_and(|metadata| metadata.is_symlink()) {
+        return;
+    }
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     for entry in entries {
         match entry.file_type() {
@@ -279,6 +283,12 @@ pub(crate) fn is_git_name(name: &OsStr) -> bool {
     let options = Options { protect_windows: false, protect_hfs: true, protect_ntfs: true };
     let name = sys::bytes(name);
     matches!(gix::validate::path::component(name.as_ref().into(), None, options), Err(component::Error::DotGitDir))
+}
+
+/// Tells whether a name in a path of a worktree's file leads into a repository on the file systems that are usual here: git has
+/// its reasons to be stricter, but what a command made must be put back, whatever its name.
+pub(crate) fn is_git_directory(name: &OsStr) -> bool {
+    if sys::FOLDS_NAMES { is_git_name(name) } else { name.eq_ignore_ascii_case(".git") }
 }
 
 /// Sixteen hex digits of a SHA-256: a file name for any text.

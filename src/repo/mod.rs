@@ -17,12 +17,14 @@ use std::path::{Path, PathBuf};
 
 use gix::discover::{self, repository::Kind, upwards};
 
-pub(crate) use checkout::{Blobs, Changes, Checkout, RawChange, Reference, Untracked, is_branch_name};
+pub(crate) use checkout::{
+    Blobs, Changes, Checkout, EXCLUDE, RawChange, Reference, STASH_LOG, Untracked, is_branch_name, is_reference_name,
+};
 pub use config::{Config, Setting};
 pub(crate) use git::{DURABLE, HookFacts, Manner, path_of};
 pub(crate) use index::{Entry, Index, Stat};
 use layout::lock_files;
-pub(crate) use layout::{GIT_LOCKS, REPO_KEY, ROOT_KEY, Worktree, hex, is_git_name};
+pub(crate) use layout::{GIT_LOCKS, REPO_KEY, ROOT_KEY, Worktree, hex, is_git_directory, is_git_name};
 pub use numbers::{ScanPattern, Seen};
 pub use state::Head;
 pub(crate) use state::index_stamp;
@@ -31,6 +33,7 @@ use trust::Trust;
 use crate::{
     env,
     error::{Error, Result},
+    fs, sys,
 };
 
 /// The place whose changes are guarded: a checkout of a repository, a bare one, or a directory without any.
@@ -101,13 +104,25 @@ impl Repo {
 
     /// The same repository, as seen from another of its worktrees.
     pub(crate) fn seen_from(&self, git_dir: &Path) -> Self {
-        let link = std::fs::read(git_dir.join("gitdir")).ok();
+        let link = fs::read_whole(&git_dir.join("gitdir"), MOST_LINK).ok();
         // Git may write it as seen from there.
         let inside = link.map_or_else(|| git_dir.to_owned(), |text| git_dir.join(path_of(text.trim_ascii_end())));
         let root = inside.parent().unwrap_or(git_dir);
         let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
         let common = self.common_dir().unwrap_or(git_dir).to_owned();
         Self { root, git: Some(GitDirs { own: git_dir.to_owned(), common }), trust: self.trust.clone() }
+    }
+
+    /// Whether a worktree of this repository and its git directory lead to each other: a copy of either leads to the original.
+    pub(crate) fn is_at_home(&self, worktree: &Worktree) -> bool {
+        worktree.is_main() || leads_to(self.seen_from(&worktree.git_dir).root(), &worktree.git_dir)
+    }
+
+    /// Where the worktree is that this one is a copy of; git would take one for the other.
+    pub(crate) fn original(&self) -> Option<PathBuf> {
+        let worktree = self.worktree().filter(|worktree| !worktree.is_main() && self.is_at_home(worktree))?;
+        let original = self.seen_from(&worktree.git_dir).root;
+        (self.root.canonicalize().ok()? != original).then_some(original)
     }
 
     /// The top of the worktree; of a bare repository its directory; else the directory that was asked about.
@@ -150,6 +165,12 @@ impl Repo {
             ..upwards::Options::default()
         }
         .apply_environment();
+        for level in directory.ancestors() {
+            let may_be_bare = level.join("objects").is_dir();
+            if refuse_blocking(&level.join(".git"))? || (may_be_bare && refuse_blocking(level)?) {
+                break;
+            }
+        }
         let found = discover::upwards_opts(directory, options);
         let (path, owner) = match found {
             Ok((path, _)) if is_ceiling(&path, directory) => return Ok(Self::outside(directory)),
@@ -190,6 +211,7 @@ impl Repo {
             return Self::from_dirs(own, Some(directory.to_owned()), directory, Trust::Given);
         }
         let broken = |reason: String| Error::BrokenRepository { path: git_dir.to_owned(), reason };
+        refuse_blocking(git_dir)?;
         let kind = discover::is_git(git_dir).map_err(|error| broken(format!("`GIT_DIR` names it, but {error}")))?;
         let own = match kind {
             Kind::Submodule { git_dir } | Kind::WorkTree { linked_git_dir: Some(git_dir) } => git_dir,
@@ -212,6 +234,17 @@ impl Repo {
     }
 }
 
+/// More than a file takes that holds one path.
+pub(crate) const MOST_LINK: u64 = 64 << 10;
+
+/// Tells whether the `.git` in a worktree names its git directory.
+pub(crate) fn leads_to(root: &Path, git_dir: &Path) -> bool {
+    let text = fs::read_small(&root.join(".git"), 1 << 16).unwrap_or_default();
+    let named = text.strip_prefix(b"gitdir: ").map(|path| path_of(path.trim_ascii_end()));
+    let real = |path: &Path| path.canonicalize().ok();
+    named.is_some_and(|named| real(&root.join(named)).is_some_and(|named| Some(named) == real(git_dir)))
+}
+
 /// Tells whether a repository was found in a directory of `GIT_CEILING_DIRECTORIES`, above the one it was looked for:
 /// gix looks there, git does not.
 fn is_ceiling(found: &discover::repository::Path, directory: &Path) -> bool {
@@ -229,6 +262,44 @@ fn is_ceiling(found: &discover::repository::Path, directory: &Path) -> bool {
 /// A boolean as git writes it.
 fn is_true(text: &str) -> bool {
     matches!(text.to_ascii_lowercase().as_str(), "true" | "yes" | "on") || text.parse::<i64>().is_ok_and(|n| n != 0)
+}
+
+/// Refuses what discovery, ours and git's, would read for ever: FIFOs, sockets and devices in the place of its files. Tells
+/// whether there may be a repository.
+fn refuse_blocking(git_dir: &Path) -> Result<bool> {
+    let metadata = match std::fs::metadata(git_dir) {
+        Ok(metadata) if metadata.is_dir() => {
+            let mut may_be = false;
+            for name in ["HEAD", "commondir", "config"] {
+                may_be |= refuse_special(&git_dir.join(name))? && name == "HEAD";
+            }
+            return Ok(may_be);
+        }
+        Ok(metadata) => metadata,
+        Err(_) => return Ok(false),
+    };
+    refuse_special(git_dir)?;
+    let text = fs::read_whole(git_dir, MOST_LINK).unwrap_or_default();
+    if let Some(path) = text.strip_prefix(b"gitdir:").filter(|_| metadata.is_file()) {
+        let above = git_dir.parent().unwrap_or(git_dir);
+        let target = above.join(path_of(path.trim_ascii()));
+        if target.is_dir() {
+            refuse_blocking(&target)?;
+        }
+    }
+    Ok(true)
+}
+
+/// Tells whether a file is there, which is no FIFO and the like.
+fn refuse_special(path: &Path) -> Result<bool> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() || metadata.is_dir() => Ok(true),
+        Ok(metadata) => {
+            let reason = format!("it is {}, not a regular file", sys::kind(&metadata));
+            Err(Error::BrokenRepository { path: path.to_owned(), reason })
+        }
+        Err(_) => Ok(false),
+    }
 }
 
 /// Tells whether nothing is at a path that `GIT_DIR` names, as before `git init`; an empty directory is nothing.

@@ -1,14 +1,14 @@
 //! Where is HEAD? Read from the files, as plain data; the cost does not grow with the number of refs.
 
 use std::{
-    io::ErrorKind::{IsADirectory, NotADirectory, NotFound},
+    io::ErrorKind::{FileTooLarge, InvalidData, IsADirectory, NotADirectory, NotFound},
     path::Path,
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{Repo, git, layout::Worktree};
-use crate::sys;
+use super::{MOST_LINK, Repo, git, layout::Worktree};
+use crate::{fs, sys};
 
 /// HEAD of a worktree: the branch it points to, and the commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +33,11 @@ impl Repo {
     /// Reads HEAD of a worktree; `None` when it cannot be read.
     pub(crate) fn head(&self, worktree: &Worktree) -> Option<Head> {
         let common = self.common_dir()?;
-        read_head(&worktree.git_dir, common).or_else(|| git::head(&worktree.git_dir, self.trusted().ok()?))
+        match read_head(&worktree.git_dir, common) {
+            Found::Head(head) => Some(head),
+            Found::Unknown => git::head(&worktree.git_dir, self.trusted().ok()?),
+            Found::Blocked => None,
+        }
     }
 }
 
@@ -44,8 +48,16 @@ pub(crate) fn index_stamp(worktree: &Worktree) -> Option<String> {
     Some(format!("{modified}-{size}-{inode}"))
 }
 
-/// `None` where git itself must be asked: another ref storage than files, or nothing readable.
-fn read_head(git_dir: &Path, common: &Path) -> Option<Head> {
+/// What the files tell.
+enum Found {
+    Head(Head),
+    /// Git itself must be asked: another ref storage than files, or nothing readable.
+    Unknown,
+    /// Git would wait for ever: a FIFO stands in the place of a file.
+    Blocked,
+}
+
+fn read_head(git_dir: &Path, common: &Path) -> Found {
     let mut branch: Option<String> = None;
     let head = git_dir.join("HEAD");
     let mut reference = read_reference(&head);
@@ -59,12 +71,13 @@ fn read_head(git_dir: &Path, common: &Path) -> Option<Head> {
     // Git follows at most five levels of symbolic references.
     for _ in 0..5 {
         match reference {
-            Reference::Commit(id) => return Some(Head { branch, commit: Some(id) }),
-            Reference::Missing if branch.is_some() => return Some(Head { branch, commit: None }),
-            Reference::Missing | Reference::Unreadable => return None,
+            Reference::Commit(id) => return Found::Head(Head { branch, commit: Some(id) }),
+            Reference::Missing if branch.is_some() => return Found::Head(Head { branch, commit: None }),
+            Reference::Missing | Reference::Unreadable => return Found::Unknown,
+            Reference::Blocked => return Found::Blocked,
             Reference::Symbolic(name) => {
                 if name == "refs/heads/.invalid" || !name.starts_with("refs/") || name.contains("..") {
-                    return None;
+                    return Found::Unknown;
                 }
                 reference = match read_reference(&common.join(&name)) {
                     Reference::Missing => read_packed(common, &name),
@@ -74,7 +87,7 @@ fn read_head(git_dir: &Path, common: &Path) -> Option<Head> {
             }
         }
     }
-    None
+    Found::Unknown
 }
 
 /// What is known of a reference.
@@ -83,17 +96,21 @@ enum Reference {
     Commit(String),
     Missing,
     Unreadable,
+    /// No file, or one without end.
+    Blocked,
 }
 
 /// Reads one loose reference.
 ///
 /// By hand, because gix asks the processor what it can do before it decodes an id, which costs more than the rest.
 fn read_reference(path: &Path) -> Reference {
-    let text = match std::fs::read_to_string(path) {
+    let text = match fs::read_whole(path, MOST_LINK) {
         Ok(text) => text,
         Err(error) if matches!(error.kind(), NotFound | NotADirectory | IsADirectory) => return Reference::Missing,
+        Err(error) if matches!(error.kind(), InvalidData | FileTooLarge) => return Reference::Blocked,
         Err(_) => return Reference::Unreadable,
     };
+    let Ok(text) = String::from_utf8(text) else { return Reference::Unreadable };
     let text = text.trim_end();
     if let Some(name) = text.strip_prefix("ref:") {
         return Reference::Symbolic(name.trim_start().to_owned());
@@ -104,6 +121,13 @@ fn read_reference(path: &Path) -> Reference {
 
 /// Looks a reference up among the packed ones: by bisection, however many there are.
 fn read_packed(common: &Path, name: &str) -> Reference {
+    /// More than ten million references take.
+    const MOST_BYTES: u64 = 1 << 30;
+    match std::fs::metadata(common.join("packed-refs")) {
+        Ok(metadata) if metadata.is_file() && metadata.len() <= MOST_BYTES => {}
+        Ok(_) => return Reference::Blocked,
+        Err(_) => return Reference::Missing,
+    }
     let store = gix::refs::file::Store::at(common.to_owned(), gix::hash::Kind::default());
     let found = match store.open_packed_buffer() {
         Ok(Some(packed)) => store.try_find_packed(name, Some(&packed)),

@@ -195,8 +195,9 @@ pub(crate) fn read(repo: &Repo, count: Option<usize>) -> Vec<Entry> {
 }
 
 fn read_file(path: &Path, mut each: impl FnMut(Entry)) {
-    let Ok(file) = fs::open(path, false) else { return };
-    let mut lines = BufReader::new(file);
+    let Ok(file) = fs::open_record(path) else { return };
+    // One that was not rotated in time is longer, but not without end.
+    let mut lines = BufReader::new(file.take(16 * ROTATE_BYTES));
     loop {
         let mut line = Vec::new();
         match (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line) {

@@ -19,9 +19,9 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    fs::{self, Sharing},
+    fs::{self, Place, Root, Sharing},
     holder,
-    repo::{Repo, path_of},
+    repo::{Repo, is_git_directory, path_of},
     sys,
 };
 
@@ -33,13 +33,16 @@ const MOST_SYNCS: usize = 32;
 pub(crate) struct Keeping {
     id: String,
     directory: PathBuf,
-    root: PathBuf,
+    /// The snapshot's own files.
+    files: Root,
+    /// The worktree.
+    root: Root,
     manifest: File,
     /// How many lines there are beside the first.
     lines: usize,
     next: u64,
     /// What to write to disk at the end.
-    taken: Vec<PathBuf>,
+    taken: Vec<Place>,
 }
 
 impl Keeping {
@@ -62,8 +65,8 @@ impl Keeping {
             header,
         };
         let begin = || {
-            let keeping = Self::open(repo, id, directory.clone(), sharing)?;
             fs::make_directory(&directory.join(FILES), sharing)?;
+            let keeping = Self::open(repo, id, directory.clone(), sharing)?;
             keeping.append(&first)?;
             Ok(keeping)
         };
@@ -79,7 +82,7 @@ impl Keeping {
         let mut keeping = Self::open(repo, snapshot.id, snapshot.directory, sharing)?;
         keeping.lines = snapshot.lines;
         // Nobody has written to disk what the killed process had taken.
-        keeping.taken.push(keeping.directory.join(FILES));
+        keeping.taken.push(keeping.files.top());
         let names = sys::names(&keeping.directory.join(FILES));
         let last = names.iter().filter_map(|name| name.parse::<u64>().ok()).max();
         keeping.next = last.unwrap_or(0).max(snapshot.lines as u64) + 1;
@@ -88,8 +91,8 @@ impl Keeping {
 
     fn open(repo: &Repo, id: String, directory: PathBuf, sharing: Sharing) -> Result<Self> {
         let manifest = fs::open_for_append(&directory.join(MANIFEST), sharing)?;
-        let root = repo.root().to_owned();
-        Ok(Self { id, directory, root, manifest, lines: 0, next: 1, taken: Vec::new() })
+        let (files, root) = (Root::ours(&directory.join(FILES))?, Root::open(repo.root(), is_git_directory)?);
+        Ok(Self { id, directory, files, root, manifest, lines: 0, next: 1, taken: Vec::new() })
     }
 
     /// What it is called.
@@ -105,7 +108,7 @@ impl Keeping {
         let from = self.below_root(path)?;
         let above = self.above(path);
         let line = |file| Line::Moved { file, path: Name::new(path), above };
-        self.keep(&from, line, fs::move_entry)
+        self.keep(&from, line, |from, to| fs::move_entry(from, to))
     }
 
     /// Copies the file or link at a path of the worktree.
@@ -134,7 +137,7 @@ impl Keeping {
     pub(crate) fn take_other(&mut self, label: &str, from: &Path) -> Result<()> {
         let path = sys::bytes(from.as_os_str());
         let line = |file| Line::Other { file, label: label.to_owned(), path: Name::new(&path) };
-        self.keep(from, line, fs::move_entry)
+        self.keep(&from.into(), line, |from, to| fs::move_entry(from, to))
     }
 
     /// Notes that a reference was moved.
@@ -157,12 +160,12 @@ impl Keeping {
     /// [`Error::Io`].
     pub(crate) fn sync(&mut self) -> Result<()> {
         let taken = std::mem::take(&mut self.taken);
-        if taken.len() > MOST_SYNCS || taken.iter().any(|path| path.is_dir()) {
+        if taken.len() > MOST_SYNCS || taken.iter().any(|place| fs::metadata(place).is_ok_and(|found| found.is_dir())) {
             return fs::sync_all(&self.directory);
         }
-        for path in &taken {
+        for place in &taken {
             // What nobody may read, or is no file, has no bytes of its own to lose.
-            drop(fs::sync(path));
+            drop(fs::sync(place));
         }
         self.manifest.sync_all().map_err(Error::io("sync", self.directory.join(MANIFEST)))?;
         let snapshots = self.directory.parent().unwrap_or(&self.directory);
@@ -177,7 +180,7 @@ impl Keeping {
     pub(crate) fn finish(mut self, limit: u64) -> Result<Option<String>> {
         let bundle = self.bundle();
         if fs::identity(&bundle).is_some() {
-            self.taken.push(bundle.clone());
+            self.taken.push(Place::from(&bundle));
         } else if self.lines == 0 {
             fs::remove_entry(&self.directory)?;
             return Ok(None);
@@ -191,37 +194,34 @@ impl Keeping {
         Ok(Some(self.id))
     }
 
-    fn below_root(&self, path: &[u8]) -> Result<PathBuf> {
-        let path = path_of(path);
-        match fs::in_the_way(&self.root, &path)
-            .filter(|above| fs::metadata(above).is_ok_and(|above| above.is_symlink()))
-        {
-            Some(link) => Err(fs::not_a_directory(&link)),
-            None => Ok(self.root.join(path)),
+    fn below_root(&self, path: &[u8]) -> Result<Place> {
+        let place = self.root.at(path)?;
+        let way = fs::in_the_way(&self.root, &path_of(path))?;
+        let above = way.map(|above| self.root.at(&sys::bytes(above.as_os_str()))).transpose()?;
+        match above {
+            Some(link) if fs::metadata(&link).is_ok_and(|above| above.is_link()) => Err(fs::not_a_directory(&link)),
+            _ => Ok(place),
         }
     }
 
     /// Permission bits of the directories above a path of the worktree.
     fn above(&self, path: &[u8]) -> Vec<u32> {
-        let path = path_of(path);
-        let above = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
-        let bits = above.map(|above| fs::metadata(&self.root.join(above)).ok().map(|metadata| sys::mode(&metadata)));
-        let mut bits: Vec<u32> = bits.collect::<Option<_>>().unwrap_or_default();
-        bits.reverse();
-        bits
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        let bits = |(at, _)| Some(fs::metadata(&self.root.at(&path[..at]).ok()?).ok()?.permissions());
+        slashes.map(bits).collect::<Option<_>>().unwrap_or_default()
     }
 
     fn keep(
         &mut self,
-        from: &Path,
+        from: &Place,
         line: impl FnOnce(u64) -> Line,
-        bring: impl FnOnce(&Path, &Path) -> Result<()>,
+        bring: impl FnOnce(&Place, &Place) -> Result<()>,
     ) -> Result<()> {
         let is_missing = |error: &Error| matches!(error, Error::Io { source, .. } if fs::is_missing(source));
-        if fs::metadata(from).is_err_and(|error| is_missing(&error)) {
+        if fs::find(from)?.is_none() {
             return Ok(());
         }
-        let to = self.directory.join(FILES).join(self.next.to_string());
+        let to = self.files.at(self.next.to_string().as_bytes())?;
         self.note(&line(self.next))?;
         self.next += 1;
         match bring(from, &to) {
@@ -324,7 +324,7 @@ mod tests {
         let (top, repo) = repository();
         create_dir_all(top.path().join("real")).unwrap();
         write(top.path().join("real/file"), "stays").unwrap();
-        sys::make_link(Path::new("real"), &top.path().join("link")).unwrap();
+        std::os::unix::fs::symlink(Path::new("real"), top.path().join("link")).unwrap();
         let mut keeping = begin(&repo);
         assert!(matches!(keeping.take(b"link/file"), Err(Error::NotAFile { .. })));
         assert!(matches!(keeping.copy(b"link/file"), Err(Error::NotAFile { .. })));

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    fs,
+    fs::{self, Place, Root},
     holder::Mode,
     lock::LockFile,
     repo::{Head, Repo, hex, path_of},
@@ -27,6 +27,8 @@ use crate::{
 
 /// Longest line that is read; a longer one is garbage.
 const LONGEST_LINE: u64 = 64 << 10;
+/// More than a manifest, or the head of a bundle, of a million files has.
+const MOST_BYTES: u64 = 256 << 20;
 /// The time in an id.
 const TIME: &str = "%Y%m%dT%H%M%SZ";
 
@@ -86,6 +88,19 @@ pub struct Kept {
     pub(crate) above: Vec<Option<u32>>,
     /// How many of those are kept with it.
     pub(crate) inside: usize,
+    /// The directory of all files of the snapshot.
+    files: PathBuf,
+}
+
+impl Kept {
+    /// Where it is kept, for reading: no link in the snapshot is followed.
+    ///
+    /// # Errors
+    /// [`Error::NotAFile`], [`Error::Io`].
+    pub(crate) fn place(&self) -> Result<Place> {
+        let inside = self.at.strip_prefix(&self.files).unwrap_or(&self.at);
+        Root::ours(&self.files)?.at(&sys::bytes(inside.as_os_str()))
+    }
 }
 
 /// Something that is kept and was no file of the worktree.
@@ -198,13 +213,13 @@ fn read(place: &Path, id: String) -> Snapshot {
 
 fn fill(snapshot: &mut Snapshot) -> Result<(), String> {
     let directory = snapshot.directory.clone();
-    for place in [&directory, &directory.join(FILES)] {
-        // A link might lead anywhere.
-        if !fs::metadata(place).map_err(|error| in_words(&error))?.is_dir() {
-            return Err(fs::not_a_directory(place).to_string());
-        }
+    // A link might lead anywhere.
+    let files = Root::ours(&directory).and_then(|_| Root::ours(&directory.join(FILES)));
+    let files = files.map_err(|error| in_words(&error))?;
+    let manifest = fs::open_record(&directory.join(MANIFEST)).map_err(|error| in_words(&error))?;
+    if manifest.metadata().map_or(u64::MAX, |metadata| metadata.len()) > MOST_BYTES {
+        return Err("its manifest is larger than any".to_owned());
     }
-    let manifest = fs::open(&directory.join(MANIFEST), false).map_err(|error| in_words(&error))?;
     let mut lines = BufReader::new(manifest);
     let first = next_line(&mut lines).and_then(|line| serde_json::from_slice::<First>(&line).ok());
     let first = first.filter(|first| first.schema == SCHEMA && first.id == snapshot.id);
@@ -218,7 +233,7 @@ fn fill(snapshot: &mut Snapshot) -> Result<(), String> {
     while let Some(line) = next_line(&mut lines) {
         // What is torn, or of a later version, is passed over.
         let Ok(line) = serde_json::from_slice::<Line>(&line) else { continue };
-        snapshot.add(line, &mut known);
+        snapshot.add(line, &files, &mut known);
     }
     snapshot.add_nameless(&known);
     snapshot.bundle = read_bundle(directory.join(BUNDLE));
@@ -235,7 +250,7 @@ fn in_words(error: &Error) -> String {
 }
 
 impl Snapshot {
-    fn add(&mut self, line: Line, known: &mut HashSet<u64>) {
+    fn add(&mut self, line: Line, root: &Root, known: &mut HashSet<u64>) {
         let path_in = |name: &Name| name.bytes().map(|bytes| path_of(&bytes));
         match line {
             Line::Moved { file, path, above } | Line::Copied { file, path, above } => {
@@ -244,7 +259,18 @@ impl Snapshot {
                     let directories = path.components().count().saturating_sub(1);
                     let mut above: Vec<_> = above.into_iter().map(|bits| Some(bits & 0o7777)).collect();
                     above.resize(directories, None);
-                    expand(&mut self.files, path, self.directory.join(FILES).join(file.to_string()), above, 0);
+                    if let Ok(at) = root.at(file.to_string().as_bytes()) {
+                        let kept = Kept {
+                            path,
+                            kind: "",
+                            size: 0,
+                            at: PathBuf::new(),
+                            above,
+                            inside: 0,
+                            files: root.path().to_owned(),
+                        };
+                        expand(&mut self.files, &at, kept);
+                    }
                 }
             }
             Line::Deleted { path } => self.deleted.extend(path_in(&path)),
@@ -280,23 +306,24 @@ impl Snapshot {
 }
 
 /// Adds what is at a place; of a directory what is in it, or itself where that is nothing.
-fn expand(files: &mut Vec<Kept>, path: PathBuf, at: PathBuf, above: Vec<Option<u32>>, inside: usize) {
-    let Ok(metadata) = fs::metadata(&at) else { return };
-    let names = if metadata.is_dir() { fs::list(&at).unwrap_or_default() } else { Vec::new() };
+fn expand(files: &mut Vec<Kept>, at: &Place, kept: Kept) {
+    let Ok(found) = fs::metadata(at) else { return };
+    let names = if found.is_dir() { fs::list(at).unwrap_or_default() } else { Vec::new() };
     if names.is_empty() {
-        let size = if metadata.is_file() { metadata.len() } else { 0 };
-        files.push(Kept { path, kind: sys::kind(&metadata), size, at, above, inside });
+        let size = if found.is_file() { found.size } else { 0 };
+        files.push(Kept { kind: found.name(), size, at: at.path().to_owned(), ..kept });
         return;
     }
-    let above: Vec<_> = above.into_iter().chain([Some(sys::mode(&metadata))]).collect();
     for name in names {
-        expand(files, path.join(&name), at.join(&name), above.clone(), inside + 1);
+        let above = kept.above.iter().copied().chain([Some(found.permissions())]).collect();
+        let inner = Kept { path: kept.path.join(&name), above, inside: kept.inside + 1, ..kept.clone() };
+        expand(files, &at.child(&name), inner);
     }
 }
 
 /// The head of a bundle: a line that tells the version, lines with `-` or `@`, lines of an id and a name, an empty line.
 fn read_bundle(path: PathBuf) -> Option<Bundle> {
-    let mut lines = BufReader::new(fs::open(&path, false).ok()?);
+    let mut lines = BufReader::new(fs::open_record(&path).ok()?.take(MOST_BYTES));
     let head = std::iter::from_fn(|| next_line(&mut lines)).skip(1).take_while(|line| line != b"\n");
     let names = head.filter_map(|line| {
         let line = String::from_utf8(line).ok()?;

@@ -22,7 +22,7 @@ use super::manifest::Name;
 use crate::{
     env,
     error::{Error, Result},
-    fs::{self, Beside, Sharing},
+    fs::{self, Beside, Ownership, Sharing},
     holder::Mode,
     lock::LockFile,
     repo::{is_branch_name, path_of},
@@ -105,7 +105,9 @@ impl Made {
         let is_commit = matches!(self.base.len(), 40 | 64) && self.base.bytes().all(|byte| byte.is_ascii_hexdigit());
         let is_id = |id: &String| Path::new(id).file_name().is_some_and(|name| name == id.as_str());
         let is_branch = self.branch.strip_prefix("refs/heads/").is_some_and(is_branch_name);
-        is_commit && is_branch && self.id.as_ref().is_none_or(is_id) && self.path().is_absolute()
+        let is_place =
+            self.path().is_absolute() && self.path().file_name().is_some_and(|name| name == self.name.as_str());
+        is_commit && is_branch && is_id(&self.name) && self.id.as_ref().is_none_or(is_id) && is_place
     }
 
     /// Where it was made.
@@ -172,7 +174,10 @@ impl Register {
     /// Locks a record; `None` while its owner lives, or where it is gone.
     pub(crate) fn open(&self, name: &str) -> Result<Option<Entry>> {
         let Some(lock) = self.try_lock(name)? else { return Ok(None) };
-        if let Some(made) = self.read(name) {
+        let file = fs::open_record(&self.record(name)).ok();
+        let ownership = file.and_then(|file| Ownership::of(&file, &self.record(name)).ok());
+        // What another user of a shared repository wrote is shown, but no reason to remove anything.
+        if let Some(made) = self.read(name).filter(|_| ownership.is_some_and(Ownership::is_trusted)) {
             return Ok(Some(Entry { register: self.clone(), made, lock }));
         }
         if fs::identity(&self.record(name)).is_none() {

@@ -16,6 +16,7 @@
 //! | `locks` | who holds a flock(2), as the kernel tells it without trying the lock |
 //! | `output` | whether what is printed can arrive |
 //! | `lookup` | what is at many paths below one directory |
+//! | `directory` | work on the entries of an open directory, and below it, without following links |
 //!
 //! # Limitations
 //! `locks` comes from `/proc`; where there is none (macOS), it answers "unknown". `table` comes from `/proc` or from macOS,
@@ -49,6 +50,16 @@ pub(crate) use helper::FlockHelper;
 pub(crate) struct FileId {
     pub(crate) device: u64,
     pub(crate) inode: u64,
+}
+
+/// What a file is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    /// Reading and writing.
+    Write,
+    /// Reading, and writing at the end.
+    Append,
 }
 
 /// What to wait for on a descriptor.
@@ -114,6 +125,72 @@ pub(crate) struct Found {
     /// User and group.
     pub(crate) owner: (u32, u32),
     pub(crate) size: u64,
+}
+
+impl Found {
+    /// Kind, without permission bits.
+    pub(crate) fn kind(&self) -> u32 {
+        self.mode & KIND
+    }
+
+    /// Permission bits.
+    pub(crate) fn permissions(&self) -> u32 {
+        self.mode & !KIND
+    }
+
+    pub(crate) fn is_dir(&self) -> bool {
+        self.kind() == DIRECTORY
+    }
+
+    pub(crate) fn is_file(&self) -> bool {
+        self.kind() == REGULAR
+    }
+
+    pub(crate) fn is_link(&self) -> bool {
+        self.kind() == LINK
+    }
+
+    pub(crate) fn is_fifo(&self) -> bool {
+        self.kind() == FIFO
+    }
+
+    pub(crate) fn is_socket(&self) -> bool {
+        self.kind() == SOCKET
+    }
+
+    /// What it is, in words.
+    pub(crate) fn name(&self) -> &'static str {
+        match self.kind() {
+            REGULAR => "a regular file",
+            DIRECTORY => "a directory",
+            LINK => "a symbolic link",
+            FIFO => "a FIFO",
+            SOCKET => "a socket",
+            _ => "a device",
+        }
+    }
+}
+
+/// The bits of a mode that tell a file's kind, and the kinds.
+pub(crate) const KIND: u32 = 0o170_000;
+pub(crate) const REGULAR: u32 = 0o100_000;
+pub(crate) const LINK: u32 = 0o120_000;
+pub(crate) const DIRECTORY: u32 = 0o040_000;
+pub(crate) const FIFO: u32 = 0o010_000;
+pub(crate) const SOCKET: u32 = 0o140_000;
+
+/// Why a path is none that stays below the directory that it is seen from; `None` where it is one.
+pub(crate) fn why_outside(path: &[u8]) -> Option<&'static str> {
+    if path.contains(&0) {
+        return Some("it holds a NUL");
+    }
+    let mut names = path.split(|byte| *byte == b'/');
+    match () {
+        () if path.starts_with(b"/") => Some("it is absolute"),
+        () if names.clone().any(|name| name == b"..") => Some("it leads upwards"),
+        () if names.any(|name| name.is_empty() || name == b".") => Some("it has an empty component"),
+        () => None,
+    }
 }
 
 /// The user that this process acts as, for a record: the system's name. Another name in the environment is only an addition.

@@ -24,7 +24,7 @@
 use std::{
     borrow::Cow,
     convert::Infallible,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::{File, Metadata, OpenOptions, Permissions},
     io,
     os::windows::fs::{FileExt, MetadataExt, OpenOptionsExt},
@@ -218,12 +218,6 @@ pub(crate) fn may_execute(path: &Path) -> bool {
     path.exists()
 }
 
-/// Leaves a file's permissions to what it inherits from its directory.
-#[expect(clippy::unnecessary_wraps, reason = "it can fail on other systems")]
-pub(crate) fn set_mode(_: &Path, _mode: u32) -> io::Result<()> {
-    Ok(())
-}
-
 /// Permissions to create a file with: not read-only, which is all that there is to say.
 ///
 /// # Panics
@@ -235,12 +229,6 @@ pub(crate) fn permissions(_mode: u32) -> Permissions {
     #[expect(clippy::permissions_set_readonly_false, reason = "opens nothing to others on Windows")]
     permissions.set_readonly(false);
     permissions
-}
-
-/// Leaves a file to whom it belongs.
-#[expect(clippy::unnecessary_wraps, reason = "it can fail on other systems")]
-pub(crate) fn give_to(_: &Path, _owner: (u32, u32)) -> io::Result<()> {
-    Ok(())
 }
 
 /// Reads at the start of a file. Moves its position, which nobody uses: appending goes to the end all the same.
@@ -276,26 +264,6 @@ pub(crate) fn write_start(file: &File, bytes: &[u8]) -> io::Result<()> {
 /// Tells whether something is a FIFO: there are none.
 pub(crate) fn is_fifo(_: &Metadata) -> bool {
     false
-}
-
-/// Tells whether something is a socket: none shows as a file.
-pub(crate) fn is_socket(_: &Metadata) -> bool {
-    false
-}
-
-/// Creates a file for writing where nothing is, with the permissions that it inherits.
-pub(crate) fn create_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).open(path)
-}
-
-/// Creates a symbolic link, to a file.
-pub(crate) fn make_link(target: &Path, path: &Path) -> io::Result<()> {
-    std::os::windows::fs::symlink_file(target, path)
-}
-
-/// Creates a socket.
-pub(crate) fn make_socket(_: &Path) -> io::Result<()> {
-    unsupported("sockets are no files")
 }
 
 /// Creates a directory, with the permissions that it inherits.
@@ -678,4 +646,175 @@ pub(crate) fn is_broken_pipe(_status: std::process::ExitStatus) -> bool {
 #[expect(clippy::unnecessary_wraps, reason = "as the contract has it")]
 pub(crate) fn check_output() -> io::Result<()> {
     Ok(())
+}
+
+/// Whether names that differ in case only may lead to one file.
+pub(crate) const FOLDS_NAMES: bool = true;
+
+/// A path from its bytes.
+pub(crate) fn name_of(bytes: &[u8]) -> OsString {
+    String::from_utf8_lossy(bytes).into_owned().into()
+}
+
+/// Opens a file for reading that may be anything; links are followed.
+pub(crate) fn open_without_blocking(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
+/// Leaves a file's permissions to what it inherits from its directory.
+#[expect(clippy::unnecessary_wraps, reason = "it can fail on other systems")]
+pub(crate) fn set_mode<T>(_: &T, _mode: u32) -> io::Result<()> {
+    Ok(())
+}
+
+/// Leaves a file to whom it belongs.
+#[expect(clippy::unnecessary_wraps, reason = "it can fail on other systems")]
+pub(crate) fn give_to<T>(_: &T, _owner: (u32, u32)) -> io::Result<()> {
+    Ok(())
+}
+
+/// Tells whether an error says that something is a link: nothing here says so.
+pub(crate) fn is_link_error(_: &io::Error) -> bool {
+    false
+}
+
+/// Opens a file without following any link: not in one call.
+pub(crate) fn open_unlinked(_: &Path, _: super::Access) -> Option<io::Result<File>> {
+    None
+}
+
+/// A directory, by its path: nothing keeps others from putting another one in its place.
+#[derive(Debug)]
+pub(crate) struct Directory(PathBuf);
+
+impl Directory {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        if std::fs::metadata(path)?.is_dir() {
+            Ok(Self(path.to_owned()))
+        } else {
+            Err(io::ErrorKind::NotADirectory.into())
+        }
+    }
+
+    /// The directory below, if no link is on the way.
+    pub(crate) fn below(&self, path: &Path) -> io::Result<Self> {
+        if let Some(why) = super::why_outside(&bytes(path.as_os_str())) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        let mut directory = self.0.clone();
+        for name in path {
+            directory.push(name);
+            if !std::fs::symlink_metadata(&directory)?.is_dir() {
+                return Err(io::ErrorKind::NotADirectory.into());
+            }
+        }
+        Ok(Self(directory))
+    }
+
+    pub(crate) fn pin(&self, name: &OsStr) -> io::Result<File> {
+        OpenOptions::new().read(true).custom_flags(DIRECTORY | NO_FOLLOW).open(self.0.join(name))
+    }
+
+    pub(crate) fn pin_itself(&self) -> io::Result<File> {
+        open_directory(&self.0)
+    }
+
+    pub(crate) fn look(&self, name: &OsStr) -> io::Result<super::Found> {
+        std::fs::symlink_metadata(self.0.join(name)).map(|metadata| found(&metadata))
+    }
+
+    pub(crate) fn found(&self) -> io::Result<super::Found> {
+        std::fs::metadata(&self.0).map(|metadata| found(&metadata))
+    }
+
+    pub(crate) fn read(&self, name: &OsStr) -> io::Result<File> {
+        self.open_file(name, super::Access::Read)
+    }
+
+    pub(crate) fn open_file(&self, name: &OsStr, access: super::Access) -> io::Result<File> {
+        use super::Access::{Append, Read, Write};
+        let mut options = OpenOptions::new();
+        options.read(true).write(access == Write).append(access == Append).custom_flags(NO_FOLLOW);
+        match access {
+            Read | Write | Append => options.open(self.0.join(name)),
+        }
+    }
+
+    pub(crate) fn create(&self, name: &OsStr) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create_new(true).open(self.0.join(name))
+    }
+
+    pub(crate) fn read_link(&self, name: &OsStr) -> io::Result<PathBuf> {
+        std::fs::read_link(self.0.join(name))
+    }
+
+    pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
+        std::fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name())).collect()
+    }
+
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "it can fail on other systems")]
+    pub(crate) fn special_names(&self) -> io::Result<Vec<OsString>> {
+        Ok(Vec::new())
+    }
+
+    pub(crate) fn rename(&self, name: &OsStr, to: &Self, to_name: &OsStr) -> io::Result<()> {
+        std::fs::rename(self.0.join(name), to.0.join(to_name))
+    }
+
+    pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
+        std::fs::remove_file(self.0.join(name))
+    }
+
+    pub(crate) fn remove_directory(&self, name: &OsStr) -> io::Result<()> {
+        std::fs::remove_dir(self.0.join(name))
+    }
+
+    pub(crate) fn make_directory(&self, name: &OsStr, _mode: u32) -> io::Result<()> {
+        std::fs::create_dir(self.0.join(name))
+    }
+
+    pub(crate) fn make_link(&self, target: &Path, name: &OsStr) -> io::Result<()> {
+        std::os::windows::fs::symlink_file(target, self.0.join(name))
+    }
+
+    #[expect(clippy::unused_self, reason = "it is used on other systems")]
+    pub(crate) fn make_fifo(&self, _: &OsStr) -> io::Result<()> {
+        unsupported("there are no FIFOs")
+    }
+
+    #[expect(clippy::unused_self, reason = "it is used on other systems")]
+    pub(crate) fn make_socket(&self, _: &OsStr) -> io::Result<()> {
+        unsupported("sockets are no files")
+    }
+
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "it can fail on other systems")]
+    pub(crate) fn give(&self, _: &OsStr, _kind: u32, _owner: (u32, u32)) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "it can fail on other systems")]
+    pub(crate) fn set_mode(&self, _: &OsStr, _mode: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "it can fail on other systems")]
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "it can fail on other systems")]
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self(self.0.clone()))
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "as the index keeps them")]
+fn found(metadata: &Metadata) -> super::Found {
+    let kind = match () {
+        () if metadata.is_dir() => super::DIRECTORY,
+        () if metadata.is_symlink() => super::LINK,
+        () => super::REGULAR,
+    };
+    let [ctime, mtime] = times(metadata).map(|(seconds, nanoseconds)| (seconds as u32, nanoseconds as u32));
+    super::Found { mode: kind, links: 1, ctime, mtime, inode: 0, owner: (0, 0), size: metadata.len() }
 }

@@ -28,7 +28,8 @@ fn every_row_of_threats_names_tests_that_exist() {
             let modules: Vec<&str> = name.split("::").collect();
             let (test, modules) = modules.split_last().expect("a name");
             let file = file_of(root, modules);
-            let source = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {}: {error}", file.display()));
+            let source =
+                fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {}: {error}", file.display()));
             assert!(source.contains(&format!("fn {test}")), "{name} is not in {}", file.display());
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{HOLD, Sandbox, User, eventually, is_root, listing, to_the_end};
+use crate::support::{HOLD, Sandbox, User, eventually, is_root, listing, skip, to_the_end};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -265,14 +265,28 @@ fn into_a_linked_worktree_it_comes_as_well() {
 }
 
 #[test]
-fn where_nothing_can_be_kept_nothing_is_replaced() {
+fn snapshots_behind_a_link_are_not_brought_back() {
     let sandbox = Sandbox::new();
     let id = sandbox.snapshot(MINUTE).file("file", "kept", 0o644).file("new", "1", 0o644).finished();
-    // Root writes to read-only directories, but makes no directory where a file is.
     let place = sandbox.data().join("snapshots");
     fs::rename(&place, sandbox.data().join("aside")).unwrap();
     symlink("aside", &place).unwrap();
-    let shown = restore(&sandbox, &[&id], 125);
+    sandbox.assert_refused(sandbox.repoguard(["restore", &id]), 125);
+    assert_eq!(fs::read(sandbox.path("file")).unwrap(), b"first\n");
+    assert!(!sandbox.path("new").exists());
+}
+
+#[test]
+fn where_nothing_can_be_kept_nothing_is_replaced() {
+    let User::Ordinary = User::all()[User::all().len() - 1] else { return skip("nothing can be kept", "needs root") };
+    let sandbox = Sandbox::new();
+    let id = sandbox.snapshot(MINUTE).file("file", "kept", 0o644).file("new", "1", 0o644).finished();
+    User::Ordinary.owns(&sandbox);
+    fs::set_permissions(sandbox.data().join("snapshots"), fs::Permissions::from_mode(0o500)).unwrap();
+    let mut command = sandbox.repoguard_command(["restore", "--json", &id]);
+    User::Ordinary.runs(&mut command);
+    let output = to_the_end(command).assert().code(125).get_output().clone();
+    let shown: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
     assert_eq!((paths(&shown["restored"]), paths(&shown["failed"])), (vec!["new"], vec!["file"]), "{shown}");
     assert_eq!(fs::read(sandbox.path("file")).unwrap(), b"first\n");
 }

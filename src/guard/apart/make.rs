@@ -16,12 +16,12 @@ use crate::{
     env,
     error::{Error, Result},
     exec::{self, Duty, Ending, Surroundings, Task},
-    fs::{self, Sharing},
+    fs::{self, Root, Sharing},
     holder,
     lock::Request,
-    repo::{Checkout, Config, Manner, Repo, Worktree, path_of},
+    repo::{Checkout, Config, Manner, Repo, Worktree, is_git_directory, path_of},
     store::worktrees::{Entry, Made, Register, Stage},
-    sys::Signals,
+    sys::{self, Signals},
 };
 
 /// More than anybody needs of one name.
@@ -230,12 +230,12 @@ pub(super) fn start(from: &From<'_>, entry: &Entry) -> Result<PathBuf> {
     if from.below.as_os_str().is_empty() {
         return Ok(path);
     }
-    if let Some(other) = fs::in_the_way(&path, &from.below.join("any")) {
-        return Err(fs::not_a_directory(&other));
+    let root = Root::open(&path, is_git_directory)?;
+    if let Some(other) = fs::in_the_way(&root, &from.below.join("any"))? {
+        return Err(fs::not_a_directory(&path.join(other)));
     }
-    let directory = path.join(&from.below);
-    fs::make_directories(&directory, None)?;
-    Ok(directory)
+    fs::make_directories(&root.at(&sys::bytes(from.below.as_os_str()))?, None)?;
+    Ok(path.join(&from.below))
 }
 
 pub(super) fn not_interrupted(signals: &Signals) -> Result<()> {

@@ -24,7 +24,7 @@ use crate::{
     fs,
     lock::Request,
     mutation::locks_of_killed,
-    repo::{Checkout, Manner, Repo, Worktree},
+    repo::{Checkout, Manner, Repo, Worktree, leads_to},
     store::worktrees::{Entry, Stage},
     sys,
 };
@@ -49,6 +49,12 @@ pub(super) fn remove(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Opt
     let stage = entry.made.stage;
     let is_aside = stage == Stage::Removing && fs::identity(&aside).is_some();
     let is_there = fs::identity(&site.place).is_some();
+    // What was being deleted may have lost its `.git`; what leads elsewhere was never ours.
+    let is_anothers =
+        |root: &Path| fs::identity(&root.join(".git")).is_some() && !leads_to(root, &site.worktree.git_dir);
+    if is_aside && is_anothers(&aside) {
+        return Ok(Some(Work::doubt(format!("`{}` is of another repository", aside.display()))));
+    }
     if is_aside && is_there {
         return Ok(Some(Work::doubt(format!(
             "its files are at `{}`, and something else in their place",
@@ -112,7 +118,7 @@ pub(super) fn unlock(repo: &Repo, entry: &Entry) -> Result<()> {
 /// Looks, and finds out who is in it.
 fn look_at(repo: &Repo, entry: &Entry, site: &Site, root: &Path, landed: bool) -> Result<Seen> {
     let mut seen = look(repo, Manner::Writing, entry.register(), &entry.made, site, Some(root))?;
-    if !links_to(root, &site.worktree) {
+    if !leads_to(root, &site.worktree.git_dir) {
         seen.work.also.push("its `.git` does not lead where git says".to_owned());
     }
     if sys::has_mounts(root) {
@@ -123,15 +129,6 @@ fn look_at(repo: &Repo, entry: &Entry, site: &Site, root: &Path, landed: bool) -
         seen.work.also.extend(in_use(repo, &site.worktree, root));
     }
     Ok(seen)
-}
-
-/// Tells whether the `.git` in a worktree names its git directory.
-fn links_to(root: &Path, worktree: &Worktree) -> bool {
-    let file = root.join(".git");
-    let text = fs::read_small(&file, 1 << 16).unwrap_or_default();
-    let named = text.strip_prefix(b"gitdir: ").map(|path| crate::repo::path_of(path.trim_ascii_end()));
-    let real = |path: &Path| path.canonicalize().ok();
-    named.is_some_and(|named| real(&root.join(named)).is_some_and(|named| Some(named) == real(&worktree.git_dir)))
 }
 
 /// Who waits for a worktree, or has left a process in it.
@@ -195,7 +192,9 @@ fn remove_rest(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Wo
             fs::remove_entry(&half.git_dir)?;
         }
         // What git writes first, and all that it has written.
-        if made.stage == Stage::Making && fs::list(&path).is_ok_and(|names| names == [".git"]) {
+        let is_ours =
+            |path: &Path| repo.linked(made.name.as_ref()).is_some_and(|half| names_directory(path, &half.git_dir));
+        if made.stage == Stage::Making && fs::list(&path).is_ok_and(|names| names == [".git"]) && is_ours(&path) {
             fs::remove(&path.join(".git"));
         }
         if fs::identity(&path).is_some() && !fs::remove_directory(&path) {
@@ -221,6 +220,16 @@ fn is_half_made(git_dir: &Path, path: &Path) -> bool {
         Some(text) => crate::repo::path_of(text.trim_ascii_end()) == path.join(".git"),
         // Git's own word for that.
         None => fs::read_small(&git_dir.join("locked"), 64).is_some_and(|text| text.starts_with(b"initializing")),
+    }
+}
+
+/// Tells whether the `.git` in a worktree names a git directory, which need not be there any more, or names nothing yet.
+fn names_directory(root: &Path, git_dir: &Path) -> bool {
+    let text = fs::read_small(&root.join(".git"), 1 << 16).unwrap_or_default();
+    let real = |path: &Path| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+    match text.strip_prefix(b"gitdir: ") {
+        Some(path) => real(&root.join(crate::repo::path_of(path.trim_ascii_end()))) == real(git_dir),
+        None => text.is_empty(),
     }
 }
 

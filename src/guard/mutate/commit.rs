@@ -10,7 +10,7 @@ use super::{
 use crate::{
     error::{Result, listed},
     exec::Ending,
-    mutation::{self, GitLock, Staged, Step, readable},
+    mutation::{self, GitLock, Locked, Staged, Step, readable},
     repo::{DURABLE, Head},
 };
 
@@ -104,12 +104,12 @@ impl Session<'_> {
 
     /// Gives the user the index that goes with the change.
     pub(super) fn publish(&self, kept: &Kept, staged: &Staged) -> Result<()> {
-        let index = self.checkout.index();
         let worked_on = self.worked_on(kept);
         if let Some(fence) = &kept.fence {
             return mutation::publish(&kept.before, staged, fence.index(), &worked_on);
         }
-        let lock = GitLock::take(&index, kept.before.directory(), &kept.journal, MORE_PATIENCE)?;
+        let (git_dir, directory) = (&self.checkout.git_dir, kept.before.directory());
+        let lock = GitLock::take(Locked::Index, git_dir, directory, &kept.journal, MORE_PATIENCE)?;
         mutation::publish(&kept.before, staged, &lock, &worked_on)
     }
 }

@@ -6,8 +6,7 @@
 //! and is replaced goes into a new snapshot before.
 //!
 //! # Limitations
-//! Who turns a directory into a link in the instant between look and write, without asking for the lock, can lead a file
-//! elsewhere. Sockets and devices are not brought back, hard links come back as files of their own.
+//! Sockets and devices are not brought back, hard links come back as files of their own.
 
 mod place;
 mod plan;
@@ -23,7 +22,7 @@ use super::{Notice, hold::Hold, recovery, take};
 use crate::{
     error::{Error, Result},
     exec::{Duty as _, Ending},
-    fs::{self, Sharing},
+    fs::{self, Root, Sharing},
     holder::Mode,
     lock::{Request, Scope},
     repo::{Config, Repo},
@@ -103,8 +102,9 @@ pub fn restore(
 pub fn would_restore(repo: &Repo, id: &str, paths: &[PathBuf]) -> Result<Restored> {
     let plan = Plan::new(repo, id, paths)?;
     let mut done = plan.begin();
+    let tree = tree(repo)?;
     for kept in &plan.files {
-        match Place::look(repo.root(), kept)? {
+        match Place::look(&tree, kept)? {
             Place::Same => done.unchanged.push(kept.path.clone()),
             place => {
                 done.replaced.extend(place.in_it());
@@ -114,6 +114,11 @@ pub fn would_restore(repo: &Repo, id: &str, paths: &[PathBuf]) -> Result<Restore
     }
     done.replaced.dedup();
     Ok(done)
+}
+
+/// The worktree: no path leads out of it. Which of them may lead into a repository of its own, [`Plan`] decides.
+fn tree(repo: &Repo) -> Result<Root> {
+    Root::open(repo.root(), |_| false)
 }
 
 /// A restore that is going on.
@@ -137,10 +142,11 @@ impl<'a> Work<'a> {
     fn run(mut self, plan: &Plan, limit: u64) -> Result<Restored> {
         self.done = plan.begin();
         let gone = || Error::NoSnapshot { id: plan.snapshot.id.clone() };
+        let tree = tree(self.repo)?;
         let _held = snapshots::hold(&plan.snapshot).ok_or_else(gone)?;
         let mut free = Vec::new();
         for kept in &plan.files {
-            match self.make_room(kept) {
+            match self.make_room(&tree, kept) {
                 Ok(Place::Same) => self.done.unchanged.push(kept.path.clone()),
                 Ok(_) => free.push(kept),
                 Err(error) => self.done.failed.push((kept.path.clone(), error)),
@@ -150,7 +156,7 @@ impl<'a> Work<'a> {
         self.keeping.as_mut().map_or(Ok(()), Keeping::sync)?;
         let many = free.len() > MOST_SYNCS;
         for kept in free {
-            match self.put(kept, many) {
+            match put(&tree, kept, many) {
                 Ok(()) => self.done.restored.push(kept.path.clone()),
                 Err(error) => self.done.failed.push((kept.path.clone(), error)),
             }
@@ -163,46 +169,22 @@ impl<'a> Work<'a> {
     }
 
     /// Keeps what stands where a file is to go, and moves it away where that file cannot replace it in one step.
-    fn make_room(&mut self, kept: &Kept) -> Result<Place> {
-        let wanted = fs::metadata(&kept.at)?;
-        if !(wanted.is_file() || wanted.is_symlink() || wanted.is_dir() || sys::is_fifo(&wanted)) {
+    fn make_room(&mut self, tree: &Root, kept: &Kept) -> Result<Place> {
+        let wanted = fs::metadata(&kept.place()?)?;
+        if !(wanted.is_file() || wanted.is_link() || wanted.is_dir() || wanted.is_fifo()) {
             return Err(Error::UnsafePath { path: kept.path.clone(), why: "it is a socket or a device" });
         }
-        let place = Place::look(self.repo.root(), kept)?;
+        let place = Place::look(tree, kept)?;
         match &place {
             Place::Same | Place::Free => return Ok(place),
             Place::File(path) => self.keeping()?.copy(&sys::bytes(path.as_os_str()))?,
-            Place::Other(path) if place::holds_repository(&self.repo.root().join(path)) => {
+            Place::Other(path) if place::holds_repository(&tree.at(&sys::bytes(path.as_os_str()))?) => {
                 return Err(Error::UnsafePath { path: kept.path.clone(), why: "a repository is in its place" });
             }
             Place::Other(path) => self.keeping()?.take(&sys::bytes(path.as_os_str()))?,
         }
         self.done.replaced.extend(place.in_it());
         Ok(Place::Free)
-    }
-
-    /// Puts a copy where nothing is, or a file or link that it replaces in one step.
-    fn put(&self, kept: &Kept, many: bool) -> Result<()> {
-        self.make_directories(kept)?;
-        let target = &self.repo.root().join(&kept.path);
-        let wanted = fs::metadata(&kept.at)?;
-        let mode = sys::mode(&wanted);
-        // Root gives back what was somebody's.
-        let owner = (sys::effective_user() == 0).then(|| sys::owner(&wanted));
-        match () {
-            () if wanted.is_symlink() => fs::put_link(target, &fs::read_link(&kept.at)?, owner),
-            () if wanted.is_dir() => fs::make_directories(target, Some(mode)),
-            () if sys::is_fifo(&wanted) => fs::put_fifo(target, mode, owner),
-            () => {
-                let mut source = fs::read_file(&kept.at)?;
-                let copy = |file: &mut File| io::copy(&mut source, file).map(drop);
-                if many {
-                    fs::put_file_of_many(target, mode, owner, copy)
-                } else {
-                    fs::put_file(target, mode, owner, copy)
-                }
-            }
-        }
     }
 
     fn keeping(&mut self) -> Result<&mut Keeping> {
@@ -212,16 +194,34 @@ impl<'a> Work<'a> {
         };
         Ok(self.keeping.insert(keeping))
     }
+}
 
-    /// Makes the directories above a file that are missing, as they were.
-    fn make_directories(&self, kept: &Kept) -> Result<()> {
-        let mut above: Vec<&Path> = kept.path.ancestors().skip(1).collect();
-        above.reverse();
-        // The first is the top of the worktree itself.
-        let bits = [None].into_iter().chain(kept.above.iter().copied());
-        above
-            .into_iter()
-            .zip(bits)
-            .try_for_each(|(path, bits)| fs::make_directories(&self.repo.root().join(path), bits))
+/// Makes the directories above a file that are missing, as they were.
+fn make_directories(tree: &Root, kept: &Kept) -> Result<()> {
+    let mut above: Vec<&Path> = kept.path.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
+    above.reverse();
+    above
+        .into_iter()
+        .zip(kept.above.iter().copied())
+        .try_for_each(|(path, bits)| fs::make_directories(&tree.at(&sys::bytes(path.as_os_str()))?, bits))
+}
+
+/// Puts a copy where nothing is, or a file or link that it replaces in one step.
+fn put(tree: &Root, kept: &Kept, many: bool) -> Result<()> {
+    make_directories(tree, kept)?;
+    let (target, source) = (&tree.at(&sys::bytes(kept.path.as_os_str()))?, &kept.place()?);
+    let wanted = fs::metadata(source)?;
+    let mode = wanted.permissions();
+    // Root gives back what was somebody's.
+    let owner = (sys::effective_user() == 0).then_some(wanted.owner);
+    match () {
+        () if wanted.is_link() => fs::put_link(target, &fs::read_link(source)?, owner),
+        () if wanted.is_dir() => fs::make_directories(target, Some(mode)),
+        () if wanted.is_fifo() => fs::put_fifo(target, mode, owner),
+        () => {
+            let mut source = fs::read_file(source)?;
+            let copy = |file: &mut File| io::copy(&mut source, file).map(drop);
+            if many { fs::put_file_of_many(target, mode, owner, copy) } else { fs::put_file(target, mode, owner, copy) }
+        }
     }
 }

@@ -1,14 +1,14 @@
 //! What stands where a kept file is to go, and is it the same already?
 
 use std::{
-    fs::Metadata,
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use crate::{
     error::{Error, Result},
-    fs, repo,
+    fs::{self, Root},
+    repo,
     store::snapshots::Kept,
     sys,
 };
@@ -25,20 +25,17 @@ pub(super) enum Place {
 }
 
 impl Place {
-    pub(super) fn look(root: &Path, kept: &Kept) -> Result<Self> {
-        if let Some(above) = fs::in_the_way(root, &kept.path) {
-            return Ok(Self::Other(above.strip_prefix(root).unwrap_or(&above).to_owned()));
+    pub(super) fn look(root: &Root, kept: &Kept) -> Result<Self> {
+        let target = root.at(&sys::bytes(kept.path.as_os_str()))?;
+        if let Some(above) = fs::in_the_way(root, &kept.path)? {
+            return Ok(Self::Other(above));
         }
-        let target = root.join(&kept.path);
-        let there = match fs::metadata(&target) {
-            Err(Error::Io { source, .. }) if fs::is_missing(&source) => return Ok(Self::Free),
-            there => there?,
-        };
-        if is_same(&kept.at, &target, &there)? {
+        let Some(there) = fs::find(&target)? else { return Ok(Self::Free) };
+        let (kept_at, wanted) = (kept.place()?, fs::metadata(&kept.place()?)?);
+        if is_same((&kept_at, &wanted), (&target, &there))? {
             return Ok(Self::Same);
         }
-        let wanted = fs::metadata(&kept.at)?;
-        let in_one_step = [&wanted, &there].into_iter().all(|metadata| metadata.is_file() || metadata.is_symlink());
+        let in_one_step = [&wanted, &there].into_iter().all(|found| found.is_file() || found.is_link());
         Ok(if in_one_step { Self::File(kept.path.clone()) } else { Self::Other(kept.path.clone()) })
     }
 
@@ -51,16 +48,16 @@ impl Place {
 }
 
 /// Tells whether two entries are the same in kind, permission bits and bytes; directories whatever their bits.
-fn is_same(kept: &Path, target: &Path, there: &Metadata) -> Result<bool> {
-    let wanted = fs::metadata(kept)?;
-    if wanted.is_symlink() && there.is_symlink() {
+fn is_same((kept, wanted): (&fs::Place, &sys::Found), (target, there): (&fs::Place, &sys::Found)) -> Result<bool> {
+    if wanted.is_link() && there.is_link() {
         return Ok(fs::read_link(kept)? == fs::read_link(target)?);
     }
     if !wanted.is_file() {
         return Ok(wanted.is_dir() && there.is_dir());
     }
-    let alike = there.is_file() && wanted.len() == there.len() && sys::mode(&wanted) == sys::mode(there);
-    Ok(alike && same_bytes(fs::read_file(kept)?, fs::read_file(target)?).map_err(Error::io("compare", target))?)
+    let alike = there.is_file() && wanted.size == there.size && wanted.permissions() == there.permissions();
+    let same = || same_bytes(fs::read_file(kept)?, fs::read_file(target)?).map_err(Error::io("compare", target.path()));
+    Ok(alike && same()?)
 }
 
 fn same_bytes(left: impl Read, right: impl Read) -> io::Result<bool> {
@@ -77,10 +74,10 @@ fn same_bytes(left: impl Read, right: impl Read) -> io::Result<bool> {
 }
 
 /// Tells whether something is a directory with a repository in it or below.
-pub(super) fn holds_repository(path: &Path) -> bool {
-    if !fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+pub(super) fn holds_repository(place: &fs::Place) -> bool {
+    if !fs::metadata(place).is_ok_and(|found| found.is_dir()) {
         return false;
     }
-    let names = fs::list(path).unwrap_or_default();
-    names.iter().any(|name| repo::is_git_name(name) || holds_repository(&path.join(name)))
+    let names = fs::list(place).unwrap_or_default();
+    names.iter().any(|name| repo::is_git_name(name) || holds_repository(&place.child(name)))
 }

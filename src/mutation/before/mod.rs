@@ -20,9 +20,11 @@ mod take;
 /// Where our own gits note that they run.
 pub(super) const NOTES: &str = "own-trace";
 
+use record::check_reference;
 pub(super) use record::{
     Content, DIRECTORY, Header, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SCHEMA, SUBMODULE, Stamp, is_same, stamp,
 };
+pub(crate) use record::{check_head, check_path};
 
 use std::{
     collections::HashSet,
@@ -32,10 +34,13 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    fs,
+    fs::{self, Place, Root},
     repo::{Checkout, Head, Index, Reference},
-    sys::Found,
+    sys::{self, Found},
 };
+
+/// Far more than what is kept of a large repository takes.
+pub(in crate::mutation) const MOST_BYTES: u64 = 512 << 20;
 
 /// Why a mutation cannot begin here.
 #[derive(Debug)]
@@ -63,6 +68,10 @@ pub(crate) struct Before {
     pub(super) references: Vec<Reference>,
     /// Blobs that only the index leads to.
     staged: Vec<String>,
+    /// Who owns the directory.
+    owner: (u32, u32),
+    /// Whether an earlier process has taken it.
+    is_left: bool,
 }
 
 impl Before {
@@ -78,10 +87,6 @@ impl Before {
     /// The user's index as it was; it need not exist.
     pub(crate) fn index(&self) -> PathBuf {
         self.directory.join("index")
-    }
-
-    pub(in crate::mutation) fn copy_of(&self, number: usize) -> PathBuf {
-        self.directory.join("files").join(number.to_string())
     }
 
     pub(in crate::mutation) fn kept_exclude(&self) -> Option<PathBuf> {
@@ -158,10 +163,11 @@ impl Before {
 
     /// Puts objects back that no commit leads to.
     pub(in crate::mutation) fn restore_objects(&self) -> Result<()> {
-        match std::fs::read(self.directory.join("objects.pack")) {
-            Ok(pack) => self.checkout.unpack(&pack),
-            Err(_) => Ok(()),
+        let pack = self.directory.join("objects.pack");
+        if fs::find(&pack)?.is_none() {
+            return Ok(());
         }
+        self.checkout.unpack(&fs::read_record(&pack, MOST_BYTES)?)
     }
 
     /// Opens the index as it was.
@@ -169,44 +175,91 @@ impl Before {
         Index::open(&self.index(), self.checkout.id_bytes)
     }
 
-    /// Reads what an earlier process has taken.
-    pub(crate) fn open(directory: PathBuf, checkout: Checkout) -> Result<Self> {
+    /// Reads what an earlier process has taken, whose paths lead to files of `tree`.
+    ///
+    /// # Errors
+    /// [`Error::BadRecord`] for what nobody of ours has written, [`Error::BrokenRepository`] for what is damaged,
+    /// [`Error::NotAFile`], [`Error::Foreign`], [`Error::Io`].
+    pub(crate) fn open(directory: PathBuf, checkout: Checkout, tree: &Root) -> Result<Self> {
         let damaged = |path: &Path| Error::BrokenRepository {
             path: path.to_owned(),
             reason: "what repoguard kept of the state before a mutation cannot be read".to_owned(),
         };
         let read = |name: &str| {
             let path = directory.join(name);
-            std::fs::read_to_string(&path).map_err(Error::io("read", path))
+            let text = fs::read_record(&path, MOST_BYTES)?;
+            String::from_utf8(text).map_err(|_| damaged(&path))
         };
         let path = directory.join("before.json");
         let header: Header = serde_json::from_str(&read("before.json")?).map_err(|_| damaged(&path))?;
         if header.schema != SCHEMA {
             return Err(damaged(&path));
         }
+        let bad = |reason| Error::BadRecord { path: path.clone(), line: 1, reason };
+        header.check(tree).map_err(bad)?;
         // Whoever takes half of it for the whole puts nothing back, and takes away what was there.
         let (items, references) = (read("items.jsonl")?, read("references.jsonl")?);
         if header.digests != [&items, &references].map(|text| digest(text.replace('\n', "").as_bytes())) {
             return Err(damaged(&path));
         }
-        match Index::open(&directory.join("index"), checkout.id_bytes)? {
-            Some(mut index) => while index.next()?.is_some() {},
+        let items = parse(&directory.join("items.jsonl"), &items, |item: &Item| item.check(tree))?;
+        let references = parse(&directory.join("references.jsonl"), &references, check_reference)?;
+        // Who could write them is no proof that they are whole; those that are not sorted are found by nobody.
+        if !items.is_sorted_by(|one, next| one.path <= next.path) {
+            return Err(damaged(&directory.join("items.jsonl")));
+        }
+        let index = directory.join("index");
+        if fs::find(&index)?.is_some() {
+            fs::open_record(&index)?;
+        }
+        match Index::open(&index, checkout.id_bytes)? {
+            // It refuses paths that lead out of a worktree, or into a repository.
+            Some(mut entries) => while entries.next()?.is_some() {},
             None if header.index => return Err(damaged(&path)),
             None => {}
         }
-        let items: Result<Vec<Item>, _> = items.lines().map(serde_json::from_str).collect();
-        let references: Result<Vec<Reference>, _> = references.lines().map(serde_json::from_str).collect();
-        let references = references.map_err(|_| damaged(&path))?;
+        let owner = owner(&directory)?;
         let checkout = checkout.noting(directory.join(NOTES));
-        Ok(Self {
-            items: items.map_err(|_| damaged(&path))?,
-            references,
-            staged: Vec::new(),
-            directory,
-            checkout,
-            header,
-        })
+        Ok(Self { items, references, staged: Vec::new(), directory, checkout, header, owner, is_left: true })
     }
+
+    /// The copy of a file or link that was kept.
+    pub(in crate::mutation) fn copy(&self, number: usize) -> Place {
+        Place::from(&self.directory.join("files").join(number.to_string()))
+    }
+
+    /// Permission bits and owner to put a file back with. Root gives a file to another user only as that user could have had
+    /// it: what is kept in this directory can be changed by whoever owns it.
+    pub(in crate::mutation) fn rights(&self, mode: u32, owner: Option<(u32, u32)>) -> (u32, Option<(u32, u32)>) {
+        /// They give rights of the owner's, or of the group's.
+        const SET_ID: u32 = 0o6000;
+        match owner.filter(|_| sys::effective_user() == 0) {
+            None => (mode, None),
+            Some(owner) if self.owner.0 == 0 || owner == self.owner => (mode, Some(owner)),
+            Some(_) if self.is_left => (mode & !SET_ID, Some(self.owner)),
+            Some(owner) => (mode & !SET_ID, Some(owner)),
+        }
+    }
+}
+
+/// Who owns the directory that a mutation keeps everything in.
+pub(super) fn owner(directory: &Path) -> Result<(u32, u32)> {
+    fs::metadata(directory).map(|found| found.owner)
+}
+
+/// The lines of a file, none of which leads anywhere else.
+fn parse<T: serde::de::DeserializeOwned>(
+    path: &Path,
+    text: &str,
+    check: impl Fn(&T) -> Result<(), String>,
+) -> Result<Vec<T>> {
+    let parse = |(number, line): (usize, &str)| {
+        let bad = |reason| Error::BadRecord { path: path.to_owned(), line: number + 1, reason };
+        let value = serde_json::from_str::<T>(line).map_err(|error| bad(error.to_string()))?;
+        check(&value).map_err(bad)?;
+        Ok(value)
+    };
+    text.lines().enumerate().map(parse).collect()
 }
 
 fn digest(text: &[u8]) -> String {

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::escaped;
+use super::super::{escaped, unescape};
 use crate::{
-    repo::{Head, Stat},
+    fs::Root,
+    repo::{Head, Reference, Stat, is_reference_name, path_of},
     sys::{Below, Found},
 };
 
@@ -54,6 +55,14 @@ pub(in crate::mutation) struct Header {
     pub(super) hidden_rules: Vec<String>,
 }
 
+impl Header {
+    /// Refuses what would lead recovery elsewhere.
+    pub(super) fn check(&self, tree: &Root) -> Result<(), String> {
+        check_head(&self.head)?;
+        self.hidden_rules.iter().try_for_each(|path| check_path(tree, &unescape(path)))
+    }
+}
+
 /// A path that git alone could not give back, or whose stat data the index does not tell.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Item {
@@ -66,6 +75,51 @@ pub(crate) struct Item {
     pub(in crate::mutation) content: Content,
     /// Content of the caller's own, that no commit may take.
     pub(in crate::mutation) own: bool,
+}
+
+impl Item {
+    /// Refuses what would lead recovery elsewhere.
+    pub(super) fn check(&self, tree: &Root) -> Result<(), String> {
+        check_path(tree, &self.path)?;
+        match &self.content {
+            Content::Blob(id) if !is_id(id) => Err(format!("`{id}` is no id of an object")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Refuses a path that is none of a file of the worktree.
+pub(crate) fn check_path(tree: &Root, path: &[u8]) -> Result<(), String> {
+    tree.check(path).map_err(|why| format!("`{}`: {why}", path_of(path).display()))
+}
+
+/// Refuses a HEAD that git would take for something else.
+pub(crate) fn check_head(head: &Head) -> Result<(), String> {
+    head.branch.iter().try_for_each(|branch| check_name(branch))?;
+    head.commit.iter().try_for_each(|id| check_id(id))
+}
+
+/// The same of a reference.
+pub(super) fn check_reference(reference: &Reference) -> Result<(), String> {
+    // One whose name is no text is never moved.
+    if !reference.is_odd {
+        check_name(&reference.name)?;
+    }
+    reference.target.iter().try_for_each(|name| check_name(name))?;
+    check_id(&reference.id)?;
+    reference.commit.iter().try_for_each(|id| check_id(id))
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    if is_reference_name(name) { Ok(()) } else { Err(format!("`{name}` is no name of a reference")) }
+}
+
+fn check_id(id: &str) -> Result<(), String> {
+    if is_id(id) { Ok(()) } else { Err(format!("`{id}` is no id of an object")) }
+}
+
+fn is_id(id: &str) -> bool {
+    matches!(id.len(), 40 | 64) && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

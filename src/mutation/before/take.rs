@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     super::look::Look,
-    Before, Unfit, digest,
+    Before, MOST_BYTES, Unfit, digest, owner,
     record::{Content, Header, Kind, SCHEMA, Stamp, stamp},
 };
 use crate::{
@@ -47,8 +47,17 @@ impl Before {
             digests: Default::default(),
             hidden_rules: Vec::new(),
         };
-        let mut before =
-            Self { directory, checkout, header, items: Vec::new(), references: Vec::new(), staged: Vec::new() };
+        let owner = owner(&directory)?;
+        let mut before = Self {
+            directory,
+            checkout,
+            header,
+            items: Vec::new(),
+            references: Vec::new(),
+            staged: Vec::new(),
+            owner,
+            is_left: false,
+        };
         let written = written.unwrap_or_default();
         if !before.look(written, allow_dirty)? {
             // Our copy becomes one that holds all entries.
@@ -114,12 +123,12 @@ impl Before {
         let blobs = staged.iter().filter(|change| change.mode != "160000").map(|change| change.id.clone());
         self.staged = blobs.filter(|id| id.bytes().any(|byte| byte != b'0')).chain(look.conflicting).collect();
         fs::make_directories(&self.directory.join("files"), None)?;
+        let tree = self.checkout.tree()?;
         for item in &mut self.items {
             if let (Kind::File | Kind::Link, Content::Copy(number)) = (item.kind, &mut item.content) {
                 *number = copies;
                 copies += 1;
-                let from = self.checkout.root.join(path_of(&item.path));
-                fs::copy_entry(&from, &self.directory.join("files").join(number.to_string()), true)?;
+                fs::copy_entry(&tree.at(&item.path)?, &self.directory.join("files").join(number.to_string()), true)?;
                 let now = Below::open(&self.checkout.root).and_then(|mut below| below.look(&item.path));
                 if now.ok().flatten().map(|found| Stamp::of(&found)) != item.stamp {
                     return Err(Unfit::Trouble(Error::ChangedMeanwhile {
@@ -151,7 +160,7 @@ impl Before {
 
     fn keep_the_rest(&mut self) -> Result<()> {
         // By its bytes: it may be a link to where others keep it.
-        let keep = |from: PathBuf, name: &str| match std::fs::read(&from) {
+        let keep = |from: PathBuf, name: &str| match fs::read_whole(&from, MOST_BYTES) {
             Ok(bytes) => {
                 fs::put_file(&self.directory.join(name), 0o644, None, |file| file.write_all(&bytes)).map(|()| true)
             }

@@ -37,6 +37,11 @@ pub(crate) fn is_branch_name(name: &str) -> bool {
     name != "HEAD" && !name.starts_with('-') && gix::validate::reference::name(full.as_str().into()).is_ok()
 }
 
+/// Tells whether git would take this for the full name of a reference below `refs/`.
+pub(crate) fn is_reference_name(name: &str) -> bool {
+    name.starts_with("refs/") && gix::validate::reference::name(name.into()).is_ok()
+}
+
 impl Checkout {
     /// A linked worktree, whose files are where the caller says.
     ///

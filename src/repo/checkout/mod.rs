@@ -18,7 +18,7 @@ mod references;
 
 pub(crate) use blobs::Blobs;
 pub(crate) use files::{RawChange, Untracked};
-pub(crate) use linked::{Changes, is_branch_name};
+pub(crate) use linked::{Changes, is_branch_name, is_reference_name};
 pub(crate) use references::Reference;
 
 use std::{
@@ -39,6 +39,7 @@ use super::{
 use crate::{
     env,
     error::{Error, Result},
+    fs::{Place, Root},
     sys,
 };
 
@@ -101,19 +102,40 @@ impl Checkout {
         Ok(checkout)
     }
 
+    /// Whether the caller, and not the repository, says where repository or worktree are.
+    pub(crate) fn is_named_by_user() -> bool {
+        ["GIT_DIR", "GIT_WORK_TREE"].into_iter().any(|name| env::get(name).is_some())
+    }
+
+    /// The top of the worktree, for work on its files: no path leads out of it, or into a repository.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn tree(&self) -> Result<Root> {
+        Root::open(&self.root, super::is_git_directory)
+    }
+
     /// The index that git uses here.
     pub(crate) fn index(&self) -> PathBuf {
         self.git_dir.join("index")
     }
 
+    /// A file of git's in the directory that all worktrees share, for changing it: no link leads elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn common_place(&self, inner: &str) -> Result<Place> {
+        Root::open(&self.common_dir, |_| false)?.at(inner.as_bytes())
+    }
+
     /// The ignore rules that belong to the repository and are no files of the worktree.
     pub(crate) fn exclude_file(&self) -> PathBuf {
-        self.common_dir.join("info/exclude")
+        self.common_dir.join(EXCLUDE)
     }
 
     /// The log of `refs/stash`, which is the stash.
     pub(crate) fn stash_log(&self) -> PathBuf {
-        self.common_dir.join("logs/refs/stash")
+        self.common_dir.join(STASH_LOG)
     }
 
     /// The log of HEAD.
@@ -257,6 +279,10 @@ impl Checkout {
         if self.manner == Manner::Reading { "--ignore-submodules=dirty" } else { "--ignore-submodules=none" }
     }
 }
+
+/// Where the ignore rules of a repository and its stash are, in the directory that all worktrees share.
+pub(crate) const EXCLUDE: &str = "info/exclude";
+pub(crate) const STASH_LOG: &str = "logs/refs/stash";
 
 /// Files and directories by which git knows what it is in the middle of.
 const OPERATION_FILES: &[&str] = &[

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    fs,
+    fs::{self, Root},
 };
 
 /// A reference.
@@ -134,18 +134,23 @@ impl Checkout {
         if self.common_dir.join("reftable").exists() {
             return self.ask(&["update-ref", "--no-deref", "-d", name]).map(drop);
         }
-        let file = self.git_dir.join(name);
         self.unlock(name)?;
-        fs::remove_entry(&file)?;
-        if let Some(directory) = file.parent() {
-            fs::remove_directory(directory);
+        let own = self.own_directory()?;
+        fs::remove_entry(&own.at(name.as_bytes())?)?;
+        match name.rsplit_once('/') {
+            Some((directory, _)) => fs::remove_if_empty(&own.at(directory.as_bytes())?).map(drop),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Removes git's lock of a reference that is ours alone: one of our own gits was killed, or could not remove it.
     fn unlock(&self, name: &str) -> Result<()> {
-        fs::remove_entry(&self.git_dir.join(format!("{name}.lock")))
+        fs::remove_entry(&self.own_directory()?.at(format!("{name}.lock").as_bytes())?)
+    }
+
+    /// The git directory, for changing what is in it: no link leads elsewhere.
+    fn own_directory(&self) -> Result<Root> {
+        Root::open(&self.git_dir, |_| false)
     }
 
     /// The commits that the stash holds, newest first.

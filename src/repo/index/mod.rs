@@ -123,11 +123,11 @@ impl Index {
     pub(crate) fn open(path: &Path, id_bytes: usize) -> Result<Option<Self>> {
         let open = || {
             // Not a FIFO, which would block; a link is followed, as git does.
-            if !std::fs::metadata(path)?.is_file() {
+            let file = sys::open_without_blocking(path)?;
+            let metadata = file.metadata()?;
+            if !metadata.is_file() {
                 return Err(wrong("it is not a regular file"));
             }
-            let file = File::open(path)?;
-            let metadata = file.metadata()?;
             let Some(length) = metadata.len().checked_sub(id_bytes as u64) else { return Err(wrong("it is cut off")) };
             let mut reader = BufReader::with_capacity(BUFFER, file).take(length);
             let mut header = [0; 12];

@@ -1,38 +1,15 @@
 //! Which kinds of entries does a directory have beside regular files, and how are they made?
 
 use std::{
-    fs::{File, Metadata, OpenOptions},
+    fs::{File, Metadata},
     io,
-    os::unix::{
-        fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _},
-        net::UnixListener,
-    },
+    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _},
     path::Path,
 };
 
 /// Tells whether something is a FIFO.
 pub(crate) fn is_fifo(metadata: &Metadata) -> bool {
     metadata.file_type().is_fifo()
-}
-
-/// Tells whether something is a socket.
-pub(crate) fn is_socket(metadata: &Metadata) -> bool {
-    metadata.file_type().is_socket()
-}
-
-/// Creates a file for writing, its owner's alone, where nothing is.
-pub(crate) fn create_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-}
-
-/// Creates a symbolic link.
-pub(crate) fn make_link(target: &Path, path: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(target, path)
-}
-
-/// Creates a socket that nobody listens at.
-pub(crate) fn make_socket(path: &Path) -> io::Result<()> {
-    UnixListener::bind(path).map(drop)
 }
 
 /// Creates a directory with at most these permission bits from the first moment.

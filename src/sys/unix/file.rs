@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    ffi::{CString, OsStr},
+    ffi::{CString, OsStr, OsString},
     fs::{File, Metadata, OpenOptions},
     io,
     os::{
@@ -25,6 +25,11 @@ const HIGH_DESCRIPTOR: i32 = 100;
 /// Makes an open neither follow a link in the last component nor block on a FIFO.
 pub(crate) fn open_warily(options: &mut OpenOptions) -> &mut OpenOptions {
     options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+}
+
+/// Opens a file for reading that may be anything; links are followed.
+pub(crate) fn open_without_blocking(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
 /// Opens a directory for locking it; reading permission is enough.
@@ -120,19 +125,9 @@ pub(crate) fn may_execute(path: &Path) -> bool {
     rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
-/// Sets permission bits of a file or directory.
-pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-}
-
 /// Permissions with the given bits, to create a file with.
 pub(crate) fn permissions(mode: u32) -> std::fs::Permissions {
     std::fs::Permissions::from_mode(mode)
-}
-
-/// Gives a file to another user.
-pub(crate) fn give_to(path: &Path, (user, group): (u32, u32)) -> io::Result<()> {
-    std::os::unix::fs::lchown(path, Some(user), Some(group))
 }
 
 /// Reads at the start of a file, without moving its position.
@@ -217,4 +212,12 @@ pub(crate) fn number(file: &impl AsFd) -> super::FdNumber {
 /// A path's bytes, as the system knows them.
 pub(crate) fn bytes(text: &OsStr) -> Cow<'_, [u8]> {
     Cow::Borrowed(text.as_bytes())
+}
+
+/// Whether names that differ in case only may lead to one file.
+pub(crate) const FOLDS_NAMES: bool = cfg!(target_vendor = "apple");
+
+/// A path from its bytes.
+pub(crate) fn name_of(bytes: &[u8]) -> OsString {
+    OsStr::from_bytes(bytes).to_owned()
 }

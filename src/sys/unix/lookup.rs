@@ -8,7 +8,7 @@ use std::{
 
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 
-use crate::sys::Found;
+use crate::sys::{Found, why_outside};
 
 /// A directory to look below, with the directories open that the last path went through.
 pub(crate) struct Below {
@@ -25,7 +25,17 @@ impl Below {
     }
 
     /// What is at `path`; `None` where nothing is, or where what should be a directory above it is none.
+    ///
+    /// # Errors
+    /// A path that leads out of the directory, into `..` say, is an error.
     pub(crate) fn look(&mut self, path: &[u8]) -> io::Result<Option<Found>> {
+        // An entry that an index leaves to another one has no name.
+        if path.is_empty() {
+            return Ok(None);
+        }
+        if let Some(why) = why_outside(path) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
         let start = path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
         let (directories, name) = (&path[..start], &path[start..]);
         while self.open.last().is_some_and(|&(end, _)| !directories.starts_with(&self.path[..end])) {
@@ -83,7 +93,7 @@ fn is_absent(error: &io::Error) -> bool {
     reason = "the index keeps the lower half of each number, and so do we"
 )]
 #[allow(clippy::unnecessary_cast, reason = "the fields' types differ between systems")]
-fn found(stat: &Stat) -> Found {
+pub(super) fn found(stat: &Stat) -> Found {
     Found {
         mode: stat.st_mode as u32,
         links: stat.st_nlink as u64,

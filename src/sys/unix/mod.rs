@@ -1,5 +1,6 @@
 //! The contract of [`crate::sys`] on Linux and macOS.
 
+mod directory;
 mod entry;
 mod file;
 mod locks;
@@ -13,6 +14,7 @@ mod signal;
 mod table;
 mod wait;
 
+pub(crate) use directory::*;
 pub(crate) use entry::*;
 pub(crate) use file::*;
 pub(crate) use locks::*;

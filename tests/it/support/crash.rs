@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use super::{Image, RepoState, Sandbox, has_program, long, shell_status, skip, to_the_end, traces, walk};
 
 /// The system calls that change what is on disk; those with `?` are not there everywhere.
-const WRITING: [&str; 34] = [
+const WRITING: [&str; 35] = [
     "?open",
     "openat",
     "?creat",
@@ -43,6 +43,7 @@ const WRITING: [&str; 34] = [
     "copy_file_range",
     "fallocate",
     "?mknod",
+    "mknodat",
 ];
 
 /// A system call of a process: the how manyth of this name.
@@ -294,4 +295,22 @@ pub(crate) fn chosen<T: Clone>(all: &[T], many: usize) -> Vec<T> {
         return all.to_vec();
     }
     (0..many).map(|index| all[index * all.len() / many].clone()).collect()
+}
+
+/// The calls by which a command removes directories of the worktree that hold one of these names.
+pub(crate) fn removals(sandbox: &Sandbox, command: &Command, names: &[&str]) -> Vec<Call> {
+    let log = sandbox.outside("removals");
+    let trace = strace(sandbox, command, Traced::Itself, |strace| {
+        strace.args(["-e", "trace=unlinkat", "-o"]).arg(&log);
+    });
+    to_the_end(trace).output().unwrap();
+    let text = fs::read_to_string(&log).unwrap();
+    fs::remove_file(&log).unwrap();
+    let removes =
+        |line: &str| line.contains("AT_REMOVEDIR") && names.iter().any(|name| line.contains(&format!("\"{name}\"")));
+    let lines = text.lines().filter(|line| line.contains("unlinkat(")).enumerate();
+    lines
+        .filter(|(_, line)| removes(line))
+        .map(|(at, _)| Call { name: "unlinkat".to_owned(), number: at + 1 })
+        .collect()
 }

@@ -1,0 +1,362 @@
+//! Works on the entries of an open directory, and opens directories and files below it without following a link.
+//!
+//! A path is resolved once, by the kernel (`openat2`), or component by component. What another user puts in the place of a
+//! directory afterwards changes nothing: every call names an open directory and one name in it.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+        unix::ffi::{OsStrExt as _, OsStringExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags},
+    io::Errno,
+};
+
+use super::lookup::found;
+#[cfg(target_os = "linux")]
+use rustix::fs::ResolveFlags;
+
+use crate::sys::{Access, Found, why_outside};
+
+/// An open directory. On Linux its owner needs no permission to read it.
+#[derive(Debug)]
+pub(crate) struct Directory(OwnedFd);
+
+impl Directory {
+    /// Opens a directory by its path; links in it are followed.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self(rustix::fs::open(path, HANDLE | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?))
+    }
+
+    /// Opens a directory below this one. A link on the way is an error, as is a path that leads out.
+    pub(crate) fn below(&self, path: &Path) -> io::Result<Self> {
+        open_below(self.0.as_fd(), path, HANDLE | OFlags::DIRECTORY).map(Self)
+    }
+
+    /// Opens a file or directory of any kind in this one for changing its mode and owner. A link is not followed.
+    pub(crate) fn pin(&self, name: &OsStr) -> io::Result<File> {
+        Ok(rustix::fs::openat(&self.0, name, HANDLE | NO_LINK, Mode::empty())?.into())
+    }
+
+    /// Another descriptor of this directory, for changing its mode.
+    pub(crate) fn pin_itself(&self) -> io::Result<File> {
+        Ok(self.0.try_clone()?.into())
+    }
+
+    /// What an entry is; a link is not followed.
+    pub(crate) fn look(&self, name: &OsStr) -> io::Result<Found> {
+        Ok(found(&rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?))
+    }
+
+    /// What this directory is.
+    pub(crate) fn found(&self) -> io::Result<Found> {
+        Ok(found(&rustix::fs::fstat(&self.0)?))
+    }
+
+    /// Opens an entry for reading.
+    pub(crate) fn read(&self, name: &OsStr) -> io::Result<File> {
+        self.open_file(name, Access::Read)
+    }
+
+    /// Opens an entry: neither follows a link nor blocks on a FIFO.
+    pub(crate) fn open_file(&self, name: &OsStr, access: Access) -> io::Result<File> {
+        Ok(rustix::fs::openat(&self.0, name, access.flags() | NO_LINK, Mode::empty())?.into())
+    }
+
+    /// Creates a file for reading and writing where nothing is, its owner's alone.
+    pub(crate) fn create(&self, name: &OsStr) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | NO_LINK;
+        Ok(rustix::fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+    }
+
+    /// Where a link points to.
+    pub(crate) fn read_link(&self, name: &OsStr) -> io::Result<PathBuf> {
+        let target = rustix::fs::readlinkat(&self.0, name, Vec::new())?;
+        Ok(OsString::from_vec(target.into_bytes()).into())
+    }
+
+    /// Names of all entries, in no order.
+    pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
+        self.names_if(|_| true)
+    }
+
+    /// Names of the entries that may be neither file, directory nor link.
+    pub(crate) fn special_names(&self) -> io::Result<Vec<OsString>> {
+        self.names_if(|kind| !matches!(kind, FileType::RegularFile | FileType::Directory | FileType::Symlink))
+    }
+
+    fn names_if(&self, is_wanted: impl Fn(FileType) -> bool) -> io::Result<Vec<OsString>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let entries = rustix::fs::Dir::new(rustix::fs::openat(&self.0, c".", flags, Mode::empty())?)?;
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." && is_wanted(entry.file_type()) {
+                names.push(OsString::from_vec(name.to_vec()));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Renames an entry, over a file or an empty directory that has the name.
+    pub(crate) fn rename(&self, name: &OsStr, to: &Self, to_name: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.0, name, &to.0, to_name)?)
+    }
+
+    /// Removes an entry that is no directory.
+    pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?)
+    }
+
+    /// Removes an empty directory.
+    pub(crate) fn remove_directory(&self, name: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Creates a directory with at most these permission bits.
+    pub(crate) fn make_directory(&self, name: &OsStr, mode: u32) -> io::Result<()> {
+        Ok(rustix::fs::mkdirat(&self.0, name, bits(mode))?)
+    }
+
+    /// Creates a symbolic link.
+    pub(crate) fn make_link(&self, target: &Path, name: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::symlinkat(target, &self.0, name)?)
+    }
+
+    /// Creates a FIFO, its owner's alone.
+    pub(crate) fn make_fifo(&self, name: &OsStr) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        rustix::fs::mknodat(&self.0, name, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+        #[cfg(not(target_os = "linux"))]
+        mkfifoat(&self.0, name)?;
+        Ok(())
+    }
+
+    /// Creates a socket that nobody listens at. Only on Linux can that be done in an open directory.
+    pub(crate) fn make_socket(&self, name: &OsStr) -> io::Result<()> {
+        let path = Path::new("/proc/self/fd").join(self.0.as_raw_fd().to_string()).join(name);
+        std::os::unix::net::UnixListener::bind(path).map(drop)
+    }
+
+    /// Gives an entry of this user's to another user; a link itself, not what it points to.
+    ///
+    /// The entry must be of the expected kind and have one name only: whoever may write to this directory may have put
+    /// another one in its place.
+    pub(crate) fn give(&self, name: &OsStr, kind: u32, owner: (u32, u32)) -> io::Result<()> {
+        let pinned = match self.pin(name) {
+            // A link can be opened on Linux only.
+            Err(error) if is_link_error(&error) => {
+                let (user, group) = self::owner(owner);
+                return Ok(rustix::fs::chownat(&self.0, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?);
+            }
+            pinned => pinned?,
+        };
+        let is = found(&rustix::fs::fstat(&pinned)?);
+        let is_ours = is.kind() == kind && is.owner.0 == super::effective_user() && (is.is_dir() || is.links == 1);
+        if !is_ours {
+            return Err(io::Error::other("somebody else put another file in its place"));
+        }
+        give_to(&pinned, owner)
+    }
+
+    /// Sets the permission bits of an entry that is no link.
+    pub(crate) fn set_mode(&self, name: &OsStr, mode: u32) -> io::Result<()> {
+        set_mode(&self.pin(name)?, mode)
+    }
+
+    /// Writes the names in this directory to disk.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::fsync(rustix::fs::openat(&self.0, c".", flags, Mode::empty())?)?)
+    }
+
+    /// Another descriptor of it.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+}
+
+/// Neither follows a link in the last component nor blocks on a FIFO.
+const NO_LINK: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+/// To name a file, not to read it.
+#[cfg(target_os = "linux")]
+const HANDLE: OFlags = OFlags::PATH;
+#[cfg(not(target_os = "linux"))]
+const HANDLE: OFlags = OFlags::RDONLY;
+
+impl Access {
+    fn flags(self) -> OFlags {
+        match self {
+            Self::Read => OFlags::RDONLY,
+            Self::Write => OFlags::RDWR,
+            Self::Append => OFlags::RDWR | OFlags::APPEND,
+        }
+    }
+}
+
+/// Opens a file by its path if no component of it is a link, in one call; `None` where the kernel cannot do that.
+pub(crate) fn open_unlinked(path: &Path, access: Access) -> Option<io::Result<File>> {
+    #[cfg(target_os = "linux")]
+    {
+        let no_links = ResolveFlags::NO_SYMLINKS;
+        let opened = resolve(rustix::fs::CWD, path, access.flags() | NO_LINK, no_links)?;
+        Some(opened.map(File::from))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (path, access);
+        None
+    }
+}
+
+/// Opens what is below a directory without following any link.
+fn open_below(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    if let Some(why) = why_outside(path.as_os_str().as_bytes()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(opened) = resolve(root, path, flags, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
+        return opened;
+    }
+    walk(root, path, flags)
+}
+
+/// Lets the kernel resolve the path; `None` where it cannot, or a sandbox forbids it.
+#[cfg(target_os = "linux")]
+fn resolve(root: BorrowedFd<'_>, path: &Path, flags: OFlags, how: ResolveFlags) -> Option<io::Result<OwnedFd>> {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// A rename anywhere may make the kernel give up; it does not do so many times in a row.
+    const TRIES: usize = 16;
+    static IS_MISSING: AtomicBool = AtomicBool::new(false);
+    for _ in 0..TRIES {
+        if IS_MISSING.load(Ordering::Relaxed) {
+            return None;
+        }
+        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), how) {
+            Err(Errno::AGAIN) => {}
+            Err(Errno::NOSYS) => IS_MISSING.store(true, Ordering::Relaxed),
+            Err(Errno::PERM) => return None,
+            opened => return Some(opened.map_err(io::Error::from)),
+        }
+    }
+    None
+}
+
+/// Opens one directory after the other.
+fn walk(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let mut above: Option<OwnedFd> = None;
+    let mut names = path.as_os_str().as_bytes().split(|byte| *byte == b'/').peekable();
+    loop {
+        let name = names.next().ok_or(Errno::INVAL)?;
+        let is_last = names.peek().is_none();
+        let flags = if is_last { flags } else { HANDLE | OFlags::DIRECTORY };
+        let from = above.as_ref().map_or(root, AsFd::as_fd);
+        let opened = rustix::fs::openat(from, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        if is_last {
+            return Ok(opened);
+        }
+        above = Some(opened);
+    }
+}
+
+/// Sets the permission bits of what is open, also of what cannot be read.
+pub(crate) fn set_mode(file: &impl AsFd, mode: u32) -> io::Result<()> {
+    match rustix::fs::fchmod(file, bits(mode)) {
+        // It is only named, not opened.
+        Err(Errno::BADF) => {
+            let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+            Ok(rustix::fs::chmod(path, bits(mode))?)
+        }
+        done => Ok(done?),
+    }
+}
+
+/// Gives what is open to another user.
+pub(crate) fn give_to(file: &impl AsFd, owner: (u32, u32)) -> io::Result<()> {
+    let (user, group) = self::owner(owner);
+    match rustix::fs::fchown(file, user, group) {
+        #[cfg(target_os = "linux")]
+        Err(Errno::BADF) => Ok(rustix::fs::chownat(file, c"", user, group, AtFlags::EMPTY_PATH)?),
+        done => Ok(done?),
+    }
+}
+
+/// Tells whether an error says that something is a link.
+pub(crate) fn is_link_error(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+}
+
+fn bits(mode: u32) -> Mode {
+    Mode::from_raw_mode((mode & 0o7777) as rustix::fs::RawMode)
+}
+
+/// User and group, as rustix takes them.
+fn owner((user, group): (u32, u32)) -> (Option<rustix::fs::Uid>, Option<rustix::fs::Gid>) {
+    (Some(rustix::fs::Uid::from_raw(user)), Some(rustix::fs::Gid::from_raw(group)))
+}
+
+#[cfg(not(target_os = "linux"))]
+#[expect(unsafe_code, reason = "rustix has no mkfifo for every Unix")]
+fn mkfifoat(directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    let name = std::ffi::CString::new(name.as_bytes())?;
+    // SAFETY: `name` is a valid C string and `directory` an open descriptor for the whole call.
+    let result = unsafe { libc::mkfifoat(directory.as_raw_fd(), name.as_ptr(), 0o600) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(
+        clippy::unwrap_used,
+        clippy::disallowed_methods,
+        reason = "a test makes files, and fails where it cannot"
+    )]
+
+    use super::*;
+
+    #[test]
+    fn path_is_opened_only_below_its_root_with_or_without_the_kernels_help() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(top.path().join("root/a/b")).unwrap();
+        std::fs::write(top.path().join("root/a/b/file"), "inside").unwrap();
+        std::fs::write(top.path().join("outside"), "outside").unwrap();
+        for (target, name) in [("b", "root/a/inner"), ("../..", "root/a/out"), ("../outside", "root/file")] {
+            std::os::unix::fs::symlink(target, top.path().join(name)).unwrap();
+        }
+        let root = Directory::open(&top.path().join("root")).unwrap();
+        for open in [open_below, walk] {
+            let open = |path: &str| open(root.0.as_fd(), Path::new(path), OFlags::RDONLY | NO_LINK);
+            assert_eq!(io::read_to_string(File::from(open("a/b/file").unwrap())).unwrap(), "inside");
+            for bad in ["a/inner/file", "a/out/outside", "file", "a/b/none"] {
+                assert!(open(bad).is_err(), "{bad}");
+            }
+        }
+        for bad in ["../outside", "a/../../outside", "", "/etc/passwd", "a//b", "a/./b", "a/"] {
+            assert!(root.below(Path::new(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn mode_is_set_without_permission_to_read_and_never_through_a_link() {
+        let top = tempfile::tempdir().unwrap();
+        let directory = Directory::open(top.path()).unwrap();
+        std::fs::write(top.path().join("file"), "").unwrap();
+        std::os::unix::fs::symlink("file", top.path().join("link")).unwrap();
+        directory.set_mode("file".as_ref(), 0o000).unwrap();
+        directory.set_mode("file".as_ref(), 0o640).unwrap();
+        assert!(directory.set_mode("link".as_ref(), 0o777).is_err());
+        assert_eq!(directory.look("file".as_ref()).unwrap().permissions(), 0o640);
+        directory.make_fifo("fifo".as_ref()).unwrap();
+        directory.set_mode("fifo".as_ref(), 0o622).unwrap();
+        assert_eq!(directory.look("fifo".as_ref()).unwrap().permissions(), 0o622);
+    }
+}

@@ -1,0 +1,536 @@
+//! Records that somebody else has written: what stands in our directory leads nowhere but below its own root, and nothing is
+//! done before all of it was looked at.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::mutate::furnished;
+use crate::support::{At, Sandbox, WORK, is_root, own, skip, to_the_end};
+
+/// A repository with an unfinished mutation, and a file outside of it that no recovery may touch.
+fn killed() -> Sandbox {
+    let sandbox = furnished();
+    fs::write(sandbox.path("mine"), "mine\n").unwrap();
+    sandbox.killed_at(At::Command, &[], WORK);
+    fs::create_dir(sandbox.outside("victims")).unwrap();
+    fs::write(sandbox.outside("victims/victim"), "victim\n").unwrap();
+    sandbox
+}
+
+fn kept(sandbox: &Sandbox, name: &str) -> PathBuf {
+    sandbox.data().join("mutation-w").join(name)
+}
+
+#[track_caller]
+fn assert_victim(sandbox: &Sandbox, what: &str) {
+    assert_eq!(fs::read_to_string(sandbox.outside("victims/victim")).unwrap(), "victim\n", "{what}");
+    let names: Vec<_> =
+        fs::read_dir(sandbox.outside("victims")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["victim"], "{what}");
+}
+
+/// Rewrites the lines of a file of JSON lines, and the digests that are to tell that it is whole.
+fn rewrite(sandbox: &Sandbox, name: &str, change: impl Fn(&mut Vec<Value>)) {
+    let read = |name: &str| fs::read_to_string(kept(sandbox, name)).unwrap();
+    let mut lines: Vec<Value> = read(name).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    change(&mut lines);
+    let text = lines.iter().fold(String::new(), |text, line| text + &line.to_string() + "\n");
+    fs::write(kept(sandbox, name), text).unwrap();
+    let mut header: Value = serde_json::from_str(&read("before.json")).unwrap();
+    let digest = |name: &str| {
+        let digest = Sha256::digest(read(name).replace('\n', "").as_bytes());
+        digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    };
+    header["digests"] = json!([digest("items.jsonl"), digest("references.jsonl")]);
+    fs::write(kept(sandbox, "before.json"), format!("{header}\n")).unwrap();
+}
+
+/// Asserts that a record is refused by everybody, named with file and line, and forgotten on demand.
+#[track_caller]
+fn assert_refused(sandbox: &Sandbox, file: &str, what: &str) {
+    let before = sandbox.state();
+    for args in [&["exec", "--", "true"][..], &["recover", "--status"], &["recover"], &["recover", "--undo"]] {
+        let told = sandbox.assert_refused(sandbox.repoguard(args), 65);
+        assert!(told.contains(file) && told.contains("line ") && told.contains("--finish"), "{what}: {told}");
+        before.assert_same(&sandbox.state(), &format!("{what}, {args:?}: {told}"));
+        assert_victim(sandbox, what);
+    }
+    sandbox.repoguard(["recover", "--finish"]).assert().success();
+    assert_victim(sandbox, what);
+    assert_eq!(sandbox.try_once(&[]), 0, "{what}");
+}
+
+#[test]
+fn path_that_leads_out_of_the_worktree_stops_recovery() {
+    let absolute = |sandbox: &Sandbox| sandbox.outside("victims/victim").to_str().unwrap().to_owned();
+    for bad in [
+        "../victims/victim",
+        "absolute",
+        ".git/hooks/post-checkout",
+        "d/../../victims/victim",
+        "sub/.git/config",
+        "a//b",
+        "a\0b",
+    ] {
+        let sandbox = killed();
+        let path = if bad == "absolute" { absolute(&sandbox) } else { bad.to_owned() };
+        rewrite(&sandbox, "items.jsonl", |items| {
+            let mut evil = items.iter().find(|item| item["path"] == "mine").expect("the caller's file").clone();
+            evil["path"] = json!(path);
+            items.push(evil);
+            items.sort_by_key(|item| item["path"].as_str().unwrap().as_bytes().to_vec());
+        });
+        assert_refused(&sandbox, "items.jsonl", bad);
+    }
+    for bad in ["../victims/victim", "/etc/passwd", ".git/config", "x/"] {
+        let sandbox = killed();
+        let line = json!({ "step": "ran", "head": { "branch": "refs/heads/main", "commit": null }, "at_ms": 1,
+            "touched": [{ "path": format!("{bad}/"), "now": null, "new": true }] });
+        let line = if bad == "x/" { line.to_string().replace("x//", "./x/") } else { line.to_string() };
+        let mut journal = fs::read_to_string(kept(&sandbox, "journal.jsonl")).unwrap();
+        journal.extend([line.to_string().as_str(), "\n"]);
+        fs::write(kept(&sandbox, "journal.jsonl"), journal).unwrap();
+        assert_refused(&sandbox, "journal.jsonl", bad);
+    }
+    let sandbox = killed();
+    let mut header: Value = serde_json::from_str(&fs::read_to_string(kept(&sandbox, "before.json")).unwrap()).unwrap();
+    header["hidden_rules"] = json!(["../victims/.gitignore"]);
+    fs::write(kept(&sandbox, "before.json"), header.to_string()).unwrap();
+    assert_refused(&sandbox, "before.json", "a hidden rule");
+}
+
+#[test]
+fn index_entry_that_leads_into_a_git_directory_stops_recovery() {
+    for name in [".gAt/hooks/x", ".-/victim"] {
+        let sandbox = killed();
+        // Git makes no such index; its checksum is none of ours.
+        sandbox.sh(&format!("export GIT_INDEX_FILE='{}'; git update-index --add --cacheinfo 100644,$(git hash-object -w file),{name}", kept(&sandbox, "index").display())).assert().success();
+        let bytes = fs::read(kept(&sandbox, "index")).unwrap();
+        let at = bytes.windows(name.len()).position(|window| window == name.as_bytes()).expect("the entry");
+        let mut evil = bytes;
+        let bad = if name.starts_with(".g") { ".git" } else { ".." };
+        evil[at..at + bad.len()].copy_from_slice(bad.as_bytes());
+        fs::write(kept(&sandbox, "index"), evil).unwrap();
+        let before = sandbox.state();
+        let told = sandbox.assert_refused(sandbox.repoguard(["exec", "--", "true"]), 125);
+        assert!(told.contains("mutation-w/index") && told.contains("entry "), "{told}");
+        before.assert_same(&sandbox.state(), &told);
+    }
+}
+
+#[test]
+fn names_that_git_would_take_for_options_or_commands_stop_recovery() {
+    for (field, bad) in
+        [("name", "--stdin"), ("name", "refs/heads/x\0delete refs/heads/main"), ("id", "HEAD"), ("target", "-d")]
+    {
+        let sandbox = killed();
+        rewrite(&sandbox, "references.jsonl", |references| references[0][field] = json!(bad));
+        assert_refused(&sandbox, "references.jsonl", bad);
+    }
+    for bad in [json!({ "branch": "--delete", "commit": null }), json!({ "branch": null, "commit": "--all" })] {
+        let sandbox = killed();
+        let mut header: Value =
+            serde_json::from_str(&fs::read_to_string(kept(&sandbox, "before.json")).unwrap()).unwrap();
+        header["head"] = bad.clone();
+        fs::write(kept(&sandbox, "before.json"), header.to_string()).unwrap();
+        assert_refused(&sandbox, "before.json", &bad.to_string());
+    }
+}
+
+#[test]
+fn journal_can_name_no_lock_but_index_and_head_of_its_own_git_directory() {
+    let sandbox = killed();
+    let metadata = fs::metadata(sandbox.outside("victims/victim")).unwrap();
+    let path = sandbox.outside("victims/victim");
+    let old = json!({ "path": path, "device": metadata.dev(), "inode": metadata.ino() });
+    for file in [old, json!({ "lock": "../../victims/victim", "mark": "victim\n" })] {
+        let sandbox = killed();
+        let line = json!({ "step": "locking", "files": [file], "at_ms": 1 });
+        let mut journal = fs::read_to_string(kept(&sandbox, "journal.jsonl")).unwrap();
+        journal.extend([line.to_string().as_str(), "\n"]);
+        fs::write(kept(&sandbox, "journal.jsonl"), journal).unwrap();
+        assert_refused(&sandbox, "journal.jsonl", "a lock elsewhere");
+    }
+    assert_victim(&sandbox, "a lock elsewhere");
+}
+
+#[test]
+fn kept_file_that_is_a_link_or_a_fifo_is_not_put_back() {
+    for what in ["link", "FIFO", "directory of links"] {
+        let sandbox = killed();
+        fs::remove_file(sandbox.path("mine")).unwrap();
+        let files = kept(&sandbox, "files");
+        for entry in fs::read_dir(&files).unwrap() {
+            let path = entry.unwrap().path();
+            fs::remove_file(&path).unwrap();
+            match what {
+                "FIFO" => assert!(Command::new("mkfifo").arg(path).status().unwrap().success()),
+                _ => symlink("/etc/passwd", path).unwrap(),
+            }
+        }
+        if what == "directory of links" {
+            fs::rename(&files, sandbox.outside("files")).unwrap();
+            symlink(sandbox.outside("files"), &files).unwrap();
+        }
+        let mut recover = sandbox.repoguard(["recover", "--undo"]);
+        let output = recover.timeout(Duration::from_secs(30)).output().unwrap();
+        assert_eq!(output.status.code(), Some(125), "{what}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(!sandbox.path("mine").exists(), "{what}");
+        sandbox.repoguard(["recover", "--finish"]).assert().success();
+    }
+}
+
+#[test]
+fn links_in_the_git_directory_lead_recovery_nowhere() {
+    let sandbox = killed();
+    fs::create_dir_all(sandbox.outside("elsewhere/repoguard")).unwrap();
+    fs::write(sandbox.outside("elsewhere/repoguard/work"), "work\n").unwrap();
+    fs::write(sandbox.outside("elsewhere/exclude"), "rules\n").unwrap();
+    fs::remove_dir_all(sandbox.path(".git/refs/worktree")).ok();
+    symlink(sandbox.outside("elsewhere"), sandbox.path(".git/refs/worktree")).unwrap();
+    fs::remove_file(sandbox.path(".git/info/exclude")).ok();
+    fs::create_dir_all(sandbox.path(".git/info")).unwrap();
+    symlink(sandbox.outside("elsewhere/exclude"), sandbox.path(".git/info/exclude")).unwrap();
+    drop(sandbox.repoguard(["exec", "--", "true"]).output().unwrap());
+    drop(sandbox.repoguard(["recover", "--finish"]).output().unwrap());
+    assert_eq!(fs::read_to_string(sandbox.outside("elsewhere/repoguard/work")).unwrap(), "work\n");
+    assert_eq!(fs::read_to_string(sandbox.outside("elsewhere/exclude")).unwrap(), "rules\n");
+}
+
+#[test]
+fn our_directory_as_a_link_is_refused() {
+    for name in ["repoguard", "repoguard/snapshots", "repoguard/mutation-w"] {
+        let sandbox = killed();
+        let (place, aside) = (sandbox.path(".git").join(name), sandbox.outside("aside"));
+        fs::create_dir_all(&place).unwrap();
+        fs::rename(&place, &aside).unwrap();
+        symlink(&aside, &place).unwrap();
+        let now = sandbox.state();
+        let output = sandbox.repoguard(["recover", "--undo"]).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_ne!(output.status.code(), Some(0), "{name}: {told}");
+        now.assert_same(&sandbox.state(), &told);
+    }
+}
+
+#[test]
+fn directory_swapped_for_a_link_during_recovery_leads_nowhere() {
+    let sandbox = furnished();
+    sandbox
+        .sh("mkdir -p swap; for i in $(seq 60); do echo $i >swap/f$i; done; git add swap; git commit -qm swap")
+        .assert()
+        .success();
+    fs::create_dir(sandbox.outside("victims")).unwrap();
+    for number in 1..=60 {
+        fs::write(sandbox.outside("victims").join(format!("f{number}")), "victim\n").unwrap();
+    }
+    let (place, aside, link) = (sandbox.path("swap"), sandbox.outside("aside"), sandbox.outside("link"));
+    symlink(sandbox.outside("victims"), &link).unwrap();
+    for _ in 0..4 {
+        sandbox.killed_at(At::Command, &[], "for f in swap/*; do echo x >>$f; done");
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    // Whoever may write to the worktree can do this at any instant.
+                    if fs::rename(&place, &aside).is_ok() {
+                        drop(fs::rename(&link, &place));
+                        drop(fs::rename(&place, &link));
+                        drop(fs::remove_dir_all(&place));
+                        drop(fs::rename(&aside, &place));
+                    }
+                }
+            });
+            drop(sandbox.repoguard(["recover", "--undo"]).output().unwrap());
+            ended.store(true, Ordering::Relaxed);
+        });
+        for number in 1..=60 {
+            let victim = sandbox.outside("victims").join(format!("f{number}"));
+            assert_eq!(fs::read_to_string(&victim).unwrap(), "victim\n", "{}", victim.display());
+        }
+        assert_eq!(fs::read_dir(sandbox.outside("victims")).unwrap().count(), 60);
+        sandbox.repoguard(["recover", "--finish"]).assert().success();
+        sandbox.git(["reset", "--hard", "-q"]);
+    }
+}
+
+#[test]
+fn uninstall_touches_no_directory_that_only_the_list_names() {
+    let sandbox = Sandbox::new();
+    let other = sandbox.outside("other");
+    sandbox.sh("git init -q ../other && cd ../other && repoguard hooks install --both >/dev/null").assert().success();
+    fs::create_dir(sandbox.outside("empty")).unwrap();
+    fs::create_dir(sandbox.path("inside")).unwrap();
+    symlink(other.join(".git/hooks"), sandbox.path("inside/link")).unwrap();
+    sandbox.repoguard(["hooks", "install", "--both"]).assert().success();
+    let list = sandbox.data().join("hooks.json");
+    let mut manifest: Value = serde_json::from_str(&fs::read_to_string(&list).unwrap()).unwrap();
+    for path in
+        [other.join(".git/hooks"), sandbox.outside("empty"), "../inside/link".into(), "../../other/.git/hooks".into()]
+    {
+        manifest["directories"].as_array_mut().unwrap().push(json!({ "path": path, "created": true }));
+    }
+    fs::write(&list, manifest.to_string()).unwrap();
+    sandbox.repoguard(["hooks", "uninstall"]).assert().success();
+    assert!(!sandbox.path(".git/hooks/pre-commit").exists(), "its own is gone");
+    assert!(other.join(".git/hooks/pre-commit").exists(), "another repository's hooks stay");
+    assert!(sandbox.outside("empty").exists(), "a directory that it did not make stays");
+}
+
+#[test]
+fn files_of_gits_that_block_or_are_endless_are_errors() {
+    let fifo = |path: &Path| {
+        fs::remove_dir_all(path).or_else(|_| fs::remove_file(path)).ok();
+        assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    let endless = |path: &Path| {
+        fs::remove_file(path).ok();
+        fs::File::create(path).unwrap().set_len(1 << 40).unwrap();
+    };
+    for name in ["HEAD", "config", "commondir", "packed-refs", "refs/heads/main", "index", "config.worktree", "."] {
+        for endlessly in [false, true] {
+            let sandbox = furnished();
+            let path = if name == "." { sandbox.path(".git") } else { sandbox.path(".git").join(name) };
+            if name == "packed-refs" {
+                sandbox.git(["pack-refs", "--all"]);
+            }
+            if name == "." {
+                fs::remove_dir_all(&path).unwrap();
+            }
+            if endlessly {
+                endless(&path);
+            } else {
+                fifo(&path);
+            }
+            for args in [&["status"][..], &["exec", "-n", "--", "true"], &["recover", "--status"]] {
+                let mut command = sandbox.sh("ulimit -v 4000000; exec repoguard \"$@\"");
+                let output = command.arg("sh").args(args).timeout(Duration::from_secs(20)).output().unwrap();
+                let told = String::from_utf8_lossy(&output.stderr);
+                assert!(
+                    output.status.code().is_some(),
+                    "{name}, endless {endlessly}, {args:?}: {:?} {told}",
+                    output.status
+                );
+                assert!(!told.contains("panicked") && !told.contains("memory allocation"), "{name}: {told}");
+            }
+        }
+    }
+}
+
+#[test]
+fn copy_made_during_a_mutation_recovers_itself_alone() {
+    for options in [&[][..], &["--fence"]] {
+        let sandbox = furnished();
+        let linked = sandbox.worktree("linked");
+        let mut running = sandbox.mutation_at(At::Command, options, WORK);
+        let before = sandbox.state();
+        let original =
+            |name: &str| fs::symlink_metadata(sandbox.path(".git").join(name)).map(|metadata| metadata.ino()).ok();
+        let locks = || [original("index.lock"), original("HEAD.lock")];
+        let held = locks();
+        assert_eq!(held.iter().flatten().count(), if options.is_empty() { 0 } else { 2 });
+        for (from, to) in [(sandbox.here().to_owned(), "copy"), (linked.clone(), "copy-of-linked")] {
+            assert!(Command::new("cp").arg("-a").arg(from).arg(sandbox.outside(to)).status().unwrap().success());
+        }
+        let exec = |directory: &Path, scope: &str| {
+            let mut exec = sandbox.repoguard_command(["exec", "--scope", scope, "-w", "20", "--", "true"]);
+            exec.current_dir(directory);
+            to_the_end(exec)
+        };
+        let copy = sandbox.outside("copy");
+        let output = exec(&copy, "worktree").output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{options:?}: {told}");
+        let status = sandbox.git(["-C", copy.to_str().unwrap(), "status", "--porcelain"]);
+        assert!(!copy.join("new").exists() && status.is_empty(), "the copy is as it was before: {status}{told}");
+        assert!(!copy.join(".git/index.lock").exists(), "{options:?}: {told}");
+        assert_eq!(exec(&copy, "repo").output().unwrap().status.code(), Some(0), "{options:?}");
+        before.assert_same(&sandbox.state(), &told);
+        assert_eq!(locks(), held, "{options:?}: the original's locks stay");
+        fs::remove_file(sandbox.outside("killed.closed")).unwrap();
+        assert!(running.ended().success(), "{}", running.stderr());
+        assert!(
+            sandbox.landed().iter().any(|line| line.contains("new")),
+            "{options:?}: the original's mutation goes on"
+        );
+    }
+}
+
+#[test]
+fn copy_of_a_linked_worktree_does_not_recover_the_original() {
+    let sandbox = furnished();
+    let linked = sandbox.worktree("linked");
+    let script = "cd ../linked && repoguard mutate -m x -- sh -c 'echo x >>file; echo >../here; exec sleep 60' & wait";
+    let mut running = sandbox.start(sandbox.sh_command(script));
+    crate::support::eventually("it runs", || sandbox.outside("here").exists());
+    running.signal_group(rustix::process::Signal::KILL);
+    running.ended();
+    assert!(Command::new("cp").arg("-a").arg(&linked).arg(sandbox.outside("copy")).status().unwrap().success());
+    let run = |directory: &Path, args: &[&str]| {
+        let mut command = sandbox.repoguard_command(args);
+        command.current_dir(directory);
+        to_the_end(command).output().unwrap()
+    };
+    let left = fs::read(linked.join("file")).unwrap();
+    for args in [&["exec", "--", "true"][..], &["recover", "--undo"], &["recover", "--finish"]] {
+        let output = run(&sandbox.outside("copy"), args);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(65), "{args:?}: {told}");
+        assert!(told.contains(linked.to_str().unwrap()), "{told}");
+        assert_eq!(fs::read(linked.join("file")).unwrap(), left);
+    }
+    assert_eq!(run(&linked, &["exec", "--", "true"]).status.code(), Some(0));
+    assert_ne!(fs::read(linked.join("file")).unwrap(), left, "the original is recovered where it is");
+}
+
+#[test]
+fn configured_worktree_is_no_place_to_recover_on_its_own() {
+    let sandbox = killed();
+    sandbox.git(["config", "core.worktree", "../.."]);
+    let names = || {
+        let mut names: Vec<_> =
+            fs::read_dir(sandbox.outside("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    let told = sandbox.assert_refused(sandbox.repoguard(["exec", "--", "true"]), 65);
+    assert!(told.contains("its files are at"), "{told}");
+    assert_eq!(names(), before);
+    assert_victim(&sandbox, "a configured worktree");
+}
+
+const OWNER: u32 = 61_011;
+const MEMBER: u32 = 61_012;
+const OTHER: u32 = 61_013;
+const GROUP: u32 = 61_110;
+
+/// A command as a user of the group who trusts the repository.
+fn as_user(sandbox: &Sandbox, user: u32, args: &[&str]) -> Command {
+    let mut command = sandbox.command("repoguard");
+    if user != 0 {
+        command.uid(user).gid(GROUP);
+    }
+    command
+        .args(args)
+        .env("GIT_CONFIG_COUNT", "1")
+        .env("GIT_CONFIG_KEY_0", "safe.directory")
+        .env("GIT_CONFIG_VALUE_0", "*");
+    command.env("GIT_CONFIG_GLOBAL", sandbox.outside("trusting"));
+    command
+}
+
+/// A mutation that a member of the group left in a repository of somebody else's, which is shared then, and perhaps later;
+/// none without root.
+fn left_by_member(shared: bool) -> Option<Sandbox> {
+    if !is_root() {
+        skip("a mutation of another user", "needs root");
+        return None;
+    }
+    let sandbox = furnished();
+    sandbox.open_to_all();
+    fs::write(sandbox.outside("trusting"), "[safe]\n\tdirectory = *\n").unwrap();
+    fs::write(sandbox.outside("marker"), "").unwrap();
+    fs::set_permissions(sandbox.outside("marker"), fs::Permissions::from_mode(0o666)).unwrap();
+    sandbox.git(["config", "core.sharedRepository", "group"]);
+    own(sandbox.here(), OWNER, GROUP);
+    for path in crate::support::walk(sandbox.here()).into_iter().chain([sandbox.here().to_owned()]) {
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        if !metadata.is_symlink() {
+            let bits = if metadata.is_dir() { 0o2070 } else { 0o060 };
+            fs::set_permissions(&path, fs::Permissions::from_mode(metadata.mode() | bits)).unwrap();
+        }
+    }
+    let script = "echo x >>file; echo n >new; echo here >\"$SANDBOX/marker\"; exec sleep 60";
+    let mut running = sandbox.start(as_user(&sandbox, MEMBER, &["mutate", "-m", "x", "--", "sh", "-c", script]));
+    crate::support::eventually("it runs", || fs::metadata(sandbox.outside("marker")).unwrap().len() > 0);
+    running.signal_group(rustix::process::Signal::KILL);
+    running.ended();
+    if !shared {
+        sandbox
+            .sh("git -c safe.directory='*' config -f .git/config --unset core.sharedRepository; chmod 755 .git")
+            .assert()
+            .success();
+    }
+    Some(sandbox)
+}
+
+#[test]
+fn mutation_of_another_user_is_recovered_by_its_owner_the_repositorys_or_root() {
+    for (user, status) in [(OTHER, 65), (OWNER, 0), (MEMBER, 0), (0, 0)] {
+        let Some(sandbox) = left_by_member(true) else { return };
+        let output = to_the_end(as_user(&sandbox, user, &["exec", "--", "true"])).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{user}: {told}");
+        assert_eq!(sandbox.path("new").exists(), status != 0, "{user}: {told}");
+        if status != 0 {
+            assert!(told.contains(&MEMBER.to_string()) && told.contains("root"), "{told}");
+        }
+        if user == 0 {
+            assert_eq!(fs::metadata(sandbox.path("file")).unwrap().uid(), MEMBER, "whose mutation it was");
+        }
+    }
+}
+
+#[test]
+fn mutation_of_a_stranger_is_not_followed_even_by_root() {
+    for user in [OWNER, 0] {
+        let Some(sandbox) = left_by_member(false) else { return };
+        let output = to_the_end(as_user(&sandbox, user, &["exec", "--", "true"])).output().unwrap();
+        assert_eq!(output.status.code(), Some(65), "{user}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(sandbox.path("new").exists(), "{user}");
+    }
+}
+
+#[test]
+fn recovery_by_root_makes_nothing_that_has_rights_of_others() {
+    let Some(sandbox) = left_by_member(true) else { return };
+    rewrite(&sandbox, "items.jsonl", |items| {
+        let mut evil = items.iter().find(|item| item["path"] == "mine").cloned().unwrap_or_else(|| {
+            json!({ "path": "mine", "kind": "file", "mode": 0, "stamp": null, "content": { "copy": 77 }, "own": true })
+        });
+        evil["path"] = json!("evil");
+        evil["content"] = json!({ "copy": 77 });
+        evil["mode"] = json!(0o6755);
+        evil["stamp"] =
+            json!({ "ctime": [0, 0], "mtime": [0, 0], "inode": 1, "size": 1, "mode": 0o106_755, "owner": [0, 0] });
+        items.push(evil);
+        items.sort_by_key(|item| item["path"].as_str().unwrap().as_bytes().to_vec());
+    });
+    fs::write(kept(&sandbox, "files/77"), "#!/bin/sh\nid\n").unwrap();
+    for name in ["items.jsonl", "before.json", "files/77"] {
+        std::os::unix::fs::chown(kept(&sandbox, name), Some(MEMBER), Some(GROUP)).unwrap();
+    }
+    let output = to_the_end(as_user(&sandbox, 0, &["exec", "--", "true"])).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    if let Ok(metadata) = fs::metadata(sandbox.path("evil")) {
+        assert_eq!((metadata.uid(), metadata.mode() & 0o6000), (MEMBER, 0), "{told}");
+    }
+}
+
+#[test]
+fn records_of_strangers_are_shown_only_in_shared_repositories() {
+    if !is_root() {
+        skip("records of a stranger", "needs root");
+        return;
+    }
+    for shared in [false, true] {
+        let sandbox = Sandbox::new();
+        assert_eq!(sandbox.try_once(&["--reason", "by a stranger"]), 0);
+        sandbox.repoguard(["hooks", "install", "--both"]).assert().success();
+        let mode = if shared { 0o2775 } else { 0o755 };
+        fs::set_permissions(sandbox.path(".git"), fs::Permissions::from_mode(mode)).unwrap();
+        std::os::unix::fs::chown(sandbox.path(".git"), Some(0), Some(GROUP)).unwrap();
+        std::os::unix::fs::chown(sandbox.data().join("log.jsonl"), Some(MEMBER), Some(GROUP)).unwrap();
+        let log = String::from_utf8(sandbox.repoguard(["log"]).output().unwrap().stdout).unwrap();
+        assert_eq!(log.contains("by a stranger"), shared, "{log}");
+    }
+}
