@@ -129,6 +129,8 @@
 //! - Git is told where a repository is only if git itself would work there (`repo/trust.rs`). A git that only reads runs
 //!   nothing that the repository names (`repo/git.rs`).
 //! - Blocking and asynchronous waits are one state machine (`lock/queued.rs`, `guard/asking.rs`); they differ in how they sleep.
+//! - What stands in our directory is input from somebody else: a path that is read there becomes an `fs::Place` below its own
+//!   root, or an error, and no link is followed; whose records are believed, `fs/record.rs` decides.
 //! - Readers never take a lock that could make anybody's attempt fail.
 //! - "Busy", "free" and "cannot tell" are three answers.
 //!

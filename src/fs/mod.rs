@@ -1,7 +1,7 @@
 //! How are files written? The only writer: create with the right owner and mode, overwrite in place, append, remove.
 //!
 //! Our directory may hold anything: nothing here follows a link in the last component, blocks on a FIFO, or reads more
-//! than it was told to.
+//! than it was told to. `place` keeps paths below their roots, `record` decides whose files are believed.
 
 #![expect(clippy::disallowed_methods, reason = "this is the room that writes")]
 
@@ -164,16 +164,20 @@ fn create(path: &Path, sharing: Sharing) -> Result<()> {
 /// # Errors
 /// As [`open_or_create`].
 pub(crate) fn open(path: &Path, write: bool) -> Result<File> {
+    open_and_look(path, write).map(|(file, _)| file)
+}
+
+fn open_and_look(path: &Path, write: bool) -> Result<(File, Metadata)> {
     let opened = open_unlinked(path, if write { Access::Write } else { Access::Read });
-    let kind = match &opened {
-        Ok(file) => file.metadata().ok(),
-        Err(_) => std::fs::symlink_metadata(path).ok(),
+    let found = match &opened {
+        Ok(file) => file.metadata(),
+        Err(_) => std::fs::symlink_metadata(path),
     };
-    match kind {
-        Some(metadata) if !metadata.is_file() => {
+    match found {
+        Ok(metadata) if !metadata.is_file() => {
             Err(Error::NotAFile { path: path.to_owned(), kind: sys::kind(&metadata), expected: "a regular file" })
         }
-        _ => opened.map_err(Error::io("open", path)),
+        found => opened.and_then(|file| Ok((file, found?))).map_err(Error::io("open", path)),
     }
 }
 

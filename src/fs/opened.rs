@@ -67,8 +67,13 @@ impl Opened {
             }
             file => file?,
         };
-        if !file.metadata()?.is_file() {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
             return Err(io::Error::new(ErrorKind::InvalidInput, format!("it is {}", found.name())));
+        }
+        // Root makes copies that belong to the same user: not of what was put in its place between the two looks.
+        if sys::owner(&metadata) != found.owner {
+            return Err(io::Error::other("somebody else put another file in its place"));
         }
         Ok((file, found))
     }

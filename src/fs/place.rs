@@ -169,8 +169,7 @@ impl Place {
     pub(super) fn parent(&self) -> io::Result<(Directory, &OsStr)> {
         let name = self.inner.file_name().unwrap_or(self.inner.as_os_str());
         let above = self.inner.parent().filter(|above| !above.as_os_str().is_empty());
-        let base = self.open_base()?;
-        Ok((above.map_or(Ok(base), |above| self.open_below(above))?, name))
+        Ok((above.map_or_else(|| self.open_base(), |above| self.open_below(above))?, name))
     }
 
     /// The directory that it is, open.

@@ -66,9 +66,9 @@ fn repository(path: &Path) -> PathBuf {
 /// # Errors
 /// [`Error::NotAFile`], [`Error::Foreign`] if its owner is not believed, [`Error::Io`].
 pub(crate) fn open_record(path: &Path) -> Result<File> {
-    let file = super::open(path, false)?;
+    let (file, metadata) = super::open_and_look(path, false)?;
     // A look at the git directory only if it matters.
-    let owner = sys::owner(&file.metadata().map_err(Error::io("read", path))?).0;
+    let owner = sys::owner(&metadata).0;
     if owner == sys::effective_user() || owner == 0 || Ownership::of(&file, path)?.is_believed() {
         return Ok(file);
     }

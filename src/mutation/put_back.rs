@@ -133,10 +133,13 @@ impl<'a> PutBack<'a> {
 
     /// Puts the ignore rules back, and takes new ones away: they could hide other new files.
     fn put_rules_back(&mut self) -> Result<()> {
-        // Where it is a link, what it leads to is no file of this repository's, and stays as it is.
         let exclude = self.before.checkout.common_place(EXCLUDE)?;
-        let now = fs::find(&exclude)?;
-        if now.is_none_or(|now| now.is_file()) {
+        let (now, is_linked) = match fs::find(&exclude) {
+            Err(Error::Io { source, .. }) if sys::is_link_error(&source) => (None, true),
+            now => now.map(|now| (now, now.is_some_and(|now| !now.is_file())))?,
+        };
+        // If it is a link, or in a directory that is one, it is no file of this repository's, and stays as it is.
+        if !is_linked {
             let was = self.before.kept_exclude().map(|kept| fs::read_record(&kept, MOST_BYTES)).transpose()?;
             let is = now.and_then(|_| fs::read_whole(exclude.path(), MOST_BYTES).ok());
             match was {

@@ -166,8 +166,9 @@ impl Repo {
         }
         .apply_environment();
         for level in directory.ancestors() {
-            let may_be_bare = level.join("objects").is_dir();
-            if refuse_blocking(&level.join(".git"))? || (may_be_bare && refuse_blocking(level)?) {
+            // A bare repository is looked for as well, and an ordinary directory may hold any `HEAD`.
+            let is_bare = || Ok(level.join("objects").is_dir() && refuse_blocking(level)?);
+            if refuse_blocking(&level.join(".git"))? || is_bare()? {
                 break;
             }
         }
@@ -270,7 +271,7 @@ fn refuse_blocking(git_dir: &Path) -> Result<bool> {
     let metadata = match std::fs::metadata(git_dir) {
         Ok(metadata) if metadata.is_dir() => {
             let mut may_be = false;
-            for name in ["HEAD", "commondir", "config"] {
+            for name in ["HEAD", "commondir"] {
                 may_be |= refuse_special(&git_dir.join(name))? && name == "HEAD";
             }
             return Ok(may_be);

@@ -96,7 +96,7 @@ fn path_that_leads_out_of_the_worktree_stops_recovery() {
             "touched": [{ "path": format!("{bad}/"), "now": null, "new": true }] });
         let line = if bad == "x/" { line.to_string().replace("x//", "./x/") } else { line.to_string() };
         let mut journal = fs::read_to_string(kept(&sandbox, "journal.jsonl")).unwrap();
-        journal.extend([line.to_string().as_str(), "\n"]);
+        journal.extend([line.as_str(), "\n"]);
         fs::write(kept(&sandbox, "journal.jsonl"), journal).unwrap();
         assert_refused(&sandbox, "journal.jsonl", bad);
     }

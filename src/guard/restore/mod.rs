@@ -220,6 +220,11 @@ fn put(tree: &Root, kept: &Kept, many: bool) -> Result<()> {
         () if wanted.is_fifo() => fs::put_fifo(target, mode, owner),
         () => {
             let mut source = fs::read_file(source)?;
+            let read = source.metadata().map_err(Error::io("read", &kept.at))?;
+            if sys::owner(&read) != wanted.owner {
+                let what = format!("`{}` was replaced while it was read", kept.at.display());
+                return Err(Error::ChangedMeanwhile { what });
+            }
             let copy = |file: &mut File| io::copy(&mut source, file).map(drop);
             if many { fs::put_file_of_many(target, mode, owner, copy) } else { fs::put_file(target, mode, owner, copy) }
         }
