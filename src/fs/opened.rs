@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io::{self, ErrorKind},
+    sync::Arc,
 };
 
 use super::{is_missing, place::Place};
@@ -39,7 +40,7 @@ impl Opened {
                 Err(error) if is_missing(&error) => return Ok(()),
                 opened => opened?,
             }
-            directory = directory.below(name.as_ref())?;
+            directory = directory.below(name.as_ref()).map(Arc::new)?;
         }
         Ok(())
     }

@@ -64,7 +64,7 @@ impl Root {
             }
             Error::io("open", path)(error)
         })?;
-        Ok(Self { path: path.to_owned(), directory: Arc::new(directory), forbidden: |_| false })
+        Ok(Self { path: path.to_owned(), directory, forbidden: |_| false })
     }
 
     /// Its path, for messages.
@@ -160,34 +160,34 @@ impl Place {
     }
 
     /// The base, open, and the names of the directories below it that lead to this entry.
-    pub(super) fn way(&self) -> io::Result<(Directory, Vec<OsString>)> {
+    pub(super) fn way(&self) -> io::Result<(Arc<Directory>, Vec<OsString>)> {
         let names: Vec<OsString> = self.inner.iter().map(OsStr::to_owned).collect();
         Ok((self.open_base()?, names[..names.len().saturating_sub(1)].to_vec()))
     }
 
     /// The directory that it is in, open, and its name there.
-    pub(super) fn parent(&self) -> io::Result<(Directory, &OsStr)> {
+    pub(super) fn parent(&self) -> io::Result<(Arc<Directory>, &OsStr)> {
         let name = self.inner.file_name().unwrap_or(self.inner.as_os_str());
         let above = self.inner.parent().filter(|above| !above.as_os_str().is_empty());
         Ok((above.map_or_else(|| self.open_base(), |above| self.open_below(above))?, name))
     }
 
     /// The directory that it is, open.
-    pub(super) fn directory(&self) -> io::Result<Directory> {
+    pub(super) fn directory(&self) -> io::Result<Arc<Directory>> {
         if self.inner == Path::new(".") { self.open_base() } else { self.open_below(&self.inner) }
     }
 
-    fn open_base(&self) -> io::Result<Directory> {
+    fn open_base(&self) -> io::Result<Arc<Directory>> {
         match &self.base {
-            Base::Open(directory) => directory.try_clone(),
-            Base::Path(path) => Directory::open(path),
+            Base::Open(directory) => Ok(directory.clone()),
+            Base::Path(path) => Directory::open(path).map(Arc::new),
         }
     }
 
-    fn open_below(&self, inner: &Path) -> io::Result<Directory> {
+    fn open_below(&self, inner: &Path) -> io::Result<Arc<Directory>> {
         match &self.base {
-            Base::Open(directory) => directory.below(inner),
-            Base::Path(path) => Directory::open(path)?.below(inner),
+            Base::Open(directory) => directory.below(inner).map(Arc::new),
+            Base::Path(path) => Directory::open(path)?.below(inner).map(Arc::new),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{self, ErrorKind},
     path::Path,
+    sync::Arc,
 };
 
 use super::{PASSING, opened::Opened, place::Place, tree};
@@ -86,7 +87,7 @@ fn put_other(
 
 /// Something new under a name that is not there to stay, in the directory that it is for; dropped, it is gone.
 struct Passing {
-    directory: Directory,
+    directory: Arc<Directory>,
     name: OsString,
 }
 

@@ -801,11 +801,6 @@ impl Directory {
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(())
     }
-
-    #[expect(clippy::unnecessary_wraps, reason = "it can fail on other systems")]
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self(self.0.clone()))
-    }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "as the index keeps them")]

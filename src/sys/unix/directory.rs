@@ -177,11 +177,6 @@ impl Directory {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(rustix::fs::fsync(rustix::fs::openat(&self.0, c".", flags, Mode::empty())?)?)
     }
-
-    /// Another descriptor of it.
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        self.0.try_clone().map(Self)
-    }
 }
 
 /// Neither follows a link in the last component nor blocks on a FIFO.
