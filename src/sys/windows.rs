@@ -409,7 +409,6 @@ pub(crate) fn boot_ms() -> u64 {
 /// What is known of a process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ProcessState {
-    pub(crate) parent: u32,
     pub(crate) start: u64,
     pub(crate) started_ms: u64,
     pub(crate) stopped: bool,
@@ -418,13 +417,7 @@ pub(crate) struct ProcessState {
 
 /// Reads the state of a process: only this one is sure to run.
 pub(crate) fn process_state(pid: u32) -> Option<ProcessState> {
-    (pid == std::process::id()).then_some(ProcessState {
-        parent: 0,
-        start: 0,
-        started_ms: 0,
-        stopped: false,
-        zombie: false,
-    })
+    (pid == std::process::id()).then_some(ProcessState { start: 0, started_ms: 0, stopped: false, zombie: false })
 }
 
 /// Tells whether a process still runs. `None`: cannot tell.

@@ -26,11 +26,11 @@ fn every_row_of_threats_names_tests_that_exist() {
         assert!(!names.is_empty(), "{row}");
         for name in names {
             let modules: Vec<&str> = name.split("::").collect();
-            let (test, modules) = modules.split_last().expect("a name");
+            let (function, modules) = modules.split_last().expect("a name");
             let file = file_of(root, modules);
             let source =
                 fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {}: {error}", file.display()));
-            assert!(source.contains(&format!("fn {test}")), "{name} is not in {}", file.display());
+            assert!(source.contains(&format!("fn {function}")), "{name} is not in {}", file.display());
         }
     }
 }

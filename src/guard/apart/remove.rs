@@ -112,7 +112,7 @@ pub(super) fn unlock(repo: &Repo, entry: &Entry) -> Result<()> {
         return Ok(());
     }
     let left = locks_of_killed(&noting(repo, entry)?, repo.root(), &[notes], entry.made.created_ms);
-    left.iter().try_for_each(|lock| fs::remove_entry(lock))
+    left.iter().try_for_each(fs::remove_entry)
 }
 
 /// Looks, and finds out who is in it.
