@@ -112,10 +112,11 @@ pub(super) fn without_filters(git: &mut Command, filters: &BTreeSet<OsString>) {
     }
 }
 
-/// What git said on standard error, in one line.
+/// What git said on standard error, in one line; how it ended if it said nothing, because it was killed for example.
 pub(super) fn said(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() { format!("git ended with {}", output.status) } else { lines.join("; ") }
 }
 
 /// Asks git for HEAD, for ref storages that are not files.

@@ -152,7 +152,10 @@ impl Ring {
             }
             // Busy, killed, or CMD was killed.
             Some(75 | 137) | None => {}
-            Some(other) => panic!("{other}: {}", fs::read_to_string(told).unwrap_or_default()),
+            Some(other) => {
+                let told = fs::read_to_string(told).unwrap_or_default();
+                assert!(told.contains("SIGKILL"), "{other}, but for a git that was killed: {told}");
+            }
         }
     }
 
