@@ -173,7 +173,7 @@ fn finish(context: &Context, result: anyhow::Result<Exit>) -> ExitCode {
 /// Ends with what the parser says: help, the version, or a usage error.
 fn not_parsed(parser: impl FnOnce() -> clap::Command, arguments: &[OsString], error: &clap::Error) -> ExitCode {
     let printed = render::parsed(error, parser, arguments);
-    if !error.use_stderr() {
+    if error.exit_code() == 0 {
         return finish(&Context::plain(), printed.map(|()| Exit::OK));
     }
     let mut options = arguments.iter().skip(1).take_while(|argument| *argument != "--");
