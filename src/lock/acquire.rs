@@ -182,6 +182,7 @@ impl Site {
             queue_counts: true,
             token: None,
         };
+        (acquire.record.elsewhere, acquire.unread) = around.elsewhere(&acquire.records, false);
         acquire.describe_surroundings(&around, asker);
         if acquire.nobody_before() && acquire.try_all()?.is_none() {
             return acquire.hold().map(Entered::Held);
@@ -195,7 +196,7 @@ impl Site {
         }
         // Those elsewhere matter only to whoever may have to wait.
         acquire.records = acquire.records.canonicalize().unwrap_or(std::mem::take(&mut acquire.records));
-        (acquire.record.elsewhere, acquire.unread) = around.elsewhere(&acquire.records);
+        (acquire.record.elsewhere, acquire.unread) = around.elsewhere(&acquire.records, true);
         acquire.describe_surroundings(&around, asker);
         if acquire.nobody_before() && acquire.try_all()?.is_none() {
             return acquire.hold().map(Entered::Held);

@@ -84,15 +84,18 @@ impl EnclosingHolds {
     }
 
     /// The holds of other repositories around us, as far as they can be found: those around the holds of this one, and those of
-    /// the repositories that the environment and the directories of our ancestors lead to. Then the records that are there and
-    /// could not be read.
-    pub(super) fn elsewhere(&self, own: &Path) -> (Vec<HoldId>, Vec<PathBuf>) {
+    /// the repositories that the environment and, if `by_ancestors`, the directories of our ancestors lead to. Then the records
+    /// that are there and could not be read. Cheap without a token if not by ancestors.
+    pub(super) fn elsewhere(&self, own: &Path, by_ancestors: bool) -> (Vec<HoldId>, Vec<PathBuf>) {
+        if !by_ancestors && env::get(env::TOKEN).is_none() {
+            return Default::default();
+        }
         let outer = |holds: &[Holder]| -> Vec<HoldId> {
             holds.iter().flat_map(|hold| &hold.elsewhere).filter(|hold| hold.records != own).cloned().collect()
         };
         let mut found: HashSet<HoldId> = outer(&self.holds).into_iter().collect();
         let mut unread = Vec::new();
-        for records in places_around().into_iter().filter(|records| records != own) {
+        for records in places_around(by_ancestors).into_iter().filter(|records| records != own) {
             let place = match Records::elsewhere(&records) {
                 Ok(Some(place)) => place,
                 Ok(None) => continue,
@@ -102,7 +105,9 @@ impl EnclosingHolds {
                 }
             };
             let mut around = Self::by_token(Some(&place.table));
-            around.join(Self::by_kinship(Some(&place.table)));
+            if by_ancestors {
+                around.join(Self::by_kinship(Some(&place.table)));
+            }
             found.extend(outer(&around.holds));
             found.extend(around.ids().into_iter().map(|id| HoldId { records: records.clone(), id }));
         }
@@ -172,12 +177,14 @@ fn wraps_a_command(pid: u32) -> bool {
 }
 
 /// The directories of records of the repositories and paths that this process seems to work in.
-fn places_around() -> BTreeSet<PathBuf> {
+fn places_around(by_ancestors: bool) -> BTreeSet<PathBuf> {
     let lock = env::get(env::LOCK_PATH).map(PathBuf::from);
     let of_file = lock.iter().map(|lock| path::records_of_file(lock));
     let locked = lock.as_deref().and_then(Path::parent).map(Path::to_owned);
-    let directories = locked.into_iter().chain(sys::ancestors().filter_map(sys::working_directory));
-    let directories: BTreeSet<PathBuf> = directories.collect();
+    let mut directories: BTreeSet<PathBuf> = locked.into_iter().collect();
+    if by_ancestors {
+        directories.extend(sys::ancestors().filter_map(sys::working_directory));
+    }
     let of_directories = directories
         .iter()
         .flat_map(|directory| Repo::records_around(directory).into_iter().chain([directory.join(DIRECTORY_RECORDS)]));

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use repoguard::{Error, Lock, Repo, Request};
 
-use crate::support::{Running, Sandbox, eventually, shell_status};
+use crate::support::{Running, Sandbox, eventually, has_program, is_root, shell_status, skip};
 
 /// A sandbox with further repositories beside its own.
 fn several(names: &[&str]) -> (Sandbox, Vec<PathBuf>) {
@@ -185,4 +185,27 @@ fn fence_waits_for_a_lock_that_a_dead_git_left_for_a_while_and_says_so() {
         assert!(told.contains("no git is seen to work here") && told.contains("doctor"), "{told}");
         fs::remove_file(sandbox.path(lock)).unwrap();
     }
+}
+
+#[test]
+fn cycle_through_a_container_is_refused() {
+    const WHAT: &str = "a cycle through a pid namespace";
+    if !is_root() || !has_program("unshare") {
+        return skip(WHAT, "needs root and unshare");
+    }
+    let (sandbox, repos) = several(&["second", "third"]);
+    let go = sandbox.outside("go");
+    // It holds the first and, where nothing above it can be seen, the second, and asks for the third.
+    let inner = format!(
+        "echo up; while ! test -e '{}'; do sleep 0.02; done; exec repoguard -C '{}' exec -- true",
+        go.display(),
+        repos[2].display()
+    );
+    let mut outer = sandbox.repoguard_command(["-C", repos[0].to_str().expect("UTF-8"), "exec", "--"]);
+    outer.args(["unshare", "--pid", "--fork", "--mount-proc", "repoguard", "-C"]).arg(&repos[1]);
+    outer.args(["exec", "--", "sh", "-c", &inner]);
+    let outer = sandbox.start_up(outer);
+    let other = holder(&sandbox, &repos[2], &repos[0], &["exec"]);
+    fs::write(&go, "").unwrap();
+    one_fails(vec![outer, other]);
 }
