@@ -63,6 +63,9 @@ pub struct Descent {
     /// The descendants of this process: its pid, and its start as the system counts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<(u32, u64)>,
+    /// Of the children of `command`, only this one and those that started later: those before have nothing to do with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<(u32, u64)>,
     /// The descendants of the holder and of its keeper. Only if the holder had no other child when it acquired the lock.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub holder: bool,
@@ -165,7 +168,13 @@ impl Holder {
         let mut record = serde_json::to_vec(self).unwrap_or_default();
         if record.len() >= RECORD_BYTES {
             // Only a very long list of names gets here: who it is matters more than what it is called.
-            let brief = Self { command: String::new(), directory: String::new(), scope: String::new(), ..self.clone() };
+            let brief = Self {
+                command: String::new(),
+                directory: String::new(),
+                scope: String::new(),
+                elsewhere: Vec::new(),
+                ..self.clone()
+            };
             record = serde_json::to_vec(&brief).unwrap_or_default();
         }
         record.resize(RECORD_BYTES - 1, b' ');

@@ -8,7 +8,7 @@ use std::{
 use super::{
     Acquired, Mode, PathPlace, Request, Resource, State, Wait,
     attempt::{Acquire, open_parts},
-    enclosing::{Cover, EnclosingHolds},
+    enclosing::{Cover, EnclosingHolds, descent_from},
     held::Held,
     inspect,
     path::DIRECTORY_RECORDS,
@@ -21,7 +21,7 @@ use crate::{
     env,
     error::Result,
     fs::Sharing,
-    holder::{self, Descent, HoldId, Holder},
+    holder::{self, HoldId, Holder},
     repo::Repo,
     sys,
 };
@@ -187,6 +187,9 @@ impl Site {
         if acquire.nobody_before() && acquire.try_all()?.is_none() {
             return acquire.hold().map(Entered::Held);
         }
+        if !matches!(asker, Asker::Part { may_block: false, .. }) {
+            around.join(EnclosingHolds::by_token_again(acquire.table.as_ref()));
+        }
         around.join(EnclosingHolds::by_kinship(acquire.table.as_ref()));
         if let Cover::Whole = around.reduce(&mut acquire.plan)? {
             return Ok(Entered::Inside(around.outer()));
@@ -220,7 +223,7 @@ impl Acquire {
     fn describe_surroundings(&mut self, around: &EnclosingHolds, asker: &Asker<'_>) {
         /// Longest list of holds elsewhere, in bytes of their paths: the record has its size.
         const MOST: usize = 2000;
-        let Self { record, records, plan, .. } = self;
+        let Self { record, records, plan, unread, .. } = self;
         record.inside = around.ids();
         record.resources.clone_from(&plan.resources);
         if let Asker::Part { holds, .. } = asker {
@@ -236,7 +239,11 @@ impl Acquire {
         let mut bytes = 0;
         record.elsewhere.retain(|hold| {
             bytes += hold.records.as_os_str().len() + 40;
-            bytes <= MOST && hold.records.to_str().is_some()
+            let fits = bytes <= MOST && hold.records.to_str().is_some();
+            if !fits {
+                unread.push(hold.records.clone());
+            }
+            fits
         });
     }
 }
@@ -245,9 +252,7 @@ fn describe(root: &Path, request: &Request, plan: &Plan) -> Holder {
     let directory = std::env::current_dir().unwrap_or_else(|_| root.to_owned());
     let us = std::process::id();
     let process = request.for_process.filter(|process| *process != us);
-    // What runs below a process that the lock is for is inside.
-    let descent =
-        process.and_then(|pid| Some(Descent { command: Some((pid, sys::process_state(pid)?.start)), holder: false }));
+    let descent = process.and_then(descent_from);
     Holder {
         schema: holder::SCHEMA,
         pid: process.unwrap_or(us),

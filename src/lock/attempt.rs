@@ -197,7 +197,7 @@ impl Acquire {
             }
             let since = *free_since.get_or_insert_with(Instant::now);
             if before.is_none() || since.elapsed() >= UNSEEN_PATIENCE {
-                self.pass_before(None);
+                self.pass_before(None, false);
                 return Ok(());
             }
             self.unlock_all();
@@ -207,9 +207,9 @@ impl Acquire {
     }
 
     /// All files are ours, because those before `number` did not take them: nobody waits for them any more.
-    pub(super) fn pass_before(&self, number: Option<u64>) {
+    pub(super) fn pass_before(&self, number: Option<u64>, idle: bool) {
         if let Some(queue) = self.queue() {
-            queue.pass_before(number, &self.plan.resources);
+            queue.pass_before(number, &self.plan.resources, idle);
         }
     }
 

@@ -10,6 +10,7 @@
 use std::{
     collections::{BTreeSet, HashSet},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -25,9 +26,10 @@ use super::{
 use crate::{
     env,
     error::{Error, Result},
+    fs::Sharing,
     holder::{Descent, HoldId},
     repo::{REPO_KEY, Repo},
-    sys,
+    sys::{self, FileId},
 };
 
 /// The holds that this process is inside of.
@@ -48,11 +50,30 @@ impl EnclosingHolds {
     /// Finds the hold of the token in the environment, and those around it. Cheap without a token.
     pub(crate) fn by_token(table: Option<&Table>) -> Self {
         let (Some(token), Some(table)) = (env::text(env::TOKEN), table) else { return Self::default() };
-        let digest = Token::shown(&token).digest();
+        let token = Token::shown(&token);
         let live = table.live_slots();
-        let ours = live.iter().filter(|(_, hold)| hold.token_sha256.as_deref() == Some(&digest));
+        let ours = live.iter().filter(|(_, hold)| token.is_of(hold));
         let ids = ours.map(|(_, hold)| hold.id).collect();
         Self { holds: with_outer(ids, &live) }
+    }
+
+    /// As [`EnclosingHolds::by_token`], but waits a moment for the hold of a token that was made here and has not ended: if
+    /// somebody removed its record, its keeper writes it again. Else we would wait for it.
+    pub(super) fn by_token_again(table: Option<&Table>) -> Self {
+        /// Twice as long as a keeper takes to notice.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        const PAUSE: Duration = Duration::from_millis(20);
+        let (Some(text), Some(table)) = (env::text(env::TOKEN), table) else { return Self::default() };
+        let token = Token::shown(&text);
+        let begun = Instant::now();
+        loop {
+            let found = Self::by_token(Some(table));
+            let may_come = token.place() == Some(table.place()) && !table.has_ended(&token);
+            if !found.holds.is_empty() || !may_come || begun.elapsed() >= PATIENCE {
+                return found;
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 
     /// Finds the holds by inherited descriptors and by ancestors; costs a walk through `/proc`.
@@ -62,7 +83,8 @@ impl EnclosingHolds {
             return Self::default();
         }
         let lineage = Lineage::of_this_process();
-        let ours = live.iter().filter(|(slot, hold)| lineage.descends(hold) || !inherited_locks(*slot).is_empty());
+        let ours =
+            live.iter().filter(|(slot, hold)| lineage.descends(*slot, hold) || !inherited_locks(*slot).is_empty());
         let ids = ours.map(|(_, hold)| hold.id).collect();
         Self { holds: with_outer(ids, &live) }
     }
@@ -95,6 +117,7 @@ impl EnclosingHolds {
         };
         let mut found: HashSet<HoldId> = outer(&self.holds).into_iter().collect();
         let mut unread = Vec::new();
+        let mut places: HashSet<u32> = HashSet::from([Records::new(own, Sharing::default()).table.place()]);
         for records in places_around(by_ancestors).into_iter().filter(|records| records != own) {
             let place = match Records::elsewhere(&records) {
                 Ok(Some(place)) => place,
@@ -104,12 +127,18 @@ impl EnclosingHolds {
                     continue;
                 }
             };
+            places.insert(place.table.place());
             let mut around = Self::by_token(Some(&place.table));
             if by_ancestors {
                 around.join(Self::by_kinship(Some(&place.table)));
             }
             found.extend(outer(&around.holds));
             found.extend(around.ids().into_iter().map(|id| HoldId { records: records.clone(), id }));
+        }
+        // The token of a hold whose repository is none of these.
+        let token = env::text(env::TOKEN).and_then(|token| Token::shown(&token).place());
+        if token.is_some_and(|place| by_ancestors && !places.contains(&place)) {
+            unread.push(PathBuf::from("the repository of REPOGUARD_TOKEN"));
         }
         (found.into_iter().collect(), unread)
     }
@@ -150,12 +179,19 @@ impl EnclosingHolds {
 /// [`Error::NeverGranted`] when it is locked shared around us, and asked for exclusively.
 pub(super) fn locked_around_us(part: &PartPlan, file: &LockFile, plan: &Plan, table: Option<&Table>) -> Result<bool> {
     let mut modes = inherited_locks(file.id());
-    // If the descriptor was closed for us (`flock -o`), the process that took the lock may still be above us. Whom a recorded
-    // hold admits, its record says.
+    // If the descriptor was closed for us, the process that took the lock may still be above us, and have given it to its child.
+    // Whom a recorded hold admits, its record says.
     let recorded = inspect::pids(&table.map(Table::live).unwrap_or_default());
-    let ancestors: Vec<u32> = sys::ancestors().filter(|pid| !recorded.contains(pid) && wraps_a_command(*pid)).collect();
     let kernel = sys::kernel_locks(&[file.id()]);
-    modes.extend(kernel.locks.iter().filter(|lock| ancestors.contains(&lock.pid)).map(|lock| lock.exclusive));
+    let mut child = std::process::id();
+    for pid in sys::ancestors() {
+        let of_it = kernel.locks.iter().filter(|lock| lock.pid == pid && !recorded.contains(&pid));
+        let taken: Vec<bool> = of_it.map(|lock| lock.exclusive).collect();
+        if !taken.is_empty() && (!sys::locks_of_process(child, file.id()).is_empty() || closes_for(pid, child)) {
+            modes.extend(taken);
+        }
+        child = pid;
+    }
     if modes.is_empty() {
         return Ok(false);
     }
@@ -168,12 +204,19 @@ pub(super) fn locked_around_us(part: &PartPlan, file: &LockFile, plan: &Plan, ta
     Ok(true)
 }
 
-/// Tells whether a process locks files for the one command that it then starts: flock(1), or repoguard itself. Any other program
-/// may have started what is below it before it took the lock.
-fn wraps_a_command(pid: u32) -> bool {
-    let called = sys::command_line(pid).and_then(|words| words.into_iter().next());
-    let is_flock = called.is_some_and(|called| called.rsplit('/').next() == Some("flock"));
-    is_flock || sys::executable(pid).is_some_and(|program| sys::executable(std::process::id()) == Some(program))
+/// Tells whether a process is a flock(1) that keeps the lock from the command that it runs (`-o`), and this child is that command.
+/// Another child may have been started before it took the lock.
+fn closes_for(pid: u32, child: u32) -> bool {
+    let words = sys::command_line(pid).unwrap_or_default();
+    let is_flock = words.first().is_some_and(|called| called.rsplit('/').next() == Some("flock"));
+    let closes =
+        |word: &String| word == "--close" || (word.starts_with('-') && !word.starts_with("--") && word.contains('o'));
+    let children = || {
+        sys::all_processes()
+            .into_iter()
+            .filter(|other| sys::process_state(*other).is_some_and(|state| state.parent == pid))
+    };
+    is_flock && words.iter().skip(1).any(closes) && children().all(|other| other == child)
 }
 
 /// The directories of records of the repositories and paths that this process seems to work in.
@@ -200,16 +243,48 @@ impl Lineage {
         Self(pids.map_while(|pid| Some((pid, sys::process_state(pid)?.start))).collect())
     }
 
-    /// Tells whether this process descends from one that the record names.
-    fn descends(&self, hold: &Holder) -> bool {
-        let Some(Descent { command, holder }) = hold.descent.filter(|_| same_namespaces(hold)) else { return false };
-        if command.is_some_and(|command| self.0.contains(&command)) {
-            return true;
-        }
-        let above = self.0.iter().skip(1);
-        let mut holders = above.filter(|(pid, _)| *pid == hold.pid || Some(*pid) == hold.keeper);
-        holder && holders.any(|(pid, _)| sys::still_runs(*pid, hold.boot_ms) == Some(true))
+    /// Tells whether this process descends from one that the record of a slot names.
+    fn descends(&self, slot: FileId, hold: &Holder) -> bool {
+        let Some(descent) = hold.descent.filter(|_| same_namespaces(hold)) else { return false };
+        self.named_ancestor(hold, descent).is_some_and(|ancestor| is_vouched_for(ancestor, slot, hold))
     }
+
+    fn named_ancestor(&self, hold: &Holder, descent: Descent) -> Option<u32> {
+        let command = self.0.iter().position(|process| Some(*process) == descent.command);
+        let counts = |at: &usize| {
+            let child = at.checked_sub(1).map(|below| self.0[below]);
+            descent.since.is_none_or(|since| child.is_some_and(|child| child == since || child.1 > since.1))
+        };
+        if let Some(at) = command.filter(counts) {
+            return Some(self.0[at].0);
+        }
+        let above = self.0.iter().skip(1).map(|(pid, _)| *pid).filter(|_| descent.holder);
+        let mut holders = above.filter(|pid| *pid == hold.pid || Some(*pid) == hold.keeper);
+        holders.find(|pid| sys::still_runs(*pid, hold.boot_ms) == Some(true))
+    }
+
+    /// The process below another one on the way to this process.
+    fn child_of(&self, pid: u32) -> Option<(u32, u64)> {
+        self.0.windows(2).find(|pair| pair[1].0 == pid).map(|pair| pair[0])
+    }
+}
+
+/// What runs below a process is inside a hold that is for it, but for what it started before the one that asks for the lock.
+pub(super) fn descent_from(pid: u32) -> Option<Descent> {
+    let lineage = Lineage::of_this_process();
+    let start = sys::process_state(pid)?.start;
+    Some(Descent { command: Some((pid, start)), since: lineage.child_of(pid), holder: false })
+}
+
+/// Tells whether a process that a record names belongs to whoever has the record's slot: anybody who may write records can name
+/// any process.
+fn is_vouched_for(pid: u32, slot: FileId, hold: &Holder) -> bool {
+    let owner = sys::process_owner(pid);
+    let kernel = sys::kernel_locks(&[slot]);
+    let has_slot =
+        |pid: u32| kernel.locks.iter().any(|lock| lock.pid == pid) || !sys::locks_of_process(pid, slot).is_empty();
+    let holders = [Some(hold.pid), hold.keeper, Some(pid)];
+    holders.into_iter().flatten().any(|holder| sys::process_owner(holder) == owner && has_slot(holder))
 }
 
 /// Tells whether the pids and times of a record mean here what they meant where it was written.
@@ -219,7 +294,7 @@ pub(super) fn same_namespaces(hold: &Holder) -> bool {
         && hold.time_namespace == sys::time_namespace()
 }
 
-fn with_outer(mut ids: Vec<u64>, live: &[(sys::FileId, Holder)]) -> Vec<Holder> {
+fn with_outer(mut ids: Vec<u64>, live: &[(FileId, Holder)]) -> Vec<Holder> {
     let mut holds: Vec<Holder> = Vec::new();
     while let Some(id) = ids.pop() {
         let known = holds.iter().any(|hold| hold.id == id);

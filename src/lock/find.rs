@@ -26,8 +26,7 @@ pub(crate) fn any_lives(repo: &Repo, is_one: impl Fn(&Holder) -> bool) -> bool {
 
 /// Finds what a token stands for; `None` when it is wrong, or its hold is over. Takes no lock and never blocks.
 pub(crate) fn find(repo: &Repo, token: &Token) -> Option<Found> {
-    let digest = token.digest();
-    let ours = |record: &Holder| record.token_sha256.as_deref() == Some(&digest);
+    let ours = |record: &Holder| token.is_of(record);
     let held = || Table::new(repo.holders_dir()?, Sharing::default()).live().into_iter().find(ours);
     if let Some(hold) = held() {
         return Some(Found::Hold(Box::new(hold)));
@@ -50,7 +49,7 @@ pub(crate) fn find_again(repo: &Repo, token: &Token) -> Option<Found> {
     let begun = Instant::now();
     let has_ended = || {
         let table = repo.holders_dir().map(|directory| Table::new(directory, Sharing::default()));
-        table.is_some_and(|table| table.has_ended(&token.digest()))
+        table.is_some_and(|table| table.has_ended(token))
     };
     loop {
         let found = find(repo, token);
@@ -100,11 +99,11 @@ fn in_the_way(repo: &Repo, request: &Holder) -> (Vec<Holder>, Vec<Holder>) {
     (holders, ahead)
 }
 
-/// The requests that wait for a hold.
-pub(crate) fn waiters_for(repo: &Repo, hold: &Holder) -> Vec<Holder> {
+/// The requests that wait for a hold, or for any.
+pub(crate) fn waiters_for(repo: &Repo, hold: Option<&Holder>) -> Vec<Holder> {
     let queue = repo.queue_dir().map(|directory| Queue::new(directory, Sharing::default()));
     let mut requests = queue.as_ref().map(Queue::requests).unwrap_or_default();
-    requests.retain(|request| cycle::conflict(hold, request));
+    requests.retain(|request| hold.is_none_or(|hold| cycle::conflict(hold, request)));
     requests
 }
 

@@ -59,7 +59,7 @@ impl Held {
         record.acquired_ms = Some(now);
         record.waiter = None;
         let token = token.map_or_else(|| Token::new(record.id, table), Ok)?;
-        record.token_sha256 = Some(token.digest());
+        record.token_sha256 = Some(token.digest(&record.resources));
         let (mut slot, mut seen, mut unrecorded) = (None, Seen::default(), None);
         match table.map(Table::claim) {
             Some(Ok((claimed, found))) => (slot, seen) = (Some(claimed), found),
@@ -124,6 +124,7 @@ impl Held {
         }
         self.parts.extend(parts);
         self.record.resources.push((worktree.key.clone(), Mode::Exclusive));
+        self.record.token_sha256 = Some(self.token.digest(&self.record.resources));
         self.worktrees.push(worktree.clone());
         Ok(true)
     }
@@ -147,7 +148,7 @@ impl Held {
     /// Records that commands which this process runs are inside, with all that they start.
     pub(crate) fn admit_commands(&mut self) {
         // With other children, only the command itself can be told from them.
-        self.record.descent = Some(Descent { command: None, holder: !sys::has_children() });
+        self.record.descent = Some(Descent { holder: !sys::has_children(), ..Descent::default() });
     }
 
     /// Records which command runs, if the lock is held for commands of this process.

@@ -156,9 +156,9 @@ impl Queue {
         })
     }
 
-    /// Tells whether no ticket before `number` conflicts with `resources`, whoever it belongs to.
-    pub(crate) fn is_first(&self, number: u64, resources: &[(String, Mode)]) -> bool {
-        self.conflicting(Some(number), resources).is_empty()
+    /// How many tickets before `number` conflict with `resources`, whoever they belong to.
+    pub(crate) fn count_before(&self, number: u64, resources: &[(String, Mode)]) -> usize {
+        self.conflicting(Some(number), resources).len()
     }
 
     /// Tells whether anybody waits who conflicts with `resources`, also if it was passed.
@@ -168,10 +168,11 @@ impl Queue {
     }
 
     /// Marks the conflicting tickets before `number` whose owners did not take a free lock as passed, so that nobody else waits
-    /// for them. Those that were seen to run are left.
-    pub(crate) fn pass_before(&self, number: Option<u64>, resources: &[(String, Mode)]) {
+    /// for them. Those that were seen to run are left unless they are `idle`, too.
+    pub(crate) fn pass_before(&self, number: Option<u64>, resources: &[(String, Mode)], idle: bool) {
         for entry in self.conflicting(number, resources) {
-            if !matches!(self.condition(&entry), Condition::Waits { runs: true, .. } | Condition::Gone) {
+            let runs = || matches!(self.condition(&entry), Condition::Waits { runs: true, .. });
+            if idle || !runs() {
                 // If that is forbidden, the next waiter passes it as well.
                 drop(fs::rename(&self.path(&entry), &self.path(&Entry { passed: true, ..entry })));
             }
@@ -253,11 +254,15 @@ impl Queue {
         if pid == 0 || !same_namespaces(&request) {
             return Condition::Waits { runs: false, writer };
         }
-        match sys::still_runs(pid, request.boot_ms) {
-            Some(false) => Condition::Gone,
-            Some(true) if sys::is_halted(pid) => Condition::Halted,
-            // Anybody can name a process that runs: only the owner has the other end open.
-            seen => Condition::Waits { runs: seen == Some(true) && writer.is_some(), writer },
+        match (sys::still_runs(pid, request.boot_ms), sys::is_halted(pid)) {
+            (Some(false), _) => Condition::Gone,
+            (Some(true), Some(true)) => Condition::Halted,
+            // Anybody can name a process that runs: the ticket must be of its user.
+            (seen, halted) => {
+                let owner = writer.as_ref().and_then(sys::owner_of);
+                let is_its_own = owner.is_some() && owner == sys::process_owner(pid);
+                Condition::Waits { runs: seen == Some(true) && halted == Some(false) && is_its_own, writer }
+            }
         }
     }
 

@@ -24,6 +24,9 @@ use crate::{
     sys::{self, Event, FdNumber, FlockHelper, Process, Signals},
 };
 
+/// How many of those who wait behind others that were seen to run probe whether these leave a free lock alone.
+const PROBERS: usize = 8;
+
 /// A place in the queue: somebody is before us. Dropped, nothing of it is left that could take the lock.
 pub(crate) struct Queued {
     // In this order they are given up: the helper, which could take the lock, then the lock, then our place.
@@ -158,17 +161,20 @@ impl Queued {
         }
         let Stage::Behind(before) = &self.stage else { return Ok(false) };
         let own = self.ticket.as_ref().map(|ticket| ticket.number);
-        // One prober is enough where the one before us is about to take it.
-        let is_next =
-            || self.acquire.queue().is_some_and(|queue| queue.is_first(before.number, &self.acquire.plan.resources));
-        if before.runs && !(is_due && is_next()) {
+        // Where those before us are about to take it, a few probers are enough.
+        let is_near = || {
+            let resources = &self.acquire.plan.resources;
+            self.acquire.queue().is_some_and(|queue| queue.count_before(before.number, resources) < PROBERS)
+        };
+        let runs = before.runs;
+        if runs && !(is_due && is_near()) {
             return Ok(false);
         }
-        let patience = if before.runs { SEEN_PATIENCE } else { UNSEEN_PATIENCE };
+        let patience = if runs { SEEN_PATIENCE } else { UNSEEN_PATIENCE };
         if !self.acquire.take_if_left(&mut self.free_since, patience)? {
             return Ok(false);
         }
-        self.acquire.pass_before(own);
+        self.acquire.pass_before(own, runs);
         self.stage = Stage::Ours;
         Ok(true)
     }
@@ -281,7 +287,7 @@ impl Queued {
     /// Makes the secret of the hold to come, by which the waiter can be found as well.
     pub(crate) fn make_token(&mut self) -> Result<Token> {
         let token = Token::new(self.ticket.as_ref().map_or(0, |ticket| ticket.number), self.acquire.table.as_ref())?;
-        self.acquire.record.token_sha256 = Some(token.digest());
+        self.acquire.record.token_sha256 = Some(token.digest(&self.acquire.record.resources));
         self.acquire.token = Some(token.clone());
         if let Some(ticket) = &self.ticket {
             ticket.rewrite(&self.acquire.record);
@@ -299,6 +305,8 @@ impl Queued {
     pub(crate) fn change_hands(&mut self) {
         let record = &mut self.acquire.record;
         (record.pid, record.waiter, record.boot_ms) = (std::process::id(), None, sys::boot_ms());
+        // The holds around its parent do not wait for it.
+        (record.inside, record.elsewhere) = (Vec::new(), Vec::new());
         if let Some(ticket) = &self.ticket {
             ticket.rewrite(&self.acquire.record);
         }

@@ -12,7 +12,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Holder, Mode, file::LockFile};
+use super::{Holder, Mode, file::LockFile, token::Token};
 use crate::{
     error::Result,
     fs::{self, Sharing},
@@ -97,9 +97,10 @@ impl Table {
     }
 
     /// Tells whether a hold with this token has ended, as far as its record is still there.
-    pub(crate) fn has_ended(&self, token_digest: &str) -> bool {
-        let of_it = |record: &Holder| record.token_sha256.as_deref() == Some(token_digest);
-        self.records().iter().any(|(_, record, locked)| of_it(record) && (record.released_ms.is_some() || !locked))
+    pub(super) fn has_ended(&self, token: &Token) -> bool {
+        self.records()
+            .iter()
+            .any(|(_, record, locked)| token.is_of(record) && (record.released_ms.is_some() || !locked))
     }
 
     /// Holders that died without releasing and were not found by anybody yet.

@@ -1,6 +1,6 @@
 //! Makes the secret of a hold, by which others prove that they are inside.
 
-use super::record::Table;
+use super::{Holder, Mode, record::Table};
 use crate::{
     env,
     error::{Error, Result},
@@ -53,10 +53,22 @@ impl Token {
         nested_parts(text).map(|(outer, _)| outer)
     }
 
-    /// What is recorded of it.
-    pub(crate) fn digest(&self) -> String {
+    /// What is recorded of it, for a hold of these resources: copied into a record of others, it counts for nothing.
+    pub(super) fn digest(&self, resources: &[(String, Mode)]) -> String {
         use sha2::Digest as _;
-        hex(&sha2::Sha256::digest(self.0.as_bytes()))
+        let mut digest = sha2::Sha256::new();
+        digest.update(self.0.as_bytes());
+        for (key, mode) in resources {
+            digest.update([0]);
+            digest.update(key.as_bytes());
+            digest.update(if *mode == Mode::Exclusive { b"x" } else { b"s" });
+        }
+        hex(&digest.finalize())
+    }
+
+    /// Tells whether a record is that of the hold, or of the request, with this token.
+    pub(super) fn is_of(&self, record: &Holder) -> bool {
+        record.token_sha256.as_ref().is_some_and(|recorded| *recorded == self.digest(&record.resources))
     }
 }
 

@@ -382,8 +382,8 @@ pub(crate) fn has_children() -> bool {
 }
 
 /// Tells whether a process is stopped: not known.
-pub(crate) fn is_halted(_pid: u32) -> bool {
-    false
+pub(crate) fn is_halted(_pid: u32) -> Option<bool> {
+    None
 }
 
 /// Tells whether a pid namespace has ended: there are none.
@@ -522,6 +522,16 @@ pub(crate) fn kernel_locks(_: &[FileId]) -> KernelLocks {
 
 /// The locks that this process inherited: it inherits none.
 pub(crate) fn own_descriptor_locks(_: FileId, _except: &dyn Fn(FdNumber) -> bool) -> Vec<bool> {
+    Vec::new()
+}
+
+/// The user who owns an open file: not known.
+pub(crate) fn owner_of(_file: &Fd) -> Option<u32> {
+    None
+}
+
+/// The locks of another process: not known.
+pub(crate) fn locks_of_process(_pid: u32, _file: FileId) -> Vec<bool> {
     Vec::new()
 }
 

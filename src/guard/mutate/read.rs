@@ -122,11 +122,12 @@ impl Session<'_> {
 
     /// Fails if one of these gits waits for us: a command that it runs, a hook for example, asks for our lock.
     fn refuse_cycle_through(&self, gits: &[GitProcess], lock: &Path) -> Result<()> {
-        let Some(hold) = &self.hold else { return Ok(()) };
         let waits_in_git =
             |request: &Holder| lock::waiter_ancestors(request).iter().any(|pid| gits.iter().any(|git| git.pid == *pid));
-        let cycle: Vec<Holder> =
-            lock::waiters_for(self.repo, hold.held.record()).into_iter().filter(waits_in_git).collect();
+        let cycle: Vec<Holder> = lock::waiters_for(self.repo, self.hold.as_ref().map(|hold| hold.held.record()))
+            .into_iter()
+            .filter(waits_in_git)
+            .collect();
         if cycle.is_empty() {
             return Ok(());
         }

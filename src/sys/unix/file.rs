@@ -180,6 +180,11 @@ pub(crate) fn open_fifo_writer(path: &Path) -> io::Result<Option<OwnedFd>> {
     }
 }
 
+/// The user who owns an open file.
+pub(crate) fn owner_of(file: &OwnedFd) -> Option<u32> {
+    rustix::fs::fstat(file).ok().map(|stat| stat.st_uid)
+}
+
 /// Makes a copy of a descriptor that commands inherit, at a high number, where no shell script steps on it.
 pub(crate) fn inheritable_copy(file: &File) -> io::Result<OwnedFd> {
     let copy = rustix::io::fcntl_dupfd_cloexec(file, HIGH_DESCRIPTOR).or_else(|_| rustix::io::dup(file))?;

@@ -84,15 +84,15 @@ pub(crate) fn own_descriptor_locks(file: FileId, except: &dyn Fn(FdNumber) -> bo
 /// All processes that have an open file which holds a flock(2) on `file`. Looks at every descriptor of every process
 /// that may be looked at: some microseconds each.
 pub(crate) fn descriptor_holders(file: FileId) -> Vec<u32> {
-    let holds = |pid: &u32| {
-        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        let mut same =
-            descriptors.filter(|entry| fs::metadata(entry.path()).is_ok_and(|m| super::identity(&m) == file));
-        same.any(|entry| {
-            !held_by(&PathBuf::from(format!("/proc/{pid}/fdinfo")).join(entry.file_name()), file).is_empty()
-        })
-    };
-    all_processes().into_iter().filter(holds).collect()
+    all_processes().into_iter().filter(|pid| !locks_of_process(*pid, file).is_empty()).collect()
+}
+
+/// The flocks held on a file by the open files of another process, if these may be looked at: their modes, `true` = exclusive.
+pub(crate) fn locks_of_process(pid: u32, file: FileId) -> Vec<bool> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let same = descriptors.filter(|entry| fs::metadata(entry.path()).is_ok_and(|m| super::identity(&m) == file));
+    let infos = PathBuf::from(format!("/proc/{pid}/fdinfo"));
+    same.flat_map(|entry| held_by(&infos.join(entry.file_name()), file)).collect()
 }
 
 fn held_by(info: &Path, file: FileId) -> Vec<bool> {

@@ -38,8 +38,8 @@ mod kinfo {
 }
 
 /// Tells whether the control group of a process is frozen: the system has none.
-pub(super) fn is_frozen(_pid: u32) -> bool {
-    false
+pub(super) fn is_frozen(_pid: u32) -> Option<bool> {
+    Some(false)
 }
 
 /// Reads the state of a process; `None` when there is none.

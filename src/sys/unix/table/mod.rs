@@ -46,9 +46,9 @@ pub(crate) fn still_runs(pid: u32, boot_ms: u64) -> Option<bool> {
 }
 
 /// Tells whether a process runs no instruction until somebody else continues it: it is stopped, or its control group is
-/// frozen.
-pub(crate) fn is_halted(pid: u32) -> bool {
-    process_state(pid).is_some_and(|state| state.stopped) || system::is_frozen(pid)
+/// frozen. `None`: cannot tell.
+pub(crate) fn is_halted(pid: u32) -> Option<bool> {
+    if process_state(pid)?.stopped { Some(true) } else { system::is_frozen(pid) }
 }
 
 /// The processes above this one, nearest first; each is looked up when it is asked for.

@@ -46,24 +46,28 @@ pub(crate) fn process_state(pid: u32) -> Option<ProcessState> {
     })
 }
 
-/// Tells whether the control group of a process is frozen (`docker pause`), if that can be seen. See cgroups(7).
-pub(super) fn is_frozen(pid: u32) -> bool {
-    let groups = start_of(&format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    String::from_utf8_lossy(&groups).lines().any(|line| {
+/// Tells whether the control group of a process is frozen (`docker pause`); `None`: cannot tell. See cgroups(7).
+pub(super) fn is_frozen(pid: u32) -> Option<bool> {
+    const UNIFIED: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+    let groups = String::from_utf8_lossy(&start_of(&format!("/proc/{pid}/cgroup"))?).into_owned();
+    let read = |file: String| Some(String::from_utf8_lossy(&start_of(&file)?).into_owned());
+    for line in groups.lines() {
         let mut fields = line.splitn(3, ':');
-        let (Some(hierarchy), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
-            return false;
+        let (hierarchy, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+        // The root cannot be frozen.
+        let state = match path {
+            "/" => continue,
+            _ if hierarchy == "0" => {
+                UNIFIED.into_iter().find_map(|root| read(format!("{root}{path}/cgroup.events")))?
+            }
+            _ if controllers == "freezer" => read(format!("/sys/fs/cgroup/freezer{path}/freezer.state"))?,
+            _ => continue,
         };
-        let says = |file: &str, word: &str| {
-            start_of(file).is_some_and(|text| String::from_utf8_lossy(&text).lines().any(|line| line == word))
-        };
-        if hierarchy == "0" {
-            let unified = |root: &str| says(&format!("{root}{path}/cgroup.events"), "frozen 1");
-            return unified("/sys/fs/cgroup") || unified("/sys/fs/cgroup/unified");
+        if state.lines().any(|line| line == "frozen 1" || line == "FROZEN") {
+            return Some(true);
         }
-        let freezes = controllers.split(',').any(|controller| controller == "freezer");
-        freezes && says(&format!("/sys/fs/cgroup/freezer{path}/freezer.state"), "FROZEN")
-    })
+    }
+    Some(false)
 }
 
 /// All processes that this one can see.
