@@ -160,7 +160,7 @@ mod watcher;
 
 pub use env::{ci_job, is_trial, no_color, shell, skipped_once};
 pub use error::{Error, Result};
-pub use exec::{Ending, Task, die_of, replace_by, survive_size_limit};
+pub use exec::{Ending, Task, die_of, prepare_signals, replace_by};
 pub use fs::check_output;
 pub use guard::{
     Apart, Checked, Choice, Difference, Digests, Failure, Grant, Guard, INPUTS_DIGEST, Inputs, Invalid, Landed,

@@ -93,11 +93,12 @@ pub fn die_of(signal: i32) {
     sys::die_of(signal);
 }
 
-/// Makes a write of this process beyond its limit of file sizes (`ulimit -f`) fail, instead of ending it by SIGXFSZ. Commands that
-/// it starts find the signal as they would without this call. A program whose locks must be released and logged under such a
-/// limit calls it at its start; [`exec`](crate::exec()) and [`mutate`](crate::mutate()) do so themselves.
-pub fn survive_size_limit() {
-    sys::survive_size_limit();
+/// Makes a write of this process beyond its limit of file sizes (`ulimit -f`) fail, instead of ending it by SIGXFSZ, and children
+/// be waited for, also if SIGCHLD is ignored. A program whose locks must be released and logged under such a limit calls it at its
+/// start; [`exec`](crate::exec()) and [`mutate`](crate::mutate()) do so themselves, and hand both signals down to their commands as
+/// they were.
+pub fn prepare_signals() {
+    sys::prepare_signals();
 }
 
 /// Replaces this process by another program, as a shell's `exec` does; with `input` on its standard input where that was

@@ -30,7 +30,8 @@ const KEEPER_AGAIN: Duration = Duration::from_millis(100);
 pub(crate) fn run(task: &Task, surroundings: Surroundings<'_>, signals: &Signals, duty: &mut dyn Duty) -> Run {
     sys::adopt_orphans();
     signals.catch(sys::FORWARDED);
-    signals.catch(&[sys::CHILD_CHANGED]);
+    // It may have been blocked.
+    signals.insist(&[sys::CHILD_CHANGED]);
     duty.begin();
     let keeper_at = Instant::now() + KEEPER_AFTER;
     let command = match spawn(task, surroundings, &duty.files(), signals) {

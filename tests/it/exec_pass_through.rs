@@ -171,3 +171,45 @@ fn orphans_of_the_command_are_reaped() {
     });
     assert!(holder.finish().success());
 }
+
+#[test]
+fn caller_that_ignores_or_blocks_the_end_of_children_is_served_all_the_same() {
+    if !crate::support::has_program("python3") {
+        return crate::support::skip("SIGCHLD ignored or blocked", "needs python3");
+    }
+    let sandbox = Sandbox::new();
+    let python = "import os, signal, sys\n\
+        if 'i' in sys.argv[1]: signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n\
+        if 'b' in sys.argv[1]: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})\n\
+        os.execvp(sys.argv[2], sys.argv[2:])";
+    for how in ["i", "b", "ib"] {
+        for (words, status) in [
+            (["exec", "--", "sh", "-c", "exit 7"].as_slice(), 7),
+            (&["mutate", "-m", "m", "--", "sh", "-c", "exit 7"], 7),
+            (&["hooks", "status"], 1),
+            (&["doctor"], 0),
+        ] {
+            let mut command = sandbox.command("python3");
+            command.args(["-c", python, how, "repoguard"]).args(words);
+            let output =
+                crate::support::to_the_end(command).timeout(std::time::Duration::from_secs(30)).output().unwrap();
+            assert_eq!(
+                output.status.code(),
+                Some(status),
+                "{how} {words:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        // The command finds it as its caller has it.
+        let mut command = sandbox.command("python3");
+        command.args(["-c", python, how, "repoguard", "exec", "--", "grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"]);
+        let inside = command.output().unwrap().stdout;
+        let mut command = sandbox.command("python3");
+        command.args(["-c", python, how, "grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"]);
+        assert_eq!(
+            String::from_utf8_lossy(&inside),
+            String::from_utf8_lossy(&command.output().unwrap().stdout),
+            "{how}"
+        );
+    }
+}

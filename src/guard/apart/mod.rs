@@ -97,7 +97,7 @@ pub fn exec_apart(
     let register = register(repo, sharing)?;
     let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
     // Who ignores it could not wait for git.
-    signals.catch(&[sys::CHILD_CHANGED]);
+    signals.insist(&[sys::CHILD_CHANGED]);
     list::tidy(repo, &register, sharing, tell);
     let begun = Instant::now();
     // In it nobody can be in the way, and it can be removed by who holds it alone only.

@@ -56,7 +56,7 @@ pub(crate) struct Signals {
 impl Signals {
     /// Opens the pipe; nothing comes through it yet.
     pub(crate) fn open() -> io::Result<Self> {
-        survive_size_limit();
+        prepare_signals();
         let (reader, writer) = pipe()?;
         rustix::io::ioctl_fionbio(&reader, true)?;
         rustix::io::ioctl_fionbio(&writer, true)?;
@@ -70,7 +70,7 @@ impl Signals {
     #[expect(clippy::unused_self, reason = "what is caught goes to the one pipe, which must be open")]
     pub(crate) fn catch(&self, signals: &[i32]) {
         for &signal in signals {
-            if signal == CHILD_CHANGED || !is_ignored(signal) {
+            if !is_ignored(signal) {
                 set_handler(signal);
             }
         }
@@ -128,12 +128,17 @@ pub(super) fn listen_no_more() {
     SINK.store(-1, Ordering::SeqCst);
 }
 
-/// Makes a write beyond the limit of file sizes (`ulimit -f`) fail, instead of ending this process by SIGXFSZ.
+/// Makes a write beyond the limit of file sizes (`ulimit -f`) fail, instead of ending this process by SIGXFSZ, and makes children
+/// that have ended wait to be reaped, also if our caller ignored SIGCHLD.
 ///
-/// The signal is caught, not ignored: commands find the default again, as they do without repoguard. If our caller ignored it,
-/// it stays ignored.
-pub(crate) fn survive_size_limit() {
+/// SIGXFSZ is caught, not ignored: commands find the default again, as they do without repoguard. If our caller ignored it, it
+/// stays ignored.
+pub(crate) fn prepare_signals() {
     extern "C" fn nothing(_signal: i32) {}
+    if is_ignored(CHILD_CHANGED) {
+        CHILDREN_WERE_IGNORED.store(true, Ordering::SeqCst);
+        set_disposition(CHILD_CHANGED, libc::SIG_DFL);
+    }
     if disposition(libc::SIGXFSZ) == libc::SIG_DFL {
         set_disposition(libc::SIGXFSZ, nothing as *const () as usize);
     }
@@ -188,7 +193,8 @@ impl Inheritance {
             blocked.assume_init()
         };
         let pipe = PIPE_WAS_IGNORED.load(Ordering::SeqCst).then_some(libc::SIGPIPE);
-        Self { blocked, ignored: [pipe, is_ignored(CHILD_CHANGED).then_some(CHILD_CHANGED)] }
+        let children = CHILDREN_WERE_IGNORED.load(Ordering::SeqCst).then_some(CHILD_CHANGED);
+        Self { blocked, ignored: [pipe, children] }
     }
 
     /// Tells whether it is what a command finds anyway: nothing blocked, nothing ignored.
@@ -214,6 +220,9 @@ impl Inheritance {
         unsafe { std::os::unix::process::CommandExt::pre_exec(command, set) };
     }
 }
+
+/// Whether SIGCHLD was ignored before [`prepare_signals`].
+static CHILDREN_WERE_IGNORED: AtomicBool = AtomicBool::new(false);
 
 /// Whether SIGPIPE was ignored before Rust's own start-up, which always ignores it.
 static PIPE_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
