@@ -201,7 +201,7 @@ pub enum Error {
         reason: String,
     },
     /// A file in our directory belongs to somebody who has no business there, so that it is not followed.
-    #[error("`{}` belongs to {user}, and the repository is not shared", .path.display())]
+    #[error("`{}` belongs to {user}, who is neither you, root nor the owner of the git directory", .path.display())]
     Foreign {
         /// The file.
         path: PathBuf,

@@ -90,6 +90,7 @@ pub(super) fn of_error(error: &Error) -> u8 {
         Error::ChangedMeanwhile { .. }
         | Error::Unfinished { .. }
         | Error::BadRecord { .. }
+        | Error::Foreign { .. }
         | Error::NotAsExpected { .. } => INVALID,
         Error::NoSnapshot { .. }
         | Error::AmbiguousSnapshot { .. }

@@ -14,7 +14,7 @@ mod tree;
 
 pub(crate) use place::{Place, Root};
 pub(crate) use put::{make_directories, put_fifo, put_file, put_file_of_many, put_link};
-pub(crate) use record::{Ownership, open_record, read_record, read_whole};
+pub(crate) use record::{Ownership, open_record, open_trusted, read_record, read_trusted, read_whole};
 pub(crate) use replace::{create_document, open_document, replace_document, sync_name};
 pub(crate) use tree::{
     copy_entry, copy_index, find, in_the_way, is_missing, list, list_special, metadata, move_entry, not_a_directory,
@@ -358,7 +358,21 @@ pub(crate) fn remove(path: &Path) {
 
 /// Overwrites the start of an open file with one write, in place: never truncated, never synced.
 pub(crate) fn overwrite(file: &File, path: &Path, bytes: &[u8]) -> Result<()> {
+    refuse_other_names(file, path)?;
     sys::write_start(file, bytes).map_err(Error::io("write", path))
+}
+
+/// Tells whether a file has no other name.
+pub(crate) fn has_one_name(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| sys::links(&metadata) == 1)
+}
+
+/// Refuses to write to a file that has another name: somebody may have linked a file of the caller's to where ours should be.
+fn refuse_other_names(file: &File, path: &Path) -> Result<()> {
+    if sys::links(&file.metadata().map_err(Error::io("read", path))?) <= 1 {
+        return Ok(());
+    }
+    Err(Error::NotAFile { path: path.to_owned(), kind: "a file with several names", expected: "a file with one name" })
 }
 
 /// As [`overwrite`], and on disk when this returns: the file must not grow by it.
@@ -378,6 +392,7 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8], sharing: Sharing) -> Result<(
 
 /// Appends one line with one write; a line that a crash left torn is ended first.
 pub(crate) fn append_line(file: &File, path: &Path, mut line: Vec<u8>) -> Result<()> {
+    refuse_other_names(file, path)?;
     let size = file.metadata().map_err(Error::io("read", path))?.len();
     line.push(b'\n');
     if size > 0 && sys::byte_at(file, size - 1).map_err(Error::io("read", path))? != Some(b'\n') {

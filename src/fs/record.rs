@@ -75,6 +75,27 @@ pub(crate) fn open_record(path: &Path) -> Result<File> {
     Err(Error::Foreign { path: path.to_owned(), user: sys::user_name(owner).unwrap_or_else(|| owner.to_string()) })
 }
 
+/// Opens a record to do what it says: its owner is this user, root, the git directory's owner, or `also`.
+///
+/// # Errors
+/// As [`open_record`].
+pub(crate) fn open_trusted(path: &Path, also: u32) -> Result<File> {
+    let (file, metadata) = super::open_and_look(path, false)?;
+    let owner = sys::owner(&metadata).0;
+    if owner == also || Ownership::of(&file, path)?.is_trusted() {
+        return Ok(file);
+    }
+    Err(Error::Foreign { path: path.to_owned(), user: sys::user_name(owner).unwrap_or_else(|| owner.to_string()) })
+}
+
+/// Reads a record to its end, to do what it says.
+///
+/// # Errors
+/// As [`open_trusted`]; [`Error::Io`] as well if it has more bytes than `limit`.
+pub(crate) fn read_trusted(path: &Path, limit: u64, also: u32) -> Result<Vec<u8>> {
+    read_all(&open_trusted(path, also)?, limit).map_err(Error::io("read", path))
+}
+
 /// Reads a record to its end.
 ///
 /// # Errors

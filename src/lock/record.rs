@@ -190,7 +190,11 @@ fn bury(slot: &LockFile, path: &Path, seen: &mut Seen) -> Result<bool> {
         seen.live.extend(record);
         return Ok(false);
     }
-    if let Some(record) = record.filter(|_| slot.is_at(path)) {
+    if !slot.is_at(path) || !fs::has_one_name(slot.file()) {
+        // Removed, or a link to a file of somebody's.
+        return Ok(false);
+    }
+    if let Some(record) = record {
         // Reported once: from now on the slot says that it was released when it was found.
         let found = Holder { released_ms: Some(holder::unix_ms(std::time::SystemTime::now())), ..record.clone() };
         fs::overwrite(slot.file(), path, &found.to_record())?;

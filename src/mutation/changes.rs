@@ -185,6 +185,8 @@ pub(super) struct Was {
     pub(super) mode: u32,
     pub(super) owner: Option<(u32, u32)>,
     pub(super) content: Content,
+    /// Size of a copy that was kept, if it is known.
+    pub(super) size: Option<u64>,
 }
 
 impl Before {
@@ -195,7 +197,8 @@ impl Before {
         for path in paths {
             if let Some(item) = self.item(path) {
                 let owner = item.stamp.map(Stamp::owner);
-                let was = Was { kind: item.kind, mode: item.mode, owner, content: item.content.clone() };
+                let size = item.stamp.map(Stamp::size);
+                let was = Was { kind: item.kind, mode: item.mode, owner, content: item.content.clone(), size };
                 found.insert(*path, was);
                 wanted.remove(path);
             }
@@ -212,7 +215,7 @@ impl Before {
                     _ => (Kind::File, self.header.plain),
                 };
                 let owner = Some((entry.stat.user, entry.stat.group));
-                found.insert(path, Was { kind, mode, owner, content: Content::Blob(hex(entry.id)) });
+                found.insert(path, Was { kind, mode, owner, content: Content::Blob(hex(entry.id)), size: None });
             }
         }
         Ok(paths.iter().map(|path| found.remove(path)).collect())
@@ -227,7 +230,7 @@ impl Before {
                 into.write_all(&crate::sys::bytes(target.as_os_str()))
             }
             Content::Copy(number) => {
-                let mut kept = fs::read_file(self.copy(*number)).map_err(std::io::Error::other)?;
+                let mut kept = self.open_copy(*number, was.size).map_err(std::io::Error::other)?;
                 std::io::copy(&mut kept, into).map(drop)
             }
             Content::None | Content::State(_) => Ok(()),

@@ -28,7 +28,9 @@ use crate::{
 const NAME: &str = "journal.jsonl";
 const SCHEMA: u32 = 1;
 /// More than the longest list of what a command changed takes.
-const MOST_BYTES: u64 = 512 << 20;
+const MOST_BYTES: u64 = 64 << 20;
+/// Most steps that a mutation takes, with room: more are none of ours.
+const MOST_STEPS: usize = 64;
 
 /// What a mutation is about, for who finds it unfinished.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,7 +211,10 @@ impl Journal {
             let bad = |reason: String| Error::BadRecord { path: path.clone(), line: number + 1, reason };
             match serde_json::from_slice::<Line>(text) {
                 Ok(line) => {
-                    line.step.check(tree).map_err(bad)?;
+                    line.step.check(tree).map_err(&bad)?;
+                    if lines.len() >= MOST_STEPS {
+                        return Err(bad("a mutation has fewer steps".to_owned()));
+                    }
                     lines.push(line);
                 }
                 Err(error) if error.is_data() => return Err(bad(error.to_string())),
@@ -230,7 +235,8 @@ impl Journal {
         let mut text = Vec::new();
         fs::open_record(&Self::path(directory)).ok()?.take(bytes).read_to_end(&mut text).ok()?;
         let lines = text.split(|byte| *byte == b'\n');
-        let lines: Vec<Line> = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        let lines = lines.filter_map(|line| serde_json::from_slice(line).ok()).take(MOST_STEPS);
+        let lines: Vec<Line> = lines.collect();
         plan(&lines).map(|plan| (plan, lines))
     }
 

@@ -28,7 +28,7 @@ use crate::{
 /// Longest line that is read; a longer one is garbage.
 const LONGEST_LINE: u64 = 64 << 10;
 /// More than a manifest, or the head of a bundle, of a million files has.
-const MOST_BYTES: u64 = 256 << 20;
+const MOST_BYTES: u64 = 64 << 20;
 /// The time in an id.
 const TIME: &str = "%Y%m%dT%H%M%SZ";
 
@@ -250,6 +250,14 @@ fn in_words(error: &Error) -> String {
 }
 
 impl Snapshot {
+    /// Fails if another user made it, who is neither root nor the owner of the git directory: what it says is shown, not done.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`], [`Error::NotAFile`], [`Error::Io`].
+    pub(crate) fn check_owner(&self) -> Result<()> {
+        fs::open_trusted(&self.directory.join(MANIFEST), sys::effective_user()).map(drop)
+    }
+
     fn add(&mut self, line: Line, root: &Root, known: &mut HashSet<u64>) {
         let path_in = |name: &Name| name.bytes().map(|bytes| path_of(&bytes));
         match line {

@@ -534,3 +534,91 @@ fn records_of_strangers_are_shown_only_in_shared_repositories() {
         assert_eq!(log.contains("by a stranger"), shared, "{log}");
     }
 }
+
+#[test]
+fn kept_state_that_another_member_put_in_place_is_not_put_back() {
+    for name in ["before.json", "items.jsonl", "references.jsonl", "index"] {
+        let Some(sandbox) = left_by_member(true) else { return };
+        std::os::unix::fs::chown(kept(&sandbox, name), Some(OTHER), Some(GROUP)).unwrap();
+        let output = to_the_end(as_user(&sandbox, MEMBER, &["recover", "--undo"])).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && told.contains(&OTHER.to_string()), "{name}: {told}");
+        assert!(sandbox.path("new").exists(), "nothing was undone: {name}: {told}");
+    }
+}
+
+#[test]
+fn kept_copy_that_is_endless_is_an_error() {
+    let sandbox = killed();
+    fs::remove_file(sandbox.path("mine")).unwrap();
+    for entry in fs::read_dir(kept(&sandbox, "files")).unwrap() {
+        fs::File::options().write(true).open(entry.unwrap().path()).unwrap().set_len(1 << 40).unwrap();
+    }
+    let output = sandbox.repoguard(["exec", "-n", "--", "true"]).timeout(Duration::from_secs(30)).output().unwrap();
+    assert!(output.status.code().is_some_and(|code| code != 0), "it ended by itself: {output:?}");
+    assert!(!sandbox.path("mine").exists());
+}
+
+#[test]
+fn journal_of_endless_steps_is_an_error() {
+    let sandbox = killed();
+    let journal = kept(&sandbox, "journal.jsonl");
+    let steps = "{\"step\":\"kept\",\"at_ms\":1}\n".repeat(100_000);
+    fs::write(&journal, fs::read_to_string(&journal).unwrap() + &steps).unwrap();
+    let told = sandbox.refused(&[], 65);
+    assert!(told.contains("journal.jsonl") && told.contains("--finish"), "{told}");
+}
+
+#[test]
+fn snapshot_of_another_member_is_shown_and_not_brought_back() {
+    let Some(sandbox) = left_by_member(true) else { return };
+    to_the_end(as_user(&sandbox, MEMBER, &["recover", "--undo"])).assert().success();
+    let list = to_the_end(as_user(&sandbox, OTHER, &["snapshots", "--json"])).output().unwrap();
+    let list: Value = serde_json::from_slice(&list.stdout).expect("a list");
+    let id = list["snapshots"][0]["id"].as_str().expect("an id").to_owned();
+    fs::remove_file(sandbox.path("new")).ok();
+    let output = to_the_end(as_user(&sandbox, OTHER, &["restore", &id])).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains(&MEMBER.to_string()), "{told}");
+    assert!(!sandbox.path("new").exists());
+    to_the_end(as_user(&sandbox, MEMBER, &["restore", &id])).assert().success();
+    assert!(sandbox.path("new").exists());
+}
+
+#[test]
+fn record_of_a_worktree_removes_no_directory_elsewhere() {
+    for stage in ["reserved", "making"] {
+        let sandbox = Sandbox::new();
+        let victim = sandbox.outside("victims/empty");
+        fs::create_dir_all(&victim).unwrap();
+        fs::create_dir_all(sandbox.data().join("worktrees")).unwrap();
+        let base = sandbox.git(["rev-parse", "HEAD"]);
+        let record = json!({
+            "schema": 1, "name": "empty", "stage": stage, "path": victim, "branch": "refs/heads/zz", "own_name": true,
+            "base": base.trim(), "created_ms": 1, "stash": null, "id": null, "pid": 1, "host": "h", "user": "u", "agent": null,
+            "command": "c", "reason": null,
+        });
+        fs::write(sandbox.data().join("worktrees/empty.json"), format!("{record}\n")).unwrap();
+        let _holder = sandbox.hold(&[]);
+        sandbox.repoguard(["exec", "--on-busy", "worktree", "--", "true"]).assert().success();
+        drop(sandbox.repoguard(["worktrees", "prune"]).output());
+        assert!(victim.is_dir(), "{stage}");
+    }
+}
+
+#[test]
+fn records_are_not_written_through_other_names_of_a_file() {
+    let sandbox = Sandbox::new();
+    assert_eq!(sandbox.try_once(&[]), 0);
+    for name in ["log.jsonl", "holders/0", "heads/w", "queue/alloc"] {
+        let (record, victim) = (sandbox.data().join(name), sandbox.outside("victim"));
+        fs::write(&victim, "victim\n").unwrap();
+        fs::remove_file(&record).unwrap();
+        fs::hard_link(&victim, &record).unwrap();
+        sandbox.git(["commit", "-q", "--allow-empty", "-m", name]);
+        assert_eq!(sandbox.try_once(&[]), 0, "{name}");
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "victim\n", "{name}");
+        fs::remove_file(&record).ok();
+        fs::remove_file(&victim).unwrap();
+    }
+}

@@ -188,7 +188,9 @@ fn remove_rest(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Wo
     let common = noting(repo, entry)?;
     let never_made = matches!(made.stage, Stage::Reserved | Stage::Making);
     if never_made {
-        if let Some(half) = repo.linked(made.name.as_ref()).filter(|half| is_half_made(&half.git_dir, &path)) {
+        let half = repo.linked(made.name.as_ref()).filter(|half| is_half_made(&half.git_dir, &path));
+        let was_on_list = half.is_some();
+        if let Some(half) = half {
             fs::remove_entry(&half.git_dir)?;
         }
         // What git writes first, and all that it has written.
@@ -197,7 +199,12 @@ fn remove_rest(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Wo
         if made.stage == Stage::Making && fs::list(&path).is_ok_and(|names| names == [".git"]) && is_ours(&path) {
             fs::remove(&path.join(".git"));
         }
-        if fs::identity(&path).is_some() && !fs::remove_directory(&path) {
+        // The record may name any directory: only one for such worktrees, or one that is on git's list, is ours to remove.
+        let is_there = fs::identity(&path).is_some();
+        if is_there && !(is_for_worktrees(&path) || was_on_list) {
+            return Ok(Some(Work::doubt("its record names a directory that nothing shows to be its own")));
+        }
+        if is_there && !fs::remove_directory(&path) {
             return Ok(Some(Work::doubt("git was killed while it made it")));
         }
     }
@@ -247,8 +254,12 @@ fn finish(common: &Checkout, entry: &mut Entry, tip: Option<&str>, place: &Path)
 
 /// Removes the directory that a worktree stood in, if that is for such worktrees only, and this was the last.
 pub(super) fn remove_parent(place: &Path) {
-    let is_for_worktrees = |parent: &&Path| parent.extension().is_some_and(|end| end == super::place::ENDING);
-    if let Some(parent) = place.parent().filter(is_for_worktrees) {
+    if let Some(parent) = place.parent().filter(|_| is_for_worktrees(place)) {
         fs::remove_directory(parent);
     }
+}
+
+/// Tells whether a worktree is in a directory that is for such worktrees only.
+fn is_for_worktrees(place: &Path) -> bool {
+    place.parent().and_then(Path::extension).is_some_and(|end| end == super::place::ENDING)
 }

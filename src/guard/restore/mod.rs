@@ -25,7 +25,7 @@ use crate::{
     fs::{self, Root, Sharing},
     holder::Mode,
     lock::{Request, Scope},
-    repo::{Config, Repo},
+    repo::{Config, Repo, is_git_name},
     store::{
         kept::{Header, Keeping},
         snapshots::{self, Kept},
@@ -207,11 +207,23 @@ fn make_directories(tree: &Root, kept: &Kept) -> Result<()> {
 }
 
 /// Puts a copy where nothing is, or a file or link that it replaces in one step.
+/// Bits that give rights of the owner's, or of the group's.
+const SET_ID: u32 = 0o6000;
+
 fn put(tree: &Root, kept: &Kept, many: bool) -> Result<()> {
     make_directories(tree, kept)?;
     let (target, source) = (&tree.at(&sys::bytes(kept.path.as_os_str()))?, &kept.place()?);
     let wanted = fs::metadata(source)?;
-    let mode = wanted.permissions();
+    let us = sys::effective_user();
+    // In a shared repository somebody else may have put another file there.
+    let is_foreign = us != 0 && wanted.owner.0 != us;
+    if is_foreign && kept.path.iter().any(is_git_name) {
+        return Err(Error::UnsafePath {
+            path: kept.path.clone(),
+            why: "it is in a repository that another user has put there",
+        });
+    }
+    let mode = if is_foreign { wanted.permissions() & !SET_ID } else { wanted.permissions() };
     // Root gives back what was somebody's.
     let owner = (sys::effective_user() == 0).then_some(wanted.owner);
     match () {

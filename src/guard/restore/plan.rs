@@ -24,6 +24,7 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn new(repo: &Repo, id: &str, paths: &[PathBuf]) -> Result<Self> {
         let snapshot = snapshots::snapshot(repo, id)?;
+        snapshot.check_owner()?;
         if repo.git_dir() == Some(repo.root()) {
             return Err(Error::NoWorktree { path: repo.root().to_owned(), needed_by: "`repoguard restore`" });
         }

@@ -28,6 +28,7 @@ pub(crate) use record::{check_head, check_path};
 
 use std::{
     collections::HashSet,
+    fs::File,
     io::Write as _,
     path::{Path, PathBuf},
 };
@@ -68,7 +69,7 @@ pub(crate) struct Before {
     pub(super) references: Vec<Reference>,
     /// Blobs that only the index leads to.
     staged: Vec<String>,
-    /// Who owns the directory.
+    /// Who owns what is kept: of one that was left, its journal.
     owner: (u32, u32),
     /// Whether an earlier process has taken it.
     is_left: bool,
@@ -167,7 +168,7 @@ impl Before {
         if fs::find(&pack)?.is_none() {
             return Ok(());
         }
-        self.checkout.unpack(&fs::read_record(&pack, MOST_BYTES)?)
+        self.checkout.unpack(&fs::read_trusted(&pack, MOST_BYTES, self.owner.0)?)
     }
 
     /// Opens the index as it was.
@@ -185,9 +186,11 @@ impl Before {
             path: path.to_owned(),
             reason: "what repoguard kept of the state before a mutation cannot be read".to_owned(),
         };
+        // Whoever may write to our directory may put other files in place of those that the mutation's own user wrote.
+        let owner = owner(&super::journal::Journal::path(&directory))?;
         let read = |name: &str| {
             let path = directory.join(name);
-            let text = fs::read_record(&path, MOST_BYTES)?;
+            let text = fs::read_trusted(&path, MOST_BYTES, owner.0)?;
             String::from_utf8(text).map_err(|_| damaged(&path))
         };
         let path = directory.join("before.json");
@@ -210,7 +213,7 @@ impl Before {
         }
         let index = directory.join("index");
         if fs::find(&index)?.is_some() {
-            fs::open_record(&index)?;
+            fs::open_trusted(&index, owner.0)?;
         }
         match Index::open(&index, checkout.id_bytes)? {
             // It refuses paths that lead out of a worktree, or into a repository.
@@ -218,14 +221,29 @@ impl Before {
             None if header.index => return Err(damaged(&path)),
             None => {}
         }
-        let owner = owner(&directory)?;
         let checkout = checkout.noting(directory.join(NOTES));
         Ok(Self { items, references, staged: Vec::new(), directory, checkout, header, owner, is_left: true })
     }
 
-    /// The copy of a file or link that was kept.
+    /// The copy of a link that was kept.
     pub(in crate::mutation) fn copy(&self, number: usize) -> Place {
-        Place::from(&self.directory.join("files").join(number.to_string()))
+        Place::from(&self.copy_path(number))
+    }
+
+    fn copy_path(&self, number: usize) -> PathBuf {
+        self.directory.join("files").join(number.to_string())
+    }
+
+    /// Opens the copy of a file that was kept, which has this size, if that is known.
+    pub(in crate::mutation) fn open_copy(&self, number: usize, size: Option<u64>) -> Result<File> {
+        let path = self.copy_path(number);
+        let file = if self.is_left { fs::open_trusted(&path, self.owner.0)? } else { fs::read_file(&path)? };
+        let is = file.metadata().map_err(Error::io("read", &path))?.len();
+        if size.is_some_and(|size| size != is) {
+            let reason = "it has another size than what was kept".to_owned();
+            return Err(Error::BadRecord { path, line: 1, reason });
+        }
+        Ok(file)
     }
 
     /// Permission bits and owner to put a file back with. Root gives a file to another user only as that user could have had

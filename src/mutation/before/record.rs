@@ -172,6 +172,10 @@ impl Stamp {
         self.mode
     }
 
+    pub(in crate::mutation) fn size(self) -> u64 {
+        self.size
+    }
+
     pub(in crate::mutation) fn owner(self) -> (u32, u32) {
         self.owner
     }

@@ -89,6 +89,11 @@ pub(crate) fn times(metadata: &Metadata) -> [(i64, i64); 2] {
     [(metadata.ctime(), metadata.ctime_nsec()), (metadata.mtime(), metadata.mtime_nsec())]
 }
 
+/// How many names a file has.
+pub(crate) fn links(metadata: &Metadata) -> u64 {
+    metadata.nlink()
+}
+
 /// Permission bits.
 pub(crate) fn mode(metadata: &Metadata) -> u32 {
     metadata.mode() & 0o7777
