@@ -187,15 +187,23 @@ impl Site {
         if acquire.nobody_before() && acquire.try_all()?.is_none() {
             return acquire.hold().map(Entered::Held);
         }
-        if !matches!(asker, Asker::Part { may_block: false, .. }) {
-            around.join(EnclosingHolds::by_token_again(acquire.table.as_ref()));
-        }
         around.join(EnclosingHolds::by_kinship(acquire.table.as_ref()));
         if let Cover::Whole = around.reduce(&mut acquire.plan)? {
             return Ok(Entered::Inside(around.outer()));
         }
         if acquire.drop_covered_parts()? {
             return Ok(Entered::Inside(around.outer()));
+        }
+        if !matches!(asker, Asker::Part { may_block: false, .. }) {
+            around.join(EnclosingHolds::by_token_again(acquire.table.as_ref()));
+            if acquire.is_held_without_record() {
+                around.join(EnclosingHolds::by_kinship_again(acquire.table.as_ref()));
+            }
+            if let Cover::Whole = around.reduce(&mut acquire.plan)? {
+                return Ok(Entered::Inside(around.outer()));
+            }
+            let resources = &acquire.plan.resources;
+            acquire.parts.retain(|part| resources.iter().any(|(key, _)| *key == part.plan.resource));
         }
         // Those elsewhere matter only to whoever may have to wait.
         acquire.records = acquire.records.canonicalize().unwrap_or(std::mem::take(&mut acquire.records));

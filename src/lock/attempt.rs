@@ -21,7 +21,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     holder::{Holder, Mode},
-    repo::REPO_KEY,
+    repo::{REPO_KEY, git_process::is_git},
     sys,
 };
 
@@ -230,7 +230,19 @@ impl Acquire {
     /// Tells whether no record says who holds, and there are waiters that were not seen to run: the process that waits in the
     /// kernel's queue for one of them may have got the lock, and gives it back soon.
     fn is_left_to_waiters(&self) -> bool {
-        self.holders().is_empty() && self.queue().is_some_and(|queue| queue.has_waiters(&self.plan.resources))
+        self.holders().is_empty()
+            && sys::ancestors().any(is_git)
+            && self.queue().is_some_and(|queue| queue.has_waiters(&self.plan.resources))
+    }
+
+    /// Tells whether a git is above us, a process of ours holds the lock, and no record says for whom: somebody removed it, and it
+    /// is written again.
+    pub(super) fn is_held_without_record(&self) -> bool {
+        let busy = |part: &&Part| {
+            !part.plan.anchor && sys::descriptor_holders(part.file.id()).into_iter().any(inspect::runs_this_program)
+        };
+        self.holders().is_empty()
+            && self.parts.iter().filter(|part| part.plan.mode == Mode::Exclusive).any(|part| busy(&part))
     }
 
     /// Tells whether any process that holds one of our files can be seen to run.

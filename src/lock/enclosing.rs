@@ -38,6 +38,21 @@ pub(crate) struct EnclosingHolds {
     holds: Vec<Holder>,
 }
 
+/// Looks for holds whose records may be about to be written again, for twice as long as a keeper takes to notice.
+fn wait_for(look: impl Fn() -> EnclosingHolds, may_come: impl Fn() -> bool) -> EnclosingHolds {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const PAUSE: Duration = Duration::from_millis(20);
+    let begun = Instant::now();
+    loop {
+        let goes_on = may_come() && begun.elapsed() < PATIENCE;
+        let found = look();
+        if !found.holds.is_empty() || !goes_on {
+            return found;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
 /// What remains to be asked for.
 pub(super) enum Cover {
     /// Everything is held around us.
@@ -60,20 +75,15 @@ impl EnclosingHolds {
     /// As [`EnclosingHolds::by_token`], but waits a moment for the hold of a token that was made here and has not ended: if
     /// somebody removed its record, its keeper writes it again. Else we would wait for it.
     pub(super) fn by_token_again(table: Option<&Table>) -> Self {
-        /// Twice as long as a keeper takes to notice.
-        const PATIENCE: Duration = Duration::from_secs(1);
-        const PAUSE: Duration = Duration::from_millis(20);
         let (Some(text), Some(table)) = (env::text(env::TOKEN), table) else { return Self::default() };
         let token = Token::shown(&text);
-        let begun = Instant::now();
-        loop {
-            let found = Self::by_token(Some(table));
-            let may_come = token.place() == Some(table.place()) && !table.has_ended(&token);
-            if !found.holds.is_empty() || !may_come || begun.elapsed() >= PATIENCE {
-                return found;
-            }
-            std::thread::sleep(PAUSE);
-        }
+        let may_come = || token.place() == Some(table.place()) && !table.has_ended(&token);
+        wait_for(|| Self::by_token(Some(table)), may_come)
+    }
+
+    /// The same of [`EnclosingHolds::by_kinship`], for a hold that has no record.
+    pub(super) fn by_kinship_again(table: Option<&Table>) -> Self {
+        wait_for(|| Self::by_kinship(table), || table.is_some_and(|table| table.live().is_empty()))
     }
 
     /// Finds the holds by inherited descriptors and by ancestors; costs a walk through `/proc`.
@@ -253,7 +263,9 @@ impl Lineage {
         let command = self.0.iter().position(|process| Some(*process) == descent.command);
         let counts = |at: &usize| {
             let child = at.checked_sub(1).map(|below| self.0[below]);
-            descent.since.is_none_or(|since| child.is_some_and(|child| child == since || child.1 > since.1))
+            // Within a tick of the clock of starts, numbers tell the order.
+            let order = |(pid, start): (u32, u64)| (start, pid);
+            descent.since.is_none_or(|since| child.is_some_and(|child| order(child) >= order(since)))
         };
         if let Some(at) = command.filter(counts) {
             return Some(self.0[at].0);

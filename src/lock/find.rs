@@ -51,9 +51,13 @@ pub(crate) fn find_again(repo: &Repo, token: &Token) -> Option<Found> {
         let table = repo.holders_dir().map(|directory| Table::new(directory, Sharing::default()));
         table.is_some_and(|table| table.has_ended(token))
     };
+    let is_of_here = || {
+        let table = repo.holders_dir().map(|directory| Table::new(directory, Sharing::default()));
+        token.place().is_some_and(|place| table.is_some_and(|table| table.place() == place))
+    };
     loop {
         let found = find(repo, token);
-        if found.is_some() || token.place().is_none() || has_ended() || begun.elapsed() > PATIENCE {
+        if found.is_some() || !is_of_here() || has_ended() || begun.elapsed() > PATIENCE {
             return found;
         }
         std::thread::sleep(PAUSE);

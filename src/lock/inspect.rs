@@ -215,11 +215,22 @@ pub(super) fn pids(holders: &[Holder]) -> Vec<u32> {
     holders.iter().flat_map::<Vec<u32>, _>(pids).collect()
 }
 
+pub(super) fn runs_this_program(pid: u32) -> bool {
+    let own = sys::executable(std::process::id());
+    own.is_some() && sys::executable(pid) == own
+}
+
 /// Adds the processes that keep the lock of a file if those that took it have ended.
 fn with_heirs(mut hold: Holder, file: FileId) -> Holder {
     let dead = |pid| sys::still_runs(pid, hold.boot_ms) == Some(false);
     if hold.pid_namespace == sys::pid_namespace() && [Some(hold.pid), hold.keeper].into_iter().flatten().all(dead) {
-        hold.inherited_by = Some(sys::descriptor_holders(file));
+        let heirs = sys::descriptor_holders(file);
+        if let Some(keeper) = heirs.iter().copied().find(|pid| runs_this_program(*pid)) {
+            // Its record was removed, and is written again.
+            (hold.foreign, hold.pid) = (false, keeper);
+            return hold;
+        }
+        hold.inherited_by = Some(heirs);
     }
     hold
 }

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 
 use rustix::process::Signal;
 
-use crate::support::{Sandbox, eventually, has_program, is_root, kill, shell_status, skip};
+use crate::support::{Sandbox, eventually, has_program, hook, is_root, kill, script, shell_status, skip};
 
 /// Runs a line without our variables and without inherited descriptors.
 const SCRUBBED: &str = "env -i PATH=\"$PATH\" HOME=\"$HOME\" python3 -c 'import subprocess, sys; \
@@ -181,4 +181,63 @@ fn forged_token_admits_nobody() {
         assert_eq!(command.output().unwrap().status.code(), Some(75), "{forged}");
     }
     assert_eq!(shell_status(holder.finish()), 0);
+}
+
+#[test]
+fn job_started_before_git_or_flock_became_the_holder_is_outside() {
+    let sandbox = Sandbox::guarded();
+    script(&hook(&sandbox, "commit-msg"), "touch held; while ! test -s status; do sleep 0.01; done");
+    let job = "while ! test -e held; do sleep 0.01; done; repoguard exec -n -- touch inside; echo $? >status";
+    for holder in [
+        "git commit -q --allow-empty -m theirs",
+        "flock .git/repoguard.lock sh -c 'touch held; while ! test -s status; do sleep 0.01; done'",
+        "flock -o .git/repoguard.lock sh -c 'touch held; while ! test -s status; do sleep 0.01; done'",
+    ] {
+        let line = format!("(sh -c '{job}') & exec {holder}");
+        sandbox.sh(&line).timeout(std::time::Duration::from_secs(30)).assert().success();
+        assert_eq!(fs::read_to_string(sandbox.path("status")).unwrap().trim(), "75", "{holder}");
+        for name in ["status", "held"] {
+            fs::remove_file(sandbox.path(name)).unwrap();
+        }
+    }
+    // The command itself is inside, also of one that keeps the lock from it.
+    for holder in ["flock", "flock -o"] {
+        sandbox.sh(&format!("{holder} .git/repoguard.lock repoguard exec -n -- true")).assert().success();
+    }
+}
+
+#[test]
+fn record_that_names_a_process_of_others_admits_nobody() {
+    let sandbox = Sandbox::new();
+    let mut holder = sandbox.hold_with(&["--name", "d"], "echo $REPOGUARD_TOKEN; read -r _ || :");
+    let own = fs::read_to_string(sandbox.data().join("holders/0")).unwrap();
+    let mut main = sandbox.hold(&[]);
+    // Somebody who may write here keeps a slot, and writes that everybody's ancestor holds the worktree.
+    let mut record: serde_json::Value = serde_json::from_str(&own).unwrap();
+    record["resources"] = serde_json::json!([["repo", "shared"], ["w", "exclusive"]]);
+    let by_token = record.clone();
+    record["pid"] = 1.into();
+    record["token_sha256"] = "0".into();
+    record["descent"] = serde_json::json!({"holder": true});
+    for (number, forged) in [(5, &record), (6, &by_token)] {
+        let slot = sandbox.data().join("holders").join(number.to_string());
+        fs::write(&slot, format!("{:<4095}\n", forged.to_string())).unwrap();
+        let file = fs::File::open(&slot).unwrap();
+        file.lock().unwrap();
+        let mut command = sandbox.repoguard_command(["exec", "-n", "--", "true"]);
+        command.env("REPOGUARD_TOKEN", holder.first_line());
+        assert_eq!(command.output().unwrap().status.code(), Some(75), "{forged}");
+    }
+    assert_eq!(shell_status(main.finish()), 0);
+    assert_eq!(shell_status(holder.finish()), 0);
+}
+
+#[test]
+fn token_admits_again_after_the_records_were_removed() {
+    let sandbox = Sandbox::new();
+    let script = "repoguard acquire --for-pid $$ >../token; rm -rf .git/repoguard; \
+        REPOGUARD_TOKEN=$(cat ../token) repoguard exec -w 20 -- echo inside";
+    let output = sandbox.sh(script).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), told.as_str()), (Some(0), ""), "nothing is said of a token that counts");
 }

@@ -247,3 +247,21 @@ fn shared_repository_without_a_setting_has_records_for_its_group() {
         assert_eq!(mode & 0o2070, 0o2070, "{name}: {mode:o}");
     }
 }
+
+#[test]
+fn several_tickets_that_name_a_process_of_others_are_passed() {
+    let sandbox = Sandbox::new();
+    assert_eq!(sandbox.try_once(&[]), 0);
+    if !is_root() {
+        return skip("tickets that name a process of others", "needs root");
+    }
+    // They are another user's, and say that the first process of the system waits.
+    let tickets: Vec<_> = (5..8)
+        .map(|number| forged_ticket(&sandbox, number, &ticket_record(number, 1, own_namespaces()), 0o666))
+        .collect();
+    for number in 5..8 {
+        std::os::unix::fs::chown(sandbox.data().join(format!("queue/{number}.repos_wx")), Some(61_003), None).unwrap();
+    }
+    everybody_gets_in(&sandbox);
+    drop(tickets);
+}
