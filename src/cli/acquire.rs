@@ -70,7 +70,7 @@ pub(super) fn acquire(context: &Context, matches: &ArgMatches) -> anyhow::Result
     let arguments = Acquire::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
     let repo = repo()?;
     render::check_output("the token")?;
-    context.ui.stray_token(&repo);
+    context.ui.may_have_token(&repo);
     let config = Config::load(&repo)?;
     let command = arguments.for_pid.and_then(repoguard::command_of).unwrap_or_else(|| "repoguard acquire".to_owned());
     let request = Request { command, ..arguments.lock.request(&config)? };

@@ -140,7 +140,7 @@ fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<(Outcome,
     if repo.git_dir().is_none() {
         context.ui.say(&format!("not inside a Git repository: locking `{}`", repo.lock_path().display()));
     }
-    context.ui.stray_token(&repo);
+    context.ui.may_have_token(&repo);
     let config = Config::load(&repo)?;
     let task = arguments.task();
     let request = arguments.request(&config, &task)?;

@@ -83,6 +83,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
         }
         context.ui.waiting_over();
         match guarded {
+            Ok(Ok(())) if event == Event::PreCommit => context.ui.look_at_token(),
             Ok(Ok(())) => {}
             Ok(Err(refusal)) => {
                 context.ui.refused(&refusal);
@@ -101,6 +102,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
 fn guard(context: &Context, call: &mut Call, input: &mut Option<Vec<u8>>) -> anyhow::Result<Result<(), Refusal>> {
     let directory = std::env::current_dir().context("cannot find the current directory")?;
     let repo = Repo::of_hook(&directory)?;
+    context.ui.may_have_token(&repo);
     let config = Config::load_in_hook(&repo)?;
     if call.event == Event::PreReceive {
         call.timeout = PUSH_TIMEOUT;

@@ -120,7 +120,7 @@ fn is_busy(failure: &Failure) -> bool {
 fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<Mutated> {
     let directory = std::env::current_dir().context("cannot find the current directory")?;
     let repo = Repo::discover(&directory)?;
-    context.ui.stray_token(&repo);
+    context.ui.may_have_token(&repo);
     let config = Config::load(&repo)?;
     let request = arguments.request(&config)?;
     let write = Write::Command(arguments.cmd.clone());

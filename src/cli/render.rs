@@ -42,6 +42,8 @@ pub(super) struct Ui {
     repeat: Rc<Cell<Duration>>,
     /// A mutation that was killed has been settled: nothing of it is left to look at.
     settled: Rc<Cell<bool>>,
+    /// Whose token may be in the environment, until that was looked at.
+    token: Rc<RefCell<Option<Repo>>>,
 }
 
 /// The line that says that we wait.
@@ -60,8 +62,8 @@ impl Ui {
             Color::Never => false,
             Color::Auto => !repoguard::no_color() && io::stderr().is_terminal(),
         };
-        let (waiting, settled) = (Rc::default(), Rc::default());
-        Self { color, quiet, verbose, waiting, repeat: Rc::new(Cell::new(REPEAT)), settled }
+        let (waiting, settled, token) = (Rc::default(), Rc::default(), Rc::default());
+        Self { color, quiet, verbose, waiting, repeat: Rc::new(Cell::new(REPEAT)), settled, token }
     }
 
     /// Whether more is to be said.
@@ -71,6 +73,10 @@ impl Ui {
 
     /// Prints what a command learns while it runs.
     pub(super) fn notice(&self, notice: &Notice<'_>) {
+        // Those inside a hold by other means than the token are told of nothing.
+        if let Notice::Waiting(_) | Notice::Acquired(_) = notice {
+            self.look_at_token();
+        }
         match notice {
             Notice::Waiting(waiting) => self.waiting(waiting),
             Notice::Acquired(waited) => {
@@ -259,6 +265,7 @@ impl Ui {
 
     /// Prints an error with its causes, and a hint.
     pub(super) fn error(&self, error: &anyhow::Error) {
+        self.look_at_token();
         self.line(RED, &error.to_string());
         for cause in error.chain().skip(1) {
             self.more("caused by:", &cause.to_string());
@@ -355,9 +362,15 @@ impl Ui {
         }
     }
 
-    /// Says that the token in the environment is of no use.
-    pub(super) fn stray_token(&self, repo: &Repo) {
-        if repoguard::has_stray_token(repo) {
+    /// A lock of this repository is asked for: if that is not granted by the token in the environment, the user learns why.
+    pub(super) fn may_have_token(&self, repo: &Repo) {
+        *self.token.borrow_mut() = Some(repo.clone());
+    }
+
+    /// Says once that the token in the environment is of no use, if it is not.
+    pub(super) fn look_at_token(&self) {
+        let repo = self.token.borrow_mut().take();
+        if repo.is_some_and(|repo| repoguard::has_stray_token(&repo)) {
             self.warn("REPOGUARD_TOKEN names no live hold here and is ignored");
             self.hint(
                 "`unset REPOGUARD_TOKEN`, or acquire again; a hold ends with its command, its process or its --ttl",

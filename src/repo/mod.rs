@@ -307,7 +307,10 @@ fn refuse_special(path: &Path) -> Result<bool> {
 fn is_still_to_be_made(git_dir: &Path) -> bool {
     match std::fs::read_dir(git_dir) {
         Ok(mut entries) => entries.next().is_none(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => std::fs::symlink_metadata(git_dir).is_err(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            // Git makes one directory, not those above it.
+            std::fs::symlink_metadata(git_dir).is_err() && git_dir.parent().is_some_and(Path::is_dir)
+        }
         Err(_) => false,
     }
 }
