@@ -177,8 +177,18 @@ fn open_and_look(path: &Path, write: bool) -> Result<(File, Metadata)> {
         Ok(metadata) if !metadata.is_file() => {
             Err(Error::NotAFile { path: path.to_owned(), kind: sys::kind(&metadata), expected: "a regular file" })
         }
-        found => opened.and_then(|file| Ok((file, found?))).map_err(Error::io("open", path)),
+        found => opened.and_then(|file| Ok((file, found?))).map_err(|error| cannot("open", path, error)),
     }
+}
+
+/// The error for what could not be done at a path of ours: a link on the way is named itself.
+pub(super) fn cannot(action: &'static str, path: &Path, error: io::Error) -> Error {
+    if sys::is_link_error(&error)
+        && let Some(link) = place::link_on_the_way(path)
+    {
+        return Error::NotAFile { path: link, kind: "a symbolic link", expected: "a directory" };
+    }
+    Error::io(action, path)(error)
 }
 
 /// Neither blocks on a FIFO nor follows a link, at the end of the path or anywhere below what is ours.

@@ -192,6 +192,16 @@ impl Place {
     }
 }
 
+/// The first link at or below what is ours on the way to a path.
+pub(super) fn link_on_the_way(path: &Path) -> Option<PathBuf> {
+    let mut all: Vec<&Path> = path.ancestors().collect();
+    let ours = all.iter().position(|part| part.file_name().is_some_and(is_ours_name))?;
+    all.truncate(ours + 1);
+    all.reverse();
+    let is_link = |part: &&Path| std::fs::symlink_metadata(part).is_ok_and(|metadata| metadata.is_symlink());
+    all.into_iter().find(is_link).map(Path::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(

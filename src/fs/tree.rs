@@ -263,7 +263,7 @@ pub(crate) fn list(place: impl Into<Place>) -> Result<Vec<OsString>> {
     let place = &place.into();
     let list = || place.directory()?.names();
     let listed = Opened::default().insist(&[&place.child("any")], list);
-    let mut names = listed.map_err(Error::io("list", place.path()))?;
+    let mut names = listed.map_err(|error| super::cannot("list", place.path(), error))?;
     names.sort();
     Ok(names)
 }

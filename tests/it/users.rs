@@ -159,7 +159,7 @@ fn two_users_share_lock_queue_and_log() {
 }
 
 #[test]
-fn two_users_restore_from_each_others_snapshots() {
+fn member_restores_snapshots_of_the_owner_and_their_own_and_the_owner_none_of_members() {
     let Some(sandbox) = owned_repository("two users and their snapshots") else { return };
     sandbox.git(["-c", "safe.directory=*", "config", "-f", ".git/config", "core.sharedRepository", "group"]);
     let mut id = sandbox.snapshot(Duration::ZERO).file("file", "0", 0o644).finished();
@@ -169,7 +169,7 @@ fn two_users_restore_from_each_others_snapshots() {
         let group = if path.is_dir() { 0o2070 } else { 0o060 };
         fs::set_permissions(&path, fs::Permissions::from_mode(mode | group)).unwrap();
     }
-    for (user, before, after) in [(OTHER, "first\n", "0"), (OWNER, "0", "first\n"), (OTHER, "first\n", "0")] {
+    for (user, before, after) in [(OTHER, "first\n", "0"), (OTHER, "0", "first\n"), (OTHER, "first\n", "0")] {
         assert_eq!(fs::read_to_string(sandbox.path("file")).unwrap(), before);
         let script = format!("umask 077; exec repoguard restore {id} --json");
         let output = to_the_end(as_user(&sandbox, Some(user), true, "sh", &["-c", &script])).assert().success();
@@ -179,6 +179,10 @@ fn two_users_restore_from_each_others_snapshots() {
         let kept = fs::metadata(sandbox.data().join("snapshots").join(&id)).unwrap();
         assert_eq!((kept.mode() & 0o7777, kept.gid(), kept.uid()), (0o2770, GROUP, user));
     }
+    // Whoever may write to the repository could have written anything there.
+    let told = to_the_end(as_user(&sandbox, Some(OWNER), true, "repoguard", &["restore", &id])).assert().code(65);
+    assert!(String::from_utf8_lossy(&told.get_output().stderr).contains(&OTHER.to_string()));
+    assert_eq!(fs::read_to_string(sandbox.path("file")).unwrap(), "0");
 }
 
 #[test]
