@@ -221,12 +221,7 @@ fn closes_for(pid: u32, child: u32) -> bool {
     let is_flock = words.first().is_some_and(|called| called.rsplit('/').next() == Some("flock"));
     let closes =
         |word: &String| word == "--close" || (word.starts_with('-') && !word.starts_with("--") && word.contains('o'));
-    let children = || {
-        sys::all_processes()
-            .into_iter()
-            .filter(|other| sys::process_state(*other).is_some_and(|state| state.parent == pid))
-    };
-    is_flock && words.iter().skip(1).any(closes) && children().all(|other| other == child)
+    is_flock && words.iter().skip(1).any(closes) && sys::children(pid).into_iter().all(|other| other == child)
 }
 
 /// The directories of records of the repositories and paths that this process seems to work in.

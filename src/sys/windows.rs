@@ -440,6 +440,11 @@ pub(crate) fn ancestors_of(_pid: u32) -> impl Iterator<Item = u32> {
     std::iter::empty()
 }
 
+/// The children of a process: not known.
+pub(crate) fn children(_parent: u32) -> Vec<u32> {
+    Vec::new()
+}
+
 /// All processes below one: not known.
 pub(crate) fn descendants(_root: u32) -> Vec<u32> {
     Vec::new()

@@ -68,6 +68,12 @@ fn above(first: u32) -> impl Iterator<Item = u32> {
     std::iter::successors(Some(first), above).take_while(|&pid| pid > 0).take(MOST)
 }
 
+/// The children of a process that have not ended.
+pub(crate) fn children(parent: u32) -> Vec<u32> {
+    let is_child = |pid: &u32| process_state(*pid).is_some_and(|state| state.parent == parent && !state.zombie);
+    all_processes().into_iter().filter(is_child).collect()
+}
+
 /// All processes below `root`, children before grandchildren.
 pub(crate) fn descendants(root: u32) -> Vec<u32> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
