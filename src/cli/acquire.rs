@@ -55,8 +55,8 @@ pub(super) struct Release {
 
 /// Wait until what `repoguard acquire --background` asked for is held
 ///
-/// Exit status: 0 held; 1 neither held nor waited for under this token (any more), 75 not held before --timeout was over (it
-/// goes on waiting, and this can be asked again), 128+n interrupted by signal n.
+/// Exit status: 0 held; 1 neither held nor waited for under this token (any more), 75 not held before --timeout was over, or
+/// waiting would be a deadlock (it goes on waiting, and this can be asked again), 128+n interrupted by signal n.
 #[derive(Debug, Args)]
 pub(super) struct Wait {
     /// What `repoguard acquire --background` printed

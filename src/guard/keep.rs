@@ -294,7 +294,8 @@ pub fn release(repo: &Repo, token: &str) -> Result<Released> {
 /// Waits until the request of a token holds the lock.
 ///
 /// # Errors
-/// [`Error::Busy`] when it does not before `timeout` is over (never, with `None`), [`Error::Interrupted`].
+/// [`Error::Busy`] when it does not before `timeout` is over (never, with `None`), [`Error::Deadlock`] when it waits for a lock
+/// that this process is inside of, [`Error::Interrupted`].
 pub fn wait(repo: &Repo, token: &str, timeout: Option<Duration>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Turn> {
     if let Some(outer) = Token::outer(token) {
         return Ok(if lock::lives(repo, outer) { Turn::Inside } else { Turn::Over });
@@ -321,8 +322,9 @@ pub fn wait(repo: &Repo, token: &str, timeout: Option<Duration>, tell: &mut dyn 
         if timeout.is_some_and(|timeout| waited >= timeout) {
             return Err(lock::still_waits(repo, &request, waited));
         }
+        let unchecked = lock::refuse_cycle(repo, &request)?;
         if waited >= Wait::GRACE {
-            lock::tell_waiting(repo, &request, waited, &mut |waiting| tell(Notice::Waiting(waiting)));
+            lock::tell_waiting(repo, &request, &unchecked, waited, &mut |waiting| tell(Notice::Waiting(waiting)));
         }
         let left = timeout.map_or(Wait::TICK, |timeout| timeout.saturating_sub(waited));
         let word = if waited < Wait::GRACE { Wait::GRACE.saturating_sub(waited) } else { Wait::TICK };

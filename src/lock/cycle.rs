@@ -7,7 +7,7 @@
 //! before us anyway, and holds nothing while it waits.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
     path::{Path, PathBuf},
 };
 
@@ -34,10 +34,10 @@ pub(super) struct Graph {
 }
 
 /// The requests that wait, directly or through others, for some holds, and the holds that these requests are made inside of;
-/// each with the requests that lead there, the nearest last.
+/// each with the requests that lead there, the nearest last; for a request that is itself.
 #[derive(Debug, Default)]
 struct Waiting {
-    requests: HashSet<(PathBuf, u64)>,
+    requests: HashMap<(PathBuf, u64), Vec<Holder>>,
     holds: HashMap<HoldId, Vec<Holder>>,
 }
 
@@ -59,7 +59,13 @@ impl Graph {
     /// Numbers of this repository's requests that wait for one of the holds that `request` is inside of.
     pub(super) fn that_wait_for(&mut self, request: &Holder) -> HashSet<u64> {
         let waiting = self.waiting_for(&around(request, &self.own));
-        waiting.requests.into_iter().filter(|(place, _)| *place == self.own).map(|(_, number)| number).collect()
+        waiting.requests.into_keys().filter(|(place, _)| *place == self.own).map(|(_, number)| number).collect()
+    }
+
+    /// The requests on a cycle that somebody inside of `holds` closes by waiting for `request` of this repository, itself first.
+    pub(super) fn cycle_through(&mut self, request: &Holder, holds: &[HoldId]) -> Option<Vec<Holder>> {
+        let path = self.waiting_for(holds).requests.remove(&(self.own.clone(), request.id))?;
+        Some(path.into_iter().rev().collect())
     }
 
     fn id(&self, hold: &Holder) -> HoldId {
@@ -75,10 +81,8 @@ impl Graph {
             let Some(place) = self.place(&id.records) else { continue };
             let Some(hold) = place.holds.iter().find(|hold| hold.id == id.id) else { continue };
             for request in place.that_wait_for(hold) {
-                if !found.requests.insert((id.records.clone(), request.id)) {
-                    continue;
-                }
-                let path = [path.as_slice(), std::slice::from_ref(request)].concat();
+                let Entry::Vacant(entry) = found.requests.entry((id.records.clone(), request.id)) else { continue };
+                let path = entry.insert([path.as_slice(), std::slice::from_ref(request)].concat()).clone();
                 for outer in around(request, &id.records) {
                     if !found.holds.contains_key(&outer) {
                         found.holds.insert(outer.clone(), path.clone());
@@ -174,6 +178,17 @@ mod tests {
     fn two_that_want_each_others_lock_are_a_cycle() {
         let mut graph = graph(vec![party(1, &["a"], &[]), party(2, &["b"], &[])], vec![party(3, &["b"], &[1])]);
         assert_eq!(ids(graph.cycle(&party(4, &["a"], &[2]))), [3]);
+    }
+
+    #[test]
+    fn waiting_for_a_request_that_waits_for_us_is_a_cycle() {
+        let holds = vec![party(1, &["a"], &[]), party(2, &["b"], &[])];
+        let request = party(4, &["b"], &[]);
+        let mut graph = graph(holds, vec![party(3, &["a"], &[2]), request.clone()]);
+        let hold = |id| HoldId { records: "/a/repoguard".into(), id };
+        assert_eq!(ids(graph.cycle_through(&request, &[hold(1)])), [4, 3], "through another");
+        assert_eq!(ids(graph.cycle_through(&request, &[hold(2)])), [4], "straight");
+        assert!(graph.cycle_through(&party(3, &["a"], &[2]), &[]).is_none(), "from outside");
     }
 
     #[test]

@@ -1,9 +1,27 @@
 //! Finds what a token stands for: the hold, or the request that was made under it.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
-use super::{Holder, Waiting, cycle, enclosing::same_namespaces, queue::Queue, record::Table, token::Token};
-use crate::{env, error::Error, fs::Sharing, repo::Repo, sys};
+use super::{
+    Holder, Waiting,
+    cycle::{self, Graph, Place},
+    enclosing::{EnclosingHolds, same_namespaces},
+    queue::Queue,
+    record::Table,
+    records::Records,
+    token::Token,
+};
+use crate::{
+    env,
+    error::{Error, Result},
+    fs::Sharing,
+    holder::HoldId,
+    repo::Repo,
+    sys,
+};
 
 /// What a token stands for.
 pub(crate) enum Found {
@@ -76,10 +94,42 @@ pub fn has_stray_token(repo: &Repo) -> bool {
     token.place().is_none_or(|place| place == Table::new(directory, Sharing::default()).place())
 }
 
-/// Tells how a request stands that waits elsewhere.
-pub(crate) fn tell_waiting(repo: &Repo, request: &Holder, waited: Duration, tell: &mut dyn FnMut(&Waiting<'_>)) {
+/// Tells how a request stands that waits elsewhere; `unchecked` are the records that [`refuse_cycle`] could not read.
+pub(crate) fn tell_waiting(
+    repo: &Repo,
+    request: &Holder,
+    unchecked: &[PathBuf],
+    waited: Duration,
+    tell: &mut dyn FnMut(&Waiting<'_>),
+) {
     let look = || in_the_way(repo, request);
-    tell(&Waiting { waited, ..Waiting::new(&what(repo, request), &look, &[]) });
+    tell(&Waiting { waited, ..Waiting::new(&what(repo, request), &look, unchecked) });
+}
+
+/// Fails if a request that waits elsewhere waits, directly or through others, for a hold that this process is inside of: then
+/// waiting for it would be a deadlock. Returns the records that could not be read: a cycle through these is not seen.
+///
+/// # Errors
+/// [`Error::Deadlock`].
+pub(crate) fn refuse_cycle(repo: &Repo, request: &Holder) -> Result<Vec<PathBuf>> {
+    let Some(own) = repo.records() else { return Ok(Vec::new()) };
+    let own = own.canonicalize().unwrap_or(own);
+    let records = Records::new(&own, Sharing::default());
+    let mut around = EnclosingHolds::by_token(Some(&records.table));
+    around.join(EnclosingHolds::by_kinship(Some(&records.table)));
+    let (mut holds, mut unread) = around.elsewhere(&own, true);
+    holds.extend(around.ids().into_iter().map(|id| HoldId { records: own.clone(), id }));
+    let mut look = || {
+        let mut graph = Graph::new(own.clone(), Place::read(&records));
+        let cycle = graph.cycle_through(request, &holds);
+        unread.append(&mut graph.unread);
+        cycle
+    };
+    // The records were read one after the other, and may never have been so together.
+    match look().and_then(|_| look()) {
+        Some(cycle) => Err(Error::Deadlock { what: what(repo, request), cycle }),
+        None => Ok(unread),
+    }
 }
 
 /// The error for a request that waits elsewhere, and longer than its asker wants to.

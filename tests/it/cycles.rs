@@ -119,6 +119,46 @@ fn thread_and_process_over_two_repositories_are_a_cycle() {
     assert_eq!(shell_status(other.ended()), 0, "{}", other.stderr());
 }
 
+/// A holder of one repository that asks for another one in the background, and waits for that.
+fn waits_for_background(sandbox: &Sandbox, own: &Path, other: &Path) -> Running {
+    let script = format!(
+        "cd '{}'; token=$(repoguard acquire --background --ttl 1h) || exit; echo up; \
+         while ! test -e '{}'; do sleep 0.02; done; repoguard wait \"$token\"; status=$?; repoguard release \"$token\"; exit $status",
+        other.display(),
+        sandbox.outside("go").display(),
+    );
+    let mut command = sandbox.repoguard_command(["-C", own.to_str().expect("UTF-8"), "exec", "--", "sh", "-c"]);
+    command.arg(script);
+    sandbox.start_up(command)
+}
+
+#[test]
+fn wait_for_a_request_that_waits_for_the_waiter_is_refused() {
+    let (sandbox, repos) = several(&["second", "third"]);
+    for ring in [&repos[..2], &repos[..]] {
+        let next = |i: usize| &ring[(i + 1) % ring.len()];
+        let mut all: Vec<Running> = (1..ring.len()).map(|i| holder(&sandbox, &ring[i], next(i), &["exec"])).collect();
+        all.push(waits_for_background(&sandbox, &ring[0], next(0)));
+        fs::write(sandbox.outside("go"), "").unwrap();
+        one_fails(all);
+        fs::remove_file(sandbox.outside("go")).unwrap();
+    }
+}
+
+#[test]
+fn wait_for_a_request_lasts_as_long_as_there_is_no_cycle() {
+    let (sandbox, repos) = several(&["second"]);
+    let mut second = sandbox.repoguard_command(["-C", repos[1].to_str().expect("UTF-8"), "exec", "--"]);
+    second.args(["sh", "-c", "echo up; read -r _"]);
+    let mut second = sandbox.start_up(second);
+    let mut waiter = waits_for_background(&sandbox, &repos[0], &repos[1]);
+    fs::write(sandbox.outside("go"), "").unwrap();
+    eventually("it waits", || waiter.stderr().contains("waiting"));
+    second.send("go on");
+    assert_eq!(shell_status(second.ended()), 0);
+    assert_eq!(shell_status(waiter.ended()), 0, "{}", waiter.stderr());
+}
+
 #[test]
 fn holder_of_one_repository_waits_for_another_as_long_as_there_is_no_cycle() {
     let (sandbox, repos) = several(&["second"]);
