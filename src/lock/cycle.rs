@@ -62,10 +62,16 @@ impl Graph {
         waiting.requests.into_keys().filter(|(place, _)| *place == self.own).map(|(_, number)| number).collect()
     }
 
-    /// The requests on a cycle that somebody inside of `holds` closes by waiting for `request` of this repository, itself first.
-    pub(super) fn cycle_through(&mut self, request: &Holder, holds: &[HoldId]) -> Option<Vec<Holder>> {
-        let path = self.waiting_for(holds).requests.remove(&(self.own.clone(), request.id))?;
-        Some(path.into_iter().rev().collect())
+    /// The requests on a cycle that somebody inside of `holds` closes by waiting for one that `is_awaited`, that one first.
+    pub(super) fn cycle_through(
+        &mut self,
+        holds: &[HoldId],
+        is_awaited: impl Fn(&Path, &Holder) -> bool,
+    ) -> Option<Vec<Holder>> {
+        let waiting = self.waiting_for(holds).requests;
+        let found =
+            waiting.into_iter().find(|((place, _), path)| path.last().is_some_and(|last| is_awaited(place, last)));
+        found.map(|(_, path)| path.into_iter().rev().collect())
     }
 
     fn id(&self, hold: &Holder) -> HoldId {
@@ -186,9 +192,10 @@ mod tests {
         let request = party(4, &["b"], &[]);
         let mut graph = graph(holds, vec![party(3, &["a"], &[2]), request.clone()]);
         let hold = |id| HoldId { records: "/a/repoguard".into(), id };
-        assert_eq!(ids(graph.cycle_through(&request, &[hold(1)])), [4, 3], "through another");
-        assert_eq!(ids(graph.cycle_through(&request, &[hold(2)])), [4], "straight");
-        assert!(graph.cycle_through(&party(3, &["a"], &[2]), &[]).is_none(), "from outside");
+        let is_it = |_: &Path, other: &Holder| other.id == request.id;
+        assert_eq!(ids(graph.cycle_through(&[hold(1)], is_it)), [4, 3], "through another");
+        assert_eq!(ids(graph.cycle_through(&[hold(2)], is_it)), [4], "straight");
+        assert!(graph.cycle_through(&[], is_it).is_none(), "from outside");
     }
 
     #[test]

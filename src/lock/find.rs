@@ -1,7 +1,7 @@
 //! Finds what a token stands for: the hold, or the request that was made under it.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -112,24 +112,46 @@ pub(crate) fn tell_waiting(
 /// # Errors
 /// [`Error::Deadlock`].
 pub(crate) fn refuse_cycle(repo: &Repo, request: &Holder) -> Result<Vec<PathBuf>> {
-    let Some(own) = repo.records() else { return Ok(Vec::new()) };
-    let own = own.canonicalize().unwrap_or(own);
+    let own = real_records(repo);
+    let is_awaited = |place: &Path, other: &Holder| other.id == request.id && own.as_deref() == Some(place);
+    refuse_cycle_through(repo, &what(repo, request), None, is_awaited)
+}
+
+/// As [`refuse_cycle`], for whatever waits, with this `hold` of its own, until some requests are served: `is_awaited` gets the
+/// directory of the records that each is in.
+///
+/// # Errors
+/// [`Error::Deadlock`].
+pub(crate) fn refuse_cycle_through(
+    repo: &Repo,
+    what: &str,
+    hold: Option<&Holder>,
+    is_awaited: impl Fn(&Path, &Holder) -> bool,
+) -> Result<Vec<PathBuf>> {
+    let Some(own) = real_records(repo) else { return Ok(Vec::new()) };
     let records = Records::new(&own, Sharing::default());
     let mut around = EnclosingHolds::by_token(Some(&records.table));
     around.join(EnclosingHolds::by_kinship(Some(&records.table)));
     let (mut holds, mut unread) = around.elsewhere(&own, true);
-    holds.extend(around.ids().into_iter().map(|id| HoldId { records: own.clone(), id }));
+    let here = around.ids().into_iter().chain(hold.map(|hold| hold.id));
+    holds.extend(here.map(|id| HoldId { records: own.clone(), id }));
     let mut look = || {
         let mut graph = Graph::new(own.clone(), Place::read(&records));
-        let cycle = graph.cycle_through(request, &holds);
+        let cycle = graph.cycle_through(&holds, &is_awaited);
         unread.append(&mut graph.unread);
         cycle
     };
     // The records were read one after the other, and may never have been so together.
     match look().and_then(|_| look()) {
-        Some(cycle) => Err(Error::Deadlock { what: what(repo, request), cycle }),
+        Some(cycle) => Err(Error::Deadlock { what: what.to_owned(), cycle }),
         None => Ok(unread),
     }
+}
+
+/// Where the records are, by their real path, as other repositories know them.
+fn real_records(repo: &Repo) -> Option<PathBuf> {
+    let records = repo.records()?;
+    Some(records.canonicalize().unwrap_or(records))
 }
 
 /// The error for a request that waits elsewhere, and longer than its asker wants to.
@@ -151,14 +173,6 @@ fn in_the_way(repo: &Repo, request: &Holder) -> (Vec<Holder>, Vec<Holder>) {
     holders.retain(|hold| cycle::conflict(hold, request));
     ahead.retain(|other| other.id < request.id && cycle::conflict(other, request));
     (holders, ahead)
-}
-
-/// The requests that wait for a hold, or for any.
-pub(crate) fn waiters_for(repo: &Repo, hold: Option<&Holder>) -> Vec<Holder> {
-    let queue = repo.queue_dir().map(|directory| Queue::new(directory, Sharing::default()));
-    let mut requests = queue.as_ref().map(Queue::requests).unwrap_or_default();
-    requests.retain(|request| hold.is_none_or(|hold| cycle::conflict(hold, request)));
-    requests
 }
 
 /// The processes above the one that waits with a request; none if they cannot be seen from here.

@@ -44,7 +44,8 @@ pub(crate) use ended::ended_with_its_container;
 pub(crate) use file::LockFile;
 pub use find::has_stray_token;
 pub(crate) use find::{
-    Found, any_lives, find, find_again, lives, refuse_cycle, still_waits, tell_waiting, waiter_ancestors, waiters_for,
+    Found, any_lives, find, find_again, lives, refuse_cycle, refuse_cycle_through, still_waits, tell_waiting,
+    waiter_ancestors,
 };
 pub(crate) use held::Held;
 pub(crate) use inspect::is_locked;

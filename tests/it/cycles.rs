@@ -190,27 +190,45 @@ fn wait_that_cannot_be_checked_says_so() {
     assert_eq!(shell_status(outer.ended()), 0, "{}", outer.stderr());
 }
 
-#[test]
-fn fence_refuses_to_wait_for_a_git_whose_hook_waits_for_us() {
-    let sandbox = Sandbox::new();
+/// A mutation, started as given, that waits for a git whose hook waits for `wanted`, ends with 75 that names it.
+fn fence_is_refused(sandbox: &Sandbox, wanted: &Path, mutation: Command) {
     fs::write(sandbox.path("tracked"), "1\n").unwrap();
     sandbox.git(["add", "tracked"]);
     sandbox.git(["commit", "-qm", "tracked"]);
     let go = sandbox.outside("go");
     let hook = format!(
-        "touch '{0}.reached'; while ! test -e '{0}'; do sleep 0.02; done; exec repoguard exec -- true",
-        go.display()
+        "touch '{0}.reached'; while ! test -e '{0}'; do sleep 0.02; done; unset GIT_DIR GIT_INDEX_FILE; \
+         exec repoguard -C '{1}' exec -- true",
+        go.display(),
+        wanted.display()
     );
     sandbox.own_hook("pre-commit", &hook);
     fs::write(sandbox.path("tracked"), "2\n").unwrap();
     let mut commit = sandbox.start(sandbox.git_command(["commit", "-qam", "theirs"]));
     eventually("git has its lock", || sandbox.outside("go.reached").exists());
-    let mut mutation = sandbox.start(sandbox.mutate_command(&["--fence", "--allow-dirty"], "true"));
+    let mut mutation = sandbox.start(mutation);
     eventually("it waits for git", || mutation.stderr().contains("index.lock"));
     fs::write(&go, "").unwrap();
     assert_eq!(shell_status(mutation.ended()), 75, "{}", mutation.stderr());
-    assert!(mutation.stderr().contains("deadlock"), "{}", mutation.stderr());
+    let told = mutation.stderr();
+    assert!(told.contains("deadlock") && told.contains("pid "), "{told}");
     assert_eq!(shell_status(commit.ended()), 0, "{}", commit.stderr());
+}
+
+#[test]
+fn fence_refuses_to_wait_for_a_git_whose_hook_waits_for_us() {
+    let sandbox = Sandbox::new();
+    let mutation = sandbox.mutate_command(&["--fence", "--allow-dirty"], "true");
+    fence_is_refused(&sandbox, sandbox.here(), mutation);
+}
+
+#[test]
+fn fence_refuses_to_wait_for_a_git_whose_hook_waits_for_another_repository_of_ours() {
+    let (sandbox, repos) = several(&["second"]);
+    let mut mutation = sandbox.repoguard_command(["-C", repos[1].to_str().expect("UTF-8"), "exec", "--"]);
+    mutation.args(["repoguard", "-C", repos[0].to_str().expect("UTF-8"), "mutate", "--fence", "--allow-dirty"]);
+    mutation.args(["-m", "m", "--", "true"]);
+    fence_is_refused(&sandbox, &repos[1], mutation);
 }
 
 #[test]

@@ -120,18 +120,15 @@ impl Session<'_> {
         }
     }
 
-    /// Fails if one of these gits waits for us: a command that it runs, a hook for example, asks for our lock.
+    /// Fails if one of these gits waits for us: a command that it runs, a hook for example, asks for a lock that we are inside of, or
+    /// for one that we keep from coming free.
     fn refuse_cycle_through(&self, gits: &[GitProcess], lock: &Path) -> Result<()> {
-        let waits_in_git =
-            |request: &Holder| lock::waiter_ancestors(request).iter().any(|pid| gits.iter().any(|git| git.pid == *pid));
-        let cycle: Vec<Holder> = lock::waiters_for(self.repo, self.hold.as_ref().map(|hold| hold.held.record()))
-            .into_iter()
-            .filter(waits_in_git)
-            .collect();
-        if cycle.is_empty() {
-            return Ok(());
-        }
-        Err(Error::Deadlock { what: format!("git's own lock `{}`", lock.display()), cycle })
+        let waits_in_git = |_: &Path, request: &Holder| {
+            lock::waiter_ancestors(request).iter().any(|pid| gits.iter().any(|git| git.pid == *pid))
+        };
+        let what = format!("git's own lock `{}`", lock.display());
+        lock::refuse_cycle_through(self.repo, &what, self.hold.as_ref().map(|hold| hold.held.record()), waits_in_git)
+            .map(drop)
     }
 }
 
