@@ -1,4 +1,5 @@
-//! Finds what a token stands for: the hold, or the request that was made under it.
+//! Finds what a token stands for, the hold or the request that was made under it, and whether waiting for a request of somebody
+//! else would be a deadlock.
 
 use std::{
     path::{Path, PathBuf},
