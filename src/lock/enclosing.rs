@@ -290,8 +290,11 @@ fn is_vouched_for(pid: u32, slot: FileId, hold: &Holder) -> bool {
     let kernel = sys::kernel_locks(&[slot]);
     let has_slot =
         |pid: u32| kernel.locks.iter().any(|lock| lock.pid == pid) || !sys::locks_of_process(pid, slot).is_empty();
-    let holders = [Some(hold.pid), hold.keeper, Some(pid)];
-    holders.into_iter().flatten().any(|holder| sys::process_owner(holder) == owner && has_slot(holder))
+    let is_its = |holder: u32| sys::process_owner(holder) == owner;
+    let named = [Some(hold.pid), hold.keeper, Some(pid)];
+    named.into_iter().flatten().any(|holder| is_its(holder) && has_slot(holder))
+        // A watcher that has just been made has not written yet that it is the keeper.
+        || sys::descriptor_holders(slot).into_iter().any(is_its)
 }
 
 /// Tells whether the pids and times of a record mean here what they meant where it was written.

@@ -226,8 +226,8 @@ fn with_heirs(mut hold: Holder, file: FileId) -> Holder {
     if hold.pid_namespace == sys::pid_namespace() && [Some(hold.pid), hold.keeper].into_iter().flatten().all(dead) {
         let heirs = sys::descriptor_holders(file);
         if let Some(keeper) = heirs.iter().copied().find(|pid| runs_this_program(*pid)) {
-            // Its record was removed, and is written again.
-            (hold.foreign, hold.pid) = (false, keeper);
+            // It has not written yet that it holds, or its record was removed and is written again.
+            (hold.foreign, hold.keeper) = (false, Some(keeper));
             return hold;
         }
         hold.inherited_by = Some(heirs);

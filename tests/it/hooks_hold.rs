@@ -4,7 +4,9 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use crate::support::{Sandbox, Terminal, alive, eventually, has_program, kill, lines, script, skip};
+use crate::support::{
+    Sandbox, Terminal, alive, can_trace, eventually, has_program, kill, lines, script, skip, to_the_end,
+};
 
 const COMMIT: [&str; 4] = ["commit", "-q", "-m", "two words"];
 
@@ -154,6 +156,22 @@ fn polite_signals_to_the_watcher_change_nothing() {
     gate.open();
     assert!(git.ended().success(), "{}", git.stderr());
     sandbox.assert_nothing_left();
+}
+
+#[test]
+fn watcher_that_comes_late_keeps_no_hook_of_its_commit_out() {
+    if !can_trace("a watcher that comes late") {
+        return;
+    }
+    let sandbox = Sandbox::guarded();
+    sandbox.stage("new");
+    // As on a loaded machine: it has the lock, and has not written yet who it is.
+    let mut strace = sandbox.command("strace");
+    strace.args(["-f", "-o", "/dev/null", "-e", "trace=setsid", "-e", "inject=setsid:delay_enter=500000", "git"]);
+    strace.args(COMMIT).env("REPOGUARD_HOOK_TIMEOUT", "0");
+    to_the_end(strace).assert().success().stderr("");
+    sandbox.repoguard(["exec", "--", "true"]).assert().success();
+    assert_eq!(sandbox.log().iter().filter(|record| record["event"] != "hold").count(), 0);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Gate, Running, Sandbox, eventually, listing};
+use crate::support::{Gate, Running, Sandbox, can_trace, eventually, listing};
 
 /// A mutation that waits in its command, in this worktree.
 fn mutating(sandbox: &Sandbox, top: &Path, options: &[&str]) -> (Running, Gate) {
@@ -63,11 +63,39 @@ fn one_that_outlives_its_wrapper_runs_still() {
     running.keeper();
     running.signal(Signal::KILL);
     running.ended();
-    assert_eq!(sandbox.holders().len(), 1);
+    assert_eq!(sandbox.holders().len(), 1, "{:?}", sandbox.holders());
     assert_eq!(sandbox.status()["unfinished"], Value::Null);
     gate.open();
     eventually("the command has ended", || sandbox.holders().is_empty());
     assert_eq!(sandbox.status()["unfinished"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn keeper_that_has_not_written_that_it_holds_is_one_holder() {
+    if !can_trace("a keeper that comes late") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let (mut running, gate) = mutating(&sandbox, sandbox.here(), &[]);
+    let keeper = running.keeper();
+    let mut strace = sandbox.command("strace");
+    strace.args(["-o", "/dev/null", "-e", "trace=pwrite64", "-e", "inject=pwrite64:delay_enter=1000000"]);
+    strace.args(["-p", &keeper.to_string()]);
+    let mut tracer = sandbox.start(strace);
+    let status = format!("/proc/{keeper}/status");
+    eventually("it is traced", || !fs::read_to_string(&status).unwrap().contains("TracerPid:\t0\n"));
+    running.signal(Signal::KILL);
+    running.ended();
+    for written in [false, true] {
+        let record = || fs::read_to_string(sandbox.data().join("holders/0")).unwrap();
+        eventually("the keeper writes", || written == record().contains(&format!("\"keeper\":{keeper}")));
+        assert_eq!(sandbox.holders().len(), 1, "{:?}", sandbox.holders());
+        assert_eq!((&sandbox.holder()["pid"], &sandbox.holder()["keeper"]), (&json!(running.pid()), &json!(keeper)));
+        assert_eq!(sandbox.status()["unfinished"], Value::Null);
+    }
+    gate.open();
+    eventually("the command has ended", || sandbox.holders().is_empty());
+    tracer.ended();
 }
 
 #[test]
