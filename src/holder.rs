@@ -150,6 +150,9 @@ pub struct Holder {
     /// Holds of other repositories that the asking process was inside of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<HoldId>,
+    /// Number of the request in the same queue whose end it waits for, where it asks for no lock of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaits: Option<u64>,
     /// The processes that are inside without the token; `None` if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub descent: Option<Descent>,

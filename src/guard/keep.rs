@@ -8,7 +8,7 @@ use crate::{
     exec::Duty as _,
     fs::Sharing,
     holder::{self, Holder},
-    lock::{self, Acquired, Entered, Found, Held, Queued, Request, Token, Wait, Waiting},
+    lock::{self, Acquired, Awaiting, Entered, Found, Held, Queued, Request, Token, Wait, Waiting},
     repo::{Config, Repo},
     sys::{self, Event, Process, Signals},
     watcher,
@@ -304,6 +304,7 @@ pub fn wait(repo: &Repo, token: &str, timeout: Option<Duration>, tell: &mut dyn 
     let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
     signals.catch(sys::INTERRUPTS);
     let begun = Instant::now();
+    let mut awaiting = Awaiting::new(repo);
     let mut last: Option<Process> = None;
     loop {
         let found = if last.is_none() { lock::find_again(repo, &token) } else { lock::find(repo, &token) };
@@ -322,7 +323,7 @@ pub fn wait(repo: &Repo, token: &str, timeout: Option<Duration>, tell: &mut dyn 
         if timeout.is_some_and(|timeout| waited >= timeout) {
             return Err(lock::still_waits(repo, &request, waited));
         }
-        let unchecked = lock::refuse_cycle(repo, &request)?;
+        let unchecked = awaiting.look(&request)?;
         if waited >= Wait::GRACE {
             lock::tell_waiting(repo, &request, &unchecked, waited, &mut |waiting| tell(Notice::Waiting(waiting)));
         }

@@ -229,8 +229,6 @@ impl Site {
 impl Acquire {
     /// Tells in the record which holds are around us, and what remains to be asked for.
     fn describe_surroundings(&mut self, around: &EnclosingHolds, asker: &Asker<'_>) {
-        /// Longest list of holds elsewhere, in bytes of their paths: the record has its size.
-        const MOST: usize = 2000;
         let Self { record, records, plan, unread, .. } = self;
         record.inside = around.ids();
         record.resources.clone_from(&plan.resources);
@@ -244,41 +242,55 @@ impl Acquire {
                 }
             }
         }
-        let mut bytes = 0;
-        record.elsewhere.retain(|hold| {
-            bytes += hold.records.as_os_str().len() + 40;
-            let fits = bytes <= MOST && hold.records.to_str().is_some();
-            if !fits {
-                unread.push(hold.records.clone());
-            }
-            fits
-        });
+        describe_elsewhere(record, unread);
     }
 }
 
 fn describe(root: &Path, request: &Request, plan: &Plan) -> Holder {
-    let directory = std::env::current_dir().unwrap_or_else(|_| root.to_owned());
     let us = std::process::id();
     let process = request.for_process.filter(|process| *process != us);
-    let descent = process.and_then(descent_from);
     Holder {
-        schema: holder::SCHEMA,
         pid: process.unwrap_or(us),
         waiter: process.map(|_| us),
         takers: process.map(|_| us).into_iter().collect(),
+        command: request.command.clone(),
+        scope: plan.scope.clone(),
+        mode: Some(request.mode),
+        reason: request.reason.as_deref().map(holder::readable),
+        descent: process.and_then(descent_from),
+        ..this_process(root)
+    }
+}
+
+/// A record of this process, which asks for nothing yet.
+pub(super) fn this_process(root: &Path) -> Holder {
+    let directory = std::env::current_dir().unwrap_or_else(|_| root.to_owned());
+    Holder {
+        schema: holder::SCHEMA,
+        pid: std::process::id(),
         pid_namespace: sys::pid_namespace(),
         time_namespace: sys::time_namespace(),
         boot_ms: sys::boot_ms(),
         host: sys::host(),
         user: sys::acting_user(),
         agent: env::agent().map(str::to_owned),
-        command: request.command.clone(),
         directory: holder::readable(&directory.to_string_lossy()),
-        scope: plan.scope.clone(),
-        mode: Some(request.mode),
-        reason: request.reason.as_deref().map(holder::readable),
         requested_ms: holder::unix_ms(SystemTime::now()),
-        descent,
         ..Holder::default()
     }
+}
+
+/// Fills in the holds elsewhere as far as there is room: the record has its size. The records of the others are `unread`.
+pub(super) fn describe_elsewhere(record: &mut Holder, unread: &mut Vec<PathBuf>) {
+    /// Longest list, in bytes of their paths.
+    const MOST: usize = 2000;
+    let mut bytes = 0;
+    record.elsewhere.retain(|hold| {
+        bytes += hold.records.as_os_str().len() + 40;
+        let fits = bytes <= MOST && hold.records.to_str().is_some();
+        if !fits {
+            unread.push(hold.records.clone());
+        }
+        fits
+    });
 }

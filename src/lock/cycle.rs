@@ -123,11 +123,12 @@ impl Place {
         Self { holds: records.table.live(), requests: records.queue.requests() }
     }
 
-    /// The requests that wait for a hold, or behind one that does; in their order.
+    /// The requests that wait for a hold, or behind or for one that does; in their order.
     fn that_wait_for(&self, hold: &Holder) -> Vec<&Holder> {
         let mut waiting: Vec<&Holder> = Vec::new();
         for request in &self.requests {
-            if blocks(hold, request) || waiting.iter().any(|earlier| conflict(earlier, request)) {
+            let follows = |earlier: &&Holder| conflict(earlier, request) || request.awaits == Some(earlier.id);
+            if blocks(hold, request) || waiting.iter().any(follows) {
                 waiting.push(request);
             }
         }
@@ -196,6 +197,18 @@ mod tests {
         assert_eq!(ids(graph.cycle_through(&[hold(1)], is_it)), [4, 3], "through another");
         assert_eq!(ids(graph.cycle_through(&[hold(2)], is_it)), [4], "straight");
         assert!(graph.cycle_through(&[], is_it).is_none(), "from outside");
+    }
+
+    #[test]
+    fn who_waits_for_a_request_waits_for_what_that_one_waits_for() {
+        let holds = vec![party(1, &["a"], &[]), party(2, &["b"], &[])];
+        let awaiting = |id, request, inside| Holder { awaits: Some(request), ..party(id, &[], &[inside]) };
+        let requests = vec![party(3, &["b"], &[]), party(4, &["a"], &[]), awaiting(5, 3, 1)];
+        let mut graph = graph(holds, requests);
+        let hold = |id| HoldId { records: "/a/repoguard".into(), id };
+        assert_eq!(ids(graph.cycle_through(&[hold(2)], |_, other| other.id == 4)), [4, 5]);
+        assert_eq!(ids(graph.cycle(&party(6, &["a"], &[2]))), [5]);
+        assert!(graph.cycle_through(&[hold(9)], |_, other| other.id == 4).is_none(), "inside something else");
     }
 
     #[test]

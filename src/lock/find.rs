@@ -1,28 +1,9 @@
-//! Finds what a token stands for, the hold or the request that was made under it, and whether waiting for a request of somebody
-//! else would be a deadlock.
+//! Finds what a token stands for: the hold or the request that was made under it.
 
-use std::{
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use super::{
-    Holder, Waiting,
-    cycle::{self, Graph, Place},
-    enclosing::{EnclosingHolds, same_namespaces},
-    queue::Queue,
-    record::Table,
-    records::Records,
-    token::Token,
-};
-use crate::{
-    env,
-    error::{Error, Result},
-    fs::Sharing,
-    holder::HoldId,
-    repo::Repo,
-    sys,
-};
+use super::{Holder, queue::Queue, record::Table, token::Token};
+use crate::{env, fs::Sharing, repo::Repo, sys};
 
 /// What a token stands for.
 pub(crate) enum Found {
@@ -93,93 +74,4 @@ pub fn has_stray_token(repo: &Repo) -> bool {
         return false;
     }
     token.place().is_none_or(|place| place == Table::new(directory, Sharing::default()).place())
-}
-
-/// Tells how a request stands that waits elsewhere; `unchecked` are the records that [`refuse_cycle`] could not read.
-pub(crate) fn tell_waiting(
-    repo: &Repo,
-    request: &Holder,
-    unchecked: &[PathBuf],
-    waited: Duration,
-    tell: &mut dyn FnMut(&Waiting<'_>),
-) {
-    let look = || in_the_way(repo, request);
-    tell(&Waiting { waited, ..Waiting::new(&what(repo, request), &look, unchecked) });
-}
-
-/// Fails if a request that waits elsewhere waits, directly or through others, for a hold that this process is inside of: then
-/// waiting for it would be a deadlock. Returns the records that could not be read: a cycle through these is not seen.
-///
-/// # Errors
-/// [`Error::Deadlock`].
-pub(crate) fn refuse_cycle(repo: &Repo, request: &Holder) -> Result<Vec<PathBuf>> {
-    let own = real_records(repo);
-    let is_awaited = |place: &Path, other: &Holder| other.id == request.id && own.as_deref() == Some(place);
-    refuse_cycle_through(repo, &what(repo, request), None, is_awaited)
-}
-
-/// As [`refuse_cycle`], for whatever waits, with this `hold` of its own, until some requests are served: `is_awaited` gets the
-/// directory of the records that each is in.
-///
-/// # Errors
-/// [`Error::Deadlock`].
-pub(crate) fn refuse_cycle_through(
-    repo: &Repo,
-    what: &str,
-    hold: Option<&Holder>,
-    is_awaited: impl Fn(&Path, &Holder) -> bool,
-) -> Result<Vec<PathBuf>> {
-    let Some(own) = real_records(repo) else { return Ok(Vec::new()) };
-    let records = Records::new(&own, Sharing::default());
-    let mut around = EnclosingHolds::by_token(Some(&records.table));
-    around.join(EnclosingHolds::by_kinship(Some(&records.table)));
-    let (mut holds, mut unread) = around.elsewhere(&own, true);
-    let here = around.ids().into_iter().chain(hold.map(|hold| hold.id));
-    holds.extend(here.map(|id| HoldId { records: own.clone(), id }));
-    let mut look = || {
-        let mut graph = Graph::new(own.clone(), Place::read(&records));
-        let cycle = graph.cycle_through(&holds, &is_awaited);
-        unread.append(&mut graph.unread);
-        cycle
-    };
-    // The records were read one after the other, and may never have been so together.
-    match look().and_then(|_| look()) {
-        Some(cycle) => Err(Error::Deadlock { what: what.to_owned(), cycle }),
-        None => Ok(unread),
-    }
-}
-
-/// Where the records are, by their real path, as other repositories know them.
-fn real_records(repo: &Repo) -> Option<PathBuf> {
-    let records = repo.records()?;
-    Some(records.canonicalize().unwrap_or(records))
-}
-
-/// The error for a request that waits elsewhere, and longer than its asker wants to.
-pub(crate) fn still_waits(repo: &Repo, request: &Holder, waited: Duration) -> Error {
-    let (holders, ahead) = in_the_way(repo, request);
-    Error::Busy { what: what(repo, request), holders, ahead, waited }
-}
-
-fn what(repo: &Repo, request: &Holder) -> String {
-    format!("the lock of `{}` ({})", repo.root().display(), request.scope)
-}
-
-/// Who holds what a request waits for, and who waits before it.
-fn in_the_way(repo: &Repo, request: &Holder) -> (Vec<Holder>, Vec<Holder>) {
-    let table = repo.holders_dir().map(|directory| Table::new(directory, Sharing::default()));
-    let queue = repo.queue_dir().map(|directory| Queue::new(directory, Sharing::default()));
-    let mut holders = table.as_ref().map(Table::live).unwrap_or_default();
-    let mut ahead = queue.as_ref().map(Queue::requests).unwrap_or_default();
-    holders.retain(|hold| cycle::conflict(hold, request));
-    ahead.retain(|other| other.id < request.id && cycle::conflict(other, request));
-    (holders, ahead)
-}
-
-/// The processes above the one that waits with a request; none if they cannot be seen from here.
-pub(crate) fn waiter_ancestors(request: &Holder) -> Vec<u32> {
-    if !same_namespaces(request) {
-        return Vec::new();
-    }
-    sys::ancestors_of(request.waiter.unwrap_or(request.pid)).collect()
 }

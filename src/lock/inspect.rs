@@ -60,13 +60,15 @@ impl Repo {
         let (state, holders) = look(&plan, table.as_ref());
         let unreleased = table.as_ref().map(Table::died).unwrap_or_default();
         let (ended, died) = unreleased.into_iter().partition(ended_with_its_container);
+        let mut waiters = queue.as_ref().map(Queue::requests).unwrap_or_default();
+        waiters.retain(|waiter| waiter.awaits.is_none());
         let own = plan.parts.iter().find(|part| part.resource != REPO_KEY || part.mode == Mode::Exclusive);
         Ok(Inspection {
             lock: own.map_or_else(|| self.lock_path(), |part| part.path.clone()),
             scope: plan.scope,
             state,
             holders,
-            waiters: queue.as_ref().map(Queue::requests).unwrap_or_default(),
+            waiters,
             died,
             ended,
         })

@@ -14,6 +14,7 @@
 
 mod acquire;
 mod attempt;
+mod awaited;
 mod clock;
 mod cycle;
 mod enclosing;
@@ -39,14 +40,12 @@ mod token;
 mod turn;
 
 pub(crate) use acquire::{Asker, Entered, Site, acquire, acquire_for_new_worktree, enter};
+pub(crate) use awaited::{Awaiting, refuse_cycle_through, still_waits, tell_waiting, waiter_ancestors};
 pub(crate) use clock::Clock;
 pub(crate) use ended::ended_with_its_container;
 pub(crate) use file::LockFile;
 pub use find::has_stray_token;
-pub(crate) use find::{
-    Found, any_lives, find, find_again, lives, refuse_cycle, refuse_cycle_through, still_waits, tell_waiting,
-    waiter_ancestors,
-};
+pub(crate) use find::{Found, any_lives, find, find_again, lives};
 pub(crate) use held::Held;
 pub(crate) use inspect::is_locked;
 pub use inspect::{Inspection, State};

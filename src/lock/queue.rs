@@ -8,7 +8,7 @@
 //!   give one. Numbers are microseconds since 1970 or one more than the last, whichever is greater, so that they grow
 //!   also after the file was deleted. Fencing numbers come from here, too.
 //! - `<number>.<what>`: a ticket, a FIFO whose reading end is open in its owner. `what` is what it asks for: keys with
-//!   `s` or `x` behind each, joined by `_`, or `*` for too much to fit. It is renamed to its name only when it is open,
+//!   `s` or `x` behind each, joined by `_`, `*` for too much to fit, or `-` for nothing: only others are to see that it waits. It is renamed to its name only when it is open,
 //!   so a ticket without a reader is a dead one. So is one whose recorded process is gone, whoever still has its descriptors.
 //!   Any process that sees a dead ticket removes it.
 //! - `<number>.<what>~`: a ticket that was passed, because its owner did not take the lock when its turn had come. The owner
@@ -40,6 +40,10 @@ const LONGEST_WHAT: usize = 200;
 const ALLOC_PATIENCE: Duration = Duration::from_secs(1);
 /// Most tickets looked at: more can only be garbage.
 const MOST_TICKETS: usize = 100_000;
+/// Stands for more than [`LONGEST_WHAT`]: it conflicts with everything.
+const TOO_MUCH: &str = "*";
+/// Stands for nothing at all: it conflicts with nothing.
+const NOTHING: &str = "-";
 /// Marks a ticket that was passed.
 const PASSED: char = '~';
 
@@ -347,11 +351,15 @@ fn encode(resources: &[(String, Mode)]) -> String {
         format!("{key}{}", if *mode == Mode::Exclusive { 'x' } else { 's' })
     });
     let what = words.collect::<Vec<_>>().join("_");
-    if what.len() > LONGEST_WHAT { "*".to_owned() } else { what }
+    let mark = if what.is_empty() { Some(NOTHING) } else { Some(TOO_MUCH).filter(|_| what.len() > LONGEST_WHAT) };
+    mark.map_or(what, str::to_owned)
 }
 
 fn conflict(one: &str, other: &str) -> bool {
-    if one == "*" || other == "*" {
+    if [one, other].contains(&NOTHING) {
+        return false;
+    }
+    if [one, other].contains(&TOO_MUCH) {
         return true;
     }
     one.split('_').any(|a| {
@@ -372,7 +380,7 @@ fn parse(name: &str) -> Option<Entry> {
     let number = number.parse().ok().filter(|number| *number < GREATEST_NUMBER)?;
     let word = |word: &str| word.len() >= 2 && (word.ends_with('s') || word.ends_with('x'));
     let (what, passed) = what.strip_suffix(PASSED).map_or((what, false), |what| (what, true));
-    let valid = what == "*" || (what != "json" && what.is_ascii() && what.split('_').all(word));
+    let valid = [NOTHING, TOO_MUCH].contains(&what) || (what != "json" && what.is_ascii() && what.split('_').all(word));
     valid.then(|| Entry { number, what: what.to_owned(), passed })
 }
 
@@ -389,6 +397,7 @@ mod tests {
         let what = encode(&resources(&[("repo", Mode::Shared), ("w-0123456789abcdef", Mode::Exclusive)]));
         assert_eq!(what, "repos_w01234567x");
         assert_eq!(parse(&format!("17.{what}")), Some(Entry { number: 17, what: what.clone(), passed: false }));
+        assert_eq!(parse("17.-"), Some(Entry { number: 17, what: encode(&[]), passed: false }));
         assert_eq!(parse(&format!("17.{what}~")), Some(Entry { number: 17, what, passed: true }));
     }
 
@@ -408,6 +417,7 @@ mod tests {
         assert!(!conflict("repos_wx", "repos_w01234567x"));
         assert!(!conflict("repos_ws", "repos_ws"));
         assert!(conflict("*", "repos_ws"));
+        assert!(!conflict("*", &encode(&[])) && !conflict(&encode(&[]), &encode(&[])));
     }
 
     #[test]

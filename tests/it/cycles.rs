@@ -119,13 +119,13 @@ fn thread_and_process_over_two_repositories_are_a_cycle() {
     assert_eq!(shell_status(other.ended()), 0, "{}", other.stderr());
 }
 
-/// A holder of one repository that asks for another one in the background, and waits for that.
+/// A holder of one repository that asks for another one in the background when a file is there, and waits for that.
 fn waits_for_background(sandbox: &Sandbox, own: &Path, other: &Path) -> Running {
     let script = format!(
-        "cd '{}'; token=$(repoguard acquire --background --ttl 1h) || exit; echo up; \
-         while ! test -e '{}'; do sleep 0.02; done; repoguard wait \"$token\"; status=$?; repoguard release \"$token\"; exit $status",
-        other.display(),
+        "echo up; while ! test -e '{}'; do sleep 0.02; done; cd '{}'; \
+         token=$(repoguard acquire --background --ttl 1h) || exit; repoguard wait \"$token\"; status=$?; repoguard release \"$token\"; exit $status",
         sandbox.outside("go").display(),
+        other.display(),
     );
     let mut command = sandbox.repoguard_command(["-C", own.to_str().expect("UTF-8"), "exec", "--", "sh", "-c"]);
     command.arg(script);
@@ -143,6 +143,33 @@ fn wait_for_a_request_that_waits_for_the_waiter_is_refused() {
         one_fails(all);
         fs::remove_file(sandbox.outside("go")).unwrap();
     }
+}
+
+#[test]
+fn waits_for_requests_that_wait_for_each_other_are_refused() {
+    let (sandbox, repos) = several(&["second", "third"]);
+    for ring in [&repos[..2], &repos[..]] {
+        for _ in 0..3 {
+            let next = |i: usize| &ring[(i + 1) % ring.len()];
+            let all = (0..ring.len()).map(|i| waits_for_background(&sandbox, &ring[i], next(i))).collect();
+            fs::write(sandbox.outside("go"), "").unwrap();
+            one_fails(all);
+            fs::remove_file(sandbox.outside("go")).unwrap();
+        }
+    }
+}
+
+#[test]
+fn who_waits_for_a_request_is_in_nobodys_way_and_no_waiter_for_the_lock() {
+    let (sandbox, repos) = several(&["second"]);
+    let mut holder = sandbox.hold(&[]);
+    let mut waiting = waits_for_background(&sandbox, &repos[1], &repos[0]);
+    fs::write(sandbox.outside("go"), "").unwrap();
+    eventually("it tells others what it waits for", || sandbox.tickets().len() == 4);
+    assert_eq!(sandbox.waiters(), 1);
+    holder.release();
+    assert_eq!(shell_status(waiting.ended()), 0, "{}", waiting.stderr());
+    sandbox.assert_nothing_left();
 }
 
 #[test]
@@ -219,6 +246,26 @@ fn fence_is_refused(sandbox: &Sandbox, wanted: &Path, mutation: Command) {
 fn fence_refuses_to_wait_for_a_git_whose_hook_waits_for_us() {
     let sandbox = Sandbox::new();
     let mutation = sandbox.mutate_command(&["--fence", "--allow-dirty"], "true");
+    fence_is_refused(&sandbox, sandbox.here(), mutation);
+}
+
+#[test]
+fn fence_below_flock_refuses_to_wait_for_a_git_whose_hook_waits_for_us() {
+    if !has_program("flock") {
+        return skip("a fence below flock(1)", "no flock(1)");
+    }
+    let sandbox = Sandbox::new();
+    let mut mutation = sandbox.command("flock");
+    mutation.arg(sandbox.lock_file()).args([
+        "repoguard",
+        "mutate",
+        "--fence",
+        "--allow-dirty",
+        "-m",
+        "m",
+        "--",
+        "true",
+    ]);
     fence_is_refused(&sandbox, sandbox.here(), mutation);
 }
 

@@ -128,7 +128,6 @@ impl Session<'_> {
         };
         let what = format!("git's own lock `{}`", lock.display());
         lock::refuse_cycle_through(self.repo, &what, self.hold.as_ref().map(|hold| hold.held.record()), waits_in_git)
-            .map(drop)
     }
 }
 
