@@ -1,8 +1,8 @@
 //! Acquires and holds locks.
 //!
 //! # Invariants
-//! - Exclusion rests only on flock(2) of files that are never removed, renamed or truncated, and of the git directory
-//!   itself as an anchor. Queue and records can be lost without letting two holders in.
+//! - Exclusion rests only on flock(2) of files that are never removed, renamed or truncated, and of directories of
+//!   git's as anchors. Queue and records can be lost without letting two holders in.
 //! - All files of a request are tried together; if one is busy, all are let go before waiting for it. Nobody waits for
 //!   one kernel lock while holding another of the same request.
 //! - A ticket lives from its number until its owner has the lock: no newcomer passes a queued one.

@@ -166,7 +166,7 @@ impl Plan {
             return Ok(plan);
         };
         let repo_mode = if scope == Some(Scope::Repo) { Mode::Exclusive } else { Mode::Shared };
-        plan.add(REPO_KEY, repo_lock, repo_mode, false);
+        plan.add_repo(repo, repo_lock, repo_mode);
         plan.worktrees = match scope {
             Some(Scope::Repo) => repo.worktrees()?,
             Some(Scope::Worktree) => repo.worktree().into_iter().collect(),
@@ -202,7 +202,7 @@ impl Plan {
             sharing,
         };
         plan.what = plan.scope_in(repo);
-        plan.add(REPO_KEY, repo_lock, Mode::Shared, false);
+        plan.add_repo(repo, repo_lock, Mode::Shared);
         Ok(plan)
     }
 
@@ -254,6 +254,13 @@ impl Plan {
         self.resources.retain(|(key, _)| !gone.contains(key));
         self.parts.retain(|part| !gone.contains(&part.resource));
         !gone.is_empty()
+    }
+
+    fn add_repo(&mut self, repo: &Repo, lock: PathBuf, mode: Mode) {
+        self.add(REPO_KEY, lock, mode, false);
+        if let Some(anchor) = repo.repo_anchor() {
+            self.add(REPO_KEY, anchor, mode, true);
+        }
     }
 
     fn add(&mut self, resource: &str, path: PathBuf, mode: Mode, anchor: bool) {

@@ -89,6 +89,13 @@ impl Repo {
         Some(self.records()?.join("repo.lock"))
     }
 
+    /// The directory that is locked beside [`Repo::repo_lock`], so that deleting our files lets nobody in: one that every
+    /// repository has, and no worktree is locked by. `None` where git finds it elsewhere, through a link.
+    pub(crate) fn repo_anchor(&self) -> Option<PathBuf> {
+        let refs = self.git.as_ref()?.common.join("refs");
+        std::fs::symlink_metadata(&refs).is_ok_and(|metadata| metadata.is_dir()).then_some(refs)
+    }
+
     pub(crate) fn queue_dir(&self) -> Option<PathBuf> {
         Some(self.records()?.join("queue"))
     }

@@ -235,6 +235,36 @@ fn deleting_our_files_while_held_lets_nobody_in() {
 }
 
 #[test]
+fn deleting_our_files_under_a_holder_of_everything_lets_nobody_in() {
+    for delete in DELETE {
+        let sandbox = Sandbox::new();
+        let mut holder = sandbox.hold(&["--scope", "repo"]);
+        sandbox.sh(delete).assert().success();
+        // It was not there when everything was locked.
+        let linked = sandbox.worktree("linked");
+        for options in [&[][..], &["-s"], &["--name", "deploy"], &["--scope", "repo"]] {
+            assert_eq!(sandbox.try_once_in(&linked, options), 75, "after `{delete}`: {options:?}");
+            assert_eq!(sandbox.try_once(options), 75, "after `{delete}`: {options:?}");
+        }
+        let status = holder.finish().code();
+        assert!(ended_well(status, delete), "after `{delete}`: {status:?}: {}", holder.stderr());
+        assert_eq!(sandbox.try_once(&["--scope", "repo"]), 0, "after `{delete}`");
+    }
+}
+
+#[test]
+fn deleting_our_files_under_any_holder_keeps_holders_of_everything_out() {
+    for delete in DELETE {
+        let sandbox = Sandbox::new();
+        let mut holder = sandbox.hold(&["--name", "deploy"]);
+        sandbox.sh(delete).assert().success();
+        assert_eq!(sandbox.try_once(&["--scope", "repo"]), 75, "after `{delete}`");
+        holder.finish();
+        assert_eq!(sandbox.try_once(&["--scope", "repo"]), 0, "after `{delete}`");
+    }
+}
+
+#[test]
 fn deleting_our_files_while_waited_for_keeps_the_waiters() {
     for delete in DELETE {
         let sandbox = Sandbox::new();
