@@ -133,7 +133,7 @@ pub enum Error {
     BrokenRepository {
         /// The `.git` file or directory.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason, in words.
         reason: String,
     },
     /// Git refuses the repository, because somebody else owns it.
@@ -197,10 +197,10 @@ pub enum Error {
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The reason, in words.
         reason: String,
     },
-    /// A file in our directory belongs to somebody who has no business there, so that it is not followed.
+    /// A file in our directory belongs to another user, so it is not acted upon.
     #[error("`{}` belongs to {user}, who is neither you, root nor the owner of the git directory", .path.display())]
     Foreign {
         /// The file.
@@ -295,7 +295,7 @@ pub enum Error {
     DamagedSnapshot {
         /// Its directory.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason, in words.
         reason: String,
     },
     /// A snapshot does not have what was asked for.
@@ -331,7 +331,7 @@ pub enum Error {
         name: String,
         /// Its record.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason, in words.
         reason: &'static str,
     },
     /// A sequence has not as many numbers any more.
@@ -397,7 +397,7 @@ pub enum Error {
     BadValue {
         /// What it is.
         what: String,
-        /// What is wrong with it.
+        /// The reason, in words.
         reason: String,
     },
     /// A command whose output was to be digested failed.

@@ -63,7 +63,7 @@ pub struct Descent {
     /// The descendants of this process: its pid, and its start as the system counts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<(u32, u64)>,
-    /// Of the children of `command`, only this one and those that started later: those before have nothing to do with it.
+    /// Of the children of `command`, only this one and those that started later. Earlier children are unrelated to the hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<(u32, u64)>,
     /// The descendants of the holder and of its keeper. Only if the holder had no other child when it acquired the lock.
@@ -150,7 +150,7 @@ pub struct Holder {
     /// Holds of other repositories that the asking process was inside of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<HoldId>,
-    /// Number of the request in the same queue whose end it waits for, where it asks for no lock of its own.
+    /// For a waiter that requests no lock (`repoguard wait`): the number of the request in this queue that it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub awaits: Option<u64>,
     /// The processes that are inside without the token; `None` if there are none.
@@ -191,7 +191,7 @@ impl Holder {
         serde_json::from_slice::<Self>(bytes).ok().filter(|holder| holder.schema == SCHEMA)
     }
 
-    /// What frees the lock if only processes keep it that inherited it.
+    /// How to free a lock that is kept only by processes that inherited it.
     #[must_use]
     pub fn advice(&self) -> Option<String> {
         let pids: Vec<String> = self.inherited_by.as_ref()?.iter().map(u32::to_string).collect();

@@ -126,11 +126,11 @@
 //!   one system or `unsafe` code; only `cli/render.rs` prints; only `env` reads the environment; only `guard/future.rs`,
 //!   `lock/task.rs` and `sys/unix/ready.rs` know tokio.
 //! - Foreign text is made safe where it is printed, whatever its source (`escape`, `cli/render.rs`).
-//! - Git is told where a repository is only if git itself would work there (`repo/trust.rs`). A git that only reads runs
-//!   nothing that the repository names (`repo/git.rs`).
+//! - We set `GIT_DIR` only for repositories that git itself trusts (`repo/trust.rs`). A git that only reads runs no program
+//!   that the repository names (`repo/git.rs`).
 //! - Blocking and asynchronous waits are one state machine (`lock/queued.rs`, `guard/asking.rs`); they differ in how they sleep.
-//! - What stands in our directory is input from somebody else: a path that is read there becomes an `fs::Place` below its own
-//!   root, or an error, and no link is followed; whose records are believed, `fs/record.rs` decides.
+//! - Files in our directory are input from somebody else. A path in them becomes an `fs::Place` below its own root, or an
+//!   error. No link is followed. `fs/record.rs` decides which owners are trusted.
 //! - Readers never take a lock that could make anybody's attempt fail.
 //! - "Busy", "free" and "cannot tell" are three answers.
 //!

@@ -164,7 +164,7 @@ fn run(context: &Context, directories: &[PathBuf], matches: &ArgMatches) -> anyh
 /// Ends with the outcome of a verb; an error is reported.
 fn finish(context: &Context, result: anyhow::Result<Exit>) -> ExitCode {
     let exit = result.unwrap_or_else(|error| {
-        // Whoever closed our output has seen enough.
+        // The reader closed our output, as `head` does: no error.
         if render::is_closed_pipe(&error) { Exit::OK } else { context.failed(&error, exit::of(&error)) }
     });
     exit.end()

@@ -42,7 +42,7 @@ pub(super) struct Ui {
     repeat: Rc<Cell<Duration>>,
     /// A mutation that was killed has been settled: nothing of it is left to look at.
     settled: Rc<Cell<bool>>,
-    /// Whose token may be in the environment, until that was looked at.
+    /// The repository whose token may be in the environment, until that was checked.
     token: Rc<RefCell<Option<Repo>>>,
 }
 
@@ -73,7 +73,7 @@ impl Ui {
 
     /// Prints what a command learns while it runs.
     pub(super) fn notice(&self, notice: &Notice<'_>) {
-        // Those inside a hold by other means than the token are told of nothing.
+        // Inside a hold that is proven without a token, nothing is reported.
         if let Notice::Waiting(_) | Notice::Acquired(_) = notice {
             self.look_at_token();
         }
@@ -461,7 +461,7 @@ pub(super) fn parsed(
     printed.and_then(|()| io::stdout().flush()).context(NOT_WRITTEN)
 }
 
-/// What is said of an output that cannot be written to.
+/// The message for a failed write.
 const NOT_WRITTEN: &str = "cannot write to standard output";
 
 /// Text for stdout, made line by line: what is in a line cannot start another one.
@@ -514,18 +514,18 @@ pub(super) fn raw(data: &str) -> anyhow::Result<()> {
 }
 
 fn write(text: &str) -> anyhow::Result<()> {
-    // What the standard library put in place of a closed one takes everything.
+    // The standard library replaces a closed descriptor by /dev/null, which accepts everything.
     repoguard::check_output().context(NOT_WRITTEN)?;
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context(NOT_WRITTEN)
 }
 
-/// Fails if `what`, which can be given only once, could not be printed: then nobody gets it.
+/// Fails if standard output cannot take `what`, which is printed only once and would be lost.
 pub(super) fn check_output(what: &str) -> anyhow::Result<()> {
     repoguard::check_output().map_err(|error| anyhow::anyhow!("{NOT_WRITTEN}, so {what} is not given: {error}"))
 }
 
-/// Tells whether an error is that nobody reads our output any more.
+/// Tells whether an error means that the reader closed our output.
 pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

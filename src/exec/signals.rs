@@ -81,7 +81,7 @@ impl Pending {
         self.asked.is_some()
     }
 
-    /// There is another keeper: nobody will answer what the one before was asked.
+    /// There is a new keeper: the previous one will not answer.
     pub(super) fn ask_anew(&mut self) {
         self.asked = None;
     }

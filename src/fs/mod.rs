@@ -1,7 +1,7 @@
 //! How are files written? The only writer: create with the right owner and mode, overwrite in place, append, remove.
 //!
-//! Our directory may hold anything: nothing here follows a link in the last component, blocks on a FIFO, or reads more
-//! than it was told to. `place` keeps paths below their roots, `record` decides whose files are believed.
+//! Our directory may contain anything. So no function here follows a link in the last component, blocks on a FIFO, or reads
+//! more than its limit. `place` keeps paths below their roots; `record` decides which owners are trusted.
 
 #![expect(clippy::disallowed_methods, reason = "this is the room that writes")]
 
@@ -42,8 +42,8 @@ pub fn check_output() -> io::Result<()> {
     sys::check_output()
 }
 
-/// Who may use the files that we create: as `core.sharedRepository` says, everybody at least who may write to the git directory,
-/// and never locked away by root.
+/// Owner and permissions of the files that we create: as `core.sharedRepository` says, at least those of the git directory. Root
+/// gives new files to the git directory's owner.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sharing {
     /// Permission bits to add, or, with `exact`, to set.
@@ -430,7 +430,7 @@ pub(crate) fn read_start(file: &File, limit: usize) -> io::Result<Vec<u8>> {
     Ok(buffer)
 }
 
-/// Reads at most `limit` bytes of a record; nothing of what is none, or whose owner is not believed.
+/// Reads at most `limit` bytes of a record; `None` if it is not a record or its owner is not trusted.
 pub(crate) fn read_small(path: &Path, limit: usize) -> Option<Vec<u8>> {
     read_start(&open_record(path).ok()?, limit).ok()
 }

@@ -1,4 +1,4 @@
-//! Opens directories whose owner took their own permission away, as in a wrecked worktree, for the time that it takes.
+//! Opens directories that their owner may not enter, as in a wrecked worktree: adds the permission for a moment.
 //!
 //! # Limitations
 //! A process that is killed in that time leaves the permission given.

@@ -1,4 +1,4 @@
-//! Names an entry below a directory, so that neither a record nor a link leads out of that directory.
+//! Names an entry below a directory. No record and no link can lead out of that directory.
 //!
 //! A path that stands in a file, or that git prints, reaches the file system as a [`Place`] only, and [`Root::at`] makes one
 //! of a path that stays below the root. Every operation on a place opens the directories on the way anew, without following
@@ -36,7 +36,7 @@ pub(crate) struct Place {
     path: PathBuf,
 }
 
-/// Where an operation begins; links above are followed.
+/// The directory at which an operation begins. Links above it are followed.
 #[derive(Debug, Clone)]
 enum Base {
     Open(Arc<Directory>),

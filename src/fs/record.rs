@@ -1,8 +1,8 @@
-//! Decides whose files are believed, and reads what others may have put in our directory.
+//! Decides which owners' files are trusted, and reads files that others may have put in our directory.
 //!
 //! A record is a regular file, reached without following a link, that is no larger than the caller allows. Its owner is this
-//! user, root or the owner of the git directory. In a shared repository, whose git directory others may write to, the files of
-//! others are believed as well, but only for what is shown.
+//! user, root or the owner of the git directory. If others may write to the git directory (a shared repository), their files are
+//! shown as well, but never acted upon.
 
 use std::{
     fs::File,
@@ -16,7 +16,7 @@ use crate::{
     sys,
 };
 
-/// Who owns a file of ours, and what that means.
+/// The owner of one of our files, and whether the owner is trusted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ownership {
     /// User and group.
@@ -107,7 +107,7 @@ pub(crate) fn read_record(path: &Path, limit: u64) -> Result<Vec<u8>> {
 /// Reads a file of git's or of the user's, where links are followed, as git does; never blocks.
 ///
 /// # Errors
-/// What is no regular file, or has more bytes than `limit`, is an error.
+/// Fails if it is not a regular file or has more than `limit` bytes.
 pub(crate) fn read_whole(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_all(&sys::open_without_blocking(path)?, limit)
 }

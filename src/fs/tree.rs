@@ -87,7 +87,7 @@ fn copy_tree(from: &Place, to: &Place) -> io::Result<()> {
             for name in from.directory()?.names()? {
                 copy_tree(&from.child(&name), &to.child(&name))?;
             }
-            // What nobody may open has on disk what is in it all the same.
+            // A directory that cannot be opened cannot be synced; its entries were.
             drop(directory.below(name.as_ref()).and_then(|directory| directory.sync()));
         }
         () if found.is_fifo() => directory.make_fifo(name)?,
@@ -155,7 +155,7 @@ pub(crate) fn read_file(place: impl Into<Place>) -> Result<File> {
     Opened::default().read(place).map(|(file, _)| file).map_err(Error::io("read", place.path()))
 }
 
-/// What is at a place, a link not followed, also where the owner may not look.
+/// The metadata of an entry. Links are not followed. Works also if the owner has no permission to read.
 pub(crate) fn metadata(place: impl Into<Place>) -> Result<Found> {
     let place = &place.into();
     Opened::default().insist(&[place], || look(place)).map_err(Error::io("look at", place.path()))
@@ -268,7 +268,7 @@ pub(crate) fn list(place: impl Into<Place>) -> Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// Names of the entries of a directory that may be neither file, directory nor link; none if it cannot be read.
+/// Names of the entries of other kinds than file, directory and link, or of unknown kind; empty if it cannot be read.
 pub(crate) fn list_special(place: impl Into<Place>) -> Vec<OsString> {
     place.into().directory().and_then(|directory| directory.special_names()).unwrap_or_default()
 }

@@ -99,7 +99,7 @@ pub enum Difference {
 pub struct Checked {
     /// The digests of now; `None` if a recorded input has none any more.
     pub digests: Option<Digests>,
-    /// What is not as it was recorded; nothing, if all is.
+    /// The differences from the record; empty if there are none.
     pub differences: Vec<Difference>,
 }
 
@@ -242,7 +242,7 @@ impl Digests {
         state.stage_member(INPUTS_DIGEST, name, self)
     }
 
-    /// What is not as it was recorded, but for inputs that were `given` and could not be read.
+    /// The differences from the record, except inputs that were `given` and could not be read.
     fn differences(&self, recorded: &Self, given: impl Fn(&str) -> bool) -> Vec<Difference> {
         let mut found = Vec::new();
         for (now, then) in [(&self.inputs, &recorded.inputs), (&self.commands, &recorded.commands)] {
@@ -282,7 +282,7 @@ fn unread_input(input: &str, error: Error) -> Difference {
     }
 }
 
-/// A path without links above its last component. Of one that is not there, as much as is there is looked at.
+/// A path without links above its last component. If it does not exist, the part that exists is resolved.
 fn resolved(path: &Path) -> Result<PathBuf> {
     let path = std::path::absolute(path).map_err(Error::io("find", path))?;
     if !std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_symlink())

@@ -93,8 +93,8 @@ impl Guard {
         self.held().map(Held::record)
     }
 
-    /// Variables (`REPOGUARD_TOKEN`, …) for commands that are to work inside this hold. Empty inside another hold, whose variables
-    /// they inherit.
+    /// Variables (`REPOGUARD_TOKEN`, …) for commands that work inside this hold. Empty inside another hold: commands inherit the
+    /// variables of that one.
     ///
     /// # Example
     /// ```no_run

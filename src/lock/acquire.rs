@@ -90,7 +90,7 @@ pub(crate) struct Site {
     plan: Plan,
     table: Option<Table>,
     queue: Option<Queue>,
-    /// Where the records are, by which other repositories know this lock.
+    /// The directory of the records, as records of other repositories name it.
     records: PathBuf,
     root: PathBuf,
     /// Where what is common to all is.

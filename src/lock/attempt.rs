@@ -47,9 +47,9 @@ pub(super) struct Acquire {
     pub(super) parts: Vec<Part>,
     pub(super) table: Option<Table>,
     pub(super) queue: Option<Queue>,
-    /// Where the records are that other repositories know this one by.
+    /// The real path of the records' directory, as records of other repositories name it.
     pub(super) records: PathBuf,
-    /// Who asks, and the holds around us.
+    /// The record of this request, with the holds around it.
     pub(super) record: Holder,
     /// Records that may be those of a hold around us, and could not be read.
     pub(super) unread: Vec<PathBuf>,
@@ -60,7 +60,7 @@ pub(super) struct Acquire {
 }
 
 impl Acquire {
-    /// Tells whether nobody who came before has a place before us.
+    /// Tells whether the queue has no earlier waiter that conflicts with us.
     pub(super) fn nobody_before(&self) -> bool {
         self.predecessor(None).is_none()
     }
@@ -206,14 +206,14 @@ impl Acquire {
         Err(self.busy(None, Duration::ZERO))
     }
 
-    /// All files are ours, because those before `number` did not take them: nobody waits for them any more.
+    /// All files are ours because the waiters before `number` left them free: marks those waiters as passed.
     pub(super) fn pass_before(&self, number: Option<u64>, idle: bool) {
         if let Some(queue) = self.queue() {
             queue.pass_before(number, &self.plan.resources, idle);
         }
     }
 
-    /// Tries all files for a waiter behind another one, who could have taken them `patience` ago; `true` when all are ours.
+    /// Tries all files for a waiter behind another one that could have taken them `patience` ago; `true` if all are ours.
     /// `free_since` is when they were first seen free.
     pub(super) fn take_if_left(&mut self, free_since: &mut Option<Instant>, patience: Duration) -> Result<bool> {
         if self.try_all()?.is_some() {
@@ -227,16 +227,15 @@ impl Acquire {
         Ok(is_left)
     }
 
-    /// Tells whether no record says who holds, and there are waiters that were not seen to run: the process that waits in the
-    /// kernel's queue for one of them may have got the lock, and gives it back soon.
+    /// Tells whether there is no holder's record, but there are waiters. The helper of a waiter may have the lock then, and will
+    /// release it soon.
     fn is_left_to_waiters(&self) -> bool {
         self.holders().is_empty()
             && sys::ancestors().any(is_git)
             && self.queue().is_some_and(|queue| queue.has_waiters(&self.plan.resources))
     }
 
-    /// Tells whether a git is above us, a process of ours holds the lock, and no record says for whom: somebody removed it, and it
-    /// is written again.
+    /// Tells whether a repoguard process holds the lock without a record. Somebody removed the record, and it will be rewritten.
     pub(super) fn is_held_without_record(&self) -> bool {
         let busy = |part: &&Part| {
             !part.plan.anchor && sys::descriptor_holders(part.file.id()).into_iter().any(inspect::runs_this_program)

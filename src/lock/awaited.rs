@@ -62,7 +62,7 @@ pub(crate) fn refuse_cycle_through(
 struct Around {
     records: PathBuf,
     holds: Vec<HoldId>,
-    /// What is held around it without a record, perhaps.
+    /// A resource that may be held around it without a record.
     unrecorded: Option<(String, Mode)>,
     /// Directories of records that could not be read: a cycle through these is not seen.
     unread: Vec<PathBuf>,
@@ -160,7 +160,7 @@ impl<'a> Awaiting<'a> {
     }
 }
 
-/// Where the records are, by their real path, as other repositories know them.
+/// The real path of the records' directory, as records of other repositories name it.
 fn real_records(repo: &Repo) -> Option<PathBuf> {
     let records = repo.records()?;
     Some(records.canonicalize().unwrap_or(records))
@@ -176,7 +176,7 @@ fn what(repo: &Repo, request: &Holder) -> String {
     format!("the lock of `{}` ({})", repo.root().display(), request.scope)
 }
 
-/// Who holds what a request waits for, and who waits before it.
+/// The holders that a request waits for, and the waiters before it.
 fn in_the_way(repo: &Repo, request: &Holder) -> (Vec<Holder>, Vec<Holder>) {
     let table = repo.holders_dir().map(|directory| Table::new(directory, Sharing::default()));
     let queue = repo.queue_dir().map(|directory| Queue::new(directory, Sharing::default()));

@@ -1,10 +1,10 @@
-//! Finds deadlocks: searches who waits for whom, over the records of all processes and repositories.
+//! Finds deadlocks: follows the waits between the holders and waiters of all processes and repositories.
 //!
 //! A request waits for the live holds and the earlier requests that conflict with it. A hold waits for the requests that are
 //! made inside of it, in whatever repository. Only a request made inside a hold can close a cycle, so the search starts at the
-//! holds that the request is inside of, and goes back along those who wait for them: each request names the holds around it, and
-//! so leads to the next repository. An earlier request that itself waits for a hold of ours is no reason to wait: it cannot go
-//! before us anyway, and holds nothing while it waits.
+//! holds around the request and goes back to the requests that wait for them. Each request names the holds around it, and so
+//! leads to the next repository. A request does not wait for an earlier one that waits for a hold around it: that one cannot
+//! go first, and holds nothing while it waits.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
@@ -47,7 +47,7 @@ impl Graph {
         Self { places: HashMap::from([(own.clone(), place)]), own, unread: Vec::new() }
     }
 
-    /// The requests on a cycle that `request` would close by waiting for those who hold, the one that it waits for first.
+    /// The requests on a cycle that `request` would close by waiting for the holders; the one that it waits for comes first.
     pub(super) fn cycle(&mut self, request: &Holder) -> Option<Vec<Holder>> {
         let waiting = self.waiting_for(&around(request, &self.own));
         let place = self.places.get(&self.own)?;
@@ -100,7 +100,7 @@ impl Graph {
         found
     }
 
-    /// What is known of a place, read when it is first come by.
+    /// The holds and requests of a place. They are read once.
     fn place(&mut self, records: &Path) -> Option<&Place> {
         if !self.places.contains_key(records) {
             if self.places.len() >= MOST_PLACES {

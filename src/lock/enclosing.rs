@@ -38,7 +38,7 @@ pub(crate) struct EnclosingHolds {
     holds: Vec<Holder>,
 }
 
-/// Looks for holds whose records may be about to be written again, for twice as long as a keeper takes to notice.
+/// Looks for holds with records that may be rewritten soon, for twice as long as a keeper takes to notice.
 fn wait_for(look: impl Fn() -> EnclosingHolds, may_come: impl Fn() -> bool) -> EnclosingHolds {
     const PATIENCE: Duration = Duration::from_secs(1);
     const PAUSE: Duration = Duration::from_millis(20);
@@ -53,7 +53,7 @@ fn wait_for(look: impl Fn() -> EnclosingHolds, may_come: impl Fn() -> bool) -> E
     }
 }
 
-/// What remains to be asked for.
+/// How much of a plan the enclosing holds cover.
 pub(super) enum Cover {
     /// Everything is held around us.
     Whole,
@@ -145,7 +145,7 @@ impl EnclosingHolds {
             found.extend(outer(&around.holds));
             found.extend(around.ids().into_iter().map(|id| HoldId { records: records.clone(), id }));
         }
-        // The token of a hold whose repository is none of these.
+        // The token belongs to a hold of another repository.
         let token = env::text(env::TOKEN).and_then(|token| Token::shown(&token).place());
         if token.is_some_and(|place| by_ancestors && !places.contains(&place)) {
             unread.push(PathBuf::from("the repository of REPOGUARD_TOKEN"));
@@ -190,7 +190,7 @@ impl EnclosingHolds {
 pub(super) fn locked_around_us(part: &PartPlan, file: &LockFile, plan: &Plan, table: Option<&Table>) -> Result<bool> {
     let mut modes = inherited_locks(file.id());
     // If the descriptor was closed for us, the process that took the lock may still be above us, and have given it to its child.
-    // Whom a recorded hold admits, its record says.
+    // A recorded hold admits processes by its record.
     let recorded = inspect::pids(&table.map(Table::live).unwrap_or_default());
     let kernel = sys::kernel_locks(&[file.id()]);
     let mut child = std::process::id();
@@ -276,15 +276,16 @@ impl Lineage {
     }
 }
 
-/// What runs below a process is inside a hold that is for it, but for what it started before the one that asks for the lock.
+/// The descendants of a process that are inside a hold for it: those that it started no earlier than the child that asks for
+/// the lock.
 pub(super) fn descent_from(pid: u32) -> Option<Descent> {
     let lineage = Lineage::of_this_process();
     let start = sys::process_state(pid)?.start;
     Some(Descent { command: Some((pid, start)), since: lineage.child_of(pid), holder: false })
 }
 
-/// Tells whether a process that a record names belongs to whoever has the record's slot: anybody who may write records can name
-/// any process.
+/// Tells whether a process that a record names has the same owner as a process that holds the record's slot. A forged record
+/// can name any process.
 fn is_vouched_for(pid: u32, slot: FileId, hold: &Holder) -> bool {
     let owner = sys::process_owner(pid);
     let kernel = sys::kernel_locks(&[slot]);

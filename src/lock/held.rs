@@ -176,8 +176,8 @@ impl Held {
         self.slot.as_ref().map_or(Ok(()), |slot| slot.write(&self.record))
     }
 
-    /// Writes who holds again, if somebody removed the record: it is by the record that the hold is found and released. For a
-    /// process that keeps the hold alone.
+    /// Rewrites the record if somebody removed it: other processes find and release the hold by its record. For a process that
+    /// keeps the hold alone.
     pub(crate) fn keep_recorded(&mut self) {
         if let Some(slot) = self.slot.as_ref().and_then(Slot::replacement) {
             self.slot = Some(slot);

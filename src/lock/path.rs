@@ -85,7 +85,7 @@ impl PathPlace {
     }
 }
 
-/// Where the records of the lock are that is this file.
+/// The directory with the records of this lock file.
 pub(super) fn records_of_file(lock: &Path) -> PathBuf {
     let mut records = lock.as_os_str().to_owned();
     records.push(".repoguard");

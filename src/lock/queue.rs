@@ -1,4 +1,4 @@
-//! Keeps the queue of those who wait: a strict order of tickets before the kernel's locks.
+//! Keeps the queue of waiters: a strict order of tickets before the kernel's locks.
 //!
 //! Only the order is decided here, never who holds: the directory can be deleted or filled with garbage by anybody
 //! without letting two holders in.
@@ -8,8 +8,9 @@
 //!   give one. Numbers are microseconds since 1970 or one more than the last, whichever is greater, so that they grow
 //!   also after the file was deleted. Fencing numbers come from here, too.
 //! - `<number>.<what>`: a ticket, a FIFO whose reading end is open in its owner. `what` is what it asks for: keys with
-//!   `s` or `x` behind each, joined by `_`, `*` for too much to fit, or `-` for nothing: only others are to see that it waits. It is renamed to its name only when it is open,
-//!   so a ticket without a reader is a dead one. So is one whose recorded process is gone, whoever still has its descriptors.
+//!   `s` or `x` behind each, joined by `_`, `*` for too much to fit, or `-` for nothing
+//!   (`repoguard wait`). It gets its name only when it is open, so a ticket without a reader is dead. A ticket is also dead if its
+//!   recorded process has ended, even if other processes have inherited the descriptor.
 //!   Any process that sees a dead ticket removes it.
 //! - `<number>.<what>~`: a ticket that was passed, because its owner did not take the lock when its turn had come. The owner
 //!   queues anew when it runs again.
@@ -73,7 +74,7 @@ pub(crate) struct Predecessor {
     pub(crate) writer: Option<sys::Fd>,
 }
 
-/// What a waiter can do.
+/// Whether a waiter can take the lock.
 enum Condition {
     /// Its process has ended.
     Gone,
@@ -96,10 +97,10 @@ impl Queue {
         Self { directory, sharing }
     }
 
-    /// Takes the right to give the next number, which nobody else has meanwhile.
+    /// Takes the exclusive right to give the next number.
     ///
     /// # Errors
-    /// [`crate::Error::Io`] where there can be no queue, or somebody stopped who had that right.
+    /// [`crate::Error::Io`] if there can be no queue, or if a process was stopped while it had that right.
     pub(crate) fn allocate(&self) -> Result<Allocation> {
         let path = self.directory.join("alloc");
         let file = fs::open_or_create(&path, self.sharing)?;
@@ -165,14 +166,14 @@ impl Queue {
         self.conflicting(Some(number), resources).len()
     }
 
-    /// Tells whether anybody waits who conflicts with `resources`, also if it was passed.
+    /// Tells whether any waiter conflicts with `resources`, passed ones included.
     pub(crate) fn has_waiters(&self, resources: &[(String, Mode)]) -> bool {
         let what = encode(resources);
         self.scan().0.iter().any(|entry| conflict(&entry.what, &what))
     }
 
-    /// Marks the conflicting tickets before `number` whose owners did not take a free lock as passed, so that nobody else waits
-    /// for them. Those that were seen to run are left unless they are `idle`, too.
+    /// Marks the conflicting tickets before `number` as passed, because their owners did not take a free lock: others stop waiting
+    /// for them. With `idle`, also tickets of processes that were seen to run.
     pub(crate) fn pass_before(&self, number: Option<u64>, resources: &[(String, Mode)], idle: bool) {
         for entry in self.conflicting(number, resources) {
             let runs = || matches!(self.condition(&entry), Condition::Waits { runs: true, .. });
@@ -204,7 +205,7 @@ impl Queue {
         live.map(|entry| self.request(entry.number)).collect()
     }
 
-    /// What wakes when a ticket is given up; `None` if that cannot be opened.
+    /// A descriptor that wakes when the ticket is removed; `None` if it cannot be opened.
     pub(crate) fn end_of(&self, number: u64) -> Option<sys::Fd> {
         let entry = self.scan().0.into_iter().find(|entry| entry.number == number)?;
         sys::open_fifo_writer(&self.path(&entry)).ok().flatten()
@@ -245,7 +246,7 @@ impl Queue {
         }
     }
 
-    /// What the owner of a ticket can do, as far as that can be seen.
+    /// The condition of a ticket's owner, as far as the system shows it.
     fn condition(&self, entry: &Entry) -> Condition {
         let writer = match sys::open_fifo_writer(&self.path(entry)) {
             Ok(Some(writer)) => Some(writer),
@@ -289,7 +290,7 @@ pub(crate) struct Allocation {
 }
 
 impl Allocation {
-    /// The number is given: nobody gets it again.
+    /// Uses the number up.
     pub(crate) fn give(&self) -> Result<()> {
         fs::overwrite(self.lock.file(), &self.path, format!("{:<20}", self.number).as_bytes())
     }

@@ -1,10 +1,10 @@
-//! Waits for a lock in the queue: our turn comes when nobody is before us, and then the kernel's lock is waited for.
+//! Waits for a lock in the queue, behind earlier waiters; the first of the queue waits for the kernel's lock.
 //!
 //! [`Queued::step`] does what can be done without waiting, [`Queued::event`] says what to wait for, [`Queued::pause`] how
 //! long: blocking and asynchronous waits do the same.
 //!
-//! Nobody waits for a waiter that cannot go on. A dead, stopped or frozen one is skipped when we look. One that cannot be seen
-//! to run is passed when it leaves the free lock alone for a second, and one that was seen to run after a longer time.
+//! A waiter that cannot go on blocks no other. A dead, stopped or frozen one is skipped. One that cannot be seen to run is
+//! passed when it leaves the free lock alone for a second; one that was seen to run, after a longer time.
 
 use std::{
     path::PathBuf,
@@ -24,7 +24,7 @@ use crate::{
     sys::{self, Event, FdNumber, FlockHelper, Process, Signals},
 };
 
-/// How many of those who wait behind others that were seen to run probe whether these leave a free lock alone.
+/// The number of waiters behind running ones that probe whether these leave a free lock alone.
 const PROBERS: usize = 8;
 
 /// A place in the queue: somebody is before us. Dropped, nothing of it is left that could take the lock.
@@ -44,18 +44,18 @@ pub(crate) struct Queued {
     free_since: Option<Instant>,
     /// Records that could not be read when we looked for a deadlock.
     unchecked: Vec<PathBuf>,
-    /// The process that the lock is to be held for: once it has ended, nobody wants it.
+    /// The process for which the lock will be held. When it has ended, the wait is over.
     beneficiary: Option<Process>,
 }
 
 /// How far a wait has come.
 enum Stage {
-    /// Look who is before us.
+    /// Find the waiter before us.
     Look,
     /// This waiter is.
     Behind(Predecessor),
-    /// Nobody is before us in the queue, but somebody holds the lock. Without a helper, because the system forbids to make
-    /// processes for example, the lock is tried again and again.
+    /// We are the first in the queue, but the lock is held. Without a helper, for example because the system forbids new
+    /// processes, the lock is polled.
     Front(Option<FlockHelper>),
     /// All files are ours.
     Ours,
@@ -89,7 +89,7 @@ impl Queued {
         self.beneficiary = Some(process.reopened());
     }
 
-    /// Fails if nobody wants the lock any more.
+    /// Fails if the process for which the lock was requested has ended.
     fn still_wanted(&self) -> Result<()> {
         match self.beneficiary.as_ref().filter(|process| process.has_ended()) {
             Some(process) => Err(Error::NoProcess { pid: process.pid() }),
@@ -161,7 +161,7 @@ impl Queued {
         }
         let Stage::Behind(before) = &self.stage else { return Ok(false) };
         let own = self.ticket.as_ref().map(|ticket| ticket.number);
-        // Where those before us are about to take it, a few probers are enough.
+        // A few probers are enough.
         let is_near = || {
             let resources = &self.acquire.plan.resources;
             self.acquire.queue().is_some_and(|queue| queue.count_before(before.number, resources) < PROBERS)

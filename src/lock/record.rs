@@ -1,4 +1,4 @@
-//! Records who holds each lock: a small table, one slot a hold, each alive as long as its file is locked.
+//! Records the holders of each lock in a small table: one slot a hold, alive as long as its file is locked.
 //!
 //! # Format
 //! `<n>`: a [`Holder`] record, overwritten in place. The slot's lock is inherited by keeper and command like the hold's

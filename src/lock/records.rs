@@ -1,4 +1,4 @@
-//! Opens the records of one repository, or of a lock at a path: who holds, and who waits.
+//! Opens the records of one repository, or of a lock at a path: holders and waiters.
 
 use std::{
     io,

@@ -70,7 +70,7 @@ pub struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    /// A wait for `what`, of which `look` finds the holders and those who wait before us.
+    /// A wait for `what`; `look` finds its holders and the waiters before us.
     pub(crate) fn new(
         what: &'a str,
         look: &'a dyn Fn() -> (Vec<Holder>, Vec<Holder>),

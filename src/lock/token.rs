@@ -10,7 +10,7 @@ use crate::{
 /// Marks a token that was given out inside the hold.
 const NESTED: &str = "/inside";
 
-/// The secret of a hold: who knows it is inside, on purpose.
+/// The secret of a hold. A process that knows it is inside.
 #[derive(Clone)]
 pub(crate) struct Token(String);
 
@@ -39,10 +39,10 @@ impl Token {
         Self(nested_parts(text).map_or(text, |(_, token)| token).to_owned())
     }
 
-    /// What is given out instead of a token where everything is held around the caller already, by the hold with this
-    /// fencing number (0 where it is flock(1)'s): who shows it is inside like its giver, but cannot end the hold.
+    /// The token for a request that an enclosing hold covers already, the one with this fencing number (0 for flock(1)). It admits
+    /// like the enclosing hold's own token, but cannot release that hold.
     ///
-    /// `<fence>/<the giver's own token>/inside`: who is inside by a token alone stays so.
+    /// `<fence>/<the caller's own token>/inside`: a caller that is inside by its token alone stays inside.
     pub(crate) fn nested(outer: u64) -> String {
         let own = env::text(env::TOKEN).map_or_else(String::new, |token| Self::shown(&token).0);
         format!("{outer}/{own}{NESTED}")
@@ -53,7 +53,7 @@ impl Token {
         nested_parts(text).map(|(outer, _)| outer)
     }
 
-    /// What is recorded of it, for a hold of these resources: copied into a record of others, it counts for nothing.
+    /// The digest that records contain. It depends on the resources, so it is worthless in a record of others.
     pub(super) fn digest(&self, resources: &[(String, Mode)]) -> String {
         use sha2::Digest as _;
         let mut digest = sha2::Sha256::new();

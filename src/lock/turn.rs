@@ -170,7 +170,7 @@ impl Turn {
         false
     }
 
-    /// What our owner holds beside this.
+    /// The other holds of our owner.
     pub(crate) fn around(&self) -> Vec<HoldId> {
         let table = table();
         let Some(entry) = table.entries.get(&self.number) else { return Vec::new() };

@@ -112,7 +112,7 @@ pub(crate) enum Locked {
 }
 
 impl Locked {
-    /// What it locks, in a git directory.
+    /// The file that it locks, in a git directory.
     pub(crate) fn file(self, git_dir: &Path) -> PathBuf {
         git_dir.join(match self {
             Self::Index => "index",
@@ -202,7 +202,7 @@ impl Journal {
     /// Reads one to act upon, whose paths lead to files of `tree`; `None` if it does not tell what it is about.
     ///
     /// # Errors
-    /// [`Error::BadRecord`] for a line that nobody of ours has written, [`Error::NotAFile`], [`Error::Foreign`], [`Error::Io`].
+    /// [`Error::BadRecord`] for a forged line, [`Error::NotAFile`], [`Error::Foreign`], [`Error::Io`].
     pub(crate) fn load(directory: &Path, tree: &Root) -> Result<Option<(Plan, Vec<Line>)>> {
         let path = Self::path(directory);
         let text = fs::read_record(&path, MOST_BYTES)?;
@@ -249,7 +249,7 @@ impl Journal {
     }
 }
 
-/// What a journal is about.
+/// The plan in a journal's first line.
 fn plan(lines: &[Line]) -> Option<Plan> {
     match &lines.first()?.step {
         Step::Begun(plan) if plan.schema == SCHEMA => Some(plan.clone()),

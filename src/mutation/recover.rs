@@ -192,7 +192,7 @@ pub(crate) fn settle(
 /// Leaves what another user left behind to that user, the repository's owner, and root.
 fn may_recover(repo: &Repo, worktree: &Worktree) -> Result<()> {
     let Some(path) = repo.mutation_dir(worktree).map(|directory| Journal::path(&directory)) else { return Ok(()) };
-    // What is no file, or cannot be opened, is told of later.
+    // Another kind of entry, or a file that cannot be opened, is reported later.
     let Ok(file) = fs::open(&path, false) else { return Ok(()) };
     let ownership = Ownership::of(&file, &path)?;
     if ownership.may_recover() {

@@ -23,7 +23,7 @@ use crate::{
     error::{Error, Result},
 };
 
-/// What a git of ours may do.
+/// The rights of a git that we run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// Tells about itself and its configuration, as the user's git does: such a git runs no other program.
@@ -31,11 +31,11 @@ pub(crate) enum Manner {
     /// Reads, and runs nothing that the repository names: no hook, file system monitor, filter, pager or signature program. It
     /// fetches nothing.
     Reading,
-    /// Writes, in nobody's way and without hooks, and converts files as the user's git does.
+    /// Writes without hooks and optional locks, and converts files as the user's git does.
     Writing,
 }
 
-/// What git writes must be there after a power loss when the mutation is said to be done.
+/// Makes git sync its writes: a finished mutation survives a power failure.
 pub(crate) const DURABLE: [&str; 4] = ["-c", "core.fsync=committed,reference", "-c", "core.fsyncMethod=batch"];
 
 /// How all gits begin that write: [`super::Checkout::git_at_work`] knows them by it.
@@ -69,7 +69,7 @@ fn with(mut git: Command, options: &[&str]) -> Command {
     git
 }
 
-/// A git that is told where its repository is, and so does not judge it: somebody must have done so.
+/// A git with `GIT_DIR` set. Git does not check the owner then, so the caller must have proof of trust.
 pub(super) fn command_at(manner: Manner, git_dir: &Path, _judged: Trusted) -> Command {
     let mut git = command(manner);
     git.env("GIT_DIR", git_dir);
@@ -79,7 +79,7 @@ pub(super) fn command_at(manner: Manner, git_dir: &Path, _judged: Trusted) -> Co
 /// The filters that are configured where `ask` asks, each by its name.
 ///
 /// # Errors
-/// [`Error::Git`]: then nobody knows what a git would run.
+/// [`Error::Git`]: the programs that git would run are unknown then.
 pub(super) fn filters(mut ask: Command) -> Result<BTreeSet<OsString>> {
     let arguments = ["config", "--null", "--name-only", "--get-regexp", r"^filter\."];
     let output = ask.args(arguments).output().map_err(Error::io("start", "git"))?;
@@ -112,7 +112,7 @@ pub(super) fn without_filters(git: &mut Command, filters: &BTreeSet<OsString>) {
     }
 }
 
-/// What git said on standard error, in one line; how it ended if it said nothing, because it was killed for example.
+/// Git's standard error in one line. If it is empty, for example because git was killed, the way it ended.
 pub(super) fn said(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

@@ -28,7 +28,7 @@ impl Repo {
 /// Tells whether a process runs git itself, by its program: `git`, `git-receive-pack`. Not so for programs in another
 /// language whose name begins with `git-` (those of GUIs may live for days), and not for servers.
 pub(crate) fn is_git(pid: u32) -> bool {
-    // Where the program of another user's process cannot be seen, what it calls itself must do.
+    // If the program of another user's process cannot be read, its own name must do.
     let program = sys::executable(pid).or_else(|| Some(sys::command_line(pid)?.first()?.into()));
     let name = program.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
     // Wrapped by a package manager it is called `.git-wrapped`.

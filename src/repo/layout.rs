@@ -89,8 +89,8 @@ impl Repo {
         Some(self.records()?.join("repo.lock"))
     }
 
-    /// The directory that is locked beside [`Repo::repo_lock`], so that deleting our files lets nobody in: one that every
-    /// repository has, and no worktree is locked by. `None` where git finds it elsewhere, through a link.
+    /// The directory that is locked beside [`Repo::repo_lock`], so that deleting our files does not free the lock. Every repository
+    /// has it, and it is no worktree's anchor. `None` if it is a link.
     pub(crate) fn repo_anchor(&self) -> Option<PathBuf> {
         let refs = self.git.as_ref()?.common.join("refs");
         std::fs::symlink_metadata(&refs).is_ok_and(|metadata| metadata.is_dir()).then_some(refs)
@@ -266,7 +266,7 @@ pub(super) fn lock_files(own: &Path, common: &Path) -> Vec<PathBuf> {
 
 /// The lock files of references or their logs, at any depth.
 fn reference_locks(directory: &Path, locks: &mut Vec<PathBuf>) {
-    // What a link leads to is not of this repository.
+    // A link leads to something outside of this repository.
     if std::fs::symlink_metadata(directory).is_ok_and(|metadata| metadata.is_symlink()) {
         return;
     }

@@ -118,7 +118,7 @@ impl Repo {
         worktree.is_main() || leads_to(self.seen_from(&worktree.git_dir).root(), &worktree.git_dir)
     }
 
-    /// Where the worktree is that this one is a copy of; git would take one for the other.
+    /// The worktree of which this one is a copy; git would confuse the two.
     pub(crate) fn original(&self) -> Option<PathBuf> {
         let worktree = self.worktree().filter(|worktree| !worktree.is_main() && self.is_at_home(worktree))?;
         let original = self.seen_from(&worktree.git_dir).root;
@@ -131,7 +131,7 @@ impl Repo {
         &self.root
     }
 
-    /// Where the records are of the repository around a directory, whatever the environment says about another one.
+    /// The records' directory of the repository around a directory, whatever `GIT_DIR` says.
     pub(crate) fn records_around(directory: &Path) -> Option<PathBuf> {
         let (path, _) = discover::upwards(directory).ok()?;
         let (own, _) = path.into_repository_and_work_tree_directories();

@@ -31,7 +31,7 @@ impl Repo {
 }
 
 fn exclude(common: &Path) -> Result<()> {
-    /// Of a longer file, only the beginning is looked at.
+    /// Only the beginning of a longer file is read.
     const MOST: usize = 1 << 20;
     let (info, sharing) = (common.join("info"), Sharing::new(None, Some(common)));
     let path = info.join("exclude");

@@ -48,7 +48,7 @@ pub(crate) fn index_stamp(worktree: &Worktree) -> Option<String> {
     Some(format!("{modified}-{size}-{inode}"))
 }
 
-/// What the files tell.
+/// The state as the files show it.
 enum Found {
     Head(Head),
     /// Git itself must be asked: another ref storage than files, or nothing readable.

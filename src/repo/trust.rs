@@ -1,7 +1,7 @@
 //! Decides whether git would work in a repository, by git's own rules: its owner, `safe.directory`, `safe.bareRepository`.
 //!
-//! Git judges when it finds a repository itself, and not if `GIT_DIR` names one. So a git of ours is told where a repository
-//! is only with a [`Trusted`], and only this file makes one.
+//! Git checks the owner of a repository that it finds itself, but not of one that `GIT_DIR` names. So setting `GIT_DIR` needs a
+//! [`Trusted`], and only this file makes one.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Trusted(());
 
-/// What is known about a repository's trust; clones share the answer.
+/// Whether git trusts a repository. Clones share the answer.
 #[derive(Debug, Clone)]
 pub(super) enum Trust {
     /// The user named it, git runs us in it, or its owner is the user.
@@ -29,12 +29,12 @@ pub(super) enum Trust {
     Asked(PathBuf, Arc<OnceLock<Verdict>>),
 }
 
-/// What git says.
+/// Git's answer.
 #[derive(Debug)]
 pub(super) enum Verdict {
     Trusted,
     OfAnother,
-    /// A bare repository that nobody named.
+    /// A bare repository that was not named explicitly.
     Bare,
     Broken(String),
 }
@@ -59,7 +59,7 @@ impl Trust {
     }
 }
 
-/// As git: the owner of the entry itself, a link not followed, is who asks.
+/// As in git: the entry itself (links are not followed) belongs to this user.
 fn is_own(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|metadata| sys::owner(&metadata).0 == sys::effective_user())
 }
@@ -87,7 +87,7 @@ impl Repo {
 
 fn ask(directory: &Path) -> Verdict {
     let output = git::command(git::Manner::Asking).args(["rev-parse", "--git-dir"]).current_dir(directory).output();
-    // Without git nobody can vouch for it.
+    // Without git there is no proof.
     let Ok(output) = output else { return Verdict::OfAnother };
     let said = git::said(&output);
     match () {

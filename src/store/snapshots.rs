@@ -93,7 +93,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Where it is kept, for reading: no link in the snapshot is followed.
+    /// Its directory, for reading: no link in the snapshot is followed.
     ///
     /// # Errors
     /// [`Error::NotAFile`], [`Error::Io`].
@@ -250,7 +250,7 @@ fn in_words(error: &Error) -> String {
 }
 
 impl Snapshot {
-    /// Fails if another user made it, who is neither root nor the owner of the git directory: what it says is shown, not done.
+    /// Fails unless this user, root or the owner of the git directory made it. Other snapshots are shown, but never acted upon.
     ///
     /// # Errors
     /// [`Error::Foreign`], [`Error::NotAFile`], [`Error::Io`].

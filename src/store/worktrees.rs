@@ -176,7 +176,7 @@ impl Register {
         let Some(lock) = self.try_lock(name)? else { return Ok(None) };
         let file = fs::open_record(&self.record(name)).ok();
         let ownership = file.and_then(|file| Ownership::of(&file, &self.record(name)).ok());
-        // What another user of a shared repository wrote is shown, but no reason to remove anything.
+        // Records of another user of a shared repository are shown, but never acted upon.
         if let Some(made) = self.read(name).filter(|_| ownership.is_some_and(Ownership::is_trusted)) {
             return Ok(Some(Entry { register: self.clone(), made, lock }));
         }
@@ -203,7 +203,7 @@ impl Register {
         self.directory.join(format!("{name}.index"))
     }
 
-    /// Where gits of ours that make or remove a worktree note that they run.
+    /// The file in which our gits that make or remove a worktree note that they run.
     pub(crate) fn notes(&self, name: &str) -> PathBuf {
         self.directory.join(format!("{name}.trace"))
     }

@@ -52,7 +52,7 @@ pub(crate) struct FileId {
     pub(crate) inode: u64,
 }
 
-/// What a file is opened for.
+/// The access for which a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
@@ -158,7 +158,7 @@ impl Found {
         self.kind() == SOCKET
     }
 
-    /// What it is, in words.
+    /// The kind of the entry, in words.
     pub(crate) fn name(&self) -> &'static str {
         match self.kind() {
             REGULAR => "a regular file",

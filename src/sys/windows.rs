@@ -680,7 +680,7 @@ pub(crate) fn set_mode<T>(_: &T, _mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Leaves a file to whom it belongs.
+/// Does nothing: this system has other owners.
 #[expect(clippy::unnecessary_wraps, reason = "it can fail on other systems")]
 pub(crate) fn give_to<T>(_: &T, _owner: (u32, u32)) -> io::Result<()> {
     Ok(())

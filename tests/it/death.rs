@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::support::{
-    Sandbox, alive, all_in, can_trace, eventually, has_program, is_root, kill, lines, long, skip, to_the_end,
+    Running, Sandbox, alive, all_in, can_trace, eventually, has_program, is_root, kill, lines, long, skip, to_the_end,
 };
 
 /// A command that ends with 7 when its standard input does.
@@ -356,6 +356,14 @@ fn random_kills_never_let_two_in_and_leave_nothing_behind() {
     sandbox.repoguard(["log", "--json"]).assert().success();
 }
 
+/// Kills a holder with its keeper and its command, and waits until the lock is free.
+fn kill_all_of(sandbox: &Sandbox, mut holder: Running) {
+    holder.keeper();
+    holder.signal_group(Signal::KILL);
+    holder.ended();
+    eventually("free", || sandbox.status()["state"] == "free");
+}
+
 #[test]
 fn dead_holder_is_not_blamed_for_a_move_that_was_reported_before() {
     for again in [false, true] {
@@ -363,12 +371,9 @@ fn dead_holder_is_not_blamed_for_a_move_that_was_reported_before() {
         assert_eq!(sandbox.try_once(&[]), 0);
         sandbox.git(["commit", "-q", "--allow-empty", "-m", "outside"]);
         let script = if again { "git commit -q --allow-empty -m own; echo up; sleep 60" } else { "echo up; sleep 60" };
-        let mut holder = sandbox.hold_with(&[], script);
+        let holder = sandbox.hold_with(&[], script);
         assert!(holder.stderr().contains("changed outside the guard"), "{}", holder.stderr());
-        holder.keeper();
-        holder.signal_group(Signal::KILL);
-        holder.ended();
-        eventually("free", || sandbox.status()["state"] == "free");
+        kill_all_of(&sandbox, holder);
         let output = sandbox.repoguard(["exec", "--", "true"]).output().unwrap();
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(told.contains("was killed before it could release"), "{told}");
@@ -387,12 +392,9 @@ fn move_under_one_dead_holder_is_not_told_of_the_next() {
     for (round, script) in
         ["git commit -q --allow-empty -m own; echo up; sleep 60", "echo up; sleep 60"].iter().enumerate()
     {
-        let mut holder = sandbox.hold_with(&[], script);
+        let holder = sandbox.hold_with(&[], script);
         assert_eq!(holder.stderr().contains("HEAD moved"), round == 1, "{}", holder.stderr());
-        holder.keeper();
-        holder.signal_group(Signal::KILL);
-        holder.ended();
-        eventually("free", || sandbox.status()["state"] == "free");
+        kill_all_of(&sandbox, holder);
     }
     let output = sandbox.repoguard(["exec", "--", "true"]).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();

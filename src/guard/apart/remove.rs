@@ -49,7 +49,7 @@ pub(super) fn remove(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Opt
     let stage = entry.made.stage;
     let is_aside = stage == Stage::Removing && fs::identity(&aside).is_some();
     let is_there = fs::identity(&site.place).is_some();
-    // What was being deleted may have lost its `.git`; what leads elsewhere was never ours.
+    // A half-deleted worktree may have no `.git` any more. A `.git` that leads elsewhere is another's.
     let is_anothers =
         |root: &Path| fs::identity(&root.join(".git")).is_some() && !leads_to(root, &site.worktree.git_dir);
     if is_aside && is_anothers(&aside) {

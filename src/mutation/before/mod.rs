@@ -17,7 +17,7 @@
 mod record;
 mod take;
 
-/// Where our own gits note that they run.
+/// The file in which our own gits note that they run.
 pub(super) const NOTES: &str = "own-trace";
 
 use record::check_reference;
@@ -69,7 +69,7 @@ pub(crate) struct Before {
     pub(super) references: Vec<Reference>,
     /// Blobs that only the index leads to.
     staged: Vec<String>,
-    /// Who owns what is kept: of one that was left, its journal.
+    /// The owner of the copies; after an interruption, the owner of the journal.
     owner: (u32, u32),
     /// Whether an earlier process has taken it.
     is_left: bool,
@@ -179,14 +179,14 @@ impl Before {
     /// Reads what an earlier process has taken, whose paths lead to files of `tree`.
     ///
     /// # Errors
-    /// [`Error::BadRecord`] for what nobody of ours has written, [`Error::BrokenRepository`] for what is damaged,
+    /// [`Error::BadRecord`] for a forged record, [`Error::BrokenRepository`] for a damaged one,
     /// [`Error::NotAFile`], [`Error::Foreign`], [`Error::Io`].
     pub(crate) fn open(directory: PathBuf, checkout: Checkout, tree: &Root) -> Result<Self> {
         let damaged = |path: &Path| Error::BrokenRepository {
             path: path.to_owned(),
             reason: "what repoguard kept of the state before a mutation cannot be read".to_owned(),
         };
-        // Whoever may write to our directory may put other files in place of those that the mutation's own user wrote.
+        // Another user with access to our directory may have replaced the files of the mutation's user.
         let owner = owner(&super::journal::Journal::path(&directory))?;
         let read = |name: &str| {
             let path = directory.join(name);
@@ -207,7 +207,7 @@ impl Before {
         }
         let items = parse(&directory.join("items.jsonl"), &items, |item: &Item| item.check(tree))?;
         let references = parse(&directory.join("references.jsonl"), &references, check_reference)?;
-        // Who could write them is no proof that they are whole; those that are not sorted are found by nobody.
+        // The right owner does not prove that they are complete. A lookup in an unsorted list would miss items.
         if !items.is_sorted_by(|one, next| one.path <= next.path) {
             return Err(damaged(&directory.join("items.jsonl")));
         }
@@ -260,7 +260,7 @@ impl Before {
     }
 }
 
-/// Who owns the directory that a mutation keeps everything in.
+/// The owner of a mutation's directory.
 pub(super) fn owner(directory: &Path) -> Result<(u32, u32)> {
     fs::metadata(directory).map(|found| found.owner)
 }

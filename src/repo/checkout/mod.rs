@@ -55,11 +55,11 @@ pub(crate) struct Checkout {
     pub(crate) id_bytes: usize,
     /// Whether `root` is what git says; until then it is where git is asked.
     is_found: bool,
-    /// Where our own gits that take git's locks note that they run: so one that was killed is known.
+    /// The file in which our own gits that take git's locks note that they run, so that we know a killed one.
     notes: Option<PathBuf>,
     judged: Trusted,
     manner: Manner,
-    /// Filters that are configured here; asked for by those who must not run one.
+    /// The filters that are configured here. Read only by a git that must not run one.
     filters: Arc<OnceLock<BTreeSet<OsString>>>,
 }
 
@@ -164,7 +164,7 @@ impl Checkout {
         names.map(|&name| name.to_owned()).collect()
     }
 
-    /// The same, whose gits note there that they run, as git's `GIT_TRACE2_EVENT` does it.
+    /// The same; its gits note in this file that they run (`GIT_TRACE2_EVENT`).
     pub(crate) fn noting(self, notes: PathBuf) -> Self {
         Self { notes: Some(notes), ..self }
     }
@@ -280,7 +280,7 @@ impl Checkout {
     }
 }
 
-/// Where the ignore rules of a repository and its stash are, in the directory that all worktrees share.
+/// A repository's ignore rules and its stash, in the directory that all worktrees share.
 pub(crate) const EXCLUDE: &str = "info/exclude";
 pub(crate) const STASH_LOG: &str = "logs/refs/stash";
 

@@ -149,7 +149,7 @@ impl Repo {
 fn git_in(worktree: &Worktree, directory: &Path, judged: Trusted) -> Command {
     // What a partial clone leaves out is told, not fetched.
     let mut git = git::command_at(Manner::Reading, &worktree.git_dir, judged);
-    // Whatever is configured, paths are seen from there: no file is looked at.
+    // Paths are relative to this directory, whatever is configured. Git reads no file of the worktree.
     git.current_dir(directory).env("GIT_WORK_TREE", directory).env("LC_ALL", "C").stdin(std::process::Stdio::null());
     git
 }

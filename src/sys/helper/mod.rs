@@ -45,7 +45,7 @@ use super::FdRef;
 /// How long a granted lock waits to be taken. After that its owner is not running (Ctrl-Z), and others go first.
 static TAKE_WITHIN: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 250_000_000 };
 
-/// What the helper writes when it has got the lock.
+/// The helper writes this byte when it has the lock.
 static GRANTED: u8 = 1;
 
 /// A process that waits in the kernel's queue for a flock(2) on an open file that it shares with us.
@@ -93,8 +93,8 @@ impl FlockHelper {
         self.reader.as_fd()
     }
 
-    /// Ends the helper and waits until it is gone. Whether the lock is ours is told by trying it afterwards. Returns `false` if
-    /// the helper had ended before without the lock: another one may do the same.
+    /// Ends the helper and waits until it is gone. The caller tries the lock afterwards to learn whether it is ours. Returns `false`
+    /// if the helper had already ended without the lock: another one may do the same.
     pub(crate) fn stop(mut self) -> bool {
         let event = PollFd::from_borrowed_fd(self.reader.as_fd(), PollFlags::IN);
         let has_news = rustix::event::poll(&mut [event], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(1);
@@ -153,7 +153,7 @@ fn any_child() -> WaitIdOptions {
     WaitIdOptions::from_bits_retain(libc::__WALL.cast_unsigned())
 }
 
-/// What a helper must know.
+/// The helper's arguments.
 #[repr(C, align(16))]
 struct Task {
     file: c_int,
@@ -206,7 +206,7 @@ impl Drop for Stack {
     }
 }
 
-/// What the helper does.
+/// The helper's main function.
 ///
 /// # Safety
 /// For [`raw::spawn`] only: raw system calls, nothing that allocates, panics or touches memory of the program's threads.

@@ -130,8 +130,8 @@ pub(super) struct Made {
     pub(super) pidfd: Option<c_int>,
 }
 
-/// Makes a process that shares nothing but this one's memory and runs `entry`. All signals are blocked in it, those included
-/// that libc keeps for itself. Its end sends no signal.
+/// Makes a process that shares only this one's memory and runs `entry`. All signals are blocked in it, also those that libc
+/// reserves. Its end sends no signal.
 ///
 /// # Errors
 /// The kernel's: `EAGAIN` beyond the limit of processes, and the one of a filter that forbids to make any.

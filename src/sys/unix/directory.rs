@@ -50,12 +50,12 @@ impl Directory {
         Ok(self.0.try_clone()?.into())
     }
 
-    /// What an entry is; a link is not followed.
+    /// The metadata of an entry. Links are not followed.
     pub(crate) fn look(&self, name: &OsStr) -> io::Result<Found> {
         Ok(found(&rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?))
     }
 
-    /// What this directory is.
+    /// The metadata of this directory.
     pub(crate) fn found(&self) -> io::Result<Found> {
         Ok(found(&rustix::fs::fstat(&self.0)?))
     }
@@ -65,7 +65,7 @@ impl Directory {
         self.open_file(name, Access::Read)
     }
 
-    /// Opens an entry: neither follows a link nor blocks on a FIFO.
+    /// Opens an entry. Does not follow links and does not block on a FIFO.
     pub(crate) fn open_file(&self, name: &OsStr, access: Access) -> io::Result<File> {
         Ok(rustix::fs::openat(&self.0, name, access.flags() | NO_LINK, Mode::empty())?.into())
     }
@@ -76,7 +76,7 @@ impl Directory {
         Ok(rustix::fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?.into())
     }
 
-    /// Where a link points to.
+    /// The target of a link.
     pub(crate) fn read_link(&self, name: &OsStr) -> io::Result<PathBuf> {
         let target = rustix::fs::readlinkat(&self.0, name, Vec::new())?;
         Ok(OsString::from_vec(target.into_bytes()).into())
@@ -87,7 +87,7 @@ impl Directory {
         self.names_if(|_| true)
     }
 
-    /// Names of the entries that may be neither file, directory nor link.
+    /// Names of the entries of other kinds than file, directory and link, or of unknown kind.
     pub(crate) fn special_names(&self) -> io::Result<Vec<OsString>> {
         self.names_if(|kind| !matches!(kind, FileType::RegularFile | FileType::Directory | FileType::Symlink))
     }

@@ -23,8 +23,7 @@ extern "C" fn look() {
 #[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
 static BEFORE_MAIN: extern "C" fn() = look;
 
-/// Fails if nothing can be written to standard output: it was closed, or is open for reading only. That a disk is full or that
-/// nobody reads shows only when something is written.
+/// Fails if standard output is closed or open for reading only. A full disk or a closed pipe shows only in a write.
 pub(crate) fn check_output() -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(stdout())?;
     if WAS_CLOSED.load(Ordering::Relaxed) || flags & OFlags::ACCMODE == OFlags::RDONLY {
