@@ -104,9 +104,10 @@ impl Sharing {
                 sys::set_mode(file, new)?;
             }
         }
-        match self.owner {
-            Some(owner) => sys::give_to(file, owner),
-            None => Ok(()),
+        match self.owner.map_or(Ok(()), |owner| sys::give_to(file, owner)) {
+            // In a user namespace the git directory's owner may have no number, and some file systems have no owners.
+            Err(error) if sys::is_owner_error(&error) => Ok(()),
+            given => given,
         }
     }
 
@@ -153,8 +154,16 @@ fn create(path: &Path, sharing: Sharing) -> Result<()> {
     let new = new.prefix(".new-").permissions(sys::permissions(0o666)).tempfile_in(directory);
     let new = new.map_err(Error::io("create", path))?;
     sharing.apply(new.as_file()).map_err(Error::io("create", path))?;
-    match new.persist_noclobber(path) {
-        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(Error::io("create", path)(error.error)),
+    let created = match new.persist_noclobber(path) {
+        // A file system without hard links and conditional renames: others may see the file before it has its owner and mode.
+        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => {
+            let file = sys::open_warily(OpenOptions::new().write(true).create_new(true)).open(path);
+            file.and_then(|file| sharing.apply(&file))
+        }
+        _ => Ok(()),
+    };
+    match created {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Error::io("create", path)(error)),
         _ => Ok(()),
     }
 }

@@ -143,6 +143,11 @@ pub(crate) fn cannot_lock_descriptor(error: &io::Error) -> bool {
     error.raw_os_error() == Some(INVALID_PARAMETER)
 }
 
+/// Says that a file cannot belong to the user that it was given to.
+pub(crate) fn is_owner_error(_error: &io::Error) -> bool {
+    false
+}
+
 /// Says that the file may be read but not written here.
 pub(crate) fn is_read_only_error(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)

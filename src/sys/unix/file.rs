@@ -47,6 +47,11 @@ pub(crate) fn is_read_only_error(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
+/// Says that a file cannot belong to the user that it was given to.
+pub(crate) fn is_owner_error(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS))
+}
+
 /// Says that the kernel could not run a file because it is neither a binary nor starts with `#!`.
 pub(crate) fn is_format_error(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOEXEC)
