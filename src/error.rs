@@ -118,6 +118,17 @@ pub enum Error {
         /// What the system said; `None` where it claimed success but excluded nobody.
         source: Option<io::Error>,
     },
+    /// A process that runs has recorded that it holds this lock, but holds it at another path: the repository is reached in two ways,
+    /// for example directly and through FUSE, and the kernel keeps their locks apart.
+    #[error("the lock `{}` is free here, but pid {} (`{}`) has recorded that it holds it", .path.display(), .holder.pid, .holder.command)]
+    HeldElsewhere {
+        /// The lock file.
+        path: PathBuf,
+        /// The record.
+        holder: Box<Holder>,
+        /// The git directory by whose path the process has it.
+        held: PathBuf,
+    },
     /// The lock's path is taken by something that is not a regular file.
     #[error("`{}` is {kind}, not {expected}", .path.display())]
     NotAFile {
@@ -451,6 +462,9 @@ impl Error {
             Self::Circle { .. } => "take all locks at once, by their names, or always in the same order".to_owned(),
             Self::NeverGranted { .. } => "ask for the wider lock in the outer `repoguard exec`".to_owned(),
             Self::NoLocks { .. } => "`flock --verbose FILE true` tells more; use a local file system".to_owned(),
+            Self::HeldElsewhere { held, .. } => format!(
+                "it reaches the repository as `{}`: use one of the two ways only; locks do not count between them", held.display()
+            ),
             Self::NotAFile { path, .. } => format!("`ls -ld {}` shows what it is; move it away", quoted_path(path)),
             Self::BrokenRepository { path, .. } => {
                 // Above `.git`, or above what is in it.

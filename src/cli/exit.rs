@@ -97,7 +97,7 @@ pub(super) fn of_error(error: &Error) -> u8 {
         | Error::NotKept { .. }
         | Error::UnsafePath { .. } => NO,
         Error::Busy { .. } | Error::GitBusy { .. } | Error::RecordBusy { .. } | Error::Deadlock { .. } => BUSY,
-        Error::NoLocks { .. } => UNAVAILABLE,
+        Error::NoLocks { .. } | Error::HeldElsewhere { .. } => UNAVAILABLE,
         Error::Interrupted { signal, .. } => status(128 + signal),
         _ => FAILED,
     }

@@ -92,12 +92,18 @@ impl Ui {
                     self.hint("`git status` shows what it left behind");
                 }
             }
+            Notice::Displaced(holder) => {
+                self.warn(&format!(
+                    "the place of the lock was replaced; an earlier holder may still be at work here: {}",
+                    who(holder)
+                ));
+            }
             Notice::Violated(from, to) => {
                 self.warn(&format!("changed outside the guard since the last release: HEAD was {from}, is {to}"));
             }
             Notice::Lost(path) => {
                 let path = path.display();
-                self.warn(&format!("the lock was lost: `{path}` was removed while the command ran"));
+                self.warn(&format!("the lock was lost: `{path}` was removed or replaced while the command ran"));
             }
             Notice::RanUnder(holder) => {
                 self.warn(&format!("this git command did not wait for its turn; the lock is held by {}", who(holder)));

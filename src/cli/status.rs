@@ -104,6 +104,7 @@ impl Status {
             "state": self.state(),
             "holders": self.lock.holders.iter().map(|holder| self.holder(holder)).collect::<Vec<_>>(),
             "waiters": self.lock.waiters.iter().map(party).collect::<Vec<_>>(),
+            "astray": self.lock.astray.iter().map(party).collect::<Vec<_>>(),
             "died": self.lock.died.iter().map(party).collect::<Vec<_>>(),
             "unfinished": self.unfinished().next().map(|_| self.unfinished().map(unfinished).collect::<Vec<_>>()),
             "changed_outside": self.changed.as_ref().map(|(from, to)| json!({"from": from, "to": to})),
@@ -141,10 +142,14 @@ impl Status {
     fn to_text(&self, repo: &Repo) -> Lines {
         let mut lines = Lines::default();
         match self.lock.state {
-            State::CannotTell => lines.add(format_args!(
-                "{}: cannot tell whether it is held: the system does not show all holders here (another pid namespace?)",
-                self.lock.scope
-            )),
+            State::CannotTell => {
+                let why = if self.lock.astray.is_empty() {
+                    "the system does not show all holders here (another pid namespace?)"
+                } else {
+                    "a process that runs has recorded that it is, but does not hold it here"
+                };
+                lines.add(format_args!("{}: cannot tell whether it is held: {why}", self.lock.scope));
+            }
             _ => lines.add(format_args!("{}: {} (`{}`)", self.lock.scope, self.state(), self.lock.lock.display())),
         }
         if repo.git_dir().is_none() {
@@ -159,6 +164,10 @@ impl Status {
             if let Some(advice) = holder.advice() {
                 lines.add(format_args!("    hint: {advice}"));
             }
+        }
+        for holder in &self.lock.astray {
+            let why = "the place of its lock was replaced, or the repository is reached in two ways";
+            lines.add(format_args!("  may be at work: {}: {}: {why}", holder.scope, render::who(holder)));
         }
         for (place, waiter) in self.lock.waiters.iter().enumerate() {
             lines.add(format_args!("  waits #{}: {}: {}", place + 1, waiter.scope, render::who(waiter)));

@@ -154,9 +154,9 @@ fn create(path: &Path, sharing: Sharing) -> Result<()> {
     let new = new.prefix(".new-").permissions(sys::permissions(0o666)).tempfile_in(directory);
     let new = new.map_err(Error::io("create", path))?;
     sharing.apply(new.as_file()).map_err(Error::io("create", path))?;
-    let created = match new.persist_noclobber(path) {
-        // A file system without hard links and conditional renames: others may see the file before it has its owner and mode.
-        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => {
+    let created = match name(new.into_temp_path(), path) {
+        // A file system without conditional renames: others may see the file before it has its owner and mode.
+        Err((error, _)) if error.kind() != io::ErrorKind::AlreadyExists => {
             let file = sys::open_warily(OpenOptions::new().write(true).create_new(true)).open(path);
             file.and_then(|file| sharing.apply(&file))
         }
@@ -165,6 +165,19 @@ fn create(path: &Path, sharing: Sharing) -> Result<()> {
     match created {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Error::io("create", path)(error)),
         _ => Ok(()),
+    }
+}
+
+/// Gives a temporary file its name if nothing has that name. Not by a hard link: file systems that cache attributes would show a
+/// second link for a while. Returns the file with the error.
+fn name(new: tempfile::TempPath, path: &Path) -> Result<(), (io::Error, tempfile::TempPath)> {
+    match sys::rename_new(&new, path) {
+        Ok(()) => {
+            // Nothing has its old name any more.
+            drop(new.keep());
+            Ok(())
+        }
+        Err(error) => Err((error, new)),
     }
 }
 
@@ -305,12 +318,12 @@ impl Beside {
 
     /// Gives it its name, where nothing has it.
     pub(crate) fn create(self, path: &Path) -> Result<()> {
-        match self.0.persist_noclobber(path) {
-            // Some file systems can neither link nor rename with this condition.
-            Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists && identity(path).is_none() => {
-                Self(error.path).replace(path)
+        match name(self.0, path) {
+            // Some file systems cannot rename with this condition.
+            Err((error, new)) if error.kind() != io::ErrorKind::AlreadyExists && identity(path).is_none() => {
+                Self(new).replace(path)
             }
-            result => result.map_err(|error| Error::io("create", path)(error.error)),
+            result => result.map_err(|(error, _)| Error::io("create", path)(error)),
         }
     }
 }

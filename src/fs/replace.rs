@@ -67,13 +67,13 @@ pub(crate) fn create_document(path: &Path, bytes: &[u8], sharing: Sharing) -> Re
         let new = write_beside(path, bytes, 0o666)?;
         sharing.apply(new.as_file())?;
         new.as_file().sync_all()?;
-        match new.into_temp_path().persist_noclobber(path) {
-            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(false),
-            // Some file systems can neither link nor rename with this condition.
-            Err(error) if error.error.kind() != ErrorKind::NotFound && super::identity(path).is_none() => {
-                error.path.persist(path).map_err(|error| error.error).map(|()| true)
+        match super::name(new.into_temp_path(), path) {
+            Err((error, _)) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+            // Some file systems cannot rename with this condition.
+            Err((error, new)) if error.kind() != ErrorKind::NotFound && super::identity(path).is_none() => {
+                new.persist(path).map_err(|error| error.error).map(|()| true)
             }
-            created => created.map_err(|error| error.error).map(|()| true),
+            created => created.map_err(|(error, _)| error).map(|()| true),
         }
     };
     let created = match create() {

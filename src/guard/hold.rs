@@ -63,6 +63,9 @@ fn compare(
         (entry.head_before, entry.head_after) = moved.unzip();
         note(repo, held, &entry, sharing, tell);
     }
+    for holder in &held.displaced {
+        tell(Notice::Displaced(holder));
+    }
     for before in &before {
         let others = held.others.iter().chain(&held.died).any(|hold| covers(hold, &before.worktree));
         if let Some((last, now)) = before.head_moved().filter(|_| !others && !moved_head) {

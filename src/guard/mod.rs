@@ -77,9 +77,11 @@ pub enum Notice<'a> {
     WaitingForGit(&'a Path, &'a str),
     /// An earlier holder was killed with all its processes. HEAD as it was before and is now, if it moved.
     Died(&'a Holder, Option<&'a (Head, Head)>),
+    /// The lock was acquired, but this earlier holder still runs: its lock's place was replaced.
+    Displaced(&'a Holder),
     /// HEAD was changed outside the guard since the last release, from the first to the second.
     Violated(&'a Head, &'a Head),
-    /// The lock's file was removed while the command ran, so it was not exclusive to the end.
+    /// A locked path was removed or replaced while the command ran, so it was not exclusive to the end.
     Lost(&'a Path),
     /// This git command changed the worktree while somebody held the lock.
     RanUnder(&'a Holder),

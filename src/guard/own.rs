@@ -117,7 +117,7 @@ impl Guard {
     /// Lets the lock go, and tells whether it was exclusive to the end. Never waits.
     ///
     /// # Errors
-    /// [`Error::Lost`] when the lock's file was removed or replaced meanwhile: somebody else may have got in. The lock is let go
+    /// [`Error::Lost`] when a path that was locked was removed or replaced meanwhile: somebody else may have got in. The lock is let go
     /// all the same.
     pub fn release(mut self) -> Result<()> {
         self.end()
@@ -129,6 +129,19 @@ impl Guard {
             Kind::Path(held) => Some(held),
             Kind::Inside(_) | Kind::Over => None,
         }
+    }
+
+    /// Checks that every path that this guard has locked still leads to what it locked. Does not block.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] if a path was removed or replaced: somebody else may have got in.
+    pub fn check(&self) -> Result<()> {
+        let lost = match &self.kind {
+            Kind::Inside(_) | Kind::Over => Vec::new(),
+            Kind::Path(held) => held.lost(),
+            Kind::Repo(resting) => resting.held.lost(),
+        };
+        lost.into_iter().next().map_or(Ok(()), |path| Err(Error::Lost { path }))
     }
 
     fn end(&mut self) -> Result<()> {

@@ -10,7 +10,6 @@ use std::{
 use super::{
     cycle::{self, Graph, Place},
     enclosing,
-    file::LockFile,
     held::{Held, Part},
     inspect,
     queue::{Predecessor, Queue, Ticket},
@@ -115,9 +114,7 @@ impl Acquire {
                 self.unlock_all();
                 return Ok(busy);
             }
-            let Some(replaced) =
-                self.parts.iter().position(|part| !part.plan.anchor && !part.file.is_at(&part.plan.path))
-            else {
+            let Some(replaced) = self.parts.iter().position(|part| !part.is_in_place()) else {
                 return self.check_exclusion().map(|()| None);
             };
             // Somebody removed the file while we opened or waited for it: the lock is on the file that is there now.
@@ -128,8 +125,8 @@ impl Acquire {
                 continue;
             }
             let plan = self.parts[replaced].plan.clone();
-            if let Some(file) = LockFile::open(&plan.path, self.plan.sharing)? {
-                self.parts[replaced].file = file;
+            if let Some(part) = Part::open(&plan, self.plan.sharing)? {
+                self.parts[replaced] = part;
             } else {
                 drop(self.parts.remove(replaced));
                 require_part(&self.parts, &plan)?;
@@ -328,19 +325,14 @@ pub(super) fn open_parts(plan: &mut Plan) -> Result<Vec<Part>> {
 fn open_all(plan: &Plan) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     for part in &plan.parts {
-        let file = if part.anchor {
-            Some(LockFile::open_anchor(&part.path)?)
-        } else {
-            LockFile::open(&part.path, plan.sharing)?
-        };
-        parts.extend(file.map(|file| Part { plan: part.clone(), file }));
+        parts.extend(Part::open(part, plan.sharing)?);
     }
     plan.parts.iter().try_for_each(|part| require_part(&parts, part))?;
     Ok(parts)
 }
 
 /// Checks that something carries the lock of a resource. Where everything is read-only the anchors can carry that of a
-/// worktree, and nobody needs that of the repository to share it, but nothing carries a name, or the whole repository.
+/// worktree or of everything, and sharing the repository needs no lock, but nothing carries a name.
 fn require_part(parts: &[Part], wanted: &PartPlan) -> Result<()> {
     let shared_repo = wanted.resource == REPO_KEY && wanted.mode == Mode::Shared;
     if shared_repo || parts.iter().any(|part| part.plan.resource == wanted.resource) {

@@ -1,6 +1,6 @@
 //! What does holding a lock mean? Locked files, a record of who holds, and a number greater than all before.
 
-use std::{collections::HashSet, fs::File, path::PathBuf, time::SystemTime};
+use std::{fs::File, path::PathBuf, time::SystemTime};
 
 use super::{
     file::LockFile,
@@ -29,10 +29,14 @@ pub(crate) struct Held {
     /// Other live holds, and holders that died without a word.
     pub(crate) others: Vec<Holder>,
     pub(crate) died: Vec<Holder>,
+    /// Holders that still run, and may believe that they have what we hold: its place was replaced under them.
+    pub(crate) displaced: Vec<Holder>,
     /// Things that went wrong beside the lock, and did not stop it.
     pub(crate) troubles: Vec<Error>,
     /// Why records cannot be kept here, where they never can.
     unrecorded: Option<Error>,
+    /// The result of [`Held::check_before_removal`].
+    checked: Option<Vec<PathBuf>>,
 }
 
 /// One file of a lock.
@@ -41,8 +45,27 @@ pub(super) struct Part {
     pub(super) file: LockFile,
 }
 
+impl Part {
+    /// Opens it, creating the file if it is missing; `None` if it is missing and everything is read-only.
+    pub(super) fn open(plan: &PartPlan, sharing: Sharing) -> Result<Option<Self>> {
+        let file =
+            if plan.anchor { Some(LockFile::open_anchor(&plan.path)?) } else { LockFile::open(&plan.path, sharing)? };
+        Ok(file.map(|file| Self { plan: plan.clone(), file }))
+    }
+
+    /// Tells whether its path still leads to what was opened.
+    pub(super) fn is_in_place(&self) -> bool {
+        // Links may lead to a git directory, but not to a lock file.
+        let look = if self.plan.anchor { std::fs::metadata } else { std::fs::symlink_metadata };
+        look(&self.plan.path).is_ok_and(|metadata| sys::identity(&metadata) == self.file.id())
+    }
+}
+
 impl Held {
     /// The files of `parts` are locked: takes a number and a slot.
+    ///
+    /// # Errors
+    /// [`Error::HeldElsewhere`], [`Error::Unsupported`]: then the files were unlocked.
     pub(super) fn new(
         parts: Vec<Part>,
         worktrees: Vec<Worktree>,
@@ -72,8 +95,21 @@ impl Held {
         if !matches!(&unrecorded, Some(Error::Io { source, .. }) if sys::is_read_only_error(source)) {
             troubles.extend(unrecorded.take());
         }
+        let conflicts = |other: &Holder| super::cycle::conflict(other, &record);
+        if let Some((holder, held)) = seen.elsewhere.into_iter().find(|(holder, _)| conflicts(holder)) {
+            slot.iter().for_each(Slot::release);
+            parts.iter().rev().for_each(|part| part.file.unlock());
+            let own = parts.iter().find(|part| part.plan.resource != REPO_KEY).or(parts.first());
+            let path = own.map(|part| part.plan.path.clone()).unwrap_or_default();
+            let held = held.ancestors().nth(3).unwrap_or(&held).to_owned();
+            return Err(Error::HeldElsewhere { path, holder: Box::new(holder), held });
+        }
         let (others, died) = (seen.live, seen.died);
-        Ok(Self { parts, slot, record, token, worktrees, others, died, troubles, unrecorded })
+        let mut displaced = seen.displaced;
+        // Nobody else can hold what is ours: they hold what was in its place.
+        displaced.extend(others.iter().filter(|other| conflicts(other) && !record.inside.contains(&other.id)).cloned());
+        displaced.retain(conflicts);
+        Ok(Self { parts, slot, record, token, worktrees, others, died, displaced, troubles, unrecorded, checked: None })
     }
 
     /// Tells whether records are kept of this hold: not in a sandbox that may only read.
@@ -186,16 +222,25 @@ impl Held {
         }
     }
 
-    /// Paths of locks whose file was removed or replaced while they were held and that have no anchor: somebody else
-    /// may have got in.
+    /// Paths, anchors included, that no longer lead to what this hold has locked: somebody else may have got in. Not those of
+    /// linked worktrees that were removed under a hold of everything: it excludes others from the new ones as well.
     pub(crate) fn lost(&self) -> Vec<PathBuf> {
-        let anchored: HashSet<&str> =
-            self.parts.iter().filter(|part| part.plan.anchor).map(|part| part.plan.resource.as_str()).collect();
-        let lost = self.parts.iter().filter(|part| {
-            let shared_repo = part.plan.resource == REPO_KEY && part.plan.mode == Mode::Shared;
-            !shared_repo && !anchored.contains(part.plan.resource.as_str()) && !part.file.is_at(&part.plan.path)
-        });
-        lost.map(|part| part.plan.path.clone()).collect()
+        if let Some(checked) = &self.checked {
+            return checked.clone();
+        }
+        let missing: Vec<&Part> = self.parts.iter().filter(|part| !part.is_in_place()).collect();
+        let of_repo = |part: &&Part| part.plan.resource == REPO_KEY;
+        let everything = self.parts.iter().any(|part| of_repo(&part) && part.plan.mode == Mode::Exclusive)
+            && !missing.iter().any(of_repo);
+        let removed = |part: &Part| {
+            everything && missing.iter().any(|other| other.plan.anchor && other.plan.resource == part.plan.resource)
+        };
+        missing.iter().filter(|part| !removed(part)).map(|part| part.plan.path.clone()).collect()
+    }
+
+    /// Checks the locked paths for the last time, because the caller is about to remove them; `true` if all are in place.
+    pub(crate) fn check_before_removal(&mut self) -> bool {
+        self.checked.insert(self.lost()).is_empty()
     }
 
     /// The record as it will stand after a release now.

@@ -44,6 +44,9 @@ pub struct Inspection {
     pub waiters: Vec<Holder>,
     /// Holders that died without releasing; the next acquire cleans up after them.
     pub died: Vec<Holder>,
+    /// Holders whose process runs, but who do not hold what their record says: its place was replaced, or it is reached in two ways
+    /// between which locks do not count.
+    pub astray: Vec<Holder>,
     /// Holders that ended with the container that they ran in, as they should; the next acquire logs them.
     pub ended: Vec<Holder>,
 }
@@ -57,7 +60,12 @@ impl Repo {
         let plan = Plan::new(self, &Request { mode: Mode::Exclusive, ..request.clone() }, Sharing::default())?;
         let table = self.holders_dir().map(|directory| Table::new(directory, Sharing::default()));
         let queue = self.queue_dir().map(|directory| Queue::new(directory, Sharing::default()));
-        let (state, holders) = look(&plan, table.as_ref());
+        let (mut state, holders) = look(&plan, table.as_ref());
+        let astray = table.as_ref().map(Table::astray).unwrap_or_default();
+        if state == State::Free && astray.iter().any(|hold| cycle::resources_conflict(&hold.resources, &plan.resources))
+        {
+            state = State::CannotTell;
+        }
         let unreleased = table.as_ref().map(Table::died).unwrap_or_default();
         let (ended, died) = unreleased.into_iter().partition(ended_with_its_container);
         let mut waiters = queue.as_ref().map(Queue::requests).unwrap_or_default();
@@ -70,6 +78,7 @@ impl Repo {
             holders,
             waiters,
             died,
+            astray,
             ended,
         })
     }
@@ -82,18 +91,17 @@ fn look(plan: &Plan, table: Option<&Table>) -> (State, Vec<Holder>) {
     let mut held = holders.iter().any(|hold| cycle::resources_conflict(&hold.resources, &plan.resources));
     let files: Vec<Lockable> = plan.parts.iter().filter_map(Lockable::new).collect();
     let kernel = kernel_locks(&files);
-    for file in &files {
-        for unrecorded in file.unrecorded_holders(&kernel, &pids(&holders)) {
-            held |= unrecorded.mode.is_none_or(|mode| mode.conflicts_with(file.mode));
-            holders.push(with_heirs(unrecorded, file.id));
-        }
-    }
+    let unrecorded = unrecorded(&files, &kernel, &holders);
+    held |= unrecorded.iter().any(|hold| cycle::resources_conflict(&hold.resources, &plan.resources));
+    holders.extend(unrecorded);
     if !held && !kernel.complete {
-        // What the kernel's table leaves out, the descriptors of those who took or inherited the lock tell.
+        // What the kernel's table leaves out, the descriptors of the processes that took or inherited the lock show.
         for file in files.iter().filter(|file| file.mode == Mode::Exclusive) {
             for pid in sys::descriptor_holders(file.id) {
                 held = true;
-                holders.push(file.holder(pid, None));
+                if holders.iter().all(|hold| hold.pid != pid) {
+                    holders.push(file.holder(pid, None));
+                }
             }
         }
     }
@@ -134,15 +142,9 @@ pub(super) fn in_the_way<'a>(
     slots.retain(|(_, hold)| cycle::resources_conflict(&hold.resources, resources));
     let mut holders: Vec<Holder> = slots.into_iter().map(|(slot, hold)| with_heirs(hold, slot)).collect();
     let files: Vec<Lockable> = parts.filter_map(Lockable::new).collect();
-    let kernel = kernel_locks(&files);
-    for file in &files {
-        for unrecorded in file.unrecorded_holders(&kernel, &pids(&holders)) {
-            // Everybody holds `repo` shared: only who excludes us is in the way.
-            if unrecorded.mode.is_none_or(|mode| mode.conflicts_with(file.mode)) {
-                holders.push(with_heirs(unrecorded, file.id));
-            }
-        }
-    }
+    let mut unrecorded = unrecorded(&files, &kernel_locks(&files), &holders);
+    unrecorded.retain(|hold| cycle::resources_conflict(&hold.resources, resources));
+    holders.extend(unrecorded);
     let mut ahead = queue.map(Queue::requests).unwrap_or_default();
     ahead.retain(|request| {
         before.is_none_or(|number| request.id < number) && cycle::resources_conflict(&request.resources, resources)
@@ -172,14 +174,7 @@ impl Lockable {
         })
     }
 
-    /// Holders that left no record, as the kernel shows them; what is held by `known` processes is told already.
-    pub(super) fn unrecorded_holders(&self, kernel: &KernelLocks, known: &[u32]) -> Vec<Holder> {
-        let mode = |exclusive| if exclusive { Mode::Exclusive } else { Mode::Shared };
-        let unknown = kernel.locks.iter().filter(|lock| lock.file == self.id && !known.contains(&lock.pid));
-        unknown.map(|lock| self.holder(lock.pid, Some(mode(lock.exclusive)))).collect()
-    }
-
-    /// What the system tells of a process that holds this file.
+    /// A process that holds this file without a record, as the system shows it.
     fn holder(&self, pid: u32, mode: Option<Mode>) -> Holder {
         let uid = sys::process_owner(pid);
         let now = holder::unix_ms(std::time::SystemTime::now());
@@ -202,6 +197,36 @@ impl Lockable {
             requested_ms: age.map_or(0, |age| now.saturating_sub(age)),
             resources: mode.map(|mode| (self.key.clone(), mode)).into_iter().collect(),
             ..Holder::default()
+        }
+    }
+}
+
+/// The processes that hold any of these files without a record, as the kernel shows them: each once, with all that it holds.
+fn unrecorded(files: &[Lockable], kernel: &KernelLocks, recorded: &[Holder]) -> Vec<Holder> {
+    let known = pids(recorded);
+    let mut found: Vec<(FileId, Holder)> = Vec::new();
+    for file in files {
+        for lock in kernel.locks.iter().filter(|lock| lock.file == file.id && !known.contains(&lock.pid)) {
+            let mode = if lock.exclusive { Mode::Exclusive } else { Mode::Shared };
+            let next = file.holder(lock.pid, Some(mode));
+            match found.iter_mut().find(|(_, hold)| hold.pid == lock.pid) {
+                Some((_, hold)) => join(hold, next),
+                None => found.push((file.id, next)),
+            }
+        }
+    }
+    found.into_iter().map(|(file, hold)| with_heirs(hold, file)).collect()
+}
+
+/// Adds what a process holds of another file. Everybody holds the repository: the scope names the rest, if there is any.
+fn join(hold: &mut Holder, next: Holder) {
+    if hold.scope == REPO_KEY && hold.mode == Some(Mode::Shared) {
+        (hold.scope, hold.mode) = (next.scope, next.mode);
+    }
+    hold.foreign &= next.foreign;
+    for resource in next.resources {
+        if !hold.resources.contains(&resource) {
+            hold.resources.push(resource);
         }
     }
 }

@@ -9,10 +9,15 @@
 //! A token counts if its digest stands in an unreleased record whose slot is locked. So a newcomer marks the record of a dead
 //! hold as released under a *shared* lock of its slot, which readers still take for free, before it locks the slot for itself:
 //! else an orphan of the dead hold would be inside beside it.
+//!
+//! An unreleased record in a free slot whose process still runs is no dead hold. If that process has locked the same slot by another
+//! path, this repository is reached in two ways between which locks do not count, for example directly and through FUSE: then
+//! nobody may get the lock here. If it has locked a slot of another repository, this one is a copy. Else the lock's place was
+//! replaced, and the process does not know yet that it lost the lock.
 
 use std::path::{Path, PathBuf};
 
-use super::{Holder, Mode, file::LockFile, token::Token};
+use super::{Holder, Mode, enclosing::same_namespaces, file::LockFile, token::Token};
 use crate::{
     error::Result,
     fs::{self, Sharing},
@@ -46,8 +51,12 @@ pub(crate) struct Slot {
 pub(crate) struct Seen {
     /// Other live holds.
     pub(crate) live: Vec<Holder>,
-    /// Holders that died without releasing, not told to anybody yet.
+    /// Holders that died without releasing, not reported yet.
     pub(crate) died: Vec<Holder>,
+    /// Holders that still run, and whose lock's place was replaced.
+    pub(crate) displaced: Vec<Holder>,
+    /// Holders that still run, and hold the lock at another path, where it does not exclude us.
+    pub(crate) elsewhere: Vec<(Holder, PathBuf)>,
 }
 
 impl Table {
@@ -107,7 +116,21 @@ impl Table {
     pub(crate) fn died(&self) -> Vec<Holder> {
         self.records()
             .into_iter()
-            .filter(|(_, record, locked)| !*locked && record.released_ms.is_none())
+            .filter(|(_, record, locked)| !*locked && record.released_ms.is_none() && !still_runs(record))
+            .map(|(_, record, _)| record)
+            .collect()
+    }
+
+    /// Holders whose process runs, but who do not hold what their record says: not here, at least.
+    pub(crate) fn astray(&self) -> Vec<Holder> {
+        self.records()
+            .into_iter()
+            .filter(|(_, record, locked)| !*locked && record.released_ms.is_none() && still_runs(record))
+            .filter(|(id, record, _)| {
+                let other = locked_slot(record).and_then(|other| fs::identity(&other));
+                // Another file on the same device: this repository is a copy of the one that is held.
+                other.is_none_or(|other| other.device != id.device)
+            })
             .map(|(_, record, _)| record)
             .collect()
     }
@@ -127,9 +150,18 @@ impl Table {
     }
 
     /// The first number that nobody has taken.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] if no file can be made here that is ours alone.
     fn add(&self, seen: &mut Seen) -> Result<Slot> {
+        /// More holders at once are none: the file system does not work as it should.
+        const MORE: usize = 1000;
         let mut number = 0;
+        let most = self.numbers().len() + MORE;
         loop {
+            if number > most {
+                return Err(crate::Error::io("claim a record in", &self.directory)(std::io::ErrorKind::Other.into()));
+            }
             let path = self.path(number);
             let file = fs::open_or_create(&path, self.sharing);
             if let Ok(file) = file {
@@ -137,6 +169,7 @@ impl Table {
                 let mut again = Seen::default();
                 if bury(&lock, &path, &mut again)? && own(&lock, &path) {
                     seen.died.append(&mut again.died);
+                    seen.displaced.append(&mut again.displaced);
                     return Ok(Slot { lock, path, number, sharing: self.sharing });
                 }
                 lock.unlock();
@@ -195,10 +228,19 @@ fn bury(slot: &LockFile, path: &Path, seen: &mut Seen) -> Result<bool> {
         return Ok(false);
     }
     if let Some(record) = record {
+        match locked_slot(&record) {
+            None if still_runs(&record) => seen.displaced.push(record.clone()),
+            None => seen.died.push(record.clone()),
+            Some(other) if is_same_directory(path, &other) => {
+                seen.elsewhere.push((record, other));
+                return Ok(false);
+            }
+            // A copy of the repository of that hold.
+            Some(_) => {}
+        }
         // Reported once: from now on the slot says that it was released when it was found.
-        let found = Holder { released_ms: Some(holder::unix_ms(std::time::SystemTime::now())), ..record.clone() };
+        let found = Holder { released_ms: Some(holder::unix_ms(std::time::SystemTime::now())), ..record };
         fs::overwrite(slot.file(), path, &found.to_record())?;
-        seen.died.push(record);
     }
     Ok(true)
 }
@@ -206,6 +248,33 @@ fn bury(slot: &LockFile, path: &Path, seen: &mut Seen) -> Result<bool> {
 /// Locks a slot that is locked shared for a new hold; fails if somebody looks at it just now, and then it is unlocked.
 fn own(slot: &LockFile, path: &Path) -> bool {
     slot.try_lock(Mode::Exclusive).unwrap_or(false) && slot.is_at(path)
+}
+
+/// Tells whether a process that holds the lock of a record can be seen to run.
+fn still_runs(record: &Holder) -> bool {
+    // A git has no lock: its watcher has.
+    let holder = Some(record.pid).filter(|_| !record.for_git);
+    same_namespaces(record)
+        && [holder, record.keeper].into_iter().flatten().any(|pid| sys::still_runs(pid, record.boot_ms) == Some(true))
+}
+
+/// The slot that the processes of a hold have locked, if it is in its place.
+fn locked_slot(record: &Holder) -> Option<PathBuf> {
+    let pids = [Some(record.pid), record.keeper].into_iter().flatten().filter(|_| still_runs(record));
+    let is_slot = |path: &PathBuf| path.parent().is_some_and(|parent| parent.ends_with("repoguard/holders"));
+    pids.flat_map(sys::locked_files).find(is_slot)
+}
+
+/// Tells whether two slots are in one directory, by whatever ways it is reached: a new file in one is in the other as well.
+fn is_same_directory(one: &Path, other: &Path) -> bool {
+    let (Some(here), Some(there)) = (one.parent(), other.parent()) else { return false };
+    if let (Some(here), Some(there)) = (fs::identity(here), fs::identity(there))
+        && here.device == there.device
+    {
+        return here == there;
+    }
+    let Ok(probe) = tempfile::Builder::new().prefix(".new-").tempfile_in(here) else { return true };
+    probe.path().file_name().is_none_or(|name| fs::identity(&there.join(name)).is_some())
 }
 
 fn read(slot: &LockFile) -> Option<Holder> {

@@ -225,7 +225,11 @@ impl Repo {
         let common = match env::get("GIT_COMMON_DIR") {
             Some(common) => directory.join(common),
             None => match discover::path::from_plain_file(&own.join("commondir")) {
-                Some(common) => own.join(common.map_err(Error::io("read", own.join("commondir")))?),
+                Some(common) => {
+                    let common = own.join(common.map_err(Error::io("read", own.join("commondir")))?);
+                    // Not through the worktree's own directory: that may be removed while we hold its lock.
+                    common.canonicalize().unwrap_or(common)
+                }
                 None => own.clone(),
             },
         };

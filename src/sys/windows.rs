@@ -143,6 +143,14 @@ pub(crate) fn cannot_lock_descriptor(error: &io::Error) -> bool {
     error.raw_os_error() == Some(INVALID_PARAMETER)
 }
 
+/// Renames, and fails if `to` exists: not in one step.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    if to.exists() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    std::fs::rename(from, to)
+}
+
 /// Says that a file cannot belong to the user that it was given to.
 pub(crate) fn is_owner_error(_error: &io::Error) -> bool {
     false
@@ -547,6 +555,11 @@ pub(crate) fn links(_metadata: &Metadata) -> u64 {
 
 /// The locks of another process: not known.
 pub(crate) fn locks_of_process(_pid: u32, _file: FileId) -> Vec<bool> {
+    Vec::new()
+}
+
+/// The files that another process has locked: not known.
+pub(crate) fn locked_files(_pid: u32) -> Vec<std::path::PathBuf> {
     Vec::new()
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{HOLD, Mount, Running, Sandbox, has_program, is_root, skip, to_the_end, walk};
+use crate::support::{HOLD, Mount, Running, Sandbox, can_trace, has_program, is_root, skip, to_the_end, walk};
 
 /// The user `nobody`, who owns nothing.
 const NOBODY: u32 = 65534;
@@ -99,6 +99,89 @@ fn unreadable_git_directory_is_an_error() {
     command.arg(sandbox.outside("ran"));
     sandbox.assert_refused(to_the_end(command), 125);
     fs::set_permissions(sandbox.path(".git"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn holder_that_can_only_read_the_git_directory_is_shown_once() {
+    if !is_root() || !reader_can_run() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.open_to_all();
+    assert_eq!(sandbox.try_once(&[]), 0);
+    let mut holder = sandbox.start_up(as_reader(&sandbox, &["exec", "--", "sh", "-c", HOLD]));
+    sandbox.repoguard(["status", "--exit-code"]).assert().code(1);
+    let holders = sandbox.holders();
+    assert_eq!(holders.len(), 1, "{holders:?}");
+    assert_eq!((&holders[0]["pid"], &holders[0]["scope"]), (&holder.pid().into(), &"worktree".into()));
+    assert_eq!((&holders[0]["mode"], &holders[0]["foreign"]), (&"exclusive".into(), &serde_json::Value::Null));
+    assert!(holder.finish().success(), "{}", holder.stderr());
+    sandbox.repoguard(["status", "--exit-code"]).assert().success();
+}
+
+#[test]
+fn file_system_without_links_and_conditional_renames_is_good_enough() {
+    if !can_trace("a file system without hard links") {
+        return;
+    }
+    for error in ["EPERM", "EOPNOTSUPP", "EINVAL"] {
+        let sandbox = Sandbox::new();
+        let without = |args: &[&str]| {
+            let mut command = sandbox.command("strace");
+            let calls = "link,linkat,renameat2";
+            command.args(["-f", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
+            command.args(["-e", &format!("inject={calls}:error={error}"), "repoguard"]).args(args);
+            to_the_end(command)
+        };
+        for args in [
+            &["exec", "-n", "--", "flock", "-n", ".git/repoguard.lock", "true"][..],
+            &["exec", "--name", "deploy", "--", "true"],
+            &["mutate", "-m", "m", "--", "sh", "-c", "echo new >made"],
+            &["hooks", "install"],
+            &["state", "set", "key", "1"],
+            &["next", "sequence"],
+        ] {
+            let expected = i32::from(args.contains(&"flock"));
+            let output = without(args).output().unwrap();
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(expected), "{error}: {args:?}: {told}");
+            if args.contains(&"flock") {
+                fs::remove_dir_all(sandbox.data()).unwrap();
+                fs::remove_file(sandbox.lock_file()).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn owner_without_a_number_in_our_user_namespace_is_left() {
+    const OTHER: u32 = 100_000;
+    if !is_root() || !reader_can_run() || !has_program("unshare") {
+        return skip("a user namespace", "needs root and unshare");
+    }
+    let sandbox = Sandbox::new();
+    sandbox.git(["config", "core.sharedRepository", "0666"]);
+    sandbox.open_to_all();
+    for path in walk(sandbox.here()) {
+        std::os::unix::fs::lchown(&path, Some(1000), Some(1000)).unwrap();
+        let mode = fs::symlink_metadata(&path).unwrap().permissions().mode();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode | 0o666)).unwrap();
+    }
+    let inside = |args: &[&str]| {
+        let mut command = sandbox.command("unshare");
+        command.args(["-U", "--map-root-user"]).args(args).uid(OTHER).gid(OTHER);
+        to_the_end(command).output().unwrap()
+    };
+    if !inside(&["true"]).status.success() {
+        return skip("a user namespace", "cannot make one");
+    }
+    let config = sandbox.outside("trusting");
+    fs::write(&config, "[safe]\n\tdirectory = *\n").unwrap();
+    for args in [&["exec", "--", "true"][..], &["next", "sequence"], &["state", "set", "key", "1"]] {
+        let trusting = format!("GIT_CONFIG_GLOBAL={}", config.display());
+        let output = inside(&[&["env", &trusting, "repoguard"], args].concat());
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 fn small(sandbox: &Sandbox, options: &str) -> Option<Mount> {

@@ -469,12 +469,14 @@ fn looking_is_in_nobodys_way() {
 }
 
 #[test]
-fn removed_lock_file_lets_nobody_in_and_lost_names_are_told() {
+fn removed_lock_file_lets_nobody_in_and_is_an_error_at_check_and_release() {
     let sandbox = Sandbox::new();
     let guard = sandbox.lock().acquire().unwrap();
+    guard.check().expect("all is in place");
     fs::remove_file(sandbox.lock_file()).unwrap();
     assert_eq!(sandbox.outsider_tries(&[]), 75, "the git directory is locked, too");
-    guard.release().expect("nobody got in");
+    let is_lost = |result| matches!(result, Err(Error::Lost { path }) if path == sandbox.lock_file());
+    assert!(is_lost(guard.check()) && is_lost(guard.release()), "flock(1) could have got in");
 
     let guard = named(&sandbox, &["a"]).acquire().unwrap();
     fs::remove_dir_all(sandbox.data().join("names")).unwrap();

@@ -80,6 +80,7 @@ mod recover;
 mod recover_choices;
 mod recover_damage;
 mod reentrancy;
+mod replaced;
 mod restore;
 mod scopes;
 mod signals;

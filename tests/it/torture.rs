@@ -150,8 +150,8 @@ impl Ring {
             Some(0) => {
                 self.holds.fetch_add(1, Ordering::Relaxed);
             }
-            // Busy, killed, or CMD was killed.
-            Some(75 | 137) | None => {}
+            // Busy, lost because its files were deleted, killed, or CMD was killed.
+            Some(75 | 76 | 137) | None => {}
             Some(other) => {
                 let told = fs::read_to_string(told).unwrap_or_default();
                 assert!(told.contains("SIGKILL"), "{other}, but for a git that was killed: {told}");

@@ -138,7 +138,9 @@ pub fn exec_apart(
     let directory = match ready {
         Ok(directory) => directory,
         Err(error) => {
-            undo(repo, &mut entry);
+            if duty.held.check_before_removal() {
+                undo(repo, &mut entry);
+            }
             duty.write_down(Some(Ending::Failed));
             duty.let_go();
             return Err(error);
@@ -248,12 +250,13 @@ impl Duty for Stay<'_, '_> {
     }
 
     fn write_down(&mut self, ending: Option<Ending>) -> Ending {
-        self.apart.kept = match remove::remove(self.repo, &mut self.entry, false) {
-            Ok(kept) => kept,
-            Err(error) => {
+        self.apart.kept = if self.hold.held.check_before_removal() {
+            remove::remove(self.repo, &mut self.entry, false).unwrap_or_else(|error| {
                 (self.hold.tell)(Notice::Trouble(&error));
                 Some(Work::doubt("it could not be removed"))
-            }
+            })
+        } else {
+            Some(Work::doubt("its lock was lost"))
         };
         (self.hold.tell)(match &self.apart.kept {
             Some(work) => Notice::Kept(self.apart, work),

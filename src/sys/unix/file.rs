@@ -47,6 +47,20 @@ pub(crate) fn is_read_only_error(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
+/// Renames, and fails if `to` exists: in one step. Other errors than `AlreadyExists` may mean that the file system cannot do that.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    return Ok(rustix::fs::renameat_with(
+        rustix::fs::CWD,
+        from,
+        rustix::fs::CWD,
+        to,
+        rustix::fs::RenameFlags::NOREPLACE,
+    )?);
+    #[cfg(not(any(target_os = "linux", target_os = "macos")))]
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Says that a file cannot belong to the user that it was given to.
 pub(crate) fn is_owner_error(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS))

@@ -95,6 +95,20 @@ pub(crate) fn locks_of_process(pid: u32, file: FileId) -> Vec<bool> {
     same.flat_map(|entry| held_by(&infos.join(entry.file_name()), file)).collect()
 }
 
+/// The files that a process holds a flock(2) on, if these may be looked at and still have the name by which they were opened.
+pub(crate) fn locked_files(pid: u32) -> Vec<PathBuf> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let infos = PathBuf::from(format!("/proc/{pid}/fdinfo"));
+    let file = |entry: fs::DirEntry| {
+        let locked = fs::read_to_string(infos.join(entry.file_name())).ok()?;
+        locked.lines().filter_map(|line| line.strip_prefix("lock:")).find_map(parse)?;
+        let path = fs::read_link(entry.path()).ok()?;
+        let (open, named) = (fs::metadata(entry.path()).ok()?, fs::symlink_metadata(&path).ok()?);
+        (super::identity(&open) == super::identity(&named)).then_some(path)
+    };
+    descriptors.filter_map(file).collect()
+}
+
 fn held_by(info: &Path, file: FileId) -> Vec<bool> {
     // A descriptor may be closed meanwhile; what it held is gone then, too.
     let info = fs::read_to_string(info).unwrap_or_default();

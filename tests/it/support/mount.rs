@@ -17,6 +17,11 @@ impl Mount {
         mounted.then(|| Self(place))
     }
 
+    /// One that was mounted already.
+    pub(crate) fn of(place: PathBuf) -> Self {
+        Self(place)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
