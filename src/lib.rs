@@ -165,8 +165,9 @@ pub use fs::check_output;
 pub use guard::{
     Apart, Checked, Choice, Difference, Digests, Failure, Grant, Guard, INPUTS_DIGEST, Inputs, Invalid, Landed,
     Landing, Linked, Lock, Mutated, Mutation, Notice, Outcome, Pending, Place, Pruned, Recovered, Released, Restored,
-    Rollback, Stands, Told, Turn, Until, Why, Work, Write, acquire, changed_outside, command_of, exec, exec_apart, log,
-    mutate, pending, prune_worktrees, recover, release, restore, unfinished, user_of, wait, worktrees, would_restore,
+    Rollback, Stands, Told, Turn, Until, Why, Work, Write, acquire, changed_outside, command_of, exec, exec_apart,
+    is_pid_of_elsewhere, log, mutate, pending, prune_worktrees, recover, release, restore, unfinished, user_of, wait,
+    worktrees, would_restore,
 };
 pub use holder::{Holder, Mode};
 pub use lock::{Inspection, MOST_NAMES, Request, Scope, State, Waiting, has_stray_token};

@@ -571,6 +571,7 @@ fn waiting_text(waiting: &Waiting<'_>) -> String {
 pub(super) fn who(holder: &Holder) -> String {
     let mut parts = vec![match holder.pid {
         0 => "an unknown process".to_owned(),
+        pid if repoguard::is_pid_of_elsewhere(holder) => format!("pid {pid} of another pid namespace"),
         pid => format!("pid {pid}"),
     }];
     let user = user(holder);

@@ -248,6 +248,12 @@ pub fn command_of(pid: u32) -> Option<String> {
     sys::command_line(pid).map(|command| holder::readable_command(&command))
 }
 
+/// Tells whether the pids in a record count in another pid namespace, of a container for example: here they mean other processes.
+#[must_use]
+pub fn is_pid_of_elsewhere(holder: &Holder) -> bool {
+    holder.pid_namespace != 0 && holder.pid_namespace != sys::pid_namespace()
+}
+
 /// The user that a holder's or waiter's process acts as, whatever its record says; `None` if this system does not show that
 /// process, for example on another machine or after its end.
 #[must_use]

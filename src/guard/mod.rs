@@ -34,7 +34,7 @@ pub use apart::{Apart, Linked, Place, Pruned, Stands, Work, exec_apart, prune_wo
 use asking::Asking;
 pub(crate) use hold::Hold;
 pub use inputs::{Checked, Difference, Digests, INPUTS_DIGEST, Inputs};
-pub use keep::{Grant, Released, Turn, Until, acquire, command_of, release, user_of, wait};
+pub use keep::{Grant, Released, Turn, Until, acquire, command_of, is_pid_of_elsewhere, release, user_of, wait};
 pub(crate) use keep::{keep_for, take};
 pub use lock::Lock;
 pub use mutate::{Failure, Invalid, Landed, Landing, Mutated, Mutation, Rollback, Why, Write, mutate};

@@ -92,6 +92,7 @@ impl Acquire {
 
     /// Tries all files; `None` when all are ours, else the index of one that is busy, and then none is.
     pub(super) fn try_all(&mut self) -> Result<Option<usize>> {
+        let mut tries = 0;
         loop {
             let mut busy = None;
             for (index, part) in self.parts.iter().enumerate() {
@@ -125,11 +126,14 @@ impl Acquire {
                 continue;
             }
             let plan = self.parts[replaced].plan.clone();
-            if let Some(part) = Part::open(&plan, self.plan.sharing)? {
-                self.parts[replaced] = part;
-            } else {
-                drop(self.parts.remove(replaced));
-                require_part(&self.parts, &plan)?;
+            match Part::open(&plan, self.plan.sharing) {
+                Ok(Some(part)) => self.parts[replaced] = part,
+                Ok(None) => {
+                    drop(self.parts.remove(replaced));
+                    require_part(&self.parts, &plan)?;
+                }
+                Err(error) if may_come_again(&error, &mut tries) => {}
+                Err(error) => return Err(error),
             }
         }
     }
@@ -248,7 +252,7 @@ impl Acquire {
         if recorded {
             return true;
         }
-        let kernel = sys::kernel_locks(&self.parts.iter().map(|part| part.file.id()).collect::<Vec<_>>());
+        let kernel = sys::kernel_locks(&self.parts.iter().map(|part| part.file.lock_id()).collect::<Vec<_>>());
         let in_the_way = |part: &Part, exclusive| exclusive || part.plan.mode == Mode::Exclusive;
         self.parts.iter().any(|part| {
             kernel.locks.iter().filter(|lock| lock.file == part.file.id()).any(|lock| {
@@ -313,13 +317,21 @@ impl Drop for Acquire {
 
 /// Opens the files of a plan, as far as they can be made.
 pub(super) fn open_parts(plan: &mut Plan) -> Result<Vec<Part>> {
+    let mut tries = 0;
     loop {
         match open_all(plan) {
-            // Somebody removes a worktree just now.
-            Err(_) if plan.forget_removed_worktrees() => {}
+            // Somebody removes a worktree just now, and may make it again.
+            Err(error) if plan.forget_removed_worktrees() || may_come_again(&error, &mut tries) => {}
             parts => return parts,
         }
     }
+}
+
+/// Tells whether a missing file is worth another try.
+fn may_come_again(error: &Error, tries: &mut usize) -> bool {
+    const MOST: usize = 20;
+    *tries += 1;
+    matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound) && *tries < MOST
 }
 
 fn open_all(plan: &Plan) -> Result<Vec<Part>> {

@@ -29,7 +29,7 @@ use crate::{
     fs::Sharing,
     holder::{Descent, HoldId},
     repo::{REPO_KEY, Repo},
-    sys::{self, FileId},
+    sys::{self, LockId},
 };
 
 /// The holds that this process is inside of.
@@ -94,7 +94,7 @@ impl EnclosingHolds {
         }
         let lineage = Lineage::of_this_process();
         let ours =
-            live.iter().filter(|(slot, hold)| lineage.descends(*slot, hold) || !inherited_locks(*slot).is_empty());
+            live.iter().filter(|(slot, hold)| lineage.descends(*slot, hold) || !inherited_locks(slot.file).is_empty());
         let ids = ours.map(|(_, hold)| hold.id).collect();
         Self { holds: with_outer(ids, &live) }
     }
@@ -192,7 +192,7 @@ pub(super) fn locked_around_us(part: &PartPlan, file: &LockFile, plan: &Plan, ta
     // If the descriptor was closed for us, the process that took the lock may still be above us, and have given it to its child.
     // A recorded hold admits processes by its record.
     let recorded = inspect::pids(&table.map(Table::live).unwrap_or_default());
-    let kernel = sys::kernel_locks(&[file.id()]);
+    let kernel = sys::kernel_locks(&[file.lock_id()]);
     let mut child = std::process::id();
     for pid in sys::ancestors() {
         let of_it = kernel.locks.iter().filter(|lock| lock.pid == pid && !recorded.contains(&pid));
@@ -249,7 +249,7 @@ impl Lineage {
     }
 
     /// Tells whether this process descends from one that the record of a slot names.
-    fn descends(&self, slot: FileId, hold: &Holder) -> bool {
+    fn descends(&self, slot: LockId, hold: &Holder) -> bool {
         let Some(descent) = hold.descent.filter(|_| same_namespaces(hold)) else { return false };
         self.named_ancestor(hold, descent).is_some_and(|ancestor| is_vouched_for(ancestor, slot, hold))
     }
@@ -286,16 +286,16 @@ pub(super) fn descent_from(pid: u32) -> Option<Descent> {
 
 /// Tells whether a process that a record names has the same owner as a process that holds the record's slot. A forged record
 /// can name any process.
-fn is_vouched_for(pid: u32, slot: FileId, hold: &Holder) -> bool {
+fn is_vouched_for(pid: u32, slot: LockId, hold: &Holder) -> bool {
     let owner = sys::process_owner(pid);
     let kernel = sys::kernel_locks(&[slot]);
     let has_slot =
-        |pid: u32| kernel.locks.iter().any(|lock| lock.pid == pid) || !sys::locks_of_process(pid, slot).is_empty();
+        |pid: u32| kernel.locks.iter().any(|lock| lock.pid == pid) || !sys::locks_of_process(pid, slot.file).is_empty();
     let is_its = |holder: u32| sys::process_owner(holder) == owner;
     let named = [Some(hold.pid), hold.keeper, Some(pid)];
     named.into_iter().flatten().any(|holder| is_its(holder) && has_slot(holder))
         // A watcher that has just been made has not written yet that it is the keeper.
-        || sys::descriptor_holders(slot).into_iter().any(is_its)
+        || sys::descriptor_holders(slot.file).into_iter().any(is_its)
 }
 
 /// Tells whether the pids and times of a record mean here what they meant where it was written.
@@ -305,7 +305,7 @@ pub(super) fn same_namespaces(hold: &Holder) -> bool {
         && hold.time_namespace == sys::time_namespace()
 }
 
-fn with_outer(mut ids: Vec<u64>, live: &[(FileId, Holder)]) -> Vec<Holder> {
+fn with_outer(mut ids: Vec<u64>, live: &[(LockId, Holder)]) -> Vec<Holder> {
     let mut holds: Vec<Holder> = Vec::new();
     while let Some(id) = ids.pop() {
         let known = holds.iter().any(|hold| hold.id == id);

@@ -16,7 +16,7 @@ use super::Mode;
 use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
-    sys::{self, FdNumber, FileId},
+    sys::{self, FdNumber, FileId, LockId},
 };
 
 /// The descriptors of all lock files that a process has opened itself: what is locked through others, it inherited.
@@ -121,6 +121,11 @@ impl LockFile {
     /// What the file is, whatever its name.
     pub(crate) fn id(&self) -> FileId {
         self.id
+    }
+
+    /// How the kernel's table of locks names it.
+    pub(crate) fn lock_id(&self) -> LockId {
+        sys::lock_id(&self.file, self.id)
     }
 
     /// The open file, to wait for its lock or to hand it down.

@@ -15,7 +15,7 @@ use crate::{
     fs::Sharing,
     holder,
     repo::{REPO_KEY, ROOT_KEY, Repo},
-    sys::{self, FileId, KernelLocks},
+    sys::{self, FileId, KernelLocks, LockId},
 };
 
 /// Whether something is held. "Cannot tell" is never taken for "free".
@@ -87,7 +87,7 @@ impl Repo {
 /// Who holds anything here, and whether somebody holds what is asked for.
 fn look(plan: &Plan, table: Option<&Table>) -> (State, Vec<Holder>) {
     let slots = table.map(Table::live_slots).unwrap_or_default();
-    let mut holders: Vec<Holder> = slots.into_iter().map(|(slot, hold)| with_heirs(hold, slot)).collect();
+    let mut holders: Vec<Holder> = slots.into_iter().map(|(slot, hold)| with_heirs(hold, slot.file)).collect();
     let mut held = holders.iter().any(|hold| cycle::resources_conflict(&hold.resources, &plan.resources));
     let files: Vec<Lockable> = plan.parts.iter().filter_map(Lockable::new).collect();
     let kernel = kernel_locks(&files);
@@ -97,7 +97,7 @@ fn look(plan: &Plan, table: Option<&Table>) -> (State, Vec<Holder>) {
     if !held && !kernel.complete {
         // What the kernel's table leaves out, the descriptors of the processes that took or inherited the lock show.
         for file in files.iter().filter(|file| file.mode == Mode::Exclusive) {
-            for pid in sys::descriptor_holders(file.id) {
+            for pid in sys::descriptor_holders(file.id.file) {
                 held = true;
                 if holders.iter().all(|hold| hold.pid != pid) {
                     holders.push(file.holder(pid, None));
@@ -108,7 +108,7 @@ fn look(plan: &Plan, table: Option<&Table>) -> (State, Vec<Holder>) {
     let hidden = || !sys::sees_all_locks() && files.iter().any(|file| sys::outsiders_may_use(&file.path));
     let state = match held {
         true => State::Held,
-        false if hidden() => State::CannotTell,
+        false if !kernel.named || hidden() => State::CannotTell,
         false => State::Free,
     };
     (state, holders)
@@ -124,9 +124,9 @@ pub(super) fn state_of(plan: &Plan, table: Option<&Table>) -> (State, Vec<Holder
 
 /// Tells whether anybody has locked a file, without trying its lock; `None` where the system does not show that.
 pub(crate) fn is_locked(path: &Path) -> Option<bool> {
-    let file = sys::identity(&std::fs::symlink_metadata(path).ok()?);
+    let file = sys::lock_id_at(path)?;
     let kernel = sys::kernel_locks(&[file]);
-    let seen = !kernel.locks.is_empty() || (!kernel.complete && !sys::descriptor_holders(file).is_empty());
+    let seen = !kernel.locks.is_empty() || (!kernel.complete && !sys::descriptor_holders(file.file).is_empty());
     (seen || kernel.complete).then_some(seen)
 }
 
@@ -140,7 +140,7 @@ pub(super) fn in_the_way<'a>(
 ) -> (Vec<Holder>, Vec<Holder>) {
     let mut slots = table.map(Table::live_slots).unwrap_or_default();
     slots.retain(|(_, hold)| cycle::resources_conflict(&hold.resources, resources));
-    let mut holders: Vec<Holder> = slots.into_iter().map(|(slot, hold)| with_heirs(hold, slot)).collect();
+    let mut holders: Vec<Holder> = slots.into_iter().map(|(slot, hold)| with_heirs(hold, slot.file)).collect();
     let files: Vec<Lockable> = parts.filter_map(Lockable::new).collect();
     let mut unrecorded = unrecorded(&files, &kernel_locks(&files), &holders);
     unrecorded.retain(|hold| cycle::resources_conflict(&hold.resources, resources));
@@ -156,7 +156,7 @@ pub(super) fn in_the_way<'a>(
 pub(super) struct Lockable {
     key: String,
     path: PathBuf,
-    id: FileId,
+    id: LockId,
     pub(super) mode: Mode,
     /// Locked by nobody but repoguard: an anchor, or where no records are kept.
     ours_alone: bool,
@@ -168,7 +168,7 @@ impl Lockable {
         Some(Self {
             key: part.resource.clone(),
             path: part.path.clone(),
-            id: sys::identity(&std::fs::symlink_metadata(&part.path).ok()?),
+            id: sys::lock_id_at(&part.path)?,
             mode: part.mode,
             ours_alone: part.anchor || part.resource == ROOT_KEY,
         })
@@ -206,12 +206,12 @@ fn unrecorded(files: &[Lockable], kernel: &KernelLocks, recorded: &[Holder]) -> 
     let known = pids(recorded);
     let mut found: Vec<(FileId, Holder)> = Vec::new();
     for file in files {
-        for lock in kernel.locks.iter().filter(|lock| lock.file == file.id && !known.contains(&lock.pid)) {
+        for lock in kernel.locks.iter().filter(|lock| lock.file == file.id.file && !known.contains(&lock.pid)) {
             let mode = if lock.exclusive { Mode::Exclusive } else { Mode::Shared };
             let next = file.holder(lock.pid, Some(mode));
             match found.iter_mut().find(|(_, hold)| hold.pid == lock.pid) {
                 Some((_, hold)) => join(hold, next),
-                None => found.push((file.id, next)),
+                None => found.push((file.id.file, next)),
             }
         }
     }

@@ -22,7 +22,7 @@ use crate::{
     error::Result,
     fs::{self, Sharing},
     holder::{self, RECORD_BYTES},
-    sys,
+    sys::{self, LockId},
 };
 
 /// Slots from here on are removed when they are released, so that the table stays short.
@@ -97,7 +97,7 @@ impl Table {
     }
 
     /// All live holds, with the identity of their slots' files.
-    pub(crate) fn live_slots(&self) -> Vec<(sys::FileId, Holder)> {
+    pub(crate) fn live_slots(&self) -> Vec<(LockId, Holder)> {
         self.records()
             .into_iter()
             .filter(|(_, record, locked)| *locked && record.released_ms.is_none())
@@ -129,14 +129,14 @@ impl Table {
             .filter(|(id, record, _)| {
                 let other = locked_slot(record).and_then(|other| fs::identity(&other));
                 // Another file on the same device: this repository is a copy of the one that is held.
-                other.is_none_or(|other| other.device != id.device)
+                other.is_none_or(|other| other.device != id.file.device)
             })
             .map(|(_, record, _)| record)
             .collect()
     }
 
     /// All readable records, and whether their slot is locked.
-    fn records(&self) -> Vec<(sys::FileId, Holder, bool)> {
+    fn records(&self) -> Vec<(LockId, Holder, bool)> {
         let slot = |number| {
             let path = self.path(number);
             let slot = LockFile::new(fs::open(&path, false).ok()?, &path).ok()?;
@@ -144,7 +144,7 @@ impl Table {
             let locked = !slot.try_lock(Mode::Shared).unwrap_or(false);
             let record = read(&slot);
             slot.unlock();
-            Some((slot.id(), record?, locked))
+            Some((slot.lock_id(), record?, locked))
         };
         self.numbers().into_iter().filter_map(slot).collect()
     }

@@ -148,6 +148,6 @@ fn no_locks(path: &Path, source: Option<io::Error>) -> Error {
 
 /// The process that holds a file's lock, where the system tells.
 fn holder(file: &LockFile) -> Option<u32> {
-    let locks = sys::kernel_locks(&[file.id()]).locks;
+    let locks = sys::kernel_locks(&[file.lock_id()]).locks;
     locks.into_iter().find(|lock| lock.file == file.id() && lock.pid != 0).map(|lock| lock.pid)
 }

@@ -96,6 +96,14 @@ pub(crate) enum Forked {
     Child,
 }
 
+/// A file as stat(2) and as the kernel's table of locks name it. On btrfs and overlayfs the devices differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LockId {
+    pub(crate) file: FileId,
+    /// `None` if the system does not show it.
+    pub(crate) kernel: Option<FileId>,
+}
+
 /// A flock(2) that the kernel shows: by whom, and whether alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KernelLock {
@@ -109,6 +117,8 @@ pub(crate) struct KernelLocks {
     pub(crate) locks: Vec<KernelLock>,
     /// Whether no lock can be missing.
     pub(crate) complete: bool,
+    /// Whether the table can name all the files that were asked for.
+    pub(crate) named: bool,
 }
 
 /// What is at a path, a link not followed. Times and inode as git's index keeps them: the lower 32 bits.

@@ -33,7 +33,7 @@ use std::{
     time::Duration,
 };
 
-use crate::sys::{ChildEvent, Event, FileId, Forked, KernelLocks, Received};
+use crate::sys::{ChildEvent, Event, FileId, Forked, KernelLocks, LockId, Received};
 
 fn unsupported<T>(what: &str) -> io::Result<T> {
     Err(io::Error::new(io::ErrorKind::Unsupported, format!("repoguard cannot run commands on Windows yet: {what}")))
@@ -534,8 +534,19 @@ impl Process {
 // Locks, as the kernel tells who holds them.
 
 /// The holders of a file's lock: not known.
-pub(crate) fn kernel_locks(_: &[FileId]) -> KernelLocks {
-    KernelLocks { locks: Vec::new(), complete: false }
+pub(crate) fn kernel_locks(_: &[LockId]) -> KernelLocks {
+    KernelLocks { locks: Vec::new(), complete: false, named: true }
+}
+
+/// How the system's table of locks names an open file: there is no such table.
+pub(crate) fn lock_id(_file: &File, file: FileId) -> LockId {
+    LockId { file, kernel: Some(file) }
+}
+
+/// The same for a file that is not open; `None` if it is missing.
+pub(crate) fn lock_id_at(path: &Path) -> Option<LockId> {
+    let file = identity(&std::fs::symlink_metadata(path).ok()?);
+    Some(LockId { file, kernel: Some(file) })
 }
 
 /// The locks that this process inherited: it inherits none.

@@ -29,8 +29,13 @@ fn waits_for(file: &Path) -> Option<u32> {
 #[track_caller]
 fn helper(sandbox: &Sandbox) -> u32 {
     let file = sandbox.lock_file();
-    eventually("a helper waits", || waits_for(&file).is_some());
-    waits_for(&file).expect("a helper")
+    let mut found = None;
+    // The kernel gives a long table in parts, so that one reading may miss it.
+    eventually("a helper waits", || {
+        found = waits_for(&file);
+        found.is_some()
+    });
+    found.expect("a helper")
 }
 
 /// A waiter that is first in the queue, with its helper.

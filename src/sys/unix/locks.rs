@@ -5,36 +5,93 @@
 //! and inode); waiting requests have `->` after the number. The same line stands behind `lock:` in
 //! `/proc/PID/fdinfo/FD` of each descriptor of the open file that holds. See proc(5).
 //!
+//! The table names the device of the superblock. stat(2) names another one on btrfs (one a subvolume) and overlayfs; all these
+//! are anonymous devices, with the major number 0. The superblock's stands in `/proc/self/mountinfo`, in the line of the mount that
+//! `mnt_id` in an open file's `fdinfo` names.
+//!
 //! # Limitations
 //! The kernel shows `/proc/locks` page by page, by position: while other locks are let go, a long table can be read without
 //! a lock that is held all the time. In another pid namespace than the first, `/proc/locks` leaves out locks whose taker has ended or lives outside;
 //! `fdinfo` can be read only of processes of the same user (of all by root).
 
 use std::{
-    fs::{self, File},
-    os::unix::fs::FileExt as _,
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use super::{FdNumber, process::sees_all_locks, table::all_processes};
-use crate::sys::{FileId, KernelLock, KernelLocks};
+use crate::sys::{FileId, KernelLock, KernelLocks, LockId};
+
+/// How the kernel's table names an open file.
+pub(crate) fn lock_id(file: &File, id: FileId) -> LockId {
+    LockId { file: id, kernel: superblock(file, id.device).map(|device| FileId { device, ..id }) }
+}
+
+/// The same for a file that is not open; `None` if it is missing. A link is not followed.
+pub(crate) fn lock_id_at(path: &Path) -> Option<LockId> {
+    let id = super::identity(&fs::symlink_metadata(path).ok()?);
+    if is_real(id.device) {
+        return Some(LockId { file: id, kernel: Some(id) });
+    }
+    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    Some(file.map_or(LockId { file: id, kernel: None }, |file| lock_id(&file, id)))
+}
+
+/// Tells whether a device is one of the machine's: it has one superblock, and stat(2) names it.
+fn is_real(device: u64) -> bool {
+    rustix::fs::major(device as rustix::fs::Dev) != 0
+}
+
+/// The device of the superblock of an open file, by the device that stat(2) names.
+fn superblock(file: &File, device: u64) -> Option<u64> {
+    /// Those found so far: they do not change while anything of them is mounted.
+    static KNOWN: Mutex<BTreeMap<u64, u64>> = Mutex::new(BTreeMap::new());
+    if is_real(device) {
+        return Some(device);
+    }
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = known.get(&device) {
+        return Some(*found);
+    }
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", super::number(file))).ok()?;
+    let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim();
+    let mounts = fs::read("/proc/self/mountinfo").ok()?;
+    let found = superblock_of(&String::from_utf8_lossy(&mounts), mount)?;
+    known.insert(device, found);
+    Some(found)
+}
+
+/// The device in the line of a mount.
+fn superblock_of(mounts: &str, mount: &str) -> Option<u64> {
+    let mut fields =
+        mounts.lines().map(|line| line.split(' ')).find_map(|mut line| (line.next() == Some(mount)).then_some(line))?;
+    let (major, minor) = fields.nth(1)?.split_once(':')?;
+    Some(super::device(major.parse().ok()?, minor.parse().ok()?))
+}
 
 /// The flocks on some files that the kernel's table shows. None that is held may be missing where
 /// [`KernelLocks::complete`] says so.
-pub(crate) fn kernel_locks(files: &[FileId]) -> KernelLocks {
+pub(crate) fn kernel_locks(files: &[LockId]) -> KernelLocks {
     /// How often a long table is read before it is given up: it changes all the time.
     const READINGS: usize = 4;
-    let mut found = KernelLocks { locks: Vec::new(), complete: false };
+    let named = files.iter().all(|file| file.kernel.is_some());
+    let mut found = KernelLocks { locks: Vec::new(), complete: false, named };
     let mut last = Vec::new();
     for _ in 0..READINGS {
         let Some((table, at_once)) = read_table() else { return found };
         for lock in String::from_utf8_lossy(&table).lines().filter_map(parse) {
-            if files.contains(&lock.file) && !found.locks.contains(&lock) {
+            let Some(file) = files.iter().find(|file| file.kernel == Some(lock.file)) else { continue };
+            let lock = KernelLock { file: file.file, ..lock };
+            if !found.locks.contains(&lock) {
                 found.locks.push(lock);
             }
         }
         if at_once || table == last {
-            found.complete = sees_all_locks();
+            found.complete = named && sees_all_locks();
             break;
         }
         last = table;
@@ -78,7 +135,11 @@ pub(crate) fn own_descriptor_locks(file: FileId, except: &dyn Fn(FdNumber) -> bo
     let number = |entry: &fs::DirEntry| entry.file_name().to_str().and_then(|name| name.parse().ok());
     // Looked up while it is open: a number of ours may be another file's when it is closed.
     let others = descriptors.filter(|entry| !number(entry).is_some_and(except));
-    others.flat_map(|entry| held_by(&entry.path(), file)).collect()
+    let same = others.filter(|entry| {
+        let link = Path::new("/proc/self/fd").join(entry.file_name());
+        fs::metadata(link).is_ok_and(|metadata| super::identity(&metadata) == file)
+    });
+    same.flat_map(|entry| held_by(&entry.path())).collect()
 }
 
 /// All processes that have an open file which holds a flock(2) on `file`. Looks at every descriptor of every process
@@ -92,7 +153,7 @@ pub(crate) fn locks_of_process(pid: u32, file: FileId) -> Vec<bool> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let same = descriptors.filter(|entry| fs::metadata(entry.path()).is_ok_and(|m| super::identity(&m) == file));
     let infos = PathBuf::from(format!("/proc/{pid}/fdinfo"));
-    same.flat_map(|entry| held_by(&infos.join(entry.file_name()), file)).collect()
+    same.flat_map(|entry| held_by(&infos.join(entry.file_name()))).collect()
 }
 
 /// The files that a process holds a flock(2) on, if these may be looked at and still have the name by which they were opened.
@@ -100,8 +161,7 @@ pub(crate) fn locked_files(pid: u32) -> Vec<PathBuf> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let infos = PathBuf::from(format!("/proc/{pid}/fdinfo"));
     let file = |entry: fs::DirEntry| {
-        let locked = fs::read_to_string(infos.join(entry.file_name())).ok()?;
-        locked.lines().filter_map(|line| line.strip_prefix("lock:")).find_map(parse)?;
+        held_by(&infos.join(entry.file_name())).first()?;
         let path = fs::read_link(entry.path()).ok()?;
         let (open, named) = (fs::metadata(entry.path()).ok()?, fs::symlink_metadata(&path).ok()?);
         (super::identity(&open) == super::identity(&named)).then_some(path)
@@ -109,11 +169,12 @@ pub(crate) fn locked_files(pid: u32) -> Vec<PathBuf> {
     descriptors.filter_map(file).collect()
 }
 
-fn held_by(info: &Path, file: FileId) -> Vec<bool> {
+/// The modes of the flocks of one open file, `true` = exclusive.
+fn held_by(info: &Path) -> Vec<bool> {
     // A descriptor may be closed meanwhile; what it held is gone then, too.
     let info = fs::read_to_string(info).unwrap_or_default();
     let locks = info.lines().filter_map(|line| parse(line.strip_prefix("lock:")?));
-    locks.filter(|lock| lock.file == file).map(|lock| lock.exclusive).collect()
+    locks.map(|lock| lock.exclusive).collect()
 }
 
 fn parse(line: &str) -> Option<KernelLock> {
@@ -133,6 +194,15 @@ fn parse(line: &str) -> Option<KernelLock> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn superblock_of_a_mount_is_found_by_its_number() {
+        let mounts =
+            "22 1 254:0 / / rw - ext4 /dev/root rw\n122 22 0:44 /sub /a\\040b rw shared:1 - btrfs /dev/loop0 rw\n";
+        assert_eq!(superblock_of(mounts, "122"), Some(super::super::device(0, 44)));
+        assert_eq!(superblock_of(mounts, "22"), Some(super::super::device(254, 0)));
+        assert_eq!(superblock_of(mounts, "2"), None);
+    }
 
     #[test]
     fn line_of_the_kernel_is_understood_and_a_waiting_one_is_not_a_holder() {
