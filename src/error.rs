@@ -212,7 +212,7 @@ pub enum Error {
         reason: String,
     },
     /// A file in our directory belongs to another user, so it is not acted upon.
-    #[error("`{}` belongs to {user}, who is neither you, root nor the owner of the git directory", .path.display())]
+    #[error("`{}` belongs to {user}, so it is not acted upon here", .path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -535,6 +535,9 @@ impl Error {
             Self::NotKept { id, .. } => format!("`repoguard snapshots {id}` lists what it keeps"),
             Self::Io { path, source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => format!("`ls -ld {}` shows who may", quoted_path(path)),
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    "`repoguard exec` without `--name` also works where nothing can be written".to_owned()
+                }
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     format!("`df -h {}` shows how full it is", quoted_path(path.parent().unwrap_or(path)))
                 }

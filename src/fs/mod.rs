@@ -18,7 +18,7 @@ pub(crate) use record::{Ownership, open_record, open_trusted, read_record, read_
 pub(crate) use replace::{create_document, open_document, replace_document, sync_name};
 pub(crate) use tree::{
     copy_entry, copy_index, find, in_the_way, is_missing, list, list_special, metadata, move_entry, not_a_directory,
-    read_file, read_link, remove_entry, remove_if_empty, set_mode, size, sync, sync_all,
+    read_file, read_link, remove_entry, remove_if_empty, set_mode, set_mode_of, size, sync, sync_all,
 };
 
 use std::{
@@ -26,6 +26,7 @@ use std::{
     fs::{File, Metadata, OpenOptions},
     io::{self, Write as _},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -215,6 +216,21 @@ pub(super) fn cannot(action: &'static str, path: &Path, error: io::Error) -> Err
 
 /// Neither blocks on a FIFO nor follows a link, at the end of the path or anywhere below what is ours.
 fn open_unlinked(path: &Path, access: Access) -> io::Result<File> {
+    /// Somebody has a lease on the file (an NFS server, Samba) and is asked to give it back.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    const PAUSE: Duration = Duration::from_millis(1);
+    let begun = Instant::now();
+    loop {
+        match try_open_unlinked(path, access) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && begun.elapsed() < PATIENCE => {
+                std::thread::sleep(PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn try_open_unlinked(path: &Path, access: Access) -> io::Result<File> {
     match sys::open_unlinked(path, access) {
         Some(Err(error)) if sys::is_link_error(&error) => {}
         Some(opened) => return opened,

@@ -48,6 +48,11 @@ impl Ownership {
         [sys::effective_user(), 0, self.repository].contains(&self.owner.0)
     }
 
+    /// The same for a file of another owner in the same git directory.
+    fn of_user(self, user: u32) -> Self {
+        Self { owner: (user, self.owner.1), ..self }
+    }
+
     /// Whether this user may recover what its owner left behind.
     pub(crate) fn may_recover(self) -> bool {
         let us = sys::effective_user();
@@ -75,25 +80,27 @@ pub(crate) fn open_record(path: &Path) -> Result<File> {
     Err(Error::Foreign { path: path.to_owned(), user: sys::user_name(owner).unwrap_or_else(|| owner.to_string()) })
 }
 
-/// Opens a record to do what it says: its owner is this user, root, the git directory's owner, or `also`.
+/// Opens a record to act upon it, for something that belongs to `whose`: that user owns it. If that user is this one, root or the git
+/// directory's owner, it may belong to any of these three. Else somebody could have moved a file of theirs to its place.
 ///
 /// # Errors
 /// As [`open_record`].
-pub(crate) fn open_trusted(path: &Path, also: u32) -> Result<File> {
+pub(crate) fn open_trusted(path: &Path, whose: u32) -> Result<File> {
     let (file, metadata) = super::open_and_look(path, false)?;
     let owner = sys::owner(&metadata).0;
-    if owner == also || Ownership::of(&file, path)?.is_trusted() {
+    let ownership = Ownership::of(&file, path)?;
+    if owner == whose || (ownership.is_trusted() && ownership.of_user(whose).is_trusted()) {
         return Ok(file);
     }
     Err(Error::Foreign { path: path.to_owned(), user: sys::user_name(owner).unwrap_or_else(|| owner.to_string()) })
 }
 
-/// Reads a record to its end, to do what it says.
+/// Reads a record to its end, to act upon it.
 ///
 /// # Errors
 /// As [`open_trusted`]; [`Error::Io`] as well if it has more bytes than `limit`.
-pub(crate) fn read_trusted(path: &Path, limit: u64, also: u32) -> Result<Vec<u8>> {
-    read_all(&open_trusted(path, also)?, limit).map_err(Error::io("read", path))
+pub(crate) fn read_trusted(path: &Path, limit: u64, whose: u32) -> Result<Vec<u8>> {
+    read_all(&open_trusted(path, whose)?, limit).map_err(Error::io("read", path))
 }
 
 /// Reads a record to its end.

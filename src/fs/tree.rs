@@ -188,6 +188,20 @@ pub(crate) fn set_mode(place: impl Into<Place>, mode: u32) -> Result<()> {
     set.map_err(Error::io("change the mode of", place.path()))
 }
 
+/// The same, only if this user owns it; `false` if another one does.
+pub(crate) fn set_mode_of(place: &Place, mode: u32, owner: u32) -> Result<bool> {
+    let set = || {
+        let (directory, name) = place.parent()?;
+        let file = directory.pin(name)?;
+        let is_owner = sys::owner(&file.metadata()?).0 == owner;
+        if is_owner {
+            sys::set_mode(&file, mode)?;
+        }
+        Ok(is_owner)
+    };
+    set().map_err(Error::io("change the mode of", place.path()))
+}
+
 /// Gives what root makes the owner of what it is made from.
 pub(super) fn like(directory: &Directory, name: &OsStr, kind: u32, model: &Found) -> io::Result<()> {
     if sys::effective_user() == 0 && model.owner != (0, 0) { directory.give(name, kind, model.owner) } else { Ok(()) }

@@ -350,5 +350,5 @@ fn require_part(parts: &[Part], wanted: &PartPlan) -> Result<()> {
     if shared_repo || parts.iter().any(|part| part.plan.resource == wanted.resource) {
         return Ok(());
     }
-    Err(Error::io("create", wanted.path.clone())(io::ErrorKind::PermissionDenied.into()))
+    Err(Error::io("create", wanted.path.clone())(io::ErrorKind::ReadOnlyFilesystem.into()))
 }

@@ -104,7 +104,7 @@ impl<'a> PutBack<'a> {
             let Some(found) = self.look(path)?.filter(|found| found.mode & KIND == DIRECTORY) else { continue };
             let mode = found.mode & PERMISSIONS;
             if mode & USE != USE {
-                fs::set_mode(&self.at(path)?, mode | USE)?;
+                self.set_mode(path, mode | USE)?;
             }
         }
         Ok(())
@@ -114,7 +114,7 @@ impl<'a> PutBack<'a> {
         for (path, mode) in self.directories.iter().rev() {
             let Some(found) = self.look(path)?.filter(|found| found.mode & KIND == DIRECTORY) else { continue };
             if found.mode & PERMISSIONS != *mode && !self.theirs.contains(path) {
-                fs::set_mode(&self.at(path)?, *mode)?;
+                self.set_mode(path, *mode)?;
             }
         }
         self.set_top(|_| self.before.header.top)
@@ -128,7 +128,43 @@ impl<'a> PutBack<'a> {
         if change(now) == now || self.before.header.top == now {
             return Ok(());
         }
-        fs::set_mode(&top, change(now))
+        self.set_mode(b"", change(now)).map(drop)
+    }
+
+    /// Sets the permission bits of an entry, or of the top if the path is empty; `false` if its owner is not the stranger whose mutation
+    /// this is.
+    fn set_mode(&self, path: &[u8], mode: u32) -> Result<bool> {
+        let place = self.at(path)?;
+        match self.before.stranger() {
+            Some(user) => fs::set_mode_of(&place, self.before.rights(mode, None).0, user),
+            None => fs::set_mode(&place, mode).map(|()| true),
+        }
+    }
+
+    /// Tells whether the stranger whose mutation this is can have changed an entry. Its owner may forge what was there before.
+    fn is_within_reach(&self, path: &[u8]) -> Result<bool> {
+        const SEARCH: u32 = 0o011;
+        const WRITE: u32 = 0o022;
+        const STICKY: u32 = 0o1000;
+        let Some(user) = self.before.stranger() else { return Ok(true) };
+        let entry = self.look(path)?;
+        let is_owners = entry.is_some_and(|entry| entry.owner.0 == user);
+        let mut writable = entry.is_some_and(|entry| entry.is_file() && (is_owners || entry.mode & WRITE != 0));
+        let mut nearest = true;
+        for above in parents(path).into_iter().chain([Vec::new()]) {
+            let found = if above.is_empty() { Some(fs::metadata(self.root.top())?) } else { self.look(&above)? };
+            let Some(found) = found else { continue };
+            let own = found.owner.0 == user;
+            if nearest {
+                let sticky = found.mode & STICKY != 0 && entry.is_some() && !is_owners;
+                writable |= own || (found.mode & WRITE != 0 && !sticky);
+                nearest = false;
+            }
+            if !(own || found.mode & SEARCH != 0) {
+                return Ok(false);
+            }
+        }
+        Ok(writable)
     }
 
     /// Puts the ignore rules back, and takes new ones away: they could hide other new files.
@@ -140,7 +176,7 @@ impl<'a> PutBack<'a> {
         };
         // If it is a link, or in a directory that is one, it is no file of this repository's, and stays as it is.
         if !is_linked {
-            let was = self.before.kept_exclude().map(|kept| fs::read_record(&kept, MOST_BYTES)).transpose()?;
+            let was = self.before.kept_exclude()?;
             let is = now.and_then(|_| fs::read_whole(exclude.path(), MOST_BYTES).ok());
             match was {
                 Some(was) if is.as_ref() != Some(&was) => {
@@ -187,7 +223,7 @@ impl<'a> PutBack<'a> {
             if let Ok(found) = fs::metadata(&place)
                 && found.permissions() & READ != READ
             {
-                fs::set_mode(&place, found.permissions() | READ)?;
+                self.set_mode(&directory, found.permissions() | READ)?;
             }
             for name in fs::list(&place)? {
                 let inner = below(&directory, &sys::bytes(&name));
@@ -203,6 +239,10 @@ impl<'a> PutBack<'a> {
 
     fn take(&mut self, path: &[u8]) -> Result<()> {
         if self.theirs.contains(path) {
+            return Ok(());
+        }
+        if !self.is_within_reach(path)? {
+            self.left.push(path.to_vec());
             return Ok(());
         }
         self.keeping.take(path)?;
@@ -272,28 +312,32 @@ impl<'a> PutBack<'a> {
         if !is_submodule && self.before.is_as_it_was(touched, was, &mut self.blobs)? {
             return Ok(());
         }
+        if !self.is_within_reach(path)? {
+            self.left.push(path.to_vec());
+            return Ok(());
+        }
         let place = self.root.at(path)?;
+        let (mode, owner) = self.before.rights(was.mode, was.owner);
         let kind = now.map(|now| now.mode & KIND);
         match (was.kind, kind) {
             (Kind::Absent, _) => return self.take(path),
-            (Kind::Directory, Some(DIRECTORY)) => return fs::set_mode(&place, was.mode),
+            (Kind::Directory, Some(DIRECTORY)) => return self.set_mode_or_leave(path, mode),
             (Kind::Submodule | Kind::Repository | Kind::Special, _) => {
                 // No bytes of it were kept.
                 self.left.push(path.to_vec());
                 return Ok(());
             }
             (Kind::File, Some(REGULAR)) if self.is_only_the_mode(touched, was)? => {
-                return fs::set_mode(&place, was.mode);
+                return self.set_mode_or_leave(path, mode);
             }
             (_, Some(_)) => self.take(path)?,
             (_, None) => self.keeping.deleted(path)?,
         }
         self.make_way(path)?;
-        let (mode, owner) = self.before.rights(was.mode, was.owner);
         match was.kind {
             Kind::Directory => {
                 fs::make_directories(&place, Some(self.before.header.directory))?;
-                fs::set_mode(&place, was.mode)
+                fs::set_mode(&place, mode)
             }
             Kind::Link => {
                 let mut target = Vec::new();
@@ -314,6 +358,13 @@ impl<'a> PutBack<'a> {
         }
     }
 
+    fn set_mode_or_leave(&mut self, path: &[u8], mode: u32) -> Result<()> {
+        if !self.set_mode(path, mode)? {
+            self.left.push(path.to_vec());
+        }
+        Ok(())
+    }
+
     fn is_only_the_mode(&mut self, touched: &Touched, was: &Was) -> Result<bool> {
         let mode = touched.now.map_or(0, |now| now.mode() & PERMISSIONS);
         self.before.is_as_it_was(touched, &Was { mode, ..was.clone() }, &mut self.blobs)
@@ -323,7 +374,7 @@ impl<'a> PutBack<'a> {
     fn make_way(&mut self, path: &[u8]) -> Result<()> {
         for above in parents(path).into_iter().rev() {
             if self.look(&above)?.is_some_and(|found| found.mode & KIND != DIRECTORY) {
-                self.keeping.take(&above)?;
+                self.take(&above)?;
             }
         }
         match parents(path).first() {
@@ -338,7 +389,7 @@ impl<'a> PutBack<'a> {
         for path in self.emptied.iter().filter(|path| !path.is_empty() && !known(path)) {
             // Made by the command, perhaps so that nothing can be removed from it. What has gone needs nothing.
             if let Some(found) = self.look(path)?.filter(sys::Found::is_dir) {
-                drop(fs::set_mode(&self.root.at(path)?, found.permissions() | USE));
+                drop(self.set_mode(path, found.permissions() | USE));
             }
         }
         for path in self.emptied.iter().rev() {

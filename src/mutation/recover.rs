@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    before::Before,
+    before::{self, Before},
     changes::{Changes, Touched},
     differences::differences,
     journal::{Journal, Line, Locked, Plan, Step},
@@ -207,12 +207,16 @@ fn may_recover(repo: &Repo, worktree: &Worktree) -> Result<()> {
 fn outlive_gits(repo: &Repo, worktree: &Worktree) -> Result<()> {
     /// They take much less.
     const MOST: Duration = Duration::from_secs(10);
-    let Some((plan, _)) = repo.mutation_dir(worktree).and_then(|directory| Journal::read(&directory)) else {
-        return Ok(());
+    let Some(directory) = repo.mutation_dir(worktree) else { return Ok(()) };
+    let Some((plan, _)) = Journal::read(&directory) else { return Ok(()) };
+    // Anybody may call a program `git`: only those of the mutation's user can be its own.
+    let owner = before::owner(&Journal::path(&directory)).map(|(user, _)| user);
+    let is_its_users = |user: u32| {
+        owner.as_ref().is_ok_and(|owner| *owner == user) || sys::user_name(user).is_some_and(|name| name == plan.user)
     };
     let Ok(checkout) = Checkout::find(repo, Manner::Writing, "recovery") else { return Ok(()) };
     let since = Instant::now();
-    while let Some(pid) = checkout.git_at_work() {
+    while let Some(pid) = checkout.git_at_work(is_its_users) {
         if since.elapsed() > MOST {
             return Err(Error::Unfinished {
                 what: format!("`{}`; a git of its own still works: pid {pid}", plan.command),

@@ -196,12 +196,10 @@ fn put_stash_back(before: &Before, traced: &Moves) -> Result<()> {
     if !touched || value(&before.checkout.references()?) != value(&before.references) {
         return Ok(());
     }
-    let Some(kept) = before.kept_stash() else { return Ok(()) };
-    let was = fs::read_record(&kept, MOST_BYTES)?;
+    let Some((was, mode)) = before.kept_stash()? else { return Ok(()) };
     if fs::read_whole(log.path(), MOST_BYTES).unwrap_or_default() == was {
         return Ok(());
     }
-    let mode = fs::metadata(&kept).map_or(0o644, |found| found.permissions());
     if let Some(directory) = Path::new(STASH_LOG).parent() {
         fs::make_directories(&before.checkout.common_place(&directory.to_string_lossy())?, None)?;
     }

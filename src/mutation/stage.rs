@@ -328,7 +328,7 @@ impl Before {
     fn rules_allow(&self, new: Vec<Vec<u8>>, changes: &Changes) -> Result<Vec<Vec<u8>>> {
         let is_rule = |path: &[u8]| path == b".gitignore" || path.ends_with(b"/.gitignore");
         let exclude = fs::read_whole(&self.checkout.exclude_file(), MOST_BYTES).unwrap_or_default();
-        let kept = self.kept_exclude().and_then(|path| fs::read_record(&path, MOST_BYTES).ok()).unwrap_or_default();
+        let kept = self.kept_exclude().ok().flatten().unwrap_or_default();
         let rules_changed = exclude != kept || changes.touched.iter().any(|touched| is_rule(&touched.path));
         if new.is_empty() || !rules_changed {
             return Ok(new);

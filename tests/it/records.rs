@@ -516,6 +516,96 @@ fn recovery_by_root_makes_nothing_that_has_rights_of_others() {
     }
 }
 
+/// What a member adds to the state that their mutation kept: entries as `items.jsonl` has them.
+fn forge(sandbox: &Sandbox, entries: &[Value]) {
+    rewrite(sandbox, "items.jsonl", |items| {
+        items.retain(|item| entries.iter().all(|entry| entry["path"] != item["path"]));
+        items.extend(entries.iter().cloned());
+        items.sort_by_key(|item| item["path"].as_str().unwrap().as_bytes().to_vec());
+    });
+    for name in ["items.jsonl", "before.json"] {
+        std::os::unix::fs::chown(kept(sandbox, name), Some(MEMBER), Some(GROUP)).unwrap();
+    }
+}
+
+#[test]
+fn forged_modes_of_a_member_change_no_file_or_directory_of_others() {
+    for recoverer in [0, OWNER] {
+        let Some(sandbox) = left_by_member(true) else { return };
+        let (tool, private) = (sandbox.path("file"), sandbox.path("private"));
+        fs::create_dir(&private).unwrap();
+        fs::write(private.join("key"), "secret").unwrap();
+        own(&private, OWNER, GROUP);
+        own(&tool, OWNER, GROUP);
+        fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::set_permissions(&tool, fs::Permissions::from_mode(0o644)).unwrap();
+        let top = fs::metadata(sandbox.here()).unwrap().mode();
+        let blob = sandbox.git(["-c", "safe.directory=*", "rev-parse", "HEAD:file"]);
+        sandbox.sh("git -c safe.directory='*' cat-file -p HEAD:file >file").assert().success();
+        let size = fs::metadata(&tool).unwrap().len();
+        let stamp = json!({ "ctime": [1, 1], "mtime": [1, 1], "inode": 1, "size": size, "mode": 0o104_755, "owner": [OWNER, GROUP] });
+        let entry = |path: &str, kind: &str, mode: u32, content: Value| json!({ "path": path, "kind": kind, "mode": mode, "stamp": stamp, "content": content, "own": false });
+        forge(
+            &sandbox,
+            &[
+                entry("file", "file", 0o4755, json!({ "blob": blob.trim() })),
+                entry("private", "directory", 0o777, json!("none")),
+                entry("private/key", "absent", 0, json!("none")),
+            ],
+        );
+        let path = kept(&sandbox, "before.json");
+        let mut header: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        header["top"] = json!(0o1777);
+        fs::write(&path, format!("{header}\n")).unwrap();
+        std::os::unix::fs::chown(kept(&sandbox, "before.json"), Some(MEMBER), Some(GROUP)).unwrap();
+        let told = to_the_end(as_user(&sandbox, recoverer, &["recover", "--undo"])).output().unwrap();
+        assert_eq!(fs::metadata(&tool).unwrap().mode() & 0o7777 & !0o060, 0o604, "{told:?}");
+        assert_eq!(fs::metadata(&private).unwrap().mode() & 0o777, 0o700, "{told:?}");
+        assert_eq!(fs::metadata(sandbox.here()).unwrap().mode(), top, "{told:?}");
+        assert_eq!(fs::read_to_string(private.join("key")).unwrap(), "secret", "{told:?}");
+    }
+}
+
+#[test]
+fn file_of_others_that_a_member_moved_among_the_copies_is_not_read() {
+    for (recoverer, secret_of) in [(0, 0), (0, OWNER), (OWNER, OWNER)] {
+        let Some(sandbox) = left_by_member(true) else { return };
+        let stamp = json!({ "ctime": [0, 0], "mtime": [0, 0], "inode": 1, "size": 6, "mode": 0o100_644, "owner": [MEMBER, GROUP] });
+        forge(
+            &sandbox,
+            &[json!({
+                "path": "leak", "kind": "file", "mode": 0o644, "stamp": stamp, "content": { "copy": 77 }, "own": true,
+            })],
+        );
+        fs::write(kept(&sandbox, "files/77"), "secret").unwrap();
+        fs::set_permissions(kept(&sandbox, "files/77"), fs::Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::chown(kept(&sandbox, "files/77"), Some(secret_of), Some(GROUP)).unwrap();
+        let told = to_the_end(as_user(&sandbox, recoverer, &["recover", "--undo"])).output().unwrap();
+        assert!(!sandbox.path("leak").exists(), "{told:?}");
+        assert!(!told.status.success() && String::from_utf8_lossy(&told.stderr).contains("files/77"), "{told:?}");
+    }
+}
+
+#[test]
+fn program_of_a_stranger_that_is_called_git_holds_no_recovery_up() {
+    let Some(sandbox) = left_by_member(true) else { return };
+    // Its directory cannot be seen by others, and its words are those of a git of ours.
+    let script = "$| = 1; open(my $stat, '<', '/proc/self/stat'); my $start = (split(' ', <$stat>))[47]; \
+                  open(my $memory, '+<', '/proc/self/mem'); sysseek($memory, $start, 0); \
+                  syswrite($memory, join(qq(\\0), qw(git --no-optional-locks --literal-pathspecs -c core.hooksPath=/dev/null), '')); \
+                  print qq(up\\n); sleep 60";
+    let mut perl = sandbox.command("perl");
+    perl.args(["-e", script]).arg("x".repeat(100)).uid(OTHER).gid(OTHER);
+    let mut stranger = sandbox.start_up(perl);
+    let begun = std::time::Instant::now();
+    let told = to_the_end(as_user(&sandbox, OWNER, &["recover", "--undo"])).output().unwrap();
+    let words = fs::read(format!("/proc/{}/cmdline", stranger.pid())).unwrap();
+    assert!(words.starts_with(b"git\0--no-optional-locks\0"), "{}", String::from_utf8_lossy(&words));
+    stranger.signal(rustix::process::Signal::KILL);
+    stranger.ended();
+    assert!(told.status.success() && begun.elapsed().as_secs() < 5, "{told:?}");
+}
+
 #[test]
 fn records_of_strangers_are_shown_only_in_shared_repositories() {
     if !is_root() {

@@ -73,6 +73,9 @@ pub(crate) struct Before {
     owner: (u32, u32),
     /// Whether an earlier process has taken it.
     is_left: bool,
+    /// Whether it belongs to a user who is neither this one, root nor the git directory's owner. Then nothing may be done to a file
+    /// that this user could not do.
+    is_strangers: bool,
 }
 
 impl Before {
@@ -90,12 +93,17 @@ impl Before {
         self.directory.join("index")
     }
 
-    pub(in crate::mutation) fn kept_exclude(&self) -> Option<PathBuf> {
-        self.header.exclude.then(|| self.directory.join("exclude"))
+    /// The ignore rules of the repository as they were; `None` if there were none.
+    pub(in crate::mutation) fn kept_exclude(&self) -> Result<Option<Vec<u8>>> {
+        let path = self.header.exclude.then(|| self.directory.join("exclude"));
+        path.map(|path| fs::read_trusted(&path, MOST_BYTES, self.owner.0)).transpose()
     }
 
-    pub(in crate::mutation) fn kept_stash(&self) -> Option<PathBuf> {
-        self.header.stash.then(|| self.directory.join("stash"))
+    /// The log of the stash as it was, and its permission bits; `None` if there was none.
+    pub(in crate::mutation) fn kept_stash(&self) -> Result<Option<(Vec<u8>, u32)>> {
+        let Some(path) = self.header.stash.then(|| self.directory.join("stash")) else { return Ok(None) };
+        let mode = fs::metadata(&path).map_or(0o644, |found| found.permissions());
+        Ok(Some((fs::read_trusted(&path, MOST_BYTES, self.owner.0)?, self.rights(mode, None).0)))
     }
 
     pub(in crate::mutation) fn hidden_rules(&self) -> HashSet<Vec<u8>> {
@@ -187,7 +195,9 @@ impl Before {
             reason: "what repoguard kept of the state before a mutation cannot be read".to_owned(),
         };
         // Another user with access to our directory may have replaced the files of the mutation's user.
-        let owner = owner(&super::journal::Journal::path(&directory))?;
+        let journal = super::journal::Journal::path(&directory);
+        let ownership = fs::Ownership::of(&fs::open(&journal, false)?, &journal)?;
+        let (owner, is_strangers) = (ownership.owner, !ownership.is_trusted());
         let read = |name: &str| {
             let path = directory.join(name);
             let text = fs::read_trusted(&path, MOST_BYTES, owner.0)?;
@@ -222,7 +232,8 @@ impl Before {
             None => {}
         }
         let checkout = checkout.noting(directory.join(NOTES));
-        Ok(Self { items, references, staged: Vec::new(), directory, checkout, header, owner, is_left: true })
+        let staged = Vec::new();
+        Ok(Self { items, references, staged, directory, checkout, header, owner, is_left: true, is_strangers })
     }
 
     /// The copy of a link that was kept.
@@ -246,11 +257,20 @@ impl Before {
         Ok(file)
     }
 
+    /// The stranger whose mutation this is, if it is one's.
+    pub(in crate::mutation) fn stranger(&self) -> Option<u32> {
+        Some(self.owner.0).filter(|_| self.is_strangers)
+    }
+
     /// Permission bits and owner to put a file back with. Root gives a file to another user only as that user could have had
-    /// it: what is kept in this directory can be changed by whoever owns it.
+    /// it: the owner of this directory can change what is kept in it.
     pub(in crate::mutation) fn rights(&self, mode: u32, owner: Option<(u32, u32)>) -> (u32, Option<(u32, u32)>) {
         /// They give rights of the owner's, or of the group's.
         const SET_ID: u32 = 0o6000;
+        if self.is_strangers {
+            let owner = Some(self.owner).filter(|_| sys::effective_user() == 0);
+            return (mode & !SET_ID, owner);
+        }
         match owner.filter(|_| sys::effective_user() == 0) {
             None => (mode, None),
             Some(owner) if self.owner.0 == 0 || owner == self.owner => (mode, Some(owner)),

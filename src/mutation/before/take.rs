@@ -57,6 +57,7 @@ impl Before {
             staged: Vec::new(),
             owner,
             is_left: false,
+            is_strangers: false,
         };
         let written = written.unwrap_or_default();
         if !before.look(written, allow_dirty)? {
@@ -122,7 +123,9 @@ impl Before {
         self.header.own_index = !staged.is_empty() || intents;
         let blobs = staged.iter().filter(|change| change.mode != "160000").map(|change| change.id.clone());
         self.staged = blobs.filter(|id| id.bytes().any(|byte| byte != b'0')).chain(look.conflicting).collect();
-        fs::make_directories(&self.directory.join("files"), None)?;
+        // The copies keep their modes; in the worktree, a directory above may hide them.
+        let sharing = Sharing::new(None, self.directory.ancestors().nth(2));
+        fs::make_private_directory(&self.directory.join("files"), sharing)?;
         let tree = self.checkout.tree()?;
         for item in &mut self.items {
             if let (Kind::File | Kind::Link, Content::Copy(number)) = (item.kind, &mut item.content) {

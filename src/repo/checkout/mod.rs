@@ -207,11 +207,15 @@ impl Checkout {
     }
 
     /// Such a git that works here just now, by its pid: nobody who is killed takes them along, since they have a process group of
-    /// their own. `None` also where the system does not show other processes.
-    pub(crate) fn git_at_work(&self) -> Option<u32> {
+    /// their own. A process of one of `users` counts as well if the system does not show its directory. `None` also where the system
+    /// does not show other processes.
+    pub(crate) fn git_at_work(&self, is_one_of_users: impl Fn(u32) -> bool) -> Option<u32> {
         let root = self.root.canonicalize().unwrap_or_else(|_| self.root.clone());
         let is_ours = |words: Vec<String>| words.get(1..=git::WRITES.len()).is_some_and(|words| words == git::WRITES);
-        let is_here = |pid: u32| sys::working_directory(pid).is_none_or(|directory| directory == root);
+        let is_here = |pid: u32| match sys::working_directory(pid) {
+            Some(directory) => directory == root,
+            None => sys::process_owner(pid).is_some_and(&is_one_of_users),
+        };
         sys::all_processes().into_iter().find(|pid| sys::command_line(*pid).is_some_and(is_ours) && is_here(*pid))
     }
 
