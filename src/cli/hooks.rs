@@ -50,7 +50,8 @@ enum Action {
 /// Hooks go where git looks for them. A core.hooksPath of the repository's own is used and never changed (where it is in
 /// the checkout, git sees the new files there); one that is set outside of the repository is refused without --force,
 /// because hooks there are run for other repositories, too.
-/// Where husky makes the directory, nothing is written: the lines to add to its own files are printed, exit 1. Linked
+/// Where husky makes the directory, nothing is written: the lines to add to its own files are printed, exit 1. On a file system
+/// that is mounted noexec git runs no hook: exit 1 as well. Linked
 /// worktrees share the hooks of the main one.
 ///
 /// With git 2.54 and later, the hooks are named in the repository's configuration (`hook.repoguard-NAME.command`), and no
@@ -141,7 +142,7 @@ fn install(context: &Context, repo: &Repo, arguments: &Install) -> anyhow::Resul
     let mut all_done = true;
     for_each(context, repo, &arguments.submodules, |repo| {
         let report = hooks::install(repo, &options)?;
-        all_done &= report.by_hand.iter().all(|line| line.done);
+        all_done &= !report.noexec && report.by_hand.iter().all(|line| line.done);
         Ok((installed_text(&report), installed_json(&report)))
     })?;
     Ok(if all_done { Exit::OK } else { Exit::Status(exit::NO) })
@@ -198,6 +199,9 @@ fn installed_text(report: &Report) -> Lines {
         };
         lines.add(format_args!("{} `{}`{rest}", hook.change, hook.path.display()));
     }
+    if report.noexec {
+        lines.add("not guarded: their file system is mounted noexec, so git runs no hook there");
+    }
     if report.by_hand.iter().any(|line| !line.done) {
         let directory = report.directory.display();
         lines.add(format_args!("not installed: husky makes `{directory}`; add these lines to its own files:"));
@@ -235,6 +239,7 @@ fn installed_json(report: &Report) -> Map<String, Value> {
     document.insert("directory".to_owned(), lossy(&report.directory));
     document.insert("hooks".to_owned(), hooks.collect());
     document.insert("by_hand".to_owned(), by_hand.collect());
+    document.insert("noexec".to_owned(), json!(report.noexec));
     document
 }
 

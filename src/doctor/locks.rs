@@ -34,10 +34,22 @@ pub(super) fn try_them(repo: &Repo, config: &Config) -> Finding {
     let there = std::fs::symlink_metadata(&lock).is_ok().then(|| fs::open(&lock, false)).transpose();
     let finding = match there.and_then(|_| fs::open_or_create(&path, sharing)) {
         Ok(_) => trial(&path, repo),
+        Err(Error::Io { source, .. }) if sys::is_read_only_error(&source) && repo.git_dir().is_some() => {
+            read_only(repo)
+        }
         Err(error) => failed("locks", &error),
     };
     fs::remove(&path);
     finding
+}
+
+fn read_only(repo: &Repo) -> Finding {
+    let found = format!(
+        "not tried: `{}` cannot be written; `exec` locks directories of git's instead, without queue, log and records",
+        repo.lock_path().display()
+    );
+    let hint = "`exec --name`, `acquire`, `mutate`, `state`, `next` and hooks need a git directory that can be written";
+    Finding::new("locks", Verdict::Note, found).hint(hint)
 }
 
 fn trial(path: &Path, repo: &Repo) -> Finding {

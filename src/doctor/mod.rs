@@ -3,10 +3,12 @@
 //! | file | what |
 //! | --- | --- |
 //! | `locks` | whether locks on this file system exclude, tried in a child that can be killed |
+//! | `place` | for whom they count there, by the type of the file system |
 //! | `leftovers` | lock files that a git or a mutation which died left behind, and what proves it |
 
 mod leftovers;
 mod locks;
+mod place;
 
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Finding {
-    /// What was looked at: `locks`, `git`, `hooks`, `mutations`, `leftovers`, `schemes`.
+    /// What was looked at: `locks`, `place`, `git`, `hooks`, `mutations`, `leftovers`, `schemes`.
     pub check: &'static str,
     /// How it is.
     pub verdict: Verdict,
@@ -67,6 +69,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// [`Error::Busy`] when the lock for a fix is not acquired; what cannot be looked at is a finding.
 pub fn examine(repo: &Repo, config: &Config, fix: Option<&Request>) -> Result<Vec<Finding>> {
     let mut findings = vec![locks::try_them(repo, config)];
+    findings.extend(place::look(repo));
     if repo.git_dir().is_some() {
         hooks(repo, &mut findings);
         findings.extend(mutations(repo));

@@ -78,6 +78,8 @@ pub struct Report {
     pub hooks: Vec<Installed>,
     /// What only the user can do, because the directory is made by another program.
     pub by_hand: Vec<ByHand>,
+    /// Whether the file system of the hooks is mounted `noexec`: git runs no hook there.
+    pub noexec: bool,
 }
 
 /// A hook in place.
@@ -129,7 +131,8 @@ pub fn install(repo: &Repo, options: &Options) -> Result<Report> {
     events.dedup();
     let configured = place.facts.runs_configured_hooks();
     let scripts = !configured || options.both;
-    let mut report = Report { directory: place.directory.clone(), hooks: Vec::new(), by_hand: Vec::new() };
+    let mut report =
+        Report { directory: place.directory.clone(), hooks: Vec::new(), by_hand: Vec::new(), noexec: false };
     if let Some(own) = place.husky.as_ref().filter(|_| scripts) {
         report.by_hand = events.iter().map(|event| by_hand(&place, own, *event)).collect();
     } else if scripts && !place.is_own() && !options.force {
@@ -172,6 +175,7 @@ pub fn install(repo: &Repo, options: &Options) -> Result<Report> {
         report.hooks.push(carry_out(&mut change, slot, plan, &text)?);
     }
     change.finish();
+    report.noexec = report.hooks.iter().any(|hook| sys::is_noexec(&hook.path));
     Ok(report)
 }
 

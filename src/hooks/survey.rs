@@ -9,7 +9,7 @@ use super::{
     script,
     slot::{self, File, Slot},
 };
-use crate::{error::Result, escape::quoted_path, fs, repo::Repo};
+use crate::{error::Result, escape::quoted_path, fs, repo::Repo, sys};
 
 /// How it is with the hooks of a worktree.
 #[derive(Debug, Clone)]
@@ -162,10 +162,7 @@ impl Looker<'_> {
         }
         match slot::read(&seen.path) {
             None => Some(seen.not(State::Deleted, INSTALL)),
-            Some(_) if !fs::is_executable(&seen.path) => {
-                let hint = make_executable(&seen.path);
-                Some(seen.not(State::NotExecutable, &hint))
-            }
+            Some(_) if !fs::is_executable(&seen.path) => Some(seen.not_executable()),
             Some(text) if script::is_edited(&text) => Some(seen.not(State::Edited, INSTALL)),
             Some(text) if !script::finds_program(&text) => Some(seen.not(State::BinaryMissing, REINSTALL)),
             Some(_) => Some(seen),
@@ -274,11 +271,20 @@ impl Seen {
         Self { state, via: None, hint: Some(hint.to_owned()), ..self }
     }
 
+    /// Git does not run it: its mode or its file system forbids that.
+    fn not_executable(mut self) -> Self {
+        if sys::is_noexec(&self.path) {
+            self.note = Some("its file system is mounted noexec, so git runs no hook there".to_owned());
+            return self.not(State::NotExecutable, "mount it without `noexec`");
+        }
+        let hint = format!("`chmod +x {}`", quoted_path(&self.path));
+        self.not(State::NotExecutable, &hint)
+    }
+
     /// Somebody runs a script of ours: can it run, and start repoguard?
     fn started(mut self, via: &'static str, script: &File) -> Self {
         if !script.is_executable() {
-            let hint = make_executable(&self.path);
-            return self.not(State::NotExecutable, &hint);
+            return self.not_executable();
         }
         if script.is_edited() {
             return self
@@ -290,8 +296,4 @@ impl Seen {
         self.via = Some(via);
         self
     }
-}
-
-fn make_executable(path: &Path) -> String {
-    format!("`chmod +x {}`", quoted_path(path))
 }

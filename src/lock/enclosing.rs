@@ -93,8 +93,9 @@ impl EnclosingHolds {
             return Self::default();
         }
         let lineage = Lineage::of_this_process();
-        let ours =
-            live.iter().filter(|(slot, hold)| lineage.descends(*slot, hold) || !inherited_locks(slot.file).is_empty());
+        let ours = live
+            .iter()
+            .filter(|(slot, hold)| lineage.descends(*slot, hold) || !inherited_locks(slot.file, || true).is_empty());
         let ids = ours.map(|(_, hold)| hold.id).collect();
         Self { holds: with_outer(ids, &live) }
     }
@@ -188,7 +189,12 @@ impl EnclosingHolds {
 /// # Errors
 /// [`Error::NeverGranted`] when it is locked shared around us, and asked for exclusively.
 pub(super) fn locked_around_us(part: &PartPlan, file: &LockFile, plan: &Plan, table: Option<&Table>) -> Result<bool> {
-    let mut modes = inherited_locks(file.id());
+    let is_exclusive = || {
+        let is_shared = file.try_lock(Mode::Shared).unwrap_or(true);
+        file.unlock();
+        !is_shared
+    };
+    let mut modes = inherited_locks(file.id(), is_exclusive);
     // If the descriptor was closed for us, the process that took the lock may still be above us, and have given it to its child.
     // A recorded hold admits processes by its record.
     let recorded = inspect::pids(&table.map(Table::live).unwrap_or_default());

@@ -141,9 +141,9 @@ impl Drop for LockFile {
 }
 
 /// The flocks on a file through open files that this process inherited: their modes, `true` = exclusive. Those that other
-/// threads of it took for themselves are none.
-pub(crate) fn inherited_locks(file: FileId) -> Vec<bool> {
+/// threads of it took for themselves are none. `is_exclusive` tells whether anybody holds the file exclusively.
+pub(crate) fn inherited_locks(file: FileId, is_exclusive: impl FnOnce() -> bool) -> Vec<bool> {
     // Held while it is looked: no other thread can lock a file meanwhile that is not in the list.
     let ours = opened();
-    sys::own_descriptor_locks(file, &|number| ours.numbers.contains(&number))
+    sys::own_descriptor_locks(file, &|number| ours.numbers.contains(&number), is_exclusive)
 }

@@ -104,6 +104,17 @@ pub(crate) struct LockId {
     pub(crate) kernel: Option<FileId>,
 }
 
+/// A mounted file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MountedFs {
+    /// Its type: `ext4`, `fuse.sshfs`, `9p`.
+    pub(crate) kind: String,
+    /// The options of the mount and of the file system.
+    pub(crate) options: Vec<String>,
+    /// The device of its superblock.
+    pub(crate) device: u64,
+}
+
 /// A flock(2) that the kernel shows: by whom, and whether alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KernelLock {

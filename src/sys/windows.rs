@@ -33,7 +33,7 @@ use std::{
     time::Duration,
 };
 
-use crate::sys::{ChildEvent, Event, FileId, Forked, KernelLocks, LockId, Received};
+use crate::sys::{ChildEvent, Event, FileId, Forked, KernelLocks, LockId, MountedFs, Received};
 
 fn unsupported<T>(what: &str) -> io::Result<T> {
     Err(io::Error::new(io::ErrorKind::Unsupported, format!("repoguard cannot run commands on Windows yet: {what}")))
@@ -149,6 +149,11 @@ pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
     std::fs::rename(from, to)
+}
+
+/// Tells whether programs on a file system cannot be run: always they can.
+pub(crate) fn is_noexec(_path: &Path) -> bool {
+    false
 }
 
 /// Says that a file cannot belong to the user that it was given to.
@@ -543,6 +548,11 @@ pub(crate) fn lock_id(_file: &File, file: FileId) -> LockId {
     LockId { file, kernel: Some(file) }
 }
 
+/// The mounted file system that a path is on: not shown.
+pub(crate) fn mounted_at(_path: &Path) -> Option<MountedFs> {
+    None
+}
+
 /// The same for a file that is not open; `None` if it is missing.
 pub(crate) fn lock_id_at(path: &Path) -> Option<LockId> {
     let file = identity(&std::fs::symlink_metadata(path).ok()?);
@@ -550,7 +560,11 @@ pub(crate) fn lock_id_at(path: &Path) -> Option<LockId> {
 }
 
 /// The locks that this process inherited: it inherits none.
-pub(crate) fn own_descriptor_locks(_: FileId, _except: &dyn Fn(FdNumber) -> bool) -> Vec<bool> {
+pub(crate) fn own_descriptor_locks(
+    _: FileId,
+    _except: &dyn Fn(FdNumber) -> bool,
+    _is_exclusive: impl FnOnce() -> bool,
+) -> Vec<bool> {
     Vec::new()
 }
 

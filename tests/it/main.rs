@@ -75,6 +75,7 @@ mod output;
 mod outside;
 mod own_gits;
 mod passing;
+mod places;
 mod records;
 mod recover;
 mod recover_choices;

@@ -76,6 +76,39 @@ pub(crate) fn identity(metadata: &Metadata) -> FileId {
     FileId { device: metadata.dev(), inode: metadata.ino() }
 }
 
+/// Tells whether a path is on a file system that is mounted `noexec`.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_noexec(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC))
+}
+
+/// Tells whether a path is on a file system that is mounted `noexec`: not asked for.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_noexec(_path: &Path) -> bool {
+    false
+}
+
+/// Identity of an open file.
+pub(crate) fn identity_of(file: &impl AsFd) -> io::Result<FileId> {
+    let stat = rustix::fs::fstat(file)?;
+    #[expect(clippy::allow_attributes, reason = "the type differs between systems")]
+    #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss, reason = "as std casts it for `MetadataExt::dev`")]
+    let device = stat.st_dev as u64;
+    Ok(FileId { device, inode: stat.st_ino })
+}
+
+/// Tells whether a device is one of the machine's, which has one superblock, and not one that the kernel made up.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_real_device(device: u64) -> bool {
+    rustix::fs::major(device) != 0
+}
+
+/// The same: only on Linux does a file have two devices.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_real_device(_device: u64) -> bool {
+    true
+}
+
 /// Number of a device, as [`identity`] has it.
 pub(crate) fn device(major: u32, minor: u32) -> u64 {
     #[expect(clippy::allow_attributes, reason = "the type differs between systems")]

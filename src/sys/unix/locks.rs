@@ -17,13 +17,24 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    os::{
+        fd::BorrowedFd,
+        unix::fs::{FileExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
+use rustix::fs::FlockOperation;
+
 use super::{FdNumber, process::sees_all_locks, table::all_processes};
-use crate::sys::{FileId, KernelLock, KernelLocks, LockId};
+use crate::sys::{FileId, KernelLock, KernelLocks, LockId, MountedFs};
+
+/// Opens a file only to name it.
+#[cfg(target_os = "linux")]
+const O_PATH: i32 = libc::O_PATH;
+#[cfg(not(target_os = "linux"))]
+const O_PATH: i32 = 0;
 
 /// How the kernel's table names an open file.
 pub(crate) fn lock_id(file: &File, id: FileId) -> LockId {
@@ -33,44 +44,52 @@ pub(crate) fn lock_id(file: &File, id: FileId) -> LockId {
 /// The same for a file that is not open; `None` if it is missing. A link is not followed.
 pub(crate) fn lock_id_at(path: &Path) -> Option<LockId> {
     let id = super::identity(&fs::symlink_metadata(path).ok()?);
-    if is_real(id.device) {
+    if super::is_real_device(id.device) {
         return Some(LockId { file: id, kernel: Some(id) });
     }
-    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = OpenOptions::new().read(true).custom_flags(O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path);
     Some(file.map_or(LockId { file: id, kernel: None }, |file| lock_id(&file, id)))
-}
-
-/// Tells whether a device is one of the machine's: it has one superblock, and stat(2) names it.
-fn is_real(device: u64) -> bool {
-    rustix::fs::major(device as rustix::fs::Dev) != 0
 }
 
 /// The device of the superblock of an open file, by the device that stat(2) names.
 fn superblock(file: &File, device: u64) -> Option<u64> {
     /// Those found so far: they do not change while anything of them is mounted.
     static KNOWN: Mutex<BTreeMap<u64, u64>> = Mutex::new(BTreeMap::new());
-    if is_real(device) {
+    if super::is_real_device(device) {
         return Some(device);
     }
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(found) = known.get(&device) {
         return Some(*found);
     }
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", super::number(file))).ok()?;
-    let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim();
-    let mounts = fs::read("/proc/self/mountinfo").ok()?;
-    let found = superblock_of(&String::from_utf8_lossy(&mounts), mount)?;
+    let found = mounted(file)?.device;
     known.insert(device, found);
     Some(found)
 }
 
-/// The device in the line of a mount.
-fn superblock_of(mounts: &str, mount: &str) -> Option<u64> {
-    let mut fields =
-        mounts.lines().map(|line| line.split(' ')).find_map(|mut line| (line.next() == Some(mount)).then_some(line))?;
-    let (major, minor) = fields.nth(1)?.split_once(':')?;
-    Some(super::device(major.parse().ok()?, minor.parse().ok()?))
+/// The mounted file system that a path is on, if the system shows it. A link is not followed.
+pub(crate) fn mounted_at(path: &Path) -> Option<MountedFs> {
+    mounted(&OpenOptions::new().read(true).custom_flags(O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path).ok()?)
+}
+
+fn mounted(file: &File) -> Option<MountedFs> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", super::number(file))).ok()?;
+    let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim();
+    mount_in(&String::from_utf8_lossy(&fs::read("/proc/self/mountinfo").ok()?), mount)
+}
+
+/// The mount of a number: `ID PARENT MAJOR:MINOR ROOT PLACE OPTIONS [TAG…] - TYPE SOURCE OPTIONS`.
+fn mount_in(mounts: &str, number: &str) -> Option<MountedFs> {
+    let line = mounts.lines().find(|line| line.split(' ').next() == Some(number))?;
+    let (mount, system) = line.split_once(" - ")?;
+    let (mount, system): (Vec<&str>, Vec<&str>) = (mount.split(' ').collect(), system.split(' ').collect());
+    let (major, minor) = mount.get(2)?.split_once(':')?;
+    let options = [mount.get(5)?, system.get(2).unwrap_or(&"")];
+    Some(MountedFs {
+        kind: (*system.first()?).to_owned(),
+        options: options.iter().flat_map(|options| options.split(',')).map(str::to_owned).collect(),
+        device: super::device(major.parse().ok()?, minor.parse().ok()?),
+    })
 }
 
 /// The flocks on some files that the kernel's table shows. None that is held may be missing where
@@ -129,9 +148,16 @@ fn read_table() -> Option<(Vec<u8>, bool)> {
 }
 
 /// The flocks held on a file by the open files of this process, but for those of descriptors that are excepted: their
-/// modes, `true` = exclusive.
-pub(crate) fn own_descriptor_locks(file: FileId, except: &dyn Fn(FdNumber) -> bool) -> Vec<bool> {
-    let descriptors = fs::read_dir("/proc/self/fdinfo").into_iter().flatten().flatten();
+/// modes, `true` = exclusive. `is_exclusive` tells whether anybody holds the file exclusively, and is asked without `/proc`.
+pub(crate) fn own_descriptor_locks(
+    file: FileId,
+    except: &dyn Fn(FdNumber) -> bool,
+    is_exclusive: impl FnOnce() -> bool,
+) -> Vec<bool> {
+    let Ok(descriptors) = fs::read_dir("/proc/self/fdinfo") else {
+        return own_locks_by_stat(file, except, is_exclusive);
+    };
+    let descriptors = descriptors.flatten();
     let number = |entry: &fs::DirEntry| entry.file_name().to_str().and_then(|name| name.parse().ok());
     // Looked up while it is open: a number of ours may be another file's when it is closed.
     let others = descriptors.filter(|entry| !number(entry).is_some_and(except));
@@ -140,6 +166,30 @@ pub(crate) fn own_descriptor_locks(file: FileId, except: &dyn Fn(FdNumber) -> bo
         fs::metadata(link).is_ok_and(|metadata| super::identity(&metadata) == file)
     });
     same.flat_map(|entry| held_by(&entry.path())).collect()
+}
+
+/// The same without `/proc`. To lock an exclusively locked file again changes nothing if this very open file has the lock, and fails
+/// if another one has it. A file that is locked shared is taken for one of ours if we have it open: trying could lose the lock.
+#[expect(unsafe_code, reason = "descriptors that this process inherited have no owner in it")]
+fn own_locks_by_stat(
+    file: FileId,
+    except: &dyn Fn(FdNumber) -> bool,
+    is_exclusive: impl FnOnce() -> bool,
+) -> Vec<bool> {
+    /// Commands inherit locks at numbers of about a hundred.
+    const MOST: u64 = 1024;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(MOST).min(MOST);
+    let descriptors = (0..FdNumber::try_from(limit).unwrap_or(0)).filter(|number| !except(*number)).map(|number| {
+        // SAFETY: it is used for two calls only; a number that is not open, or is closed meanwhile, makes them fail.
+        unsafe { BorrowedFd::borrow_raw(number) }
+    });
+    let is_same = |descriptor: &BorrowedFd<'_>| super::identity_of(descriptor).is_ok_and(|id| id == file);
+    let same: Vec<BorrowedFd<'_>> = descriptors.filter(is_same).collect();
+    if same.is_empty() || !is_exclusive() {
+        return vec![false; same.len()];
+    }
+    let again = FlockOperation::NonBlockingLockExclusive;
+    same.into_iter().filter(|descriptor| rustix::fs::flock(descriptor, again).is_ok()).map(|_| true).collect()
 }
 
 /// All processes that have an open file which holds a flock(2) on `file`. Looks at every descriptor of every process
@@ -196,12 +246,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn superblock_of_a_mount_is_found_by_its_number() {
-        let mounts =
-            "22 1 254:0 / / rw - ext4 /dev/root rw\n122 22 0:44 /sub /a\\040b rw shared:1 - btrfs /dev/loop0 rw\n";
-        assert_eq!(superblock_of(mounts, "122"), Some(super::super::device(0, 44)));
-        assert_eq!(superblock_of(mounts, "22"), Some(super::super::device(254, 0)));
-        assert_eq!(superblock_of(mounts, "2"), None);
+    fn mount_is_found_by_its_number() {
+        let mounts = "22 1 254:0 / / rw - ext4 /dev/root rw\n\
+                      122 22 0:44 /sub /a\\040b rw,noexec shared:1 master:2 - btrfs /dev/loop0 rw,ssd\n";
+        let options = |list: &[&str]| list.iter().map(|option| (*option).to_owned()).collect();
+        let device = super::super::device(0, 44);
+        let found = MountedFs { kind: "btrfs".to_owned(), options: options(&["rw", "noexec", "rw", "ssd"]), device };
+        assert_eq!(mount_in(mounts, "122"), Some(found));
+        assert_eq!(mount_in(mounts, "22").map(|found| found.kind), Some("ext4".to_owned()));
+        assert_eq!(mount_in(mounts, "2"), None);
     }
 
     #[test]
