@@ -101,3 +101,33 @@ fn worktree_of_somebody_else_is_none_of_our_business() {
     sandbox.git(["rev-parse", "--verify", "-q", "in-linked-0"]);
     sandbox.git(["rev-parse", "--verify", "-q", "in-linked-7"]);
 }
+
+#[test]
+fn git_directory_inside_the_worktree_is_left_alone() {
+    for (make, variables) in [
+        ("mkdir data; git init -q -b main --separate-git-dir=data/git .", &[][..]),
+        ("git init -q -b main --bare .cfg", &[("GIT_DIR", ".cfg"), ("GIT_WORK_TREE", "")][..]),
+    ] {
+        let sandbox = Sandbox::new();
+        let top = sandbox.outside("dotfiles");
+        fs::create_dir(&top).unwrap();
+        sandbox.sh(make).current_dir(&top).assert().success();
+        let run = |script: &str| {
+            let mut command = sandbox.sh(script);
+            command.current_dir(&top);
+            for (name, path) in variables {
+                command.env(name, top.join(path));
+            }
+            command
+        };
+        run("echo one >file; git add file; git commit -q -m one").assert().success();
+        let change = "echo two >>file; echo new >made; git add file";
+        run(&format!("repoguard mutate -m two -- sh -c '{change}; exit 3'")).assert().code(3);
+        assert_eq!(fs::read_to_string(top.join("file")).unwrap(), "one\n");
+        assert!(!top.join("made").exists());
+        run("git fsck --no-dangling && repoguard exec -- true").assert().success();
+        run(&format!("repoguard mutate -m two -- sh -c '{change}'")).assert().success();
+        let files = run("git show --name-only --format=").assert().success().get_output().stdout.clone();
+        assert_eq!(String::from_utf8(files).unwrap(), "file\nmade\n");
+    }
+}

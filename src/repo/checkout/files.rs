@@ -96,7 +96,8 @@ impl Checkout {
         self.run(Some(index), &arguments, None).map(|raw| raw_changes(&raw))
     }
 
-    /// Lists what is neither in the index nor ignored.
+    /// Lists what is neither in the index nor ignored. The repository's own git directories are no files of the worktree, also if they
+    /// lie in it under another name than `.git`: `--separate-git-dir`, and dotfiles in a home directory.
     pub(crate) fn untracked(&self, index: &Path) -> Result<Untracked> {
         let list = ["ls-files", "--others", "--exclude-standard", "-z"];
         let listed = paths(&self.run(Some(index), &[&list[..], &["--directory"]].concat(), None)?);
@@ -106,11 +107,33 @@ impl Checkout {
             files = paths(&self.run(Some(index), &list, None)?);
         }
         let bare = |path: Vec<u8>| path[..path.len() - 1].to_vec();
+        let own = self.git_directories_inside();
+        let is_own = |path: &[u8]| {
+            own.iter()
+                .any(|own| path.strip_prefix(own.as_slice()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'))
+        };
+        files.retain(|path| !is_own(path));
         let (repositories, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|path| path.ends_with(b"/"));
         let repositories: Vec<_> = repositories.into_iter().map(bare).collect();
-        let tops = directories.into_iter().map(bare).filter(|path| !repositories.contains(path)).collect();
-        let directories = self.not_ignored_below(tops, &repositories)?;
+        let others = [repositories.as_slice(), &own].concat();
+        let tops =
+            directories.into_iter().map(bare).filter(|path| !repositories.contains(path) && !is_own(path)).collect();
+        let directories = self.not_ignored_below(tops, &others)?;
         Ok(Untracked { files, directories, repositories })
+    }
+
+    /// The repository's own git directories that lie in the worktree, by their paths in it.
+    fn git_directories_inside(&self) -> Vec<Vec<u8>> {
+        let Ok(root) = self.root.canonicalize() else { return Vec::new() };
+        let inside = |directory: &Path| {
+            let directory = directory.canonicalize().ok()?;
+            let path = directory.strip_prefix(&root).ok().filter(|path| !path.as_os_str().is_empty())?;
+            Some(sys::bytes(path.as_os_str()).into_owned())
+        };
+        let mut found: Vec<Vec<u8>> =
+            [&self.git_dir, &self.common_dir].into_iter().filter_map(|path| inside(path)).collect();
+        found.dedup();
+        found
     }
 
     /// These directories and those below them that are not ignored, and in no other repository.
