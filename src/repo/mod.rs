@@ -295,6 +295,26 @@ fn refuse_blocking(git_dir: &Path) -> Result<bool> {
     Ok(true)
 }
 
+impl Repo {
+    /// Refuses FIFOs, sockets and devices in the place of files that git reads: it would block there with our lock held.
+    fn refuse_blocking_files(&self) -> Result<()> {
+        const OWN: [&str; 4] = ["index", "config.worktree", "info/sparse-checkout", "logs/HEAD"];
+        const COMMON: [&str; 8] = [
+            "config",
+            "packed-refs",
+            "shallow",
+            "info/exclude",
+            "info/attributes",
+            "info/grafts",
+            "logs/refs/stash",
+            "objects/info/alternates",
+        ];
+        let Some(dirs) = &self.git else { return Ok(()) };
+        let own = OWN.iter().map(|name| dirs.own.join(name));
+        own.chain(COMMON.iter().map(|name| dirs.common.join(name))).try_for_each(|path| refuse_special(&path).map(drop))
+    }
+}
+
 /// Tells whether a file is there, which is no FIFO and the like.
 fn refuse_special(path: &Path) -> Result<bool> {
     match std::fs::metadata(path) {

@@ -70,10 +70,16 @@ impl Repo {
     /// # Errors
     /// [`Error::Untrusted`], [`Error::ImplicitBare`], [`Error::BrokenRepository`].
     pub fn check_trust(&self) -> Result<()> {
-        self.trusted().map(drop)
+        self.judge().map(drop)
     }
 
+    /// The proof that a git may run here, which would not block on a file of its own either.
     pub(super) fn trusted(&self) -> Result<Trusted> {
+        let trusted = self.judge()?;
+        self.refuse_blocking_files().map(|()| trusted)
+    }
+
+    fn judge(&self) -> Result<Trusted> {
         let Trust::Asked(directory, verdict) = &self.trust else { return Ok(Trusted(())) };
         let path = self.root.clone();
         match verdict.get_or_init(|| ask(directory)) {

@@ -326,6 +326,25 @@ fn files_of_gits_that_block_or_are_endless_are_errors() {
 }
 
 #[test]
+fn fifo_in_the_place_of_a_file_of_gits_is_an_error_before_git_runs() {
+    for name in ["config", "packed-refs", "info/exclude", "info/attributes", "info/grafts", "shallow", "index"] {
+        let sandbox = furnished();
+        let path = sandbox.path(".git").join(name);
+        fs::create_dir_all(sandbox.path(".git/info")).unwrap();
+        fs::remove_file(&path).ok();
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        for args in [&["mutate", "-m", "m", "--", "true"][..], &["hooks", "status"], &["worktrees"], &["doctor"]] {
+            let mut command = sandbox.repoguard(args);
+            let output = command.timeout(Duration::from_secs(20)).output().unwrap();
+            let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert!(output.status.code().is_some(), "{name}, {args:?}: it hangs: {told}");
+            assert!(args[0] == "worktrees" || told.contains("is a FIFO"), "{name}, {args:?}: {told}");
+        }
+        assert!(name == "config" || sandbox.try_once(&[]) == 0, "{name}: the lock needs no git");
+    }
+}
+
+#[test]
 fn copy_made_during_a_mutation_recovers_itself_alone() {
     for options in [&[][..], &["--fence"]] {
         let sandbox = furnished();
