@@ -144,7 +144,7 @@ impl Status {
         match self.lock.state {
             State::CannotTell => {
                 let why = if self.lock.astray.is_empty() {
-                    "the system does not show all holders here (another pid namespace?)"
+                    "the system does not show all holders here (another pid namespace?), or has no locks that work"
                 } else {
                     "a process that runs has recorded that it is, but does not hold it here"
                 };

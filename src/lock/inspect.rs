@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{
     Holder, Mode, Request, cycle,
     ended::ended_with_its_container,
+    file::LockFile,
     path::PATH_KEY,
     queue::Queue,
     record::Table,
@@ -66,6 +67,9 @@ impl Repo {
         {
             state = State::CannotTell;
         }
+        if state == State::Free && self.records().is_some_and(|records| !locks_work(&records)) {
+            state = State::CannotTell;
+        }
         let unreleased = table.as_ref().map(Table::died).unwrap_or_default();
         let (ended, died) = unreleased.into_iter().partition(ended_with_its_container);
         let mut waiters = queue.as_ref().map(Queue::requests).unwrap_or_default();
@@ -82,6 +86,14 @@ impl Repo {
             ended,
         })
     }
+}
+
+/// Tells whether the file system has locks, as far as a lock shows that nobody else takes. Not if a directory cannot be locked there.
+fn locks_work(records: &Path) -> bool {
+    let Ok(directory) = LockFile::open_anchor(records) else { return true };
+    let locked = directory.try_lock(Mode::Shared);
+    directory.unlock();
+    locked.err().is_none_or(|error| sys::cannot_lock_descriptor(&error))
 }
 
 /// Who holds anything here, and whether somebody holds what is asked for.

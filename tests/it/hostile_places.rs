@@ -248,6 +248,9 @@ fn file_system_without_locks_is_refused() {
         command.args(["repoguard", "exec", "--", "touch"]).arg(sandbox.outside("ran"));
         let told = sandbox.assert_refused(to_the_end(command), 69);
         assert!(told.contains("repoguard.lock"), "{error}: {told}");
+        let mut command = failing_flock(&sandbox, error, &sandbox.data()).expect("it traces");
+        command.args(["repoguard", "status", "--exit-code"]);
+        to_the_end(command).assert().code(3);
     }
 }
 
