@@ -92,8 +92,9 @@ impl Repo {
     /// The directory that is locked beside [`Repo::repo_lock`], so that deleting our files does not free the lock. Every repository
     /// has it, and it is no worktree's anchor. `None` if it is a link.
     pub(crate) fn repo_anchor(&self) -> Option<PathBuf> {
-        let refs = self.git.as_ref()?.common.join("refs");
-        std::fs::symlink_metadata(&refs).is_ok_and(|metadata| metadata.is_dir()).then_some(refs)
+        // Not `refs`, which `git refs migrate` replaces.
+        let objects = self.git.as_ref()?.common.join("objects");
+        std::fs::symlink_metadata(&objects).is_ok_and(|metadata| metadata.is_dir()).then_some(objects)
     }
 
     pub(crate) fn queue_dir(&self) -> Option<PathBuf> {

@@ -94,6 +94,15 @@ fn holder_of_everything_may_remove_worktrees_and_waits_for_their_holders() {
 }
 
 #[test]
+fn command_may_replace_what_git_keeps_its_references_in() {
+    let sandbox = Sandbox::new();
+    sandbox.git(["config", "core.logAllRefUpdates", "false"]);
+    fs::remove_dir_all(sandbox.path(".git/logs")).unwrap();
+    let migrate = "git refs migrate --ref-format=reftable || { cp -a .git/refs .git/new && rm -r .git/refs && mv .git/new .git/refs; }";
+    sandbox.repoguard(["exec", "--scope", "repo", "-c", migrate]).assert().success();
+}
+
+#[test]
 fn copy_of_a_held_repository_is_free() {
     let sandbox = Sandbox::new();
     let mut holder = sandbox.hold(&[]);
