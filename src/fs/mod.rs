@@ -381,13 +381,16 @@ pub(crate) fn nameless(bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Keeps a file under a second name, replacing what has it: by a link where that is possible, else by a copy.
+/// Keeps a file under a second name, replacing what has it: by a link if that is possible, else by a copy. Always by a copy on FUSE:
+/// gocryptfs, for example, reads a file with two links by the wrong key.
 pub(crate) fn link(from: &Path, to: &Path, sharing: Sharing) -> Result<()> {
     if let Some(directory) = to.parent().filter(|directory| is_ours(directory)) {
         create_directory(directory, sharing)?;
     }
     remove(to);
-    let linked = match std::fs::hard_link(from, to) {
+    let link =
+        || if sys::is_fuse(from) { Err(io::ErrorKind::Unsupported.into()) } else { std::fs::hard_link(from, to) };
+    let linked = match link() {
         Err(error) if error.kind() != io::ErrorKind::NotFound => std::fs::copy(from, to).map(drop),
         linked => linked,
     };

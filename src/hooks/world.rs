@@ -2,9 +2,8 @@
 //!
 //! # Format
 //! `<common dir>/repoguard/index/<pid namespace>-<pid>`: a hard link to an index as it was, of the git process that runs or of the hook that
-//! waits. Git never writes into an index but puts a new
-//! file in its place, so a link keeps what was there, however large, at the price of one system call. As long as both are
-//! the same file nothing has changed; else git tells the entries of both.
+//! waits; on FUSE a copy. Git never writes into an index but puts a new file in its place, so a link keeps what was there, however
+//! large, at the price of one system call. As long as both are the same file nothing has changed; else git tells the entries of both.
 
 use std::path::{Path, PathBuf};
 

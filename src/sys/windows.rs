@@ -151,6 +151,11 @@ pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::rename(from, to)
 }
 
+/// Tells whether a path is on a file system in user space: not asked for.
+pub(crate) fn is_fuse(_path: &Path) -> bool {
+    false
+}
+
 /// Tells whether programs on a file system cannot be run: always they can.
 pub(crate) fn is_noexec(_path: &Path) -> bool {
     false

@@ -185,6 +185,9 @@ file_systems! {
         "mkdir \"$2/low\" \"$2/up\"; mount -t tmpfs none \"$2/up\"; mkdir \"$2/up/up\" \"$2/up/work\"; \
          mount -t overlay -o \"lowerdir=$2/low,upperdir=$2/up/up,workdir=$2/up/work\" none \"$1\"; umount -l \"$2/up\"";
     battery_on_bindfs: "bindfs \"$2\" \"$1\"";
+    battery_on_gocryptfs:
+        "echo secret >\"$2/pass\"; mkdir \"$2/cipher\"; gocryptfs -q -init -scryptn 10 -passfile \"$2/pass\" \"$2/cipher\"; \
+         gocryptfs -q -passfile \"$2/pass\" \"$2/cipher\" \"$1\"";
 }
 
 /// A repository that was used before, mounted again with options.

@@ -88,6 +88,22 @@ pub(crate) fn is_noexec(_path: &Path) -> bool {
     false
 }
 
+/// Tells whether a path is on a file system in user space.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_fuse(path: &Path) -> bool {
+    const FUSE_SUPER_MAGIC: i64 = 0x6573_5546;
+    #[expect(clippy::allow_attributes, reason = "the type differs between systems")]
+    #[allow(clippy::unnecessary_cast, clippy::cast_possible_wrap, reason = "the number fits into all of them")]
+    let kind = rustix::fs::statfs(path).map(|stat| stat.f_type as i64);
+    kind == Ok(FUSE_SUPER_MAGIC)
+}
+
+/// Tells whether a path is on a file system in user space: not asked for.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_fuse(_path: &Path) -> bool {
+    false
+}
+
 /// Identity of an open file.
 pub(crate) fn identity_of(file: &impl AsFd) -> io::Result<FileId> {
     let stat = rustix::fs::fstat(file)?;
