@@ -347,7 +347,7 @@ fn open_all(plan: &Plan) -> Result<Vec<Part>> {
 /// worktree or of everything, and sharing the repository needs no lock, but nothing carries a name.
 fn require_part(parts: &[Part], wanted: &PartPlan) -> Result<()> {
     let shared_repo = wanted.resource == REPO_KEY && wanted.mode == Mode::Shared;
-    if shared_repo || parts.iter().any(|part| part.plan.resource == wanted.resource) {
+    if shared_repo || wanted.optional || parts.iter().any(|part| part.plan.resource == wanted.resource) {
         return Ok(());
     }
     Err(Error::io("create", wanted.path.clone())(io::ErrorKind::ReadOnlyFilesystem.into()))

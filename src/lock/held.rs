@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    fs::Sharing,
+    fs::{self, Sharing},
     holder::{self, Descent, Holder, Mode},
     repo::{REPO_KEY, Worktree},
     sys,
@@ -48,8 +48,13 @@ pub(super) struct Part {
 impl Part {
     /// Opens it, creating the file if it is missing; `None` if it is missing and everything is read-only.
     pub(super) fn open(plan: &PartPlan, sharing: Sharing) -> Result<Option<Self>> {
-        let file =
-            if plan.anchor { Some(LockFile::open_anchor(&plan.path)?) } else { LockFile::open(&plan.path, sharing)? };
+        let file = match plan {
+            PartPlan { anchor: true, path, .. } => Some(LockFile::open_anchor(path)?),
+            PartPlan { optional: true, path, .. } => {
+                fs::open(path, false).and_then(|file| LockFile::new(file, path)).ok()
+            }
+            PartPlan { path, .. } => LockFile::open(path, sharing)?,
+        };
         Ok(file.map(|file| Self { plan: plan.clone(), file }))
     }
 
@@ -137,8 +142,13 @@ impl Held {
     /// # Errors
     /// As [`super::acquire()`].
     pub(crate) fn take_in(&mut self, worktree: &Worktree, sharing: Sharing) -> Result<bool> {
-        let plan =
-            |path: PathBuf, anchor| PartPlan { resource: worktree.key.clone(), path, mode: Mode::Exclusive, anchor };
+        let plan = |path: PathBuf, anchor| PartPlan {
+            resource: worktree.key.clone(),
+            path,
+            mode: Mode::Exclusive,
+            anchor,
+            optional: false,
+        };
         let (path, anchor) = (worktree.lock_path(), worktree.git_dir.clone());
         let read_only = || Error::io("create", &path)(std::io::ErrorKind::ReadOnlyFilesystem.into());
         let file = LockFile::open(&path, sharing)?.ok_or_else(read_only)?;
@@ -228,7 +238,8 @@ impl Held {
         if let Some(checked) = &self.checked {
             return checked.clone();
         }
-        let missing: Vec<&Part> = self.parts.iter().filter(|part| !part.is_in_place()).collect();
+        let required = self.parts.iter().filter(|part| !part.plan.optional);
+        let missing: Vec<&Part> = required.filter(|part| !part.is_in_place()).collect();
         let of_repo = |part: &&Part| part.plan.resource == REPO_KEY;
         let everything = self.parts.iter().any(|part| of_repo(&part) && part.plan.mode == Mode::Exclusive)
             && !missing.iter().any(of_repo);

@@ -142,6 +142,8 @@ pub(super) struct PartPlan {
     pub(super) mode: Mode,
     /// A directory, locked beside the file so that deleting the file lets nobody in.
     pub(super) anchor: bool,
+    /// Locked only if it is there, and anybody may remove it: the lock file of a hold from before `git init`.
+    pub(super) optional: bool,
 }
 
 impl Plan {
@@ -175,6 +177,10 @@ impl Plan {
         for worktree in plan.worktrees.clone() {
             plan.add(&worktree.key, worktree.lock_path(), request.mode, false);
             plan.add(&worktree.key, worktree.git_dir, request.mode, true);
+        }
+        if let Some(path) = repo.lock_from_before().filter(|_| scope.is_some()) {
+            plan.add(ROOT_KEY, path, request.mode, false);
+            plan.parts.iter_mut().filter(|part| part.resource == ROOT_KEY).for_each(|part| part.optional = true);
         }
         let mut names: Vec<_> = request.names.iter().filter_map(|name| repo.name_lock(name)).collect();
         names.sort();
@@ -267,7 +273,7 @@ impl Plan {
         if !anchor {
             self.resources.push((resource.to_owned(), mode));
         }
-        self.parts.push(PartPlan { resource: resource.to_owned(), path, mode, anchor });
+        self.parts.push(PartPlan { resource: resource.to_owned(), path, mode, anchor, optional: false });
     }
 
     fn scope_in(&self, repo: &Repo) -> String {

@@ -85,6 +85,12 @@ impl Repo {
         self.git.as_ref().map(|dirs| dirs.common.join("repoguard"))
     }
 
+    /// The lock file of a hold that began here before there was a git directory; `None` if there is none.
+    pub(crate) fn lock_from_before(&self) -> Option<PathBuf> {
+        let path = self.git.as_ref().map(|_| self.root.join(LOCK_NAME))?;
+        std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file()).then_some(path)
+    }
+
     pub(crate) fn repo_lock(&self) -> Option<PathBuf> {
         Some(self.records()?.join("repo.lock"))
     }

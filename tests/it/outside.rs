@@ -70,6 +70,35 @@ fn init_under_exec_leaves_a_clean_repository() {
 }
 
 #[test]
+fn repository_made_under_a_holder_by_somebody_else_is_held() {
+    let sandbox = Sandbox::empty();
+    let mut holder = sandbox.hold(&[]);
+    sandbox.sh("git init -q && git commit -q --allow-empty -m first").assert().success();
+    for options in [&[][..], &["-s"], &["--scope", "repo"]] {
+        assert_eq!(sandbox.try_once(options), 75, "{options:?}");
+    }
+    assert_eq!(sandbox.try_once(&["--name", "deploy"]), 0, "there were no names");
+    assert_eq!(sandbox.status()["state"], "held");
+    assert!(holder.finish().success(), "{}", holder.stderr());
+    assert_eq!(sandbox.try_once(&[]), 0);
+    // It is litter now, and may go at any time.
+    sandbox.repoguard(["exec", "--", "git", "clean", "-fdxq"]).assert().success().stderr("");
+    assert!(!sandbox.path(LOCK).exists());
+    assert_eq!(sandbox.try_once(&[]), 0);
+    assert!(!sandbox.path(LOCK).exists());
+}
+
+#[test]
+fn what_runs_inside_a_hold_from_before_the_repository_is_inside() {
+    let sandbox = Sandbox::empty();
+    let script = "git init -q && repoguard exec -n -- git commit -q --allow-empty -m x && \
+                  env -u REPOGUARD_TOKEN repoguard exec -n --scope repo -- true && \
+                  repoguard mutate -q -m m -- sh -c 'echo a >a'";
+    let mut command = sandbox.repoguard(["exec", "--", "sh", "-c", script]);
+    command.timeout(std::time::Duration::from_secs(20)).assert().success();
+}
+
+#[test]
 fn init_under_exec_leaves_a_clean_repository_if_the_wrapper_is_killed() {
     let sandbox = Sandbox::empty();
     let script = "git init -q; echo $$; read _ || :";
