@@ -103,9 +103,14 @@ fn directory_that_cannot_be_removed_is_no_success() {
     let calls = removals(&sandbox, &workload.command(&sandbox), &["n", "m"]);
     assert!(!calls.is_empty(), "it removes directories");
     for call in calls {
-        let sandbox = workload.sandbox();
-        let output = tampered(&sandbox, &workload.command(&sandbox), Traced::Itself, &call, "error=EIO");
-        let told = told(&output);
+        let fail = || {
+            let sandbox = workload.sandbox();
+            let output = tampered(&sandbox, &workload.command(&sandbox), Traced::Itself, &call, "error=EIO");
+            (sandbox, told(&output))
+        };
+        // If files and index were written in one tick of the clock, an index is made and removed to compare them: one call more.
+        let hit = (0..10).map(|_| fail()).find(|(_, told)| !told.contains("/compared`"));
+        let (sandbox, told) = hit.expect("a run in which the call is the one that is meant");
         assert!(told.contains("cannot remove") && !sandbox.status()["unfinished"].is_null(), "{told}");
         assert_eq!(workload.recovered(&sandbox, call.number), Ok(Side::Before), "{told}");
     }

@@ -100,11 +100,11 @@ impl Checkout {
     /// lie in it under another name than `.git`: `--separate-git-dir`, and dotfiles in a home directory.
     pub(crate) fn untracked(&self, index: &Path) -> Result<Untracked> {
         let list = ["ls-files", "--others", "--exclude-standard", "-z"];
-        let listed = paths(&self.run(Some(index), &[&list[..], &["--directory"]].concat(), None)?);
+        let listed = self.list_files(index, &[&list[..], &["--directory"]].concat())?;
         let (directories, mut files): (Vec<_>, Vec<_>) = listed.into_iter().partition(|path| path.ends_with(b"/"));
         if !directories.is_empty() {
             // Git lists a directory, or what is in it.
-            files = paths(&self.run(Some(index), &list, None)?);
+            files = self.list_files(index, &list)?;
         }
         let bare = |path: Vec<u8>| path[..path.len() - 1].to_vec();
         let own = self.git_directories_inside();
@@ -120,6 +120,22 @@ impl Checkout {
             directories.into_iter().map(bare).filter(|path| !repositories.contains(path) && !is_own(path)).collect();
         let directories = self.not_ignored_below(tops, &others)?;
         Ok(Untracked { files, directories, repositories })
+    }
+
+    /// What `git ls-files` lists. Git only warns if it cannot read a directory, and leaves out what is in it: an error, unless nobody may
+    /// read that directory, or it has gone.
+    fn list_files(&self, index: &Path, arguments: &[&str]) -> Result<Vec<Vec<u8>>> {
+        const AS_IF_EMPTY: [&str; 3] = ["Permission denied", "No such file or directory", "Not a directory"];
+        let output = self.output(Some(index), arguments, None)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let lacks = |line: &str| {
+            line.contains("could not open directory") && !AS_IF_EMPTY.iter().any(|reason| line.ends_with(reason))
+        };
+        if output.status.success() && !said.lines().any(lacks) {
+            Ok(paths(&output.stdout))
+        } else {
+            Err(git::failed(arguments, &output))
+        }
     }
 
     /// The repository's own git directories that lie in the worktree, by their paths in it.
