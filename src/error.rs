@@ -263,6 +263,12 @@ pub enum Error {
         /// What it said.
         reason: String,
     },
+    /// A git of ours would never have ended, and was ended: it waited for a FIFO in place of one of the files that it reads.
+    #[error("git waits for a FIFO in place of a file that it reads in `{}`", .directory.display())]
+    GitBlocked {
+        /// Where git ran.
+        directory: PathBuf,
+    },
     /// Git looks for hooks in a directory that is not this repository's own.
     #[error("`core.hooksPath` is `{}`, set in {origin}: hooks there are not only this repository's", .path.display())]
     HooksElsewhere {
@@ -465,6 +471,7 @@ impl Error {
             Self::HeldElsewhere { held, .. } => format!(
                 "it reaches the repository as `{}`: use one of the two ways only; locks do not count between them", held.display()
             ),
+            Self::GitBlocked { directory } => format!("`find {} -type p` lists FIFOs", quoted_path(directory)),
             Self::NotAFile { path, .. } => format!("`ls -ld {}` shows what it is; move it away", quoted_path(path)),
             Self::BrokenRepository { path, .. } => {
                 // Above `.git`, or above what is in it.

@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    GitDirs, Head, Repo, is_true,
+    GitDirs, Head, Repo, is_true, run,
     trust::{Trust, Trusted},
 };
 use crate::{
@@ -82,7 +82,7 @@ pub(super) fn command_at(manner: Manner, git_dir: &Path, _judged: Trusted) -> Co
 /// [`Error::Git`]: the programs that git would run are unknown then.
 pub(super) fn filters(mut ask: Command) -> Result<BTreeSet<OsString>> {
     let arguments = ["config", "--null", "--name-only", "--get-regexp", r"^filter\."];
-    let output = ask.args(arguments).output().map_err(Error::io("start", "git"))?;
+    let output = run::output(ask.args(arguments))?;
     // Status 1 is git's way to say that nothing matched.
     if !output.status.success() && output.status.code() != Some(1) {
         return Err(failed(&arguments, &output));
@@ -122,7 +122,8 @@ pub(super) fn said(output: &Output) -> String {
 /// Asks git for HEAD, for ref storages that are not files.
 pub(super) fn head(git_dir: &Path, judged: Trusted) -> Option<Head> {
     let text = |arguments: &[&str]| {
-        let output = command_at(Manner::Reading, git_dir, judged).current_dir(git_dir).args(arguments).output().ok()?;
+        let output =
+            run::output(command_at(Manner::Reading, git_dir, judged).current_dir(git_dir).args(arguments)).ok()?;
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         (output.status.success() && !text.is_empty()).then_some(text)
     };
@@ -139,7 +140,7 @@ impl Repo {
     pub(crate) fn index_entries(&self, index: &Path) -> Result<Vec<u8>> {
         let mut git = command(Manner::Reading);
         git.args(["ls-files", "--stage", "-z"]).current_dir(self.root()).env("GIT_INDEX_FILE", index);
-        let output = git.output().map_err(Error::io("run git in", self.root()))?;
+        let output = run::output(&mut git)?;
         if output.status.success() {
             return Ok(output.stdout);
         }
@@ -151,11 +152,12 @@ impl Repo {
 pub(super) fn configuration(directory: &Path) -> Result<Vec<(String, String, String)>> {
     let failed = |reason| Error::BrokenRepository { path: directory.to_owned(), reason };
     let arguments = ["config", "--null", "--show-origin", "--get-regexp", r"^(repoguard\.|core\.sharedrepository$)"];
-    let output = command(Manner::Asking)
-        .current_dir(directory)
-        .args(arguments)
-        .output()
-        .map_err(|_| failed("git is needed to read its configuration, but cannot be started".to_owned()))?;
+    let output = match run::output(command(Manner::Asking).current_dir(directory).args(arguments)) {
+        Err(Error::Io { .. }) => {
+            return Err(failed("git is needed to read its configuration, but cannot be started".to_owned()));
+        }
+        output => output?,
+    };
     // Status 1 is git's way to say that nothing matched.
     if !output.status.success() && output.status.code() != Some(1) {
         return Err(failed(said(&output)));
@@ -297,7 +299,7 @@ fn start<A: AsRef<OsStr>>(repo: &Repo, manner: Manner, arguments: &[A]) -> Resul
             git.env(name, directory);
         }
     }
-    git.output().map_err(Error::io("start", "git"))
+    run::output(&mut git)
 }
 
 /// As [`start`]; what it printed, if it succeeded.

@@ -10,7 +10,7 @@ use std::{
 
 use gix::{discover::repository, sec};
 
-use super::{Repo, config, git};
+use super::{Repo, config, git, run};
 use crate::{
     error::{Error, Result},
     sys,
@@ -92,7 +92,7 @@ impl Repo {
 }
 
 fn ask(directory: &Path) -> Verdict {
-    let output = git::command(git::Manner::Asking).args(["rev-parse", "--git-dir"]).current_dir(directory).output();
+    let output = run::output(git::command(git::Manner::Asking).args(["rev-parse", "--git-dir"]).current_dir(directory));
     // Without git there is no proof.
     let Ok(output) = output else { return Verdict::OfAnother };
     let said = git::said(&output);

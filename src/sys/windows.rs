@@ -29,7 +29,7 @@ use std::{
     io,
     os::windows::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, ChildStdout, Command, ExitStatus, Output},
     time::Duration,
 };
 
@@ -697,6 +697,32 @@ impl Below {
 
 /// Leaves a command that is about to be started where it is.
 pub(crate) fn own_group(_command: &mut Command) {}
+
+/// Looks at a quiet child, by its pid.
+pub(crate) type Look = fn(u32) -> io::Result<()>;
+
+/// The output of a running child.
+pub(crate) type Printed = ChildStdout;
+
+/// Takes the output of a child to read.
+pub(crate) fn printed_by(child: &mut Child, _look: Look) -> Option<Printed> {
+    child.stdout.take()
+}
+
+/// Waits for a child and collects what it prints.
+pub(crate) fn output_of(child: Child, _look: Look) -> io::Result<Output> {
+    child.wait_with_output()
+}
+
+/// Waits for the end of a child.
+pub(crate) fn end_of(child: &mut Child, _look: Look) -> io::Result<ExitStatus> {
+    child.wait()
+}
+
+/// Tells whether a process waits for a FIFO: there are none.
+pub(crate) fn waits_for_fifo(_pid: u32) -> bool {
+    false
+}
 
 /// Tells whether a command died because nobody read what it printed.
 pub(crate) fn is_broken_pipe(_status: std::process::ExitStatus) -> bool {

@@ -22,6 +22,7 @@ mod doctor;
 mod escape;
 mod exec_basics;
 mod exec_pass_through;
+mod fifos;
 mod fleet;
 mod flock_compat;
 mod foreign_git;

@@ -1,19 +1,19 @@
-//! Which bytes does git keep? Blobs are read one by one, by one process.
+//! Reads the bytes that git keeps, with one git for many objects.
 
 use std::{
-    io::{self, BufRead as _, BufReader, Read as _, Write},
-    process::{Child, ChildStdin, ChildStdout, Stdio},
+    io::{self, Write},
+    process::Stdio,
 };
 
-use super::Checkout;
-use crate::error::{Error, Result};
+use super::{
+    super::run::{Header, Objects},
+    Checkout,
+};
+use crate::error::Result;
 
 /// Reads blobs one by one.
-pub(crate) struct Blobs {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    stdout: BufReader<ChildStdout>,
-}
+#[derive(Debug)]
+pub(crate) struct Blobs(Objects);
 
 impl Checkout {
     /// Sizes of objects, in the order of the ids; `None` for one that is not there.
@@ -31,17 +31,7 @@ impl Checkout {
 
     /// Opens the object database to read blobs from.
     pub(crate) fn blobs(&self) -> Result<Blobs> {
-        let mut git = self.command(None, &["cat-file", "--batch"])?;
-        let mut child = git
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(Error::io("start", "git"))?;
-        match (child.stdin.take(), child.stdout.take()) {
-            (Some(stdin), Some(stdout)) => Ok(Blobs { child, stdin: Some(stdin), stdout: BufReader::new(stdout) }),
-            _ => Err(Error::io("start", "git")(io::ErrorKind::BrokenPipe.into())),
-        }
+        Objects::start(self.command::<&str>(None, &[])?, Stdio::null()).map(Blobs)
     }
 }
 
@@ -49,32 +39,22 @@ impl Blobs {
     /// Copies a blob's bytes.
     ///
     /// # Errors
-    /// [`io::ErrorKind::NotFound`] where there is no such object; what writing says.
+    /// [`io::ErrorKind::NotFound`] if there is no such blob; those of writing.
     pub(crate) fn copy(&mut self, id: &str, into: &mut dyn Write) -> io::Result<()> {
-        let Some(stdin) = &mut self.stdin else { return Err(io::ErrorKind::BrokenPipe.into()) };
-        stdin.write_all(format!("{id}\n").as_bytes())?;
-        stdin.flush()?;
-        let mut header = String::new();
-        self.stdout.read_line(&mut header)?;
-        let size = header.trim_end().strip_prefix(&format!("{id} blob ")).and_then(|size| size.parse::<u64>().ok());
-        let Some(size) = size else {
-            return Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("git has no blob {id}: {}", header.trim_end()),
-            ));
+        let (Some(questions), Some(answers)) = (&mut self.0.questions, &mut self.0.answers) else {
+            return Err(io::ErrorKind::BrokenPipe.into());
         };
-        let mut blob = (&mut self.stdout).take(size);
-        let written = io::copy(&mut blob, into);
-        // What could not be written must not be taken for the next answer.
-        io::copy(&mut blob, &mut io::sink())?;
-        self.stdout.read_exact(&mut [0])?;
-        if written? == size { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-    }
-}
-
-impl Drop for Blobs {
-    fn drop(&mut self) {
-        drop(self.stdin.take());
-        drop(self.child.wait());
+        questions.write_all(format!("{id}\n").as_bytes())?;
+        let missing = |said: &str| io::Error::new(io::ErrorKind::NotFound, format!("git has no blob {id}: {said}"));
+        match answers.header()? {
+            Ok(header) if header.kind == "blob" && header.id == id => answers.body(&header, into),
+            Ok(header) => {
+                // The next answer follows its body.
+                answers.body(&header, &mut io::sink())?;
+                let Header { id, kind, .. } = &header;
+                Err(missing(&format!("{id} is a {kind}")))
+            }
+            Err(said) => Err(missing(&said)),
+        }
     }
 }

@@ -4,14 +4,13 @@ use std::{
     collections::HashSet,
     ffi::{OsStr, OsString},
     path::{Path, PathBuf},
-    process::Stdio,
 };
 
 use super::{
     super::{
         Head, Index,
         git::{self, Manner},
-        path_of,
+        path_of, run,
     },
     Checkout, line, paths,
 };
@@ -65,7 +64,7 @@ impl Checkout {
         let fixed = fixed.into_iter().chain([tree, "--"]).map(OsStr::new);
         let arguments: Vec<&OsStr> = fixed.chain(pathspecs.iter().map(OsString::as_os_str)).collect();
         let mut git = self.command(Some(index), &arguments)?;
-        let output = git.current_dir(directory).stdin(Stdio::null()).output().map_err(Error::io("start", "git"))?;
+        let output = run::output(git.current_dir(directory))?;
         if output.status.success() { Ok(raw_changes(&output.stdout)) } else { Err(git::failed(&arguments, &output)) }
     }
 
@@ -73,7 +72,7 @@ impl Checkout {
     pub(crate) fn show(&self, index: &Path, tree: &str) -> Result<()> {
         let arguments = ["--no-pager", "diff", "--cached", tree, "--"];
         let mut git = self.start(Manner::Writing, Some(index));
-        match git.args(arguments).stdin(Stdio::null()).status().map_err(Error::io("start", "git"))? {
+        match run::status(git.args(arguments))? {
             // Who reads it may have seen enough.
             status if status.success() || sys::is_broken_pipe(status) => Ok(()),
             status => Err(Error::Git { arguments: arguments.join(" "), reason: status.to_string() }),

@@ -4,7 +4,6 @@
 use std::{
     ffi::{OsStr, OsString},
     path::{Path, PathBuf},
-    process::Stdio,
     sync::Arc,
 };
 
@@ -12,6 +11,7 @@ use super::{
     super::{
         Repo,
         git::{self, Manner},
+        run,
     },
     Checkout, line, paths,
 };
@@ -259,7 +259,7 @@ impl Checkout {
         let fixed = ["worktree", "add", "--quiet", "--no-checkout", "--"].map(OsStr::new);
         let arguments: Vec<&OsStr> = fixed.into_iter().chain([path.as_os_str(), OsStr::new(branch)]).collect();
         let mut git = self.command(None, &arguments)?;
-        let output = git.env(env::SWITCH, "0").stdin(Stdio::null()).output().map_err(Error::io("start", "git"))?;
+        let output = run::output(git.env(env::SWITCH, "0"))?;
         if output.status.success() { Ok(()) } else { Err(git::failed(&arguments, &output)) }
     }
 

@@ -24,16 +24,15 @@ pub(crate) use references::Reference;
 use std::{
     collections::BTreeSet,
     ffi::{OsStr, OsString},
-    io::Write as _,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
     sync::{Arc, OnceLock},
 };
 
 use super::{
     Repo,
     git::{self, Manner},
-    path_of,
+    path_of, run,
     trust::Trusted,
 };
 use crate::{
@@ -221,16 +220,10 @@ impl Checkout {
 
     fn output<A: AsRef<OsStr>>(&self, index: Option<&Path>, arguments: &[A], input: Option<&[u8]>) -> Result<Output> {
         let mut git = self.command(index, arguments)?;
-        let start = Error::io("start", "git");
-        let Some(input) = input else { return git.stdin(Stdio::null()).output().map_err(start) };
-        let mut child =
-            git.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(start)?;
-        let stdin = child.stdin.take();
-        std::thread::scope(|scope| {
-            // Git may answer before it has read everything.
-            scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(input)));
-            child.wait_with_output().map_err(Error::io("wait for", "git"))
-        })
+        match input {
+            Some(input) => run::output_with(&mut git, input),
+            None => run::output(&mut git),
+        }
     }
 
     fn run<A: AsRef<OsStr>>(&self, index: Option<&Path>, arguments: &[A], input: Option<&[u8]>) -> Result<Vec<u8>> {
@@ -263,7 +256,7 @@ impl Checkout {
             }
             // It must not find the repository around it where it is none itself.
             git.env("GIT_CEILING_DIRECTORIES", directory.parent().unwrap_or(&directory));
-            git.current_dir(&directory).stdin(Stdio::null());
+            git.current_dir(&directory);
             git
         };
         let run = |arguments: &[&str]| {
@@ -271,7 +264,7 @@ impl Checkout {
             if self.manner == Manner::Reading {
                 git::without_filters(&mut git, &git::filters(start(Manner::Asking))?);
             }
-            git.args(arguments).output().map_err(Error::io("start", "git"))
+            run::output(git.args(arguments))
         };
         let head = run(&["rev-parse", "--verify", "--quiet", "HEAD"])?;
         let status = ["status", "--porcelain=v2", "-z", "--untracked-files=normal", self.below_submodules()];

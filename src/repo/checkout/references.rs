@@ -3,15 +3,14 @@
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
-    process::Stdio,
 };
 
 use super::{
-    super::{Head, git},
+    super::{Head, git, run},
     Checkout, line,
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     fs::{self, Root},
 };
 
@@ -115,7 +114,7 @@ impl Checkout {
                 for (name, value) in [("NAME", "repoguard"), ("EMAIL", ""), ("DATE", "@0 +0000")] {
                     git.env(format!("GIT_AUTHOR_{name}"), value).env(format!("GIT_COMMITTER_{name}"), value);
                 }
-                let output = git.stdin(Stdio::null()).output().map_err(Error::io("start", "git"))?;
+                let output = run::output(&mut git)?;
                 if !output.status.success() {
                     return Err(git::failed(&arguments, &output));
                 }

@@ -25,7 +25,7 @@ use super::{
     git::{self, Manner},
     is_git_name,
     layout::Worktree,
-    path_of,
+    path_of, run,
     trust::Trusted,
 };
 use crate::{
@@ -97,10 +97,7 @@ impl Repo {
         }
         // Only git knows where the files of the main one are, and whether there are any.
         let keys = ["config", "--null", "--get-regexp", r"^core\.(bare|worktree)$"];
-        let output = git_in(worktree, &worktree.git_dir, self.trusted()?)
-            .args(keys)
-            .output()
-            .map_err(Error::io("start", "git"))?;
+        let output = run::output(git_in(worktree, &worktree.git_dir, self.trusted()?).args(keys))?;
         let git_dir = worktree.git_dir.canonicalize().map_err(Error::io("find", &worktree.git_dir))?;
         let mut files = own.or_else(|| git_dir.parent().filter(|_| git_dir.ends_with(".git")).map(Path::to_owned));
         for entry in output.stdout.split(|byte| *byte == 0) {
@@ -130,7 +127,7 @@ impl Repo {
         if !prefix.is_empty() {
             arguments.push(path_of(&prefix).into_os_string());
         }
-        let output = git.args(&arguments).output().map_err(Error::io("start", "git"))?;
+        let output = run::output(git.args(&arguments))?;
         if !output.status.success() {
             return Err(git::failed(&arguments, &output));
         }
@@ -150,7 +147,7 @@ fn git_in(worktree: &Worktree, directory: &Path, judged: Trusted) -> Command {
     // What a partial clone leaves out is told, not fetched.
     let mut git = git::command_at(Manner::Reading, &worktree.git_dir, judged);
     // Paths are relative to this directory, whatever is configured. Git reads no file of the worktree.
-    git.current_dir(directory).env("GIT_WORK_TREE", directory).env("LC_ALL", "C").stdin(std::process::Stdio::null());
+    git.current_dir(directory).env("GIT_WORK_TREE", directory).env("LC_ALL", "C");
     git
 }
 

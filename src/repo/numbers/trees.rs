@@ -2,13 +2,18 @@
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    process::{ChildStdout, Command, Stdio},
+    io::{self, Write as _},
+    process::{Command, Stdio},
     sync::mpsc,
 };
 
 use super::{
-    super::{Head, Repo, git, hex, layout::Worktree, path_of},
+    super::{
+        Head, Repo, git, hex,
+        layout::Worktree,
+        path_of,
+        run::{self, Answers, Header, Objects},
+    },
     Reached, ScanPattern, Seen, git_in, note,
 };
 use crate::error::{Error, Result};
@@ -39,28 +44,25 @@ pub(super) fn look(repo: &Repo, patterns: &[ScanPattern], heads: &[Head], greate
     if tips.is_empty() {
         return Ok(());
     }
-    let mut git = repo_git(repo, &worktree)?;
-    git.args(["cat-file", "--batch"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = git.spawn().map_err(Error::io("start", "git"))?;
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let mut objects = Objects::start(repo_git(repo, &worktree)?, Stdio::piped())?;
+    let (questions, answers, errors) = (objects.questions.take(), objects.answers.take(), objects.errors.take());
     let (send, asked) = mpsc::channel::<String>();
     let (walked, told) = std::thread::scope(|scope| {
-        let told = scope.spawn(move || stderr.map(io::read_to_string));
+        let told = scope.spawn(move || errors.map(io::read_to_string));
         scope.spawn(move || {
-            let Some(mut stdin) = stdin else { return };
-            // Git answers each question at once; who reads the answers asks more.
+            let Some(mut questions) = questions else { return };
+            // Git answers each question at once; more questions follow from the answers.
             while let Ok(object) = asked.recv() {
-                if stdin.write_all(object.as_bytes()).is_err() {
+                if questions.write_all(object.as_bytes()).is_err() {
                     return;
                 }
             }
         });
         let mut walk = Walk { patterns, tips: &tips, send, pending: VecDeque::new(), seen: HashSet::new(), greatest };
-        let walked = stdout.map_or(Ok(()), |stdout| walk.run(BufReader::new(stdout)));
+        let walked = answers.map_or(Ok(()), |mut answers| walk.run(&mut answers));
         drop(walk);
         (walked, told.join())
     });
-    child.wait().map_err(Error::io("wait for", "git"))?;
     let Err(Stopped { object, reference, ended }) = walked else { return Ok(()) };
     let told = told.ok().flatten().and_then(io::Result::ok).unwrap_or_default();
     match ended {
@@ -83,7 +85,7 @@ fn tips(repo: &Repo, worktree: &Worktree, heads: &[Head]) -> Result<Tips> {
     const FORMAT: &str =
         "--format=%(refname)%00%(objecttype)%00%(objectname)%00%(tree)%00%(*objecttype)%00%(*objectname)%00%(*tree)";
     let arguments = ["for-each-ref", FORMAT];
-    let output = repo_git(repo, worktree)?.args(arguments).output().map_err(Error::io("start", "git"))?;
+    let output = run::output(repo_git(repo, worktree)?.args(arguments))?;
     // Git goes on without one that is damaged; what it led to cannot be told then.
     let is_damaged = String::from_utf8_lossy(&output.stderr).contains("ignoring broken ref");
     if !output.status.success() || is_damaged {
@@ -127,20 +129,21 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn run(&mut self, mut answers: BufReader<ChildStdout>) -> Result<(), Stopped> {
+    fn run(&mut self, answers: &mut Answers) -> Result<(), Stopped> {
         let start: Vec<Reached> = self.patterns.iter().map(ScanPattern::start).collect();
         for (tip, (object, _)) in self.tips.iter().enumerate() {
             self.ask(object.clone(), Wanted { reached: start.clone(), path: Vec::new(), tip });
         }
         while let Some((object, wanted)) = self.pending.pop_front() {
-            let (answer, ended) = match answer(&mut answers) {
+            let (answer, ended) = match answer(answers) {
                 Ok(answer) => (answer, None),
                 Err(error) => (None, Some(error)),
             };
-            let Some((kind, id_bytes, bytes)) = answer else {
+            let Some((header, bytes)) = answer else {
                 return Err(Stopped { object, reference: self.tips[wanted.tip].1.clone(), ended });
             };
-            match kind.as_str() {
+            let id_bytes = header.id.len() / 2;
+            match header.kind.as_str() {
                 "tree" => self.look(&bytes, id_bytes, &wanted),
                 // The tag of a tag may lead to a commit.
                 "commit" => {
@@ -189,19 +192,10 @@ impl Walk<'_> {
     }
 }
 
-/// Reads one answer: kind, length of an id, bytes; `None` where there is no such object here.
-fn answer(answers: &mut BufReader<ChildStdout>) -> io::Result<Option<(String, usize, Vec<u8>)>> {
-    let mut header = Vec::new();
-    answers.read_until(b'\n', &mut header)?;
-    let header = String::from_utf8_lossy(&header).into_owned();
-    if !header.ends_with('\n') {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    let mut words = header.trim_end().split(' ');
-    let (Some(id), Some(kind), Some(size)) = (words.next(), words.next(), words.next()) else { return Ok(None) };
-    let Ok(size) = size.parse::<u64>() else { return Ok(None) };
+/// Reads one answer: the header and the body; `None` if there is no such object here.
+fn answer(answers: &mut Answers) -> io::Result<Option<(Header, Vec<u8>)>> {
+    let Ok(header) = answers.header()? else { return Ok(None) };
     let mut bytes = Vec::new();
-    answers.by_ref().take(size).read_to_end(&mut bytes)?;
-    answers.read_exact(&mut [0])?;
-    Ok(Some((kind.to_owned(), id.len() / 2, bytes)))
+    answers.body(&header, &mut bytes)?;
+    Ok(Some((header, bytes)))
 }

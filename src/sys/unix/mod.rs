@@ -1,5 +1,6 @@
 //! The contract of [`crate::sys`] on Linux and macOS.
 
+mod child;
 mod directory;
 mod entry;
 mod file;
@@ -14,6 +15,7 @@ mod signal;
 mod table;
 mod wait;
 
+pub(crate) use child::*;
 pub(crate) use directory::*;
 pub(crate) use entry::*;
 pub(crate) use file::*;

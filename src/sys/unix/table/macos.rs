@@ -108,6 +108,11 @@ pub(crate) fn working_directory(_pid: u32) -> Option<PathBuf> {
     None
 }
 
+/// Tells whether a process waits for a FIFO: not known here.
+pub(crate) fn waits_for_fifo(_pid: u32) -> bool {
+    false
+}
+
 /// The program that a process runs; `None` where it has been removed.
 #[expect(unsafe_code, reason = "there is no safe form of proc_pidpath")]
 pub(crate) fn executable(pid: u32) -> Option<PathBuf> {

@@ -105,6 +105,20 @@ pub(crate) fn working_directory(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
+/// Tells whether a process waits for the other end of a FIFO that has a name: opens it, or reads from it. See proc(5), `wchan`;
+/// a kernel that hides where its processes wait answers "no".
+pub(crate) fn waits_for_fifo(pid: u32) -> bool {
+    match start_of(&format!("/proc/{pid}/wchan")).as_deref() {
+        Some(b"wait_for_partner" | b"fifo_open") => true,
+        Some(place) if place.ends_with(b"pipe_read") => {
+            let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            let mut targets = files.filter_map(|file| fs::read_link(file.path()).ok());
+            targets.any(|path| path.is_absolute() && fs::metadata(&path).is_ok_and(|file| crate::sys::is_fifo(&file)))
+        }
+        _ => false,
+    }
+}
+
 /// The program that a process runs, if it may be read; where it has been removed, the path that it had.
 pub(crate) fn executable(pid: u32) -> Option<PathBuf> {
     let link = fs::read_link(format!("/proc/{pid}/exe")).ok()?;

@@ -1,0 +1,123 @@
+//! FIFOs in place of files that git reads: nothing of ours waits for them, with the lock held or without.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::mutate::furnished;
+use crate::support::{Sandbox, skip};
+
+/// Runs repoguard; it must end. Returns its status and what it printed.
+#[track_caller]
+fn ends(mut command: assert_cmd::Command, what: &str) -> (i32, String) {
+    let output = command.timeout(Duration::from_secs(20)).output().unwrap();
+    let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    (output.status.code().unwrap_or_else(|| panic!("{what}: it hangs: {told}")), told)
+}
+
+fn fifo(path: &Path) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::remove_file(path).ok();
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[test]
+fn git_that_waits_for_a_fifo_is_ended() {
+    if !cfg!(target_os = "linux") {
+        return skip("a git that waits for a FIFO", "only Linux shows where a process waits");
+    }
+    let mutate = ["mutate", "-m", "m", "--", "sh", "-c", "echo 2 >file; echo >d/new"];
+    for name in ["excludes", ".git/included", "d/.gitignore", "d/.gitattributes"] {
+        let sandbox = furnished();
+        sandbox.git(["config", "core.excludesFile", "excludes"]);
+        sandbox.git(["config", "include.path", "included"]);
+        let dirt = sandbox.git(["status", "--porcelain"]);
+        fifo(&sandbox.path(name));
+        let (status, told) = ends(sandbox.repoguard(mutate), name);
+        assert!(
+            status == 125 && told.contains("waits for a FIFO") && told.contains("hint: "),
+            "{name}: {status}: {told}"
+        );
+        assert_eq!(ends(sandbox.repoguard(["status"]), name).0, 0, "{name}: it needs none of these");
+        let exec = || ends(sandbox.repoguard(["exec", "-n", "--", "true"]), name);
+        let (status, told) = exec();
+        // The undo of what the command did needs attributes as well.
+        let is_needed = [".git/included", "d/.gitattributes"].contains(&name);
+        assert_eq!(status, if is_needed { 125 } else { 0 }, "{name}: {told}");
+        fs::remove_file(sandbox.path(name)).unwrap();
+        let (status, told) = exec();
+        assert_eq!(status, 0, "{name}: {told}");
+        assert_eq!(sandbox.git(["status", "--porcelain"]), dirt, "{name}: {told}");
+    }
+}
+
+#[test]
+fn object_that_is_a_fifo_stops_an_undo_until_it_is_mended() {
+    if !cfg!(target_os = "linux") {
+        return skip("an object that is a FIFO", "only Linux shows where a process waits");
+    }
+    let sandbox = furnished();
+    let before = sandbox.state();
+    let id = sandbox.git(["rev-parse", "HEAD:file"]);
+    let object = sandbox.path(".git/objects").join(&id[..2]).join(id[2..].trim());
+    let (object, kept) = (object.display(), sandbox.outside("kept"));
+    let script = format!("mv {object} {kept}; mkfifo {object}; echo changed >file; exit 3", kept = kept.display());
+    let (status, told) = ends(sandbox.repoguard(["mutate", "-m", "m", "--", "sh", "-c", &script]), "undo");
+    assert!(status == 125 && told.contains("waits for a FIFO") && told.contains("/file`"), "{status}: {told}");
+    fs::rename(kept, object.to_string()).unwrap();
+    let (status, told) = ends(sandbox.repoguard(["exec", "--", "true"]), "recovery");
+    assert_eq!(status, 0, "{told}");
+    before.assert_same(&sandbox.state(), &told);
+}
+
+#[test]
+fn submodule_whose_git_waits_for_a_fifo_fails_the_mutation() {
+    if !cfg!(target_os = "linux") {
+        return skip("a submodule's git that waits for a FIFO", "only Linux shows where a process waits");
+    }
+    let sandbox = furnished();
+    let script = "git init -q sub && git -C sub commit -q --allow-empty -m s && git add sub && git commit -q -m sub";
+    sandbox.sh(script).assert().success();
+    fifo(&sandbox.path("sub/.gitignore"));
+    let (status, told) = ends(sandbox.repoguard(["mutate", "-m", "m", "--", "touch", "new"]), "submodule");
+    assert!(status == 125 && told.contains("waits for a FIFO"), "{status}: {told}");
+}
+
+#[test]
+fn fifo_made_by_the_command_is_put_back_with_the_rest() {
+    for name in [".gitignore", "d/.gitattributes"] {
+        let sandbox = furnished();
+        let before = sandbox.state();
+        let script = format!("echo 2 >file; rm -f {name}; mkfifo {name}");
+        let (status, told) = ends(sandbox.repoguard(["mutate", "-m", "m", "--", "sh", "-c", &script]), name);
+        assert!(status != 0 && told.contains("FIFO"), "{name}: {status}: {told}");
+        before.assert_same(&sandbox.state(), &told);
+    }
+}
+
+#[test]
+fn fifo_above_a_directory_that_is_no_repository_is_an_error() {
+    let sandbox = Sandbox::empty();
+    let inner = sandbox.path("a/b");
+    fs::create_dir_all(inner.join(".git")).unwrap();
+    // Gix takes this for no repository, and goes on above.
+    fs::write(inner.join(".git/HEAD"), "garbage").unwrap();
+    assert!(Command::new("mkfifo").arg(sandbox.path("a/.git")).status().unwrap().success());
+    symlink(&inner, sandbox.outside("link")).unwrap();
+    for place in [inner.clone(), sandbox.outside("link")] {
+        for args in [&["status"][..], &["exec", "-n", "--", "true"]] {
+            let mut command = sandbox.repoguard(args);
+            command.current_dir(&place);
+            let (status, told) = ends(command, "above");
+            assert!(status == 125 && told.contains("is a FIFO"), "{args:?}: {status}: {told}");
+        }
+    }
+    // A repository that is nearer needs none of what is above.
+    fs::remove_dir_all(inner.join(".git")).unwrap();
+    sandbox.git(["init", "-q", inner.to_str().unwrap()]);
+    let mut command = sandbox.repoguard(["exec", "-n", "--", "true"]);
+    command.current_dir(&inner);
+    assert_eq!(ends(command, "nearer").0, 0);
+}
