@@ -242,14 +242,25 @@ fn try_open_unlinked(path: &Path, access: Access) -> io::Result<File> {
     directory.open_file(name, access)
 }
 
-/// Tells whether a directory is `repoguard` (or `.repoguard`, `NAME.repoguard`) or in it: only those are made, never one of
-/// git's that has gone.
+/// Tells whether a directory is one of records (`repoguard`, `.repoguard`, `NAME.repoguard`) or in one. Only those are made: never a
+/// directory of git's or the user's that has gone, which may be called `repoguard` as well.
 fn is_ours(directory: &Path) -> bool {
-    let named = |path: &Path| path.file_name().is_some_and(is_ours_name);
-    named(directory) || directory.parent().is_some_and(named)
+    holds_records(directory) || directory.parent().is_some_and(holds_records)
 }
 
-/// The same of a directory's own name.
+/// The same of a directory itself: it stands beside what it belongs to.
+fn holds_records(directory: &Path) -> bool {
+    let Some(name) = directory.file_name().filter(|name| is_ours_name(name)) else { return false };
+    let owner = match name.to_str() {
+        // A git directory's.
+        Some("repoguard") => OsStr::new("HEAD"),
+        Some(".repoguard") => OsStr::new(".repoguard.lock"),
+        _ => Path::new(name).file_stem().unwrap_or_default(),
+    };
+    std::fs::symlink_metadata(directory.with_file_name(owner)).is_ok_and(|found| !found.is_dir())
+}
+
+/// Tells whether a directory with this name may hold records.
 fn is_ours_name(name: &OsStr) -> bool {
     let name = Path::new(name);
     let end = name.extension().or(name.file_name());

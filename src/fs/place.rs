@@ -105,7 +105,9 @@ impl Root {
 impl From<&Path> for Place {
     fn from(path: &Path) -> Self {
         let parts: Vec<&OsStr> = path.iter().collect();
-        let ours = parts.iter().rposition(|part| is_ours_name(part));
+        // Below it there is no git directory: else it is a checkout that is called so.
+        let checkout = parts.iter().rposition(|part| *part == ".git").unwrap_or(0);
+        let ours = parts.iter().rposition(|part| is_ours_name(part)).filter(|ours| *ours >= checkout);
         // At least the last component is looked up in an open directory.
         let split = ours.unwrap_or(parts.len()).min(parts.len().saturating_sub(1));
         let (base, inner): (PathBuf, PathBuf) = (parts[..split].iter().collect(), parts[split..].iter().collect());

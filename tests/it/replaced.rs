@@ -145,3 +145,28 @@ fn repository_reached_in_two_ways_is_refused() {
         assert_eq!(gets(&sandbox, second), "");
     }
 }
+
+#[test]
+fn checkouts_and_worktrees_called_repoguard_are_not_made_again() {
+    let sandbox = Sandbox::named("repoguard".as_ref());
+    // Also if its git directory is reached through a link.
+    sandbox
+        .sh("git init -q && git commit -q --allow-empty -m first && mv .git ../git && ln -s ../git .git")
+        .assert()
+        .success();
+    assert_eq!(gets(&sandbox, sandbox.here()), "");
+    let linked = sandbox.worktree("repoguard.linked");
+    let named = sandbox.outside("w/repoguard");
+    sandbox.git(["worktree", "add", "-q", named.to_str().unwrap()]);
+    for (place, own) in [(&linked, "repoguard.linked"), (&named, "repoguard")] {
+        let script = format!("git worktree remove --force {}", place.display());
+        let mut command = sandbox.repoguard(["exec", "--", "sh", "-c", &script]);
+        command.current_dir(place).assert().code(76);
+        assert!(!sandbox.outside("git/worktrees").join(own).exists() && !place.exists(), "{own}");
+    }
+    for script in ["rm -rf .git/HEAD .git/repoguard", "rm -rf ../git .git"] {
+        sandbox.git(["init", "-q"]);
+        sandbox.repoguard(["exec", "--", "sh", "-c", script]).assert().code(76);
+        assert!(!sandbox.outside("git/repoguard").exists() && !sandbox.path("repoguard").exists(), "{script}");
+    }
+}
