@@ -26,7 +26,6 @@ use std::{
     fs::{File, Metadata, OpenOptions},
     io::{self, Write as _},
     path::Path,
-    time::{Duration, Instant},
 };
 
 use crate::{
@@ -216,21 +215,6 @@ pub(super) fn cannot(action: &'static str, path: &Path, error: io::Error) -> Err
 
 /// Neither blocks on a FIFO nor follows a link, at the end of the path or anywhere below what is ours.
 fn open_unlinked(path: &Path, access: Access) -> io::Result<File> {
-    /// Somebody has a lease on the file (an NFS server, Samba) and is asked to give it back.
-    const PATIENCE: Duration = Duration::from_secs(5);
-    const PAUSE: Duration = Duration::from_millis(1);
-    let begun = Instant::now();
-    loop {
-        match try_open_unlinked(path, access) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && begun.elapsed() < PATIENCE => {
-                std::thread::sleep(PAUSE);
-            }
-            opened => return opened,
-        }
-    }
-}
-
-fn try_open_unlinked(path: &Path, access: Access) -> io::Result<File> {
     match sys::open_unlinked(path, access) {
         Some(Err(error)) if sys::is_link_error(&error) => {}
         Some(opened) => return opened,

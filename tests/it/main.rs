@@ -13,6 +13,7 @@ mod admission;
 mod apart;
 mod apart_keep;
 mod apart_kill;
+mod blocking;
 mod config;
 mod containers;
 mod cycles;
@@ -22,7 +23,7 @@ mod doctor;
 mod escape;
 mod exec_basics;
 mod exec_pass_through;
-mod fifos;
+
 mod fleet;
 mod flock_compat;
 mod foreign_git;

@@ -19,7 +19,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::lookup::found;
+use super::{file::unleased, lookup::found};
 #[cfg(target_os = "linux")]
 use rustix::fs::ResolveFlags;
 
@@ -67,7 +67,7 @@ impl Directory {
 
     /// Opens an entry. Does not follow links and does not block on a FIFO.
     pub(crate) fn open_file(&self, name: &OsStr, access: Access) -> io::Result<File> {
-        Ok(rustix::fs::openat(&self.0, name, access.flags() | NO_LINK, Mode::empty())?.into())
+        unleased(|| Ok(rustix::fs::openat(&self.0, name, access.flags() | NO_LINK, Mode::empty())?.into()))
     }
 
     /// Creates a file for reading and writing where nothing is, its owner's alone.
@@ -255,7 +255,16 @@ fn walk(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd>
         let is_last = names.peek().is_none();
         let flags = if is_last { flags } else { HANDLE | OFlags::DIRECTORY };
         let from = above.as_ref().map_or(root, AsFd::as_fd);
-        let opened = rustix::fs::openat(from, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let opened = rustix::fs::openat(from, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+        // A link is no directory, but it is not missing, either.
+        let is_link = || {
+            let found = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW);
+            found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Symlink)
+        };
+        let opened = match opened {
+            Err(Errno::NOTDIR) if is_link() => return Err(Errno::LOOP.into()),
+            opened => opened?,
+        };
         if is_last {
             return Ok(opened);
         }
@@ -331,9 +340,11 @@ mod tests {
         for open in [open_below, walk] {
             let open = |path: &str| open(root.0.as_fd(), Path::new(path), OFlags::RDONLY | NO_LINK);
             assert_eq!(io::read_to_string(File::from(open("a/b/file").unwrap())).unwrap(), "inside");
-            for bad in ["a/inner/file", "a/out/outside", "file", "a/b/none"] {
-                assert!(open(bad).is_err(), "{bad}");
+            for bad in ["a/inner/file", "a/out/outside", "file"] {
+                assert!(open(bad).is_err_and(|error| is_link_error(&error)), "{bad}");
             }
+            assert_eq!(open("a/b/none").unwrap_err().kind(), io::ErrorKind::NotFound);
+            assert_eq!(open("a/b/file/none").unwrap_err().kind(), io::ErrorKind::NotADirectory);
         }
         for bad in ["../outside", "a/../../outside", "", "/etc/passwd", "a//b", "a/./b", "a/"] {
             assert!(root.below(Path::new(bad)).is_err(), "{bad}");

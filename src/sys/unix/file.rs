@@ -13,6 +13,7 @@ use std::{
         },
     },
     path::Path,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{Mode, OFlags};
@@ -29,7 +30,23 @@ pub(crate) fn open_warily(options: &mut OpenOptions) -> &mut OpenOptions {
 
 /// Opens a file for reading that may be anything; links are followed.
 pub(crate) fn open_without_blocking(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+    unleased(|| OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path))
+}
+
+/// Opens a file without blocking on a FIFO. If another process has a lease on the file (an NFS server, Samba), waits up to 5 s
+/// until the kernel has taken it back.
+pub(super) fn unleased(mut open: impl FnMut() -> io::Result<File>) -> io::Result<File> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    const PAUSE: Duration = Duration::from_millis(1);
+    let begun = Instant::now();
+    loop {
+        match open() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && begun.elapsed() < PATIENCE => {
+                std::thread::sleep(PAUSE);
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// Opens a directory for locking it; reading permission is enough.

@@ -1,4 +1,5 @@
-//! FIFOs in place of files that git reads: nothing of ours waits for them, with the lock held or without.
+//! Files on which an open blocks: nothing of ours waits for a FIFO in place of a file that git reads, with the lock held or without,
+//! and only as long as needed for a file that somebody has a lease on.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::mutate::furnished;
-use crate::support::{Sandbox, skip};
+use crate::support::{Sandbox, has_program, skip};
 
 /// Runs repoguard; it must end. Returns its status and what it printed.
 #[track_caller]
@@ -120,4 +121,38 @@ fn fifo_above_a_directory_that_is_no_repository_is_an_error() {
     let mut command = sandbox.repoguard(["exec", "-n", "--", "true"]);
     command.current_dir(&inner);
     assert_eq!(ends(command, "nearer").0, 0);
+}
+
+/// Takes a lease on files, and gives each back a while after somebody wants to open one.
+const LEASE: &str = "import fcntl, os, signal, sys, time
+files = [os.open(path, os.O_RDWR) for path in sys.argv[1:]]
+def give_back(*_):
+    time.sleep(0.2)
+    for file in files:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+signal.signal(signal.SIGIO, give_back)
+for file in files:
+    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('ready', flush=True)
+time.sleep(60)";
+
+#[test]
+fn file_under_a_lease_is_read_once_its_holder_gives_it_back() {
+    if !cfg!(target_os = "linux") || !has_program("python3") {
+        return skip("a file under a lease", "needs Linux and python3");
+    }
+    let sandbox = Sandbox::new();
+    sandbox.repoguard(["exec", "--", "true"]).assert().success();
+    for name in ["config", "HEAD", "repoguard.lock", "repoguard/log.jsonl"] {
+        let path = sandbox.path(".git").join(name);
+        let mut holder = Command::new("python3");
+        holder.args(["-c", LEASE]).arg(&path).stdout(std::process::Stdio::piped());
+        let mut holder = holder.spawn().unwrap();
+        let mut line = [0; 6];
+        std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut line).unwrap();
+        let (status, told) = ends(sandbox.repoguard(["exec", "-n", "--", "true"]), name);
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        assert_eq!((status, told.as_str()), (0, ""), "{name}");
+    }
 }
