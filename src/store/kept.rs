@@ -46,13 +46,23 @@ pub(crate) struct Keeping {
 }
 
 impl Keeping {
-    /// Makes an empty one.
+    /// Makes sure that there is a directory for snapshots: before anything is done that must be kept to be undone.
     ///
     /// # Errors
     /// [`Error::NoRepository`] where there is no git directory, [`Error::NotAFile`], [`Error::Io`].
-    pub(crate) fn begin(repo: &Repo, header: Header, sharing: Sharing) -> Result<Self> {
+    pub(crate) fn prepare(repo: &Repo, sharing: Sharing) -> Result<()> {
         let snapshots = place(repo)?;
         fs::create_directory(&snapshots, sharing)?;
+        Root::ours(&snapshots).map(drop)
+    }
+
+    /// Makes an empty one.
+    ///
+    /// # Errors
+    /// As [`Keeping::prepare`].
+    pub(crate) fn begin(repo: &Repo, header: Header, sharing: Sharing) -> Result<Self> {
+        Self::prepare(repo, sharing)?;
+        let snapshots = place(repo)?;
         let now = SystemTime::now();
         let id = snapshots::new_id(now)?;
         let directory = snapshots.join(&id);

@@ -23,7 +23,6 @@ mod doctor;
 mod escape;
 mod exec_basics;
 mod exec_pass_through;
-
 mod fleet;
 mod flock_compat;
 mod foreign_git;

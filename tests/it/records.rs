@@ -222,6 +222,23 @@ fn our_directory_as_a_link_is_refused() {
 }
 
 #[test]
+fn mutation_whose_undo_could_keep_nothing_does_not_begin() {
+    for bad in ["ln -s ../../../aside", "mkfifo", "touch"] {
+        let sandbox = furnished();
+        fs::create_dir_all(sandbox.data()).unwrap();
+        fs::create_dir(sandbox.outside("aside")).unwrap();
+        sandbox.sh(&format!("{bad} .git/repoguard/snapshots")).assert().success();
+        let before = sandbox.state();
+        let output = sandbox.repoguard(["mutate", "-m", "m", "--", "touch", "ran"]).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{bad}: {told}");
+        assert!(told.contains("read step") && told.contains("repoguard/snapshots` is a"), "{bad}: {told}");
+        before.assert_same(&sandbox.state(), &told);
+        sandbox.repoguard(["exec", "--", "true"]).assert().success();
+    }
+}
+
+#[test]
 fn directory_swapped_for_a_link_during_recovery_leads_nowhere() {
     let sandbox = furnished();
     sandbox

@@ -15,6 +15,7 @@ use crate::{
     lock::{self, Wait},
     mutation::{Before, Fence, GitLock, Journal, PROTECTING, Plan, Step, Unfit, readable},
     repo::{Head, git_process::GitProcess},
+    store::kept::Keeping,
     sys,
 };
 
@@ -59,6 +60,7 @@ impl Session<'_> {
     fn begin(&self, directory: &Path, head: Head) -> Result<Kept, Unfit> {
         fs::remove_entry(directory)?;
         fs::create_directory(directory, self.sharing)?;
+        Keeping::prepare(self.repo, self.sharing)?;
         let plan = Plan {
             fence: self.fence.unwrap_or(0),
             pid: std::process::id(),
