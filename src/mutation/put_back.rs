@@ -204,9 +204,12 @@ impl<'a> PutBack<'a> {
         }
         // New directories may hold rules that hide themselves and all else in there.
         let untracked = self.before.checkout.untracked(&self.before.index())?;
-        for directory in untracked.directories {
-            if self.before.item(&directory).is_none() {
-                self.take_rules_below(directory)?;
+        let new: HashSet<&Vec<u8>> =
+            untracked.directories.iter().filter(|directory| self.before.item(directory).is_none()).collect();
+        for directory in &untracked.directories {
+            let is_below_new = parents(directory).iter().any(|above| new.contains(above));
+            if new.contains(directory) && !is_below_new {
+                self.take_rules_below(directory.clone())?;
             }
         }
         Ok(())
