@@ -15,7 +15,7 @@ use super::{Finding, Verdict};
 use crate::{
     error::Result,
     escape::quoted_path,
-    fs::{self, Sharing},
+    fs,
     guard::{self, OwnLock},
     holder,
     lock::{self, Acquired, Request, Scope, Wait},
@@ -37,7 +37,7 @@ pub(super) fn look(repo: &Repo, config: &Config, fix: Option<&Request>) -> Resul
     let Some(fix) = fix.filter(|_| found.iter().any(|lock| proof(lock, &own).is_some())) else {
         return Ok(found.iter().map(|lock| tell(lock, &own)).collect());
     };
-    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let sharing = config.sharing(repo);
     let request = Request { scope: Some(Scope::Repo), command: "repoguard doctor --fix".to_owned(), ..fix.clone() };
     let wait = &mut Wait { signals: None, tell: &mut |_| {} };
     let held = match lock::acquire(repo, &request, sharing, wait)? {

@@ -8,7 +8,7 @@ use std::{
 use super::{Finding, Verdict, failed};
 use crate::{
     error::{Error, Result},
-    fs::{self, Sharing},
+    fs,
     holder::Mode,
     lock::LockFile,
     repo::{Config, Repo},
@@ -26,7 +26,7 @@ const NO_ANCHOR: i32 = 3;
 
 /// Tries them beside the lock file of this repository.
 pub(super) fn try_them(repo: &Repo, config: &Config) -> Finding {
-    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let sharing = config.sharing(repo);
     let directory = repo.records().unwrap_or_else(|| repo.root().to_owned());
     let name = format!(".doctor-{}", std::process::id());
     let path = directory.join(name);

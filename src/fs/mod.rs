@@ -42,6 +42,18 @@ pub fn check_output() -> io::Result<()> {
     sys::check_output()
 }
 
+/// The permission bits that a repository's configuration wants its files to have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum SharedMode {
+    /// Those that the umask leaves.
+    #[default]
+    Umask,
+    /// At least these.
+    Add(u32),
+    /// These and no others.
+    Set(u32),
+}
+
 /// Owner and permissions of the files that we create: as `core.sharedRepository` says, at least those of the git directory. Root
 /// gives new files to the git directory's owner.
 #[derive(Debug, Clone, Copy, Default)]
@@ -54,17 +66,12 @@ pub(crate) struct Sharing {
 }
 
 impl Sharing {
-    /// Reads git's setting (`group`, `all`, `0660`, …) and the owner of the git directory.
-    pub(crate) fn new(setting: Option<&str>, git_dir: Option<&Path>) -> Self {
-        let mut sharing = match setting.map(str::to_ascii_lowercase).as_deref() {
-            Some("group" | "true" | "yes" | "on" | "1") => Self { bits: 0o660, ..Self::default() },
-            Some("all" | "world" | "everybody" | "2") => Self { bits: 0o664, ..Self::default() },
-            Some(octal) if octal.starts_with('0') && octal.len() > 1 => {
-                let bits = u32::from_str_radix(octal, 8).unwrap_or(0) & 0o666;
-                // A mode that would lock out the owner is a mistake; git refuses it as well.
-                if bits & 0o600 == 0o600 { Self { bits, exact: true, owner: None } } else { Self::default() }
-            }
-            _ => Self::default(),
+    /// Reads the owner and the permissions of the git directory.
+    pub(crate) fn new(mode: SharedMode, git_dir: Option<&Path>) -> Self {
+        let mut sharing = match mode {
+            SharedMode::Umask => Self::default(),
+            SharedMode::Add(bits) => Self { bits, ..Self::default() },
+            SharedMode::Set(bits) => Self { bits, exact: true, owner: None },
         };
         let Some(metadata) = git_dir.and_then(|dir| std::fs::metadata(dir).ok()) else { return sharing };
         // Also without the setting, a group or an access control list may share the directory: whoever cannot see that a waiter
@@ -78,6 +85,11 @@ impl Sharing {
             sharing.owner = Some(sys::owner(&metadata)).filter(|&(user, _)| user != 0);
         }
         sharing
+    }
+
+    /// As the git directory itself is shared.
+    pub(crate) fn of(git_dir: Option<&Path>) -> Self {
+        Self::new(SharedMode::Umask, git_dir)
     }
 
     /// The owner only: for files that are the user's own, and not in the git directory.

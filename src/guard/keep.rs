@@ -90,7 +90,7 @@ pub fn acquire(
         return Err(Error::NoProcess { pid });
     }
     let until = Background { process, ttl: until.ttl };
-    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let sharing = config.sharing(repo);
     let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
     recovery::before_acquire(repo, config, request, sharing, tell)?;
     let begun = Instant::now();

@@ -248,7 +248,7 @@ impl Lock {
 
     pub(super) fn sharing(&self) -> Sharing {
         match &self.place {
-            Place::Repo(place) => Sharing::new(place.1.shared_repository(), place.0.common_dir()),
+            Place::Repo(place) => place.1.sharing(&place.0),
             Place::Path(_) => Sharing::default(),
         }
     }

@@ -54,7 +54,6 @@ use crate::{
     env,
     error::{Error, Result},
     exec::{self, Duty, Ending, Surroundings, Task},
-    fs::Sharing,
     holder::Holder,
     lock::{Acquired, Held, Request, Wait, Waiting},
     repo::{Config, Head, Repo},
@@ -133,7 +132,7 @@ pub fn exec(
     task: &Task,
     tell: &mut dyn FnMut(Notice<'_>),
 ) -> Result<Outcome> {
-    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let sharing = config.sharing(repo);
     let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
     recovery::before_acquire(repo, config, request, sharing, tell)?;
     let begun = Instant::now();

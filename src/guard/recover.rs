@@ -4,7 +4,6 @@ use super::{Notice, mutate::Rollback, recovery};
 use crate::{
     error::{Error, Result},
     exec::Duty as _,
-    fs::Sharing,
     lock::Request,
     mutation::{self, Settled, Unfinished},
     repo::{Config, Manner, Repo},
@@ -61,7 +60,7 @@ pub fn recover(
 ) -> Result<Option<Recovered>> {
     let no_repository = || Error::NoRepository { path: repo.root().to_owned(), needed_by: "`repoguard recover`" };
     let worktree = repo.worktree().ok_or_else(no_repository)?;
-    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let sharing = config.sharing(repo);
     let lock = super::take(repo, request, sharing, tell)?;
     let settled = recovery::settle(repo, config, &worktree, choice, sharing, &mut |_| {});
     if let Some(lock) = lock {

@@ -60,7 +60,7 @@ impl Place {
             default: common.join("hooks"),
             hooks_path,
             facts,
-            sharing: Sharing::new(Config::load(repo)?.shared_repository(), Some(&common)),
+            sharing: Config::load(repo)?.sharing(repo),
             scripts: common.join(scripts),
             common,
         })

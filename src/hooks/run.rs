@@ -91,7 +91,7 @@ pub fn run(
     tell: &mut dyn FnMut(Notice<'_>),
 ) -> Result<(), Refusal> {
     let git = Git::find(call.event == Event::PreReceive);
-    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let sharing = config.sharing(repo);
     let hook = Hook { repo, sharing, call, git, scope: scope(repo, call.event, input)? };
     match call.event {
         Event::PostCheckout => {

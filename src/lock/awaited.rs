@@ -112,7 +112,7 @@ pub(crate) struct Awaiting<'a> {
 
 impl<'a> Awaiting<'a> {
     pub(crate) fn new(repo: &'a Repo) -> Self {
-        Self { repo, sharing: Sharing::new(None, repo.common_dir()), ticket: None, number: 0 }
+        Self { repo, sharing: Sharing::of(repo.common_dir()), ticket: None, number: 0 }
     }
 
     /// Tells others that we wait for this request, and fails if that would be a deadlock. Returns the records that could not be

@@ -5,11 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Repo, git};
+use super::{Repo, git, is_true};
 use crate::{
     env,
     error::{Error, Result},
-    fs,
+    fs::{self, SharedMode, Sharing},
 };
 
 /// Far more than any file of settings has.
@@ -20,7 +20,7 @@ const MOST_BYTES: u64 = 16 << 20;
 pub struct Config {
     /// `repoguard.*` without the prefix, in lower case, with value and origin; later entries win.
     entries: Vec<(String, String, String)>,
-    shared_repository: Option<String>,
+    shared: SharedMode,
 }
 
 /// A value that the user configured.
@@ -68,7 +68,8 @@ impl Config {
         });
         for path in global_files() {
             // The user's own choice, `/dev/null` say.
-            ask_git |= fs::read_whole(&path, MOST_BYTES).is_ok_and(|text| mentions_us(&text));
+            ask_git |= fs::read_whole(&path, MOST_BYTES)
+                .is_ok_and(|text| mentions_us(&text) || mentions(&text, b"sharedrepository"));
         }
         if let Some(path) = repo.git_dir().map(|dir| dir.join("config.worktree")) {
             ask_git |= read(&path)?.is_some_and(|text| mentions_us(&text));
@@ -81,7 +82,7 @@ impl Config {
             };
             ask_git |= mentions_us(&text);
             if check || mentions(&text, b"sharedrepository") {
-                config.shared_repository = parse(&path, &text)?;
+                config.shared = parse(&path, &text)?.as_deref().map_or_else(SharedMode::default, shared_mode);
             }
         }
         if ask_git {
@@ -94,7 +95,7 @@ impl Config {
                 };
                 match key.strip_prefix("repoguard.") {
                     Some(key) => config.entries.push((key.to_owned(), value, origin)),
-                    None => config.shared_repository = Some(value),
+                    None => config.shared = shared_mode(&value),
                 }
             }
         }
@@ -125,9 +126,22 @@ impl Config {
         bytes(&setting.value).ok_or_else(|| setting.bad("a size like `500m` or `2g`, or a number of bytes"))
     }
 
-    /// The value of `core.sharedRepository`.
-    pub(crate) fn shared_repository(&self) -> Option<&str> {
-        self.shared_repository.as_deref()
+    /// Owner and permissions of new files of ours in this repository.
+    pub(crate) fn sharing(&self, repo: &Repo) -> Sharing {
+        Sharing::new(self.shared, repo.common_dir())
+    }
+}
+
+/// Reads `core.sharedRepository`, as git does; see git-config(1).
+fn shared_mode(text: &str) -> SharedMode {
+    const GROUP: SharedMode = SharedMode::Add(0o660);
+    match (text, u32::from_str_radix(text, 8)) {
+        ("group", _) | (_, Ok(1)) => GROUP,
+        ("all" | "world" | "everybody", _) | (_, Ok(2)) => SharedMode::Add(0o664),
+        // Git refuses a mode that would lock out the owner.
+        (_, Ok(octal)) if octal & 0o600 == 0o600 => SharedMode::Set(octal & 0o666),
+        (_, Err(_)) if is_true(text) => GROUP,
+        _ => SharedMode::Umask,
     }
 }
 
@@ -205,4 +219,32 @@ fn global_files() -> Vec<PathBuf> {
     files.extend(xdg.map(|xdg| xdg.join("git/config")));
     files.extend(home.map(|home| home.join(".gitconfig")));
     files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_mode_is_read_as_git_reads_it() {
+        for (text, mode) in [
+            ("group", SharedMode::Add(0o660)),
+            ("true", SharedMode::Add(0o660)),
+            ("YES", SharedMode::Add(0o660)),
+            ("1", SharedMode::Add(0o660)),
+            ("9", SharedMode::Add(0o660)),
+            ("all", SharedMode::Add(0o664)),
+            ("2", SharedMode::Add(0o664)),
+            ("0640", SharedMode::Set(0o640)),
+            ("660", SharedMode::Set(0o660)),
+            ("0777", SharedMode::Set(0o666)),
+            ("umask", SharedMode::Umask),
+            ("false", SharedMode::Umask),
+            ("0", SharedMode::Umask),
+            ("0440", SharedMode::Umask),
+            ("nonsense", SharedMode::Umask),
+        ] {
+            assert_eq!(shared_mode(text), mode, "{text}");
+        }
+    }
 }

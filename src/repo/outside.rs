@@ -33,7 +33,7 @@ impl Repo {
 fn exclude(common: &Path) -> Result<()> {
     /// Only the beginning of a longer file is read.
     const MOST: usize = 1 << 20;
-    let (info, sharing) = (common.join("info"), Sharing::new(None, Some(common)));
+    let (info, sharing) = (common.join("info"), Sharing::of(Some(common)));
     let path = info.join("exclude");
     let known = fs::read_small(&path, MOST).unwrap_or_default();
     if known.split(|byte| *byte == b'\n').any(|line| line.trim_ascii() == LOCK_NAME.as_bytes()) {

@@ -113,7 +113,7 @@ impl Sequence {
         }
         let none = || Error::NoRepository { path: repo.root().to_owned(), needed_by: "a sequence" };
         let path = repo.sequence_file(name).ok_or_else(none)?;
-        let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+        let sharing = config.sharing(repo);
         Ok(Self { repo: repo.clone(), name: name.to_owned(), path, sharing })
     }
 

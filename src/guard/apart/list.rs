@@ -155,7 +155,7 @@ fn gone(made: &Made) -> Error {
 /// # Errors
 /// [`Error::NoRepository`], [`Error::Io`] when they cannot be listed; [`Error::Busy`] while somebody holds everything.
 pub fn prune_worktrees(repo: &Repo, config: &Config) -> Result<Vec<Pruned>> {
-    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let sharing = config.sharing(repo);
     let register = register(repo, sharing)?;
     let all = register.all()?.into_iter().map(|made| {
         let site = Site::find(repo, &made);

@@ -93,7 +93,7 @@ pub fn exec_apart(
     tell: &mut dyn FnMut(Notice<'_>),
 ) -> Result<(Outcome, Apart)> {
     place.check(repo)?;
-    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let sharing = config.sharing(repo);
     let register = register(repo, sharing)?;
     let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
     // Who ignores it could not wait for git.

@@ -165,7 +165,7 @@ pub fn mutate(
         return Err(Error::NoWorktree { path: checkout.git_dir, needed_by: NEEDED_BY });
     }
     let repo = &repo.at(&checkout.root);
-    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let sharing = config.sharing(repo);
     let limit = config.snapshot_limit()?;
     let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
     let begun = Instant::now();

@@ -76,7 +76,7 @@ pub fn restore(
     let limit = config.snapshot_limit()?;
     // Who asks for what is not there need not wait.
     let id = &Plan::new(repo, id, paths)?.snapshot.id;
-    let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+    let sharing = config.sharing(repo);
     let request = Request { scope: Some(Scope::Worktree), mode: Mode::Exclusive, ..request.clone() };
     let Some(held) = take(repo, &request, sharing, tell)? else {
         return Work::new(repo, sharing, &request, None).run(&Plan::new(repo, id, paths)?, limit);

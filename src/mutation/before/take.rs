@@ -124,7 +124,7 @@ impl Before {
         let blobs = staged.iter().filter(|change| change.mode != "160000").map(|change| change.id.clone());
         self.staged = blobs.filter(|id| id.bytes().any(|byte| byte != b'0')).chain(look.conflicting).collect();
         // The copies keep their modes; in the worktree, a directory above may hide them.
-        let sharing = Sharing::new(None, self.directory.ancestors().nth(2));
+        let sharing = Sharing::of(self.directory.ancestors().nth(2));
         fs::make_private_directory(&self.directory.join("files"), sharing)?;
         let tree = self.checkout.tree()?;
         for item in &mut self.items {

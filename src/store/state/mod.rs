@@ -81,7 +81,7 @@ impl StateFile {
     pub fn open(repo: &Repo, config: &Config) -> Result<Self> {
         let missing = || Error::NoRepository { path: repo.root().to_owned(), needed_by: "the shared document" };
         let path = repo.state_document().ok_or_else(missing)?;
-        let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+        let sharing = config.sharing(repo);
         Ok(Self { path, repo: repo.clone(), own: true, sharing, timeout: None, staged: Mutex::default() })
     }
 
@@ -92,7 +92,7 @@ impl StateFile {
     /// [`Error::Io`] where there is no current directory.
     pub fn at(repo: &Repo, config: &Config, path: &Path) -> Result<Self> {
         let path = std::path::absolute(path).map_err(Error::io("find", path))?;
-        let sharing = Sharing::new(config.shared_repository(), repo.common_dir());
+        let sharing = config.sharing(repo);
         Ok(Self { path, repo: repo.clone(), own: false, sharing, timeout: None, staged: Mutex::default() })
     }
 
