@@ -3,15 +3,16 @@
 //! Our directory may contain anything. So no function here follows a link in the last component, blocks on a FIFO, or reads
 //! more than its limit. `place` keeps paths below their roots; `record` decides which owners are trusted.
 
-#![expect(clippy::disallowed_methods, reason = "this is the room that writes")]
-
 mod opened;
+mod passing;
 mod place;
 mod put;
 mod record;
 mod replace;
 mod tree;
 
+pub(crate) use passing::PASSING;
+use passing::Passing;
 pub(crate) use place::{Place, Root};
 pub(crate) use put::{make_directories, put_fifo, put_file, put_file_of_many, put_link};
 pub(crate) use record::{Ownership, open_record, open_trusted, read_record, read_trusted, read_whole};
@@ -23,14 +24,14 @@ pub(crate) use tree::{
 
 use std::{
     ffi::OsStr,
-    fs::{File, Metadata, OpenOptions},
+    fs::{File, Metadata},
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::{
     error::{Error, Result},
-    sys::{self, Access, FileId},
+    sys::{self, Access, Directory, FileId},
 };
 
 /// Fails if nothing can be written to standard output: for a command that gives something away only once, and
@@ -123,13 +124,11 @@ impl Sharing {
         }
     }
 
-    /// The same to a directory or FIFO that this process has just created at a path.
-    fn apply_at(self, path: &Path, is_kind: fn(&Metadata) -> bool) -> io::Result<()> {
+    /// The same to a directory or FIFO that this process has just created.
+    fn apply_in(self, directory: &Directory, name: &OsStr, is_kind: fn(&Metadata) -> bool) -> io::Result<()> {
         if self.bits == 0 && self.owner.is_none() {
             return Ok(());
         }
-        let place = Place::from(path);
-        let (directory, name) = place.parent()?;
         let file = directory.pin(name)?;
         let metadata = file.metadata()?;
         let is_ours = is_kind(&metadata) && sys::owner(&metadata).0 == sys::effective_user();
@@ -158,38 +157,21 @@ pub(crate) fn open_or_create(path: &Path, sharing: Sharing) -> Result<File> {
 
 /// Creates an empty file, with its owner and mode from the first moment; somebody else's is as good.
 fn create(path: &Path, sharing: Sharing) -> Result<()> {
-    let Some(directory) = path.parent() else { return Ok(()) };
-    if is_ours(directory) {
+    if let Some(directory) = path.parent().filter(|directory| is_ours(directory)) {
         create_directory(directory, sharing)?;
     }
-    let mut new = tempfile::Builder::new();
-    let new = new.prefix(".new-").permissions(sys::permissions(0o666)).tempfile_in(directory);
-    let new = new.map_err(Error::io("create", path))?;
-    sharing.apply(new.as_file()).map_err(Error::io("create", path))?;
-    let created = match name(new.into_temp_path(), path) {
-        // A file system without conditional renames: others may see the file before it has its owner and mode.
-        Err((error, _)) if error.kind() != io::ErrorKind::AlreadyExists => {
-            let file = sys::open_warily(OpenOptions::new().write(true).create_new(true)).open(path);
-            file.and_then(|file| sharing.apply(&file))
-        }
-        _ => Ok(()),
+    let create = |directory: &Directory, name: &OsStr| {
+        let file = directory.create(name, 0o666)?;
+        sharing.apply(&file)
     };
+    let created = Passing::make(&Place::from(path), PASSING, create).and_then(|(new, ())| match new.settle() {
+        // A file system without conditional renames: others may see the file before it has its owner and mode.
+        Err((error, new)) if error.kind() != io::ErrorKind::AlreadyExists => create(new.here().0, new.name()),
+        settled => settled.map_err(|(error, _)| error),
+    });
     match created {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Error::io("create", path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(cannot("create", path, error)),
         _ => Ok(()),
-    }
-}
-
-/// Gives a temporary file its name if nothing has that name. Not by a hard link: file systems that cache attributes would show a
-/// second link for a while. Returns the file with the error.
-fn name(new: tempfile::TempPath, path: &Path) -> Result<(), (io::Error, tempfile::TempPath)> {
-    match sys::rename_new(&new, path) {
-        Ok(()) => {
-            // Nothing has its old name any more.
-            drop(new.keep());
-            Ok(())
-        }
-        Err(error) => Err((error, new)),
     }
 }
 
@@ -268,8 +250,7 @@ fn is_ours_name(name: &OsStr) -> bool {
 /// # Errors
 /// [`Error::NotAFile`] when something else is there, else [`Error::Io`].
 pub(crate) fn create_directory(path: &Path, sharing: Sharing) -> Result<()> {
-    match std::fs::create_dir(path) {
-        Ok(()) => sharing.apply_at(path, Metadata::is_dir).map_err(Error::io("create", path)),
+    match make_directory_at(path, 0o777, sharing) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match std::fs::symlink_metadata(path) {
             Ok(metadata) if !metadata.is_dir() => {
                 Err(Error::NotAFile { path: path.to_owned(), kind: sys::kind(&metadata), expected: "a directory" })
@@ -283,70 +264,75 @@ pub(crate) fn create_directory(path: &Path, sharing: Sharing) -> Result<()> {
             }
             None => Err(Error::io("create", path)(error)),
         },
-        Err(error) => Err(Error::io("create", path)(error)),
+        made => made.map_err(|error| cannot("create", path, error)),
     }
+}
+
+fn make_directory_at(path: &Path, mode: u32, sharing: Sharing) -> io::Result<()> {
+    let place = Place::from(path);
+    let (directory, name) = place.parent()?;
+    directory.make_directory(name, mode)?;
+    sharing.apply_in(&directory, name, Metadata::is_dir)
 }
 
 /// Creates a directory that is not ours, in one that exists.
 pub(crate) fn make_directory(path: &Path, sharing: Sharing) -> Result<()> {
-    std::fs::create_dir(path).and_then(|()| sharing.apply_at(path, Metadata::is_dir)).map_err(Error::io("create", path))
+    make_directory_at(path, 0o777, sharing).map_err(|error| cannot("create", path, error))
 }
 
 /// Creates a directory that is not ours, its owner's alone but for whom it is shared with, in one that exists.
 pub(crate) fn make_private_directory(path: &Path, sharing: Sharing) -> Result<()> {
-    let make = sys::make_directory(path, 0o700);
-    make.and_then(|()| sharing.apply_at(path, Metadata::is_dir)).map_err(Error::io("create", path))
+    make_directory_at(path, 0o700, sharing).map_err(|error| cannot("create", path, error))
 }
 
 /// Removes a directory; `false` when it is not empty, or cannot be removed.
 pub(crate) fn remove_directory(path: &Path) -> bool {
-    std::fs::remove_dir(path).is_ok()
+    Place::from(path).parent().and_then(|(directory, name)| directory.remove_directory(name)).is_ok()
 }
 
-/// What the names of files that are not there to stay begin with; six letters or digits follow.
-pub(crate) const PASSING: &str = ".repoguard-new-";
-
-/// A whole file beside the place that it is for, under a name that is not there to stay; dropped, it is gone.
+/// A whole file beside the place that it is for, under a passing name; dropped, it is gone.
 #[derive(Debug)]
-pub(crate) struct Beside(tempfile::TempPath);
+pub(crate) struct Beside {
+    new: Passing,
+    path: PathBuf,
+}
 
 impl Beside {
     /// Writes it. Its directory is created where it is ours.
     pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32, sharing: Sharing) -> Result<Self> {
-        let directory = path.parent().unwrap_or(path);
-        if is_ours(directory) {
+        if let Some(directory) = path.parent().filter(|directory| is_ours(directory)) {
             create_directory(directory, sharing)?;
         }
         let write = || {
-            let mut new = tempfile::Builder::new();
-            let mut new = new.prefix(PASSING).permissions(sys::permissions(mode)).tempfile_in(directory)?;
-            new.write_all(bytes)?;
-            // After a power loss it must not be an empty file: to git that is a hook that agrees to everything.
-            new.as_file().sync_all()?;
-            sharing.apply(new.as_file())?;
             // Closed before it has its name: a script that is open for writing cannot be run.
-            Ok(Self(new.into_temp_path()))
+            let (new, mut file) =
+                Passing::make(&Place::from(path), PASSING, |directory, name| directory.create(name, mode))?;
+            file.write_all(bytes)?;
+            // After a power loss it must not be an empty file: to git that is a hook that agrees to everything.
+            file.sync_all()?;
+            sharing.apply(&file)?;
+            Ok(Self { new, path: path.to_owned() })
         };
-        write().map_err(Error::io("write", path))
+        write().map_err(|error| cannot("write", path, error))
     }
 
     pub(crate) fn id(&self) -> Option<FileId> {
-        identity(&self.0)
+        self.new.id().ok()
     }
 
     /// Gives it its name in one step: who looks sees the old file or the new one.
-    pub(crate) fn replace(self, path: &Path) -> Result<()> {
-        self.0.persist(path).map_err(|error| Error::io("write", path)(error.error))
+    pub(crate) fn replace(self) -> Result<()> {
+        self.new.replace().map_err(Error::io("write", self.path))
     }
 
     /// Gives it its name, where nothing has it.
-    pub(crate) fn create(self, path: &Path) -> Result<()> {
-        match name(self.0, path) {
+    pub(crate) fn create(self) -> Result<()> {
+        match self.new.settle() {
             // Some file systems cannot rename with this condition.
-            Err((error, new)) if error.kind() != io::ErrorKind::AlreadyExists && identity(path).is_none() => {
-                Self(new).replace(path)
+            Err((error, new)) if error.kind() != io::ErrorKind::AlreadyExists && identity(&self.path).is_none() => {
+                new.replace().map_err(Error::io("write", self.path))
             }
-            result => result.map_err(|(error, _)| Error::io("create", path)(error)),
+            result => result.map_err(|(error, _)| Error::io("create", self.path)(error)),
         }
     }
 }
@@ -359,7 +345,7 @@ pub(crate) fn identity(path: &Path) -> Option<FileId> {
 /// Gives a file a name that is free: a second one (`true`), or, where it cannot have two, instead of the first. A link is
 /// not followed.
 pub(crate) fn take_name(from: &Path, to: &Path) -> Result<bool> {
-    match std::fs::hard_link(from, to) {
+    match hard_link(from, to) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists && identity(to).is_none() => {
             rename(from, to).map(|()| false)
@@ -368,16 +354,32 @@ pub(crate) fn take_name(from: &Path, to: &Path) -> Result<bool> {
     }
 }
 
+fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
+    let (from, to) = (Place::from(from), Place::from(to));
+    let ((directory, name), (to, to_name)) = (from.parent()?, to.parent()?);
+    directory.link(name, &to, to_name)
+}
+
 /// Creates a FIFO in a directory of ours, with the right owner and mode.
 pub(crate) fn create_fifo(path: &Path, sharing: Sharing) -> Result<()> {
-    // An access control list of the directory's says who may use it, else the umask.
-    let make = sys::make_fifo(path, 0o666);
-    make.and_then(|()| sharing.apply_at(path, sys::is_fifo)).map_err(Error::io("create", path))
+    let place = Place::from(path);
+    let make = || {
+        let (directory, name) = place.parent()?;
+        // An access control list of the directory's says who may use it, else the umask.
+        directory.make_fifo(name, 0o666)?;
+        sharing.apply_in(&directory, name, sys::is_fifo)
+    };
+    make().map_err(|error| cannot("create", path, error))
 }
 
 /// Gives a file that nobody sees yet its name, replacing what has it.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
-    std::fs::rename(from, to).map_err(Error::io("rename to", to))
+    let (place, target) = (Place::from(from), Place::from(to));
+    let rename = || {
+        let ((directory, name), (to, to_name)) = (place.parent()?, target.parent()?);
+        directory.rename(name, &to, to_name)
+    };
+    rename().map_err(Error::io("rename to", to))
 }
 
 /// A file without a name, with these bytes, to be read from the start.
@@ -395,13 +397,11 @@ pub(crate) fn link(from: &Path, to: &Path, sharing: Sharing) -> Result<()> {
         create_directory(directory, sharing)?;
     }
     remove(to);
-    let link =
-        || if sys::is_fuse(from) { Err(io::ErrorKind::Unsupported.into()) } else { std::fs::hard_link(from, to) };
-    let linked = match link() {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => std::fs::copy(from, to).map(drop),
-        linked => linked,
-    };
-    linked.map_err(Error::io("create", to))
+    let linked = if sys::is_fuse(from) { Err(io::ErrorKind::Unsupported.into()) } else { hard_link(from, to) };
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => copy_index(from, to, false),
+        linked => linked.map_err(Error::io("create", to)),
+    }
 }
 
 /// Tells whether a file is there that can be run.
@@ -411,7 +411,7 @@ pub(crate) fn is_executable(path: &Path) -> bool {
 
 /// Removes a file; a missing one is as good as removed.
 pub(crate) fn remove(path: &Path) {
-    drop(std::fs::remove_file(path));
+    drop(Place::from(path).parent().and_then(|(directory, name)| directory.remove(name)));
 }
 
 /// Overwrites the start of an open file with one write, in place: never truncated, never synced.
@@ -442,10 +442,14 @@ pub(crate) fn overwrite_durably(file: &File, path: &Path, bytes: &[u8]) -> Resul
 /// Writes a small new file that nobody else writes or reads yet.
 pub(crate) fn write_new(path: &Path, bytes: &[u8], sharing: Sharing) -> Result<()> {
     remove(path);
-    let file = sys::open_warily(OpenOptions::new().write(true).create_new(true)).open(path);
-    let file = file.map_err(Error::io("create", path))?;
-    sharing.apply(&file).map_err(Error::io("create", path))?;
-    overwrite(&file, path, bytes)
+    let place = Place::from(path);
+    let create = || {
+        let (directory, name) = place.parent()?;
+        let file = directory.create(name, 0o666)?;
+        sharing.apply(&file)?;
+        Ok(file)
+    };
+    overwrite(&create().map_err(|error| cannot("create", path, error))?, path, bytes)
 }
 
 /// Appends one line with one write; a line that a crash left torn is ended first.

@@ -1,14 +1,17 @@
 //! How does a whole file, link or directory get into its place? In one step, and on disk when that is done.
 
 use std::{
-    ffi::OsString,
     fs::File,
     io::{self, ErrorKind},
     path::Path,
-    sync::Arc,
 };
 
-use super::{PASSING, opened::Opened, place::Place, tree};
+use super::{
+    opened::Opened,
+    passing::{PASSING, Passing},
+    place::Place,
+    tree,
+};
 use crate::{
     error::{Error, Result},
     sys::{self, Directory},
@@ -45,7 +48,8 @@ fn put(
 ) -> Result<()> {
     let mut opened = Opened::default();
     let put = || {
-        let (new, mut written) = opened.insist(&[place], || Passing::make(place, Directory::create))?;
+        let (new, mut written) = opened
+            .insist(&[place], || Passing::make(place, PASSING, |directory, name| directory.create(name, 0o600)))?;
         fill(&mut written)?;
         // In this order, because writing and another owner take the bits away that give somebody's rights.
         owner.map_or(Ok(()), |owner| sys::give_to(&written, owner))?;
@@ -53,7 +57,7 @@ fn put(
         sync(&written)?;
         // Closed before it has its name: a program that is open for writing cannot be run.
         drop(written);
-        new.persist(place)
+        new.replace()
     };
     put().map_err(Error::io("write", place.path()))
 }
@@ -65,7 +69,7 @@ pub(crate) fn put_link(place: impl Into<Place>, target: &Path, owner: Option<(u3
 
 /// Puts a FIFO in its place in one step.
 pub(crate) fn put_fifo(place: impl Into<Place>, mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
-    put_other(&place.into(), sys::FIFO, Some(mode), owner, Directory::make_fifo)
+    put_other(&place.into(), sys::FIFO, Some(mode), owner, |directory, name| directory.make_fifo(name, 0o600))
 }
 
 fn put_other(
@@ -77,55 +81,13 @@ fn put_other(
 ) -> Result<()> {
     let mut opened = Opened::default();
     let mut put = || {
-        let (new, ()) = opened.insist(&[place], || Passing::make(place, &make))?;
-        owner.map_or(Ok(()), |owner| new.directory.give(&new.name, kind, owner))?;
-        mode.map_or(Ok(()), |mode| new.directory.set_mode(&new.name, mode))?;
-        new.persist(place)
+        let (new, ()) = opened.insist(&[place], || Passing::make(place, PASSING, &make))?;
+        let (directory, name) = new.here();
+        owner.map_or(Ok(()), |owner| directory.give(name, kind, owner))?;
+        mode.map_or(Ok(()), |mode| directory.set_mode(name, mode))?;
+        new.replace()
     };
     put().map_err(Error::io("write", place.path()))
-}
-
-/// Something new under a name that is not there to stay, in the directory that it is for; dropped, it is gone.
-struct Passing {
-    directory: Arc<Directory>,
-    name: OsString,
-}
-
-impl Passing {
-    fn make<T>(place: &Place, create: impl Fn(&Directory, &std::ffi::OsStr) -> io::Result<T>) -> io::Result<(Self, T)> {
-        let (directory, _) = place.parent()?;
-        loop {
-            let name = passing_name()?;
-            match create(&directory, &name) {
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                result => return result.map(|made| (Self { directory, name }, made)),
-            }
-        }
-    }
-
-    /// Gives it its name, in place of what has it.
-    fn persist(mut self, place: &Place) -> io::Result<()> {
-        let name = place.parent()?.1;
-        self.directory.rename(&self.name, &self.directory, name)?;
-        self.name.clear();
-        Ok(())
-    }
-}
-
-impl Drop for Passing {
-    fn drop(&mut self) {
-        if !self.name.is_empty() {
-            drop(self.directory.remove(&self.name));
-        }
-    }
-}
-
-/// [`PASSING`] and six random letters or digits.
-fn passing_name() -> io::Result<OsString> {
-    let mut random = [0; 6];
-    getrandom::fill(&mut random).map_err(io::Error::other)?;
-    let letters = random.map(|byte| char::from(b"abcdefghijklmnopqrstuvwxyz234567"[usize::from(byte % 32)]));
-    Ok(letters.iter().fold(PASSING.to_owned(), |name, letter| name + letter.encode_utf8(&mut [0; 4])).into())
 }
 
 /// Makes a directory and those above it that are missing, with these permission bits or the usual ones.
@@ -161,7 +123,11 @@ pub(crate) fn make_directories(place: impl Into<Place>, mode: Option<u32>) -> Re
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+    #![expect(
+        clippy::unwrap_used,
+        clippy::disallowed_methods,
+        reason = "a test makes files, and fails where it cannot"
+    )]
 
     use std::io::Write as _;
 

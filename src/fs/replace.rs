@@ -10,6 +10,7 @@
 //! it is free, one who makes a document may replace what somebody else has made who shares no lock with them.
 
 use std::{
+    ffi::OsStr,
     fs::{File, Metadata},
     io::{self, ErrorKind, Write as _},
     path::{Path, PathBuf},
@@ -17,10 +18,10 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::{PASSING, Sharing, create_directory, is_ours, tree};
+use super::{PASSING, Passing, Place, Sharing, create_directory, is_ours, tree};
 use crate::{
     error::{Error, Result},
-    sys,
+    sys::{self, Directory},
 };
 
 /// Opens a document to write to it later, under whatever name it has then; `None` when it is missing.
@@ -45,14 +46,14 @@ pub(crate) fn open_document(path: &Path) -> Result<Option<std::fs::File>> {
 pub(crate) fn replace_document(path: &Path, bytes: &[u8], old: &Metadata) -> Result<()> {
     remove_left(path);
     let replace = || {
-        let new = write_beside(path, bytes, 0o600)?;
+        let (new, file) = write_beside(path, bytes, 0o600)?;
         let mode = sys::mode(old);
-        let kept = keep_owner(new.as_file(), old)?;
+        let kept = keep_owner(&file, old)?;
         // Where another group would get what was the old one's, it gets what everybody has.
         let mode = if kept { mode } else { mode & !0o070 | (mode << 3 & mode & 0o070) };
-        sys::set_mode(new.as_file(), mode)?;
-        new.as_file().sync_all()?;
-        new.into_temp_path().persist(path).map_err(|error| error.error)
+        sys::set_mode(&file, mode)?;
+        file.sync_all()?;
+        new.replace()
     };
     replace().map_err(Error::io("write", path))?;
     sync_name(path)
@@ -64,14 +65,14 @@ pub(crate) fn create_document(path: &Path, bytes: &[u8], sharing: Sharing) -> Re
         create_directory(directory, sharing)?;
     }
     let create = || {
-        let new = write_beside(path, bytes, 0o666)?;
-        sharing.apply(new.as_file())?;
-        new.as_file().sync_all()?;
-        match super::name(new.into_temp_path(), path) {
+        let (new, file) = write_beside(path, bytes, 0o666)?;
+        sharing.apply(&file)?;
+        file.sync_all()?;
+        match new.settle() {
             Err((error, _)) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
             // Some file systems cannot rename with this condition.
             Err((error, new)) if error.kind() != ErrorKind::NotFound && super::identity(path).is_none() => {
-                new.persist(path).map_err(|error| error.error).map(|()| true)
+                new.replace().map(|()| true)
             }
             created => created.map_err(|(error, _)| error).map(|()| true),
         }
@@ -92,12 +93,11 @@ pub(crate) fn sync_name(path: &Path) -> Result<()> {
     path.parent().map_or(Ok(()), tree::sync)
 }
 
-fn write_beside(path: &Path, bytes: &[u8], mode: u32) -> io::Result<tempfile::NamedTempFile> {
-    let mut new = tempfile::Builder::new();
-    let prefix = prefix(path);
-    let mut new = new.prefix(&prefix).permissions(sys::permissions(mode)).tempfile_in(directory(path))?;
-    new.write_all(bytes)?;
-    Ok(new)
+fn write_beside(path: &Path, bytes: &[u8], mode: u32) -> io::Result<(Passing, File)> {
+    let create = |directory: &Directory, name: &OsStr| directory.create(name, mode);
+    let (new, mut file) = Passing::make(&Place::from(path), &prefix(path), create)?;
+    file.write_all(bytes)?;
+    Ok((new, file))
 }
 
 /// Gives a new file the owner and group of the old one; whether that was possible, as far as it matters.

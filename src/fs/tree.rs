@@ -90,7 +90,7 @@ fn copy_tree(from: &Place, to: &Place) -> io::Result<()> {
             // A directory that cannot be opened cannot be synced; its entries were.
             drop(directory.below(name.as_ref()).and_then(|directory| directory.sync()));
         }
-        () if found.is_fifo() => directory.make_fifo(name)?,
+        () if found.is_fifo() => directory.make_fifo(name, 0o600)?,
         () if found.is_socket() => directory.make_socket(name)?,
         () => return Err(io::Error::new(ErrorKind::Unsupported, "a device cannot be moved to another file system")),
     }
@@ -115,7 +115,7 @@ pub(crate) fn copy_index(from: &Path, to: &Path, durable: bool) -> Result<()> {
         }
         let place = Place::from(to);
         let (directory, name) = place.parent()?;
-        let mut copy = directory.create(name)?;
+        let mut copy = directory.create(name, 0o600)?;
         io::copy(&mut source, &mut copy)?;
         if sys::effective_user() == 0 {
             sys::give_to(&copy, sys::owner(&metadata))?;
@@ -137,7 +137,7 @@ fn copy_leaf(from: &Place, to: &Place, durable: bool) -> io::Result<()> {
         return like(&directory, name, sys::LINK, &found);
     }
     let (mut source, found) = opened.read(from)?;
-    let mut copy = directory.create(name)?;
+    let mut copy = directory.create(name, 0o600)?;
     let copied = io::copy(&mut source, &mut copy)
         .and_then(|_| if sys::effective_user() == 0 { sys::give_to(&copy, found.owner) } else { Ok(()) })
         // Last, because writing and another owner take the bits away that give somebody's rights.
@@ -312,11 +312,15 @@ pub(crate) fn sync_all(directory: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+    #![expect(
+        clippy::unwrap_used,
+        clippy::disallowed_methods,
+        reason = "a test makes files, and fails where it cannot"
+    )]
 
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::*;
+    use super::{super::put_fifo, *};
 
     fn mode(path: &Path) -> u32 {
         std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
@@ -329,7 +333,7 @@ mod tests {
         std::fs::write(all.join("closed/file"), "bytes\r\n\0").unwrap();
         std::fs::write(all.join("file"), "unreadable").unwrap();
         std::os::unix::fs::symlink("no/where", all.join("link")).unwrap();
-        sys::make_fifo(&all.join("fifo"), 0o640).unwrap();
+        put_fifo(&all.join("fifo"), 0o640, None).unwrap();
         drop(std::os::unix::net::UnixListener::bind(all.join("socket")).unwrap());
         set_mode(&all.join("closed/file"), 0o4751).unwrap();
         set_mode(&all.join("file"), 0o000).unwrap();
@@ -384,7 +388,7 @@ mod tests {
     fn copy_follows_no_link_and_blocks_on_no_fifo() {
         let top = tempfile::tempdir().unwrap();
         let (from, to) = (top.path().join("from"), top.path().join("to"));
-        sys::make_fifo(&from, 0o600).unwrap();
+        put_fifo(&from, 0o600, None).unwrap();
         assert!(copy_entry(&from, &to, false).is_err() && metadata(&to).is_err());
         remove_entry(&from).unwrap();
         std::os::unix::fs::symlink(Path::new("/etc/passwd"), &from).unwrap();

@@ -154,10 +154,10 @@ impl<'a> Change<'a> {
     /// Gives a new file its name, over what was just seen to be there, or where nothing is.
     fn place(&mut self, new: Beside, path: &Path, over: bool) -> Result<()> {
         if over {
-            return new.replace(path);
+            return new.replace();
         }
         let id = new.id();
-        new.create(path)?;
+        new.create()?;
         self.undo.push(Undo::Remove { path: path.to_owned(), id });
         Ok(())
     }

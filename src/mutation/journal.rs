@@ -182,7 +182,7 @@ impl Journal {
         let mut line = line(Step::Begun(Plan { schema: SCHEMA, ..plan }));
         line.push(b'\n');
         // Whole from the first moment: who finds the journal must find out what it is about.
-        fs::Beside::write(&path, &line, 0o644, sharing)?.replace(&path)?;
+        fs::Beside::write(&path, &line, 0o644, sharing)?.replace()?;
         fs::sync(directory)?;
         Self::go_on(directory)
     }

@@ -174,7 +174,7 @@ impl Sequence {
         let mut opened = fs::open(&self.path, true);
         if is_missing(&opened) {
             let new = Beside::write(&self.path, &Record::new(&self.name, 0).to_bytes(), 0o666, self.sharing)?;
-            match new.create(&self.path) {
+            match new.create() {
                 Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {}
                 created => created?,
             }

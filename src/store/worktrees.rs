@@ -150,7 +150,7 @@ impl Register {
             entry.lock.unlock();
             return Ok(None);
         }
-        match entry.bytes().and_then(|bytes| Beside::write(&path, &bytes, 0o666, self.sharing)?.create(&path)) {
+        match entry.bytes().and_then(|bytes| Beside::write(&path, &bytes, 0o666, self.sharing)?.create()) {
             Ok(()) => Ok(Some(entry)),
             Err(error) => {
                 entry.forget();
@@ -258,7 +258,7 @@ impl Entry {
     pub(crate) fn advance(&mut self, stage: Stage) -> Result<()> {
         self.made.stage = stage;
         let path = self.register.record(&self.made.name);
-        Beside::write(&path, &self.bytes()?, 0o666, self.register.sharing)?.replace(&path)
+        Beside::write(&path, &self.bytes()?, 0o666, self.register.sharing)?.replace()
     }
 
     /// Reads the record again: a keeper does not know how far the wrapper came that was killed. `false` where it is gone.

@@ -143,14 +143,6 @@ pub(crate) fn cannot_lock_descriptor(error: &io::Error) -> bool {
     error.raw_os_error() == Some(INVALID_PARAMETER)
 }
 
-/// Renames, and fails if `to` exists: not in one step.
-pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    if to.exists() {
-        return Err(io::ErrorKind::AlreadyExists.into());
-    }
-    std::fs::rename(from, to)
-}
-
 /// Tells whether a path is on a file system in user space: not asked for.
 pub(crate) fn is_fuse(_path: &Path) -> bool {
     false
@@ -241,19 +233,6 @@ pub(crate) fn may_execute(path: &Path) -> bool {
     path.exists()
 }
 
-/// Permissions to create a file with: not read-only, which is all that there is to say.
-///
-/// # Panics
-/// When neither this program's file nor the current directory can be looked at: std has no permissions that are not
-/// some file's.
-pub(crate) fn permissions(_mode: u32) -> Permissions {
-    let some = std::env::current_exe().and_then(std::fs::metadata).or_else(|_| std::fs::metadata("."));
-    let mut permissions = some.expect("this program's file can be looked at").permissions();
-    #[expect(clippy::permissions_set_readonly_false, reason = "opens nothing to others on Windows")]
-    permissions.set_readonly(false);
-    permissions
-}
-
 /// Reads at the start of a file. Moves its position, which nobody uses: appending goes to the end all the same.
 pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
@@ -289,19 +268,9 @@ pub(crate) fn is_fifo(_: &Metadata) -> bool {
     false
 }
 
-/// Creates a directory, with the permissions that it inherits.
-pub(crate) fn make_directory(path: &Path, _mode: u32) -> io::Result<()> {
-    std::fs::create_dir(path)
-}
-
 /// Writes what was written to a file to disk; a whole file system cannot be told to.
 pub(crate) fn sync_file_system(file: &File) -> io::Result<()> {
     file.sync_all()
-}
-
-/// Creates a FIFO.
-pub(crate) fn make_fifo(_: &Path, _mode: u32) -> io::Result<()> {
-    unsupported("there are no FIFOs to wait in line with")
 }
 
 /// Opens the reading end of a FIFO.
@@ -827,7 +796,7 @@ impl Directory {
         }
     }
 
-    pub(crate) fn create(&self, name: &OsStr) -> io::Result<File> {
+    pub(crate) fn create(&self, name: &OsStr, _mode: u32) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).create_new(true).open(self.0.join(name))
     }
 
@@ -848,6 +817,22 @@ impl Directory {
         std::fs::rename(self.0.join(name), to.0.join(to_name))
     }
 
+    /// Not in one step.
+    pub(crate) fn rename_new(&self, name: &OsStr, to: &OsStr) -> io::Result<()> {
+        if self.0.join(to).exists() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        std::fs::rename(self.0.join(name), self.0.join(to))
+    }
+
+    pub(crate) fn link(&self, name: &OsStr, to: &Self, to_name: &OsStr) -> io::Result<()> {
+        std::fs::hard_link(self.0.join(name), to.0.join(to_name))
+    }
+
+    pub(crate) fn identity(&self, name: &OsStr) -> io::Result<FileId> {
+        Ok(identity(&std::fs::symlink_metadata(self.0.join(name))?))
+    }
+
     pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
         std::fs::remove_file(self.0.join(name))
     }
@@ -865,7 +850,7 @@ impl Directory {
     }
 
     #[expect(clippy::unused_self, reason = "it is used on other systems")]
-    pub(crate) fn make_fifo(&self, _: &OsStr) -> io::Result<()> {
+    pub(crate) fn make_fifo(&self, _: &OsStr, _mode: u32) -> io::Result<()> {
         unsupported("there are no FIFOs")
     }
 

@@ -280,6 +280,42 @@ fn directory_swapped_for_a_link_during_recovery_leads_nowhere() {
 }
 
 #[test]
+fn directory_swapped_for_a_link_while_records_are_made_leads_nowhere() {
+    let sandbox = Sandbox::new();
+    let (place, link, victims) = (sandbox.data(), sandbox.outside("link"), sandbox.outside("victims"));
+    fs::create_dir(&victims).unwrap();
+    symlink(&victims, &link).unwrap();
+    fs::create_dir(&place).unwrap();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let exchange = rustix::fs::RenameFlags::EXCHANGE;
+            while !ended.load(Ordering::Relaxed) {
+                // In one step: there is always either of the two.
+                drop(rustix::fs::renameat_with(rustix::fs::CWD, &place, rustix::fs::CWD, &link, exchange));
+            }
+        });
+        for number in 0..60 {
+            for file in ["log.jsonl", "state.json", "repo.lock", "fence"] {
+                drop(fs::remove_file(place.join(file)));
+            }
+            let (name, section) = (format!("name{number}"), format!("section{number}"));
+            for args in [
+                &["exec", "-n", "--name", &name, "--scope", "repo", "--", "true"][..],
+                &["state", "set", &section, "1"],
+                &["next", &name],
+                &["hooks", "install"],
+            ] {
+                drop(sandbox.repoguard(args).timeout(Duration::from_secs(20)).output().unwrap());
+            }
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
+    let made: Vec<_> = fs::read_dir(&victims).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert!(made.is_empty(), "{made:?}");
+}
+
+#[test]
 fn uninstall_touches_no_directory_that_only_the_list_names() {
     let sandbox = Sandbox::new();
     let other = sandbox.outside("other");

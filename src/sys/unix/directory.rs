@@ -23,7 +23,7 @@ use super::{file::unleased, lookup::found};
 #[cfg(target_os = "linux")]
 use rustix::fs::ResolveFlags;
 
-use crate::sys::{Access, Found, why_outside};
+use crate::sys::{Access, FileId, Found, why_outside};
 
 /// An open directory. On Linux its owner needs no permission to read it.
 #[derive(Debug)]
@@ -70,10 +70,10 @@ impl Directory {
         unleased(|| Ok(rustix::fs::openat(&self.0, name, access.flags() | NO_LINK, Mode::empty())?.into()))
     }
 
-    /// Creates a file for reading and writing where nothing is, its owner's alone.
-    pub(crate) fn create(&self, name: &OsStr) -> io::Result<File> {
+    /// Creates a file for reading and writing where nothing is, with at most these permission bits.
+    pub(crate) fn create(&self, name: &OsStr, mode: u32) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | NO_LINK;
-        Ok(rustix::fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+        Ok(rustix::fs::openat(&self.0, name, flags, bits(mode))?.into())
     }
 
     /// The target of a link.
@@ -111,6 +111,28 @@ impl Directory {
         Ok(rustix::fs::renameat(&self.0, name, &to.0, to_name)?)
     }
 
+    /// Renames an entry in this directory, and fails if something has the name: in one step. Other errors than `AlreadyExists` may mean
+    /// that the file system cannot do that.
+    pub(crate) fn rename_new(&self, name: &OsStr, to: &OsStr) -> io::Result<()> {
+        #[cfg(any(target_os = "linux", target_os = "macos"))]
+        return Ok(rustix::fs::renameat_with(&self.0, name, &self.0, to, rustix::fs::RenameFlags::NOREPLACE)?);
+        #[cfg(not(any(target_os = "linux", target_os = "macos")))]
+        {
+            let _ = (name, to);
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    /// Gives an entry a second name. A link is not followed.
+    pub(crate) fn link(&self, name: &OsStr, to: &Self, to_name: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::linkat(&self.0, name, &to.0, to_name, AtFlags::empty())?)
+    }
+
+    /// Which file an entry is.
+    pub(crate) fn identity(&self, name: &OsStr) -> io::Result<FileId> {
+        Ok(super::identity(&self.pin(name)?.metadata()?))
+    }
+
     /// Removes an entry that is no directory.
     pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?)
@@ -131,12 +153,12 @@ impl Directory {
         Ok(rustix::fs::symlinkat(target, &self.0, name)?)
     }
 
-    /// Creates a FIFO, its owner's alone.
-    pub(crate) fn make_fifo(&self, name: &OsStr) -> io::Result<()> {
+    /// Creates a FIFO with at most these permission bits.
+    pub(crate) fn make_fifo(&self, name: &OsStr, mode: u32) -> io::Result<()> {
         #[cfg(target_os = "linux")]
-        rustix::fs::mknodat(&self.0, name, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+        rustix::fs::mknodat(&self.0, name, FileType::Fifo, bits(mode), 0)?;
         #[cfg(not(target_os = "linux"))]
-        mkfifoat(&self.0, name)?;
+        mkfifoat(&self.0, name, mode)?;
         Ok(())
     }
 
@@ -310,10 +332,10 @@ fn owner((user, group): (u32, u32)) -> (Option<rustix::fs::Uid>, Option<rustix::
 
 #[cfg(not(target_os = "linux"))]
 #[expect(unsafe_code, reason = "rustix has no mkfifo for every Unix")]
-fn mkfifoat(directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
+fn mkfifoat(directory: &OwnedFd, name: &OsStr, mode: u32) -> io::Result<()> {
     let name = std::ffi::CString::new(name.as_bytes())?;
     // SAFETY: `name` is a valid C string and `directory` an open descriptor for the whole call.
-    let result = unsafe { libc::mkfifoat(directory.as_raw_fd(), name.as_ptr(), 0o600) };
+    let result = unsafe { libc::mkfifoat(directory.as_raw_fd(), name.as_ptr(), (mode & 0o777) as libc::mode_t) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -361,7 +383,7 @@ mod tests {
         directory.set_mode("file".as_ref(), 0o640).unwrap();
         assert!(directory.set_mode("link".as_ref(), 0o777).is_err());
         assert_eq!(directory.look("file".as_ref()).unwrap().permissions(), 0o640);
-        directory.make_fifo("fifo".as_ref()).unwrap();
+        directory.make_fifo("fifo".as_ref(), 0o600).unwrap();
         directory.set_mode("fifo".as_ref(), 0o622).unwrap();
         assert_eq!(directory.look("fifo".as_ref()).unwrap().permissions(), 0o622);
     }

@@ -3,18 +3,12 @@
 use std::{
     fs::{File, Metadata},
     io,
-    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _},
-    path::Path,
+    os::unix::fs::FileTypeExt as _,
 };
 
 /// Tells whether something is a FIFO.
 pub(crate) fn is_fifo(metadata: &Metadata) -> bool {
     metadata.file_type().is_fifo()
-}
-
-/// Creates a directory with at most these permission bits from the first moment.
-pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
-    std::fs::DirBuilder::new().mode(mode).create(path)
 }
 
 /// Writes to disk all that was written to the file system of a file: for many files cheaper than one by one.

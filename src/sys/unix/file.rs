@@ -2,14 +2,14 @@
 
 use std::{
     borrow::Cow,
-    ffi::{CString, OsStr, OsString},
+    ffi::{OsStr, OsString},
     fs::{File, Metadata, OpenOptions},
     io,
     os::{
         fd::{AsFd, AsRawFd as _, OwnedFd},
         unix::{
             ffi::OsStrExt,
-            fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+            fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt},
         },
     },
     path::Path,
@@ -62,20 +62,6 @@ pub(crate) fn cannot_lock_descriptor(error: &io::Error) -> bool {
 /// Says that the file may be read but not written here.
 pub(crate) fn is_read_only_error(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
-}
-
-/// Renames, and fails if `to` exists: in one step. Other errors than `AlreadyExists` may mean that the file system cannot do that.
-pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    #[cfg(any(target_os = "linux", target_os = "macos"))]
-    return Ok(rustix::fs::renameat_with(
-        rustix::fs::CWD,
-        from,
-        rustix::fs::CWD,
-        to,
-        rustix::fs::RenameFlags::NOREPLACE,
-    )?);
-    #[cfg(not(any(target_os = "linux", target_os = "macos")))]
-    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Says that a file cannot belong to the user that it was given to.
@@ -215,11 +201,6 @@ pub(crate) fn may_execute(path: &Path) -> bool {
     rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
-/// Permissions with the given bits, to create a file with.
-pub(crate) fn permissions(mode: u32) -> std::fs::Permissions {
-    std::fs::Permissions::from_mode(mode)
-}
-
 /// Reads at the start of a file, without moving its position.
 pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
@@ -241,15 +222,6 @@ pub(crate) fn byte_at(file: &File, offset: u64) -> io::Result<Option<u8>> {
 /// Overwrites the start of a file with one write.
 pub(crate) fn write_start(file: &File, bytes: &[u8]) -> io::Result<()> {
     file.write_all_at(bytes, 0)
-}
-
-/// Creates a FIFO; the umask, or the directory, takes bits from its mode.
-#[expect(unsafe_code, reason = "rustix has no mkfifo for every Unix")]
-pub(crate) fn make_fifo(path: &Path, mode: u32) -> io::Result<()> {
-    let name = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: `name` is a valid C string for the whole call.
-    let result = unsafe { libc::mkfifo(name.as_ptr(), (mode & 0o7777) as libc::mode_t) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Opens the reading end of a FIFO: as long as it is open, writers can open the other end.
