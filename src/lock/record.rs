@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use super::{Holder, Mode, enclosing::same_namespaces, file::LockFile, token::Token};
 use crate::{
     error::Result,
-    fs::{self, Sharing},
+    fs::{self, PASSING, Sharing},
     holder::{self, RECORD_BYTES},
     sys::{self, LockId},
 };
@@ -258,11 +258,17 @@ fn still_runs(record: &Holder) -> bool {
         && [holder, record.keeper].into_iter().flatten().any(|pid| sys::still_runs(pid, record.boot_ms) == Some(true))
 }
 
-/// The slot that the processes of a hold have locked, if it is in its place.
+/// The slot that the processes of a hold have locked, if it is in its place. They may have locked slots for other holds as well.
 fn locked_slot(record: &Holder) -> Option<PathBuf> {
     let pids = [Some(record.pid), record.keeper].into_iter().flatten().filter(|_| still_runs(record));
     let is_slot = |path: &PathBuf| path.parent().is_some_and(|parent| parent.ends_with("repoguard/holders"));
-    pids.flat_map(sys::locked_files).find(is_slot)
+    let is_same_hold = |path: &PathBuf| {
+        let other = fs::open(path, false).ok().and_then(|file| fs::read_start(&file, RECORD_BYTES).ok());
+        let other = other.and_then(|bytes| Holder::from_record(&bytes));
+        // A slot that cannot be read may be of this hold.
+        other.is_none_or(|other| (other.id, &other.token_sha256) == (record.id, &record.token_sha256))
+    };
+    pids.flat_map(sys::locked_files).find(|path| is_slot(path) && is_same_hold(path))
 }
 
 /// Tells whether two slots are in one directory, by whatever ways it is reached: a new file in one is in the other as well.
@@ -273,7 +279,7 @@ fn is_same_directory(one: &Path, other: &Path) -> bool {
     {
         return here == there;
     }
-    let Ok(probe) = tempfile::Builder::new().prefix(".new-").tempfile_in(here) else { return true };
+    let Ok(probe) = tempfile::Builder::new().prefix(PASSING).tempfile_in(here) else { return true };
     probe.path().file_name().is_none_or(|name| fs::identity(&there.join(name)).is_some())
 }
 

@@ -549,3 +549,22 @@ fn place_that_is_given_up_is_free_also_while_another_thread_waits_elsewhere() {
         waits.join().expect("no panic").unwrap();
     });
 }
+
+#[test]
+fn stale_record_of_a_process_with_another_hold_keeps_nobody_out() {
+    let sandbox = Sandbox::new();
+    let holders = sandbox.data().join("holders");
+    let first = named(&sandbox, &["a"]).acquire().unwrap();
+    let second = elsewhere(|| named(&sandbox, &["b"]).acquire().unwrap());
+    // As after a full disk: the record does not say that the hold has ended.
+    let record = fs::read(holders.join("1")).unwrap();
+    assert!(String::from_utf8_lossy(&record).contains("name b"));
+    second.release().unwrap();
+    fs::write(holders.join("1"), record).unwrap();
+    let output = sandbox.repoguard(["exec", "-n", "--name", "b", "--name", "c", "--", "true"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("may still be at work"), "{told}");
+    assert_eq!(sandbox.outsider_tries(&["--name", "a"]), 75);
+    drop(first);
+}
