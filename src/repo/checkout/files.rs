@@ -125,7 +125,8 @@ impl Checkout {
     /// read that directory, or it has gone.
     fn list_files(&self, index: &Path, arguments: &[&str]) -> Result<Vec<Vec<u8>>> {
         const AS_IF_EMPTY: [&str; 3] = ["Permission denied", "No such file or directory", "Not a directory"];
-        let output = self.output(Some(index), arguments, None)?;
+        // Its messages are read.
+        let output = run::output(self.command(Some(index), arguments)?.env("LC_ALL", "C"))?;
         let said = String::from_utf8_lossy(&output.stderr);
         let lacks = |line: &str| {
             line.contains("could not open directory") && !AS_IF_EMPTY.iter().any(|reason| line.ends_with(reason))
