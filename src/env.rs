@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the room that reads the environment")]
 
-use std::ffi::OsString;
+use std::{ffi::OsString, path::PathBuf};
 
 /// Secret of the hold that a command runs inside of; set for the command.
 pub(crate) const TOKEN: &str = "REPOGUARD_TOKEN";
@@ -38,6 +38,17 @@ pub(crate) fn get(name: &str) -> Option<OsString> {
 /// Reads a variable as text; empty or not UTF-8 counts as not set.
 pub(crate) fn text(name: &str) -> Option<String> {
     get(name).and_then(|value| value.into_string().ok())
+}
+
+/// The user's home directory.
+pub(crate) fn home() -> Option<PathBuf> {
+    get("HOME").map(PathBuf::from)
+}
+
+/// A file of git's among those of the user's configuration; see git-config(1), "FILES".
+pub(crate) fn git_config_file(name: &str) -> Option<PathBuf> {
+    let directory = get("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| Some(home()?.join(".config")));
+    directory.map(|directory| directory.join("git").join(name))
 }
 
 /// What `git -c` and its like hand down to every git below: keys with values in one text, or keys one by one.

@@ -77,7 +77,11 @@ pub(crate) fn open_record(path: &Path) -> Result<File> {
     if owner == sys::effective_user() || owner == 0 || Ownership::of(&file, path)?.is_believed() {
         return Ok(file);
     }
-    Err(Error::Foreign { path: path.to_owned(), user: sys::user_name(owner).unwrap_or_else(|| owner.to_string()) })
+    Err(foreign(path, owner))
+}
+
+fn foreign(path: &Path, owner: u32) -> Error {
+    Error::Foreign { path: path.to_owned(), user: sys::user_name(owner).unwrap_or_else(|| owner.to_string()) }
 }
 
 /// Opens a record to act upon it, for something that belongs to `whose`: that user owns it. If that user is this one, root or the git
@@ -92,7 +96,7 @@ pub(crate) fn open_trusted(path: &Path, whose: u32) -> Result<File> {
     if owner == whose || (ownership.is_trusted() && ownership.of_user(whose).is_trusted()) {
         return Ok(file);
     }
-    Err(Error::Foreign { path: path.to_owned(), user: sys::user_name(owner).unwrap_or_else(|| owner.to_string()) })
+    Err(foreign(path, owner))
 }
 
 /// Reads a record to its end, to act upon it.

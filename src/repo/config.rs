@@ -214,10 +214,8 @@ fn global_files() -> Vec<PathBuf> {
         files.push(path.into());
         return files;
     }
-    let home = env::get("HOME").map(PathBuf::from);
-    let xdg = env::get("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join(".config")));
-    files.extend(xdg.map(|xdg| xdg.join("git/config")));
-    files.extend(home.map(|home| home.join(".gitconfig")));
+    files.extend(env::git_config_file("config"));
+    files.extend(env::home().map(|home| home.join(".gitconfig")));
     files
 }
 

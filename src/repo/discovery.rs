@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use gix::discover::{self, repository::Kind, upwards};
 
-use super::{GitDirs, MOST_LINK, Repo, is_true, path_of, trust::Trust};
+use super::{GitDirs, MOST_LINK, Repo, is_true, named_git_dir, trust::Trust};
 use crate::{
     env,
     error::{Error, Result},
@@ -174,13 +174,10 @@ fn refuse_blocking(git_dir: &Path) -> Result<bool> {
         Err(_) => return Ok(false),
     };
     refuse_special(git_dir)?;
-    let text = fs::read_whole(git_dir, MOST_LINK).unwrap_or_default();
-    if let Some(path) = text.strip_prefix(b"gitdir:").filter(|_| metadata.is_file()) {
-        let above = git_dir.parent().unwrap_or(git_dir);
-        let target = above.join(path_of(path.trim_ascii()));
-        if target.is_dir() {
-            refuse_blocking(&target)?;
-        }
+    let text = fs::read_whole(git_dir, MOST_LINK as u64).unwrap_or_default();
+    let named = named_git_dir(git_dir.parent().unwrap_or(git_dir), &text);
+    if let Some(named) = named.filter(|named| metadata.is_file() && named.is_dir()) {
+        refuse_blocking(&named)?;
     }
     Ok(true)
 }

@@ -82,12 +82,8 @@ pub(super) fn command_at(manner: Manner, git_dir: &Path, _judged: Trusted) -> Co
 /// [`Error::Git`]: the programs that git would run are unknown then.
 pub(super) fn filters(mut ask: Command) -> Result<BTreeSet<OsString>> {
     let arguments = ["config", "--null", "--name-only", "--get-regexp", r"^filter\."];
-    let output = run::output(ask.args(arguments))?;
-    // Status 1 is git's way to say that nothing matched.
-    if !output.status.success() && output.status.code() != Some(1) {
-        return Err(failed(&arguments, &output));
-    }
-    let keys = output.stdout.split(|byte| *byte == 0).filter_map(|key| key.strip_prefix(b"filter."));
+    let listed = matched(&arguments, run::output(ask.args(arguments))?)?;
+    let keys = listed.split(|byte| *byte == 0).filter_map(|key| key.strip_prefix(b"filter."));
     let name = |key: &[u8]| key.iter().rposition(|byte| *byte == b'.').map(|end| path_of(&key[..end]).into_os_string());
     Ok(keys.filter_map(name).collect())
 }
@@ -158,12 +154,9 @@ pub(super) fn configuration(directory: &Path) -> Result<Vec<(String, String, Str
         }
         output => output?,
     };
-    // Status 1 is git's way to say that nothing matched.
-    if !output.status.success() && output.status.code() != Some(1) {
-        return Err(failed(said(&output)));
-    }
+    let listed = matched(&["config", "--get-regexp"], output).map_err(|error| failed(error.to_string()))?;
     // `origin NUL key LF value NUL`, and no LF where a key has no value, which means true.
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = String::from_utf8_lossy(&listed).into_owned();
     let mut fields = text.split('\0');
     let mut found = Vec::new();
     while let (Some(origin), Some(entry)) = (fields.next(), fields.next()) {
@@ -233,11 +226,8 @@ impl Repo {
         let directory = path_of(directory.strip_suffix(b"\n").unwrap_or(directory));
         let listed =
             start(self, Manner::Asking, &["config", "--null", "--show-scope", "--show-origin", "--get-regexp", KEYS])?;
-        // Status 1 is git's way to say that nothing matched.
-        if !listed.status.success() && listed.status.code() != Some(1) {
-            return Err(failed(&["config", "--get-regexp"], &listed));
-        }
-        Ok(HookFacts { version, directory, bare, config: entries(&listed.stdout) })
+        let config = entries(&matched(&["config", "--get-regexp"], listed)?);
+        Ok(HookFacts { version, directory, bare, config })
     }
 
     /// Sets a value in the repository's own configuration, or with `None` removes the whole section of the key.
@@ -311,6 +301,14 @@ fn ask<A: AsRef<OsStr>>(repo: &Repo, manner: Manner, arguments: &[A]) -> Result<
 pub(super) fn failed<A: AsRef<OsStr>>(arguments: &[A], output: &Output) -> Error {
     let arguments: Vec<_> = arguments.iter().map(|argument| argument.as_ref().to_string_lossy()).collect();
     Error::Git { arguments: arguments.join(" "), reason: said(output) }
+}
+
+/// What a git has found. Status 1 is its way to say that nothing matched.
+pub(super) fn matched<A: AsRef<OsStr>>(arguments: &[A], output: Output) -> Result<Vec<u8>> {
+    match output.status.code() {
+        Some(0 | 1) => Ok(output.stdout),
+        _ => Err(failed(arguments, &output)),
+    }
 }
 
 /// A path from its bytes, as git prints it.

@@ -100,7 +100,7 @@ impl Repo {
 
     /// The same repository, as seen from another of its worktrees.
     pub(crate) fn seen_from(&self, git_dir: &Path) -> Self {
-        let link = fs::read_whole(&git_dir.join("gitdir"), MOST_LINK).ok();
+        let link = fs::read_whole(&git_dir.join("gitdir"), MOST_LINK as u64).ok();
         // Git may write it as seen from there.
         let inside = link.map_or_else(|| git_dir.to_owned(), |text| git_dir.join(path_of(text.trim_ascii_end())));
         let root = inside.parent().unwrap_or(git_dir);
@@ -129,14 +129,18 @@ impl Repo {
 }
 
 /// More than a file takes that holds one path.
-pub(crate) const MOST_LINK: u64 = 64 << 10;
+pub(crate) const MOST_LINK: usize = 64 << 10;
+
+/// The git directory that the text of a `.git` file in a worktree names; see gitrepository-layout(5).
+pub(crate) fn named_git_dir(root: &Path, text: &[u8]) -> Option<PathBuf> {
+    text.strip_prefix(b"gitdir:").map(|path| root.join(path_of(path.trim_ascii())))
+}
 
 /// Tells whether the `.git` in a worktree names its git directory.
 pub(crate) fn leads_to(root: &Path, git_dir: &Path) -> bool {
-    let text = fs::read_small(&root.join(".git"), 1 << 16).unwrap_or_default();
-    let named = text.strip_prefix(b"gitdir: ").map(|path| path_of(path.trim_ascii_end()));
+    let named = fs::read_small(&root.join(".git"), MOST_LINK).and_then(|text| named_git_dir(root, &text));
     let real = |path: &Path| path.canonicalize().ok();
-    named.is_some_and(|named| real(&root.join(named)).is_some_and(|named| Some(named) == real(git_dir)))
+    named.is_some_and(|named| real(&named).is_some_and(|named| Some(named) == real(git_dir)))
 }
 
 /// A boolean as git writes it.

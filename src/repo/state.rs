@@ -104,7 +104,7 @@ enum Reference {
 ///
 /// By hand, because gix asks the processor what it can do before it decodes an id, which costs more than the rest.
 fn read_reference(path: &Path) -> Reference {
-    let text = match fs::read_whole(path, MOST_LINK) {
+    let text = match fs::read_whole(path, MOST_LINK as u64) {
         Ok(text) => text,
         Err(error) if matches!(error.kind(), NotFound | NotADirectory | IsADirectory) => return Reference::Missing,
         Err(error) if matches!(error.kind(), InvalidData | FileTooLarge) => return Reference::Blocked,

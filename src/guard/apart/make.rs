@@ -19,7 +19,7 @@ use crate::{
     fs::{self, Root, Sharing},
     holder,
     lock::Request,
-    repo::{Checkout, Config, Manner, Repo, Worktree, is_git_directory, path_of},
+    repo::{Checkout, Config, MOST_LINK, Manner, Repo, Worktree, is_git_directory, named_git_dir},
     store::worktrees::{Entry, Made, Register, Stage},
     sys::{self, Signals},
 };
@@ -177,8 +177,8 @@ pub(super) fn add(from: &From<'_>, entry: &mut Entry, signals: &Signals) -> Resu
     let added = common.add_worktree(&path, entry.made.short_branch());
     lock.unlock();
     added?;
-    let link = fs::read_small(&path.join(".git"), 1 << 16).unwrap_or_default();
-    let git_dir = link.strip_prefix(b"gitdir: ").map(|link| path.join(path_of(link.trim_ascii_end())));
+    let link = fs::read_small(&path.join(".git"), MOST_LINK).unwrap_or_default();
+    let git_dir = named_git_dir(&path, &link);
     let id = git_dir.as_deref().and_then(Path::file_name).map(|id| id.to_string_lossy().into_owned());
     let worktree = id.as_ref().and_then(|id| from.repo.linked(id.as_ref()));
     let worktree = worktree.filter(|worktree| worktree.git_dir.is_dir()).ok_or_else(|| Error::BrokenRepository {

@@ -24,7 +24,7 @@ use crate::{
     fs,
     lock::Request,
     mutation::locks_of_killed,
-    repo::{Checkout, Manner, Repo, Worktree, leads_to},
+    repo::{Checkout, MOST_LINK, Manner, Repo, Worktree, leads_to, named_git_dir},
     store::worktrees::{Entry, Stage},
     sys,
 };
@@ -223,7 +223,7 @@ fn remove_rest(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Wo
 
 /// Tells whether a directory on git's list is one that git was killed in while it made it for `path`.
 fn is_half_made(git_dir: &Path, path: &Path) -> bool {
-    match fs::read_small(&git_dir.join("gitdir"), 1 << 16) {
+    match fs::read_small(&git_dir.join("gitdir"), MOST_LINK) {
         Some(text) => crate::repo::path_of(text.trim_ascii_end()) == path.join(".git"),
         // Git's own word for that.
         None => fs::read_small(&git_dir.join("locked"), 64).is_some_and(|text| text.starts_with(b"initializing")),
@@ -232,10 +232,10 @@ fn is_half_made(git_dir: &Path, path: &Path) -> bool {
 
 /// Tells whether the `.git` in a worktree names a git directory, which need not be there any more, or names nothing yet.
 fn names_directory(root: &Path, git_dir: &Path) -> bool {
-    let text = fs::read_small(&root.join(".git"), 1 << 16).unwrap_or_default();
+    let text = fs::read_small(&root.join(".git"), MOST_LINK).unwrap_or_default();
     let real = |path: &Path| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
-    match text.strip_prefix(b"gitdir: ") {
-        Some(path) => real(&root.join(crate::repo::path_of(path.trim_ascii_end()))) == real(git_dir),
+    match named_git_dir(root, &text) {
+        Some(named) => real(&named) == real(git_dir),
         None => text.is_empty(),
     }
 }

@@ -186,12 +186,8 @@ impl Checkout {
         let input = paths_to_check.iter().flat_map(|path| PLAIN.iter().chain(path).copied().chain([0]));
         let arguments = ["--no-literal-pathspecs", "check-ignore", "--no-index", "--stdin", "-z"];
         let output = other.output(None, &arguments, Some(&input.collect::<Vec<u8>>()))?;
-        // Status 1 is git's way to say that none is.
-        if output.status.success() || output.status.code() == Some(1) {
-            let listed = paths(&output.stdout).into_iter();
-            return Ok(listed.filter_map(|path| path.strip_prefix(PLAIN).map(<[u8]>::to_vec)).collect());
-        }
-        Err(git::failed(&arguments, &output))
+        let listed = git::matched(&arguments, output)?;
+        Ok(paths(&listed).into_iter().filter_map(|path| path.strip_prefix(PLAIN).map(<[u8]>::to_vec)).collect())
     }
 
     /// Which of these paths, each ended by NUL, have one of these attributes set or given a value.
@@ -224,16 +220,11 @@ impl Checkout {
                 global = Some(path_of(value));
             }
         }
-        let home = env::get("HOME").map(PathBuf::from);
-        let usual = || {
-            let xdg = env::get("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join(".config")));
-            xdg.map(|xdg| xdg.join("git/attributes"))
-        };
-        let in_home = |path: PathBuf| match (path.strip_prefix("~"), &home) {
+        let in_home = |path: PathBuf| match (path.strip_prefix("~"), env::home()) {
             (Ok(rest), Some(home)) => home.join(rest),
             _ => path,
         };
-        let global = global.map(in_home).or_else(usual);
+        let global = global.map(in_home).or_else(|| env::git_config_file("attributes"));
         let files = [Some(self.common_dir.join("info/attributes")), global, Some("/etc/gitattributes".into())];
         Ok((converts, files.into_iter().flatten().collect()))
     }
