@@ -217,6 +217,15 @@ pub(crate) fn remove_entry(place: impl Into<Place>) -> Result<()> {
     Opened::default().insist(&[place], remove).map_err(Error::io("remove", place.path()))
 }
 
+/// As [`remove_entry`], but a directory may stay with files in it that some process has open: FUSE and NFS only rename these
+/// (`.fuse_hidden…`, `.nfs…`), and remove them when they are closed.
+pub(crate) fn discard(place: impl Into<Place>) -> Result<()> {
+    match remove_entry(place) {
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
+        removed => removed,
+    }
+}
+
 fn remove_in(directory: &Directory, name: &OsStr) -> io::Result<()> {
     let removed = match directory.look(name) {
         Ok(found) if found.is_dir() => {

@@ -245,7 +245,7 @@ impl Journal {
         drop(self.file);
         fs::remove_entry(&self.path)?;
         // Where somebody removed all of it, there is nothing left to end.
-        if directory.exists() { fs::sync(directory).and_then(|()| fs::remove_entry(directory)) } else { Ok(()) }
+        if directory.exists() { fs::sync(directory).and_then(|()| fs::discard(directory)) } else { Ok(()) }
     }
 }
 

@@ -154,7 +154,7 @@ pub(crate) fn settle(
             // Nobody can tell what it was about, and the user wants it gone.
             let directory = repo.mutation_dir(worktree).unwrap_or_default();
             Checkout::find(repo, Manner::Writing, "recovery")?.forget(PROTECTING)?;
-            fs::remove_entry(&Journal::path(&directory)).and_then(|()| fs::remove_entry(&directory))?;
+            fs::remove_entry(&Journal::path(&directory)).and_then(|()| fs::discard(&directory))?;
             return Ok(Some(Settled::Forgotten));
         }
         case => case?,

@@ -192,7 +192,9 @@ impl Keeping {
         if fs::identity(&bundle).is_some() {
             self.taken.push(Place::from(&bundle));
         } else if self.lines == 0 {
-            fs::remove_entry(&self.directory)?;
+            // Closed before it is removed.
+            drop(self.manifest);
+            fs::discard(&self.directory)?;
             return Ok(None);
         }
         let bytes = fs::size(&self.directory.join(FILES)) + fs::size(&bundle);

@@ -60,6 +60,7 @@ impl<'a> Place<'a> {
         self.killed();
         if self.writable {
             self.acquire();
+            self.mutations();
             self.hooks();
         }
     }
@@ -118,6 +119,24 @@ impl<'a> Place<'a> {
                       REPOGUARD_TOKEN=$token repoguard exec -n -- true && repoguard release \"$token\" && \
                       repoguard exec -n -- true";
         self.ends(&["sh", "-c", script], 0);
+    }
+
+    /// Those that fail change nothing and keep nobody out.
+    fn mutations(&self) {
+        let state = "git status --porcelain -uall; cat file; git rev-parse HEAD";
+        let now = || to_the_end(self.command(&["sh", "-c", state])).output().unwrap().stdout;
+        let before = now();
+        for script in
+            ["exit 3", "echo 2 >file; mkdir -p d; echo 3 >d/new; git add d; exit 3", "rm file; mkfifo file; exit 3"]
+        {
+            self.ends(&["repoguard", "mutate", "-m", "m", "--", "sh", "-c", script], 3);
+            assert_eq!(String::from_utf8_lossy(&now()), String::from_utf8_lossy(&before), "{script}");
+            self.ends(&["repoguard", "exec", "-n", "--", "true"], 0);
+        }
+        self.ends(&["repoguard", "mutate", "-m", "m", "--", "sh", "-c", "echo 2 >file; echo 3 >new"], 0);
+        let landed = "git show --format= --name-status HEAD; git status --porcelain -uall";
+        let landed = to_the_end(self.command(&["sh", "-c", landed])).output().unwrap().stdout;
+        assert_eq!(String::from_utf8_lossy(&landed), "M\tfile\nA\tnew\n");
     }
 
     fn hooks(&self) {

@@ -49,7 +49,7 @@ impl Session<'_> {
             // Nothing has changed: what was made for it is of no use to anybody. What cannot be removed now, the next one does.
             let forgotten = self.checkout.forget(PROTECTING);
             let gone = forgotten.and_then(|()| fs::remove_entry(&Journal::path(&directory)));
-            drop(gone.and_then(|()| fs::remove_entry(&directory)));
+            drop(gone.and_then(|()| fs::discard(&directory)));
             match unfit {
                 Unfit::Dirty(paths) => Why::from(Invalid::Dirty(readable(&paths))),
                 Unfit::Trouble(error) => Why::Trouble(error),
@@ -58,7 +58,7 @@ impl Session<'_> {
     }
 
     fn begin(&self, directory: &Path, head: Head) -> Result<Kept, Unfit> {
-        fs::remove_entry(directory)?;
+        fs::discard(directory)?;
         fs::create_directory(directory, self.sharing)?;
         Keeping::prepare(self.repo, self.sharing)?;
         let plan = Plan {
