@@ -237,6 +237,28 @@ pub enum Error {
         /// The hook.
         path: PathBuf,
     },
+    /// HEAD is not where the caller expects it.
+    #[error("HEAD is {head}, not `{expected}`")]
+    UnexpectedHead {
+        /// The branch or commit that was expected.
+        expected: String,
+        /// HEAD.
+        head: String,
+    },
+    /// The caller expects a commit, and HEAD was switched to another branch at that commit just before.
+    #[error(
+        "HEAD was switched from {from} to {to} by {by}, at the same commit; `{expected}` may mean the other branch"
+    )]
+    SwitchedHead {
+        /// The commit that was expected.
+        expected: String,
+        /// The branch before.
+        from: String,
+        /// The branch that HEAD points to.
+        to: String,
+        /// The holder that switched it.
+        by: String,
+    },
     /// The process to hold a lock for does not run, or ended while the lock was waited for.
     #[error("process {pid}, for which the lock was to be held, does not run (any more)")]
     NoProcess {
@@ -471,6 +493,8 @@ impl Error {
             Self::HeldElsewhere { held, .. } => format!(
                 "it reaches the repository as `{}`: use one of the two ways only; locks do not count between them", held.display()
             ),
+            Self::UnexpectedHead { .. } => "read the repository again, then do it again".to_owned(),
+            Self::SwitchedHead { to, .. } => format!("`--expect-branch {}` if that is meant; then do it again", quoted(to.as_ref())),
             Self::GitBlocked { directory } => format!("`find {} -type p` lists FIFOs", quoted_path(directory)),
             Self::NotAFile { path, .. } => format!("`ls -ld {}` shows what it is; move it away", quoted_path(path)),
             Self::BrokenRepository { path, .. } => {

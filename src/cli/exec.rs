@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{
     Context,
     exit::{self, Exit, Usage},
-    options::{self, Lock},
+    options::{self, Expect, Lock},
     result_file::ResultFile,
     worktrees,
 };
@@ -21,7 +21,7 @@ use super::{
 /// own. It never runs without the lock, also when repoguard is killed, and the lock is free the moment it has ended.
 /// Inside of it, repoguard knows that the lock is held and goes on.
 ///
-/// Exit status: CMD's own; 75 busy (see -E), 69 locks do not work on this file system, 76 the lock was lost while CMD
+/// Exit status: CMD's own; 65 HEAD is not where it was expected, 75 busy (see -E), 69 locks do not work on this file system, 76 the lock was lost while CMD
 /// ran, 124 stopped by --max-hold, 125 repoguard failed, 126 CMD cannot be run, 127 no such command, 128+n died of signal
 /// n or interrupted by it while waiting, 2 wrong use.
 ///
@@ -49,6 +49,8 @@ pub(super) struct Arguments {
     /// The name of its branch; a number is added where there is one [default: `repoguard/` and the time]
     #[arg(long, value_name = "NAME")]
     branch: Option<String>,
+    #[command(flatten)]
+    expect: Expect,
     /// Hold it at most this long: then SIGTERM to CMD and its descendants
     #[arg(long, value_name = "DUR", value_parser = options::lifetime)]
     max_hold: Option<Duration>,
@@ -85,6 +87,7 @@ pub(super) fn quick(arguments: &[OsString]) -> Option<Arguments> {
         on_busy: None,
         worktree_dir: None,
         branch: None,
+        expect: Expect::default(),
         max_hold: None,
         kill_after: KILL_AFTER,
         result_file: None,
@@ -168,7 +171,7 @@ impl Arguments {
             Some(line) => vec![repoguard::shell(), "-c".into(), line.clone()],
             None => self.cmd.clone(),
         };
-        Task { max_hold: self.max_hold, kill_after: self.kill_after, ..Task::new(command) }
+        Task { max_hold: self.max_hold, kill_after: self.kill_after, expect: self.expect.head(), ..Task::new(command) }
     }
 
     fn request(&self, config: &Config, task: &Task) -> anyhow::Result<Request> {
@@ -247,6 +250,7 @@ fn report(arguments: &Arguments, result: &anyhow::Result<(Outcome, Option<Apart>
                 Some(Error::Busy { .. }) => ("busy", arguments.lock.busy_exit_code),
                 Some(Error::Deadlock { .. }) => ("deadlock", arguments.lock.busy_exit_code),
                 Some(Error::Interrupted { .. }) => ("interrupted", exit::of(error)),
+                _ if exit::of(error) == exit::INVALID => ("invalid", exit::INVALID),
                 _ => ("failed", exit::of(error)),
             };
             json!({

@@ -88,6 +88,8 @@ pub(super) fn of_error(error: &Error) -> u8 {
     match error {
         Error::Malformed { .. } | Error::BranchName { .. } | Error::BadValue { .. } => USAGE,
         Error::ChangedMeanwhile { .. }
+        | Error::UnexpectedHead { .. }
+        | Error::SwitchedHead { .. }
         | Error::Unfinished { .. }
         | Error::BadRecord { .. }
         | Error::Foreign { .. }

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{
     Context,
     exit::{self, Exit, Usage},
-    options::{self, Lock},
+    options::{self, Expect, Lock},
     result_file::ResultFile,
 };
 
@@ -48,9 +48,8 @@ pub(super) struct Arguments {
     /// After CMD run this with `sh -c`: unless it succeeds, everything is put back; can be given several times
     #[arg(long = "verify", value_name = "CMD", allow_hyphen_values = true)]
     verifies: Vec<OsString>,
-    /// Refuse (65) unless HEAD is this commit
-    #[arg(long, value_name = "REV")]
-    expect_head: Option<OsString>,
+    #[command(flatten)]
+    expect: Expect,
     /// Only these may change: git pathspecs, as seen from the current directory
     #[arg(long, value_name = "PATHSPEC", num_args = 1..)]
     paths: Vec<OsString>,
@@ -154,7 +153,7 @@ impl Arguments {
             message: self.message.clone(),
             checks: self.checks.clone(),
             verifies: self.verifies.clone(),
-            expect_head: self.expect_head.clone(),
+            expect: self.expect.head(),
             paths: self.paths.clone(),
             allow_dirty: self.allow_dirty,
             allow_empty: self.allow_empty,

@@ -1,9 +1,9 @@
 //! What do several verbs ask for? Durations, and the resources that a lock is about.
 
-use std::time::Duration;
+use std::{ffi::OsString, time::Duration};
 
 use clap::{Args, ValueEnum};
-use repoguard::{Config, MOST_NAMES, Mode, Request, Scope};
+use repoguard::{Config, ExpectedHead, MOST_NAMES, Mode, Request, Scope};
 
 use super::exit::Usage;
 
@@ -45,6 +45,24 @@ pub(super) struct Lock {
     /// Exit with this status when busy
     #[arg(short = 'E', long, value_name = "N", default_value_t = super::exit::BUSY)]
     pub(super) busy_exit_code: u8,
+}
+
+/// Where HEAD has to be.
+#[derive(Debug, Default, PartialEq, Args)]
+pub(super) struct Expect {
+    /// Refuse (65) unless HEAD is this commit; `refs/heads/NAME` expects the branch as well. A commit alone is refused just after
+    /// the last holder switched to another branch at that commit
+    #[arg(long, value_name = "REV")]
+    expect_head: Option<OsString>,
+    /// Refuse (65) unless HEAD points to this branch; `HEAD` expects it to be detached
+    #[arg(long, value_name = "NAME")]
+    expect_branch: Option<OsString>,
+}
+
+impl Expect {
+    pub(super) fn head(&self) -> ExpectedHead {
+        ExpectedHead { revision: self.expect_head.clone(), branch: self.expect_branch.clone() }
+    }
 }
 
 /// How long to wait for the exclusive lock of the worktree, where no other will do.

@@ -101,6 +101,9 @@ impl Ui {
             Notice::Violated(from, to) => {
                 self.warn(&format!("changed outside the guard since the last release: HEAD was {from}, is {to}"));
             }
+            Notice::Switched(from, to, by) => {
+                self.warn(&format!("HEAD was switched by the last holder, {by}: it was {from}, is {to}"));
+            }
             Notice::Lost(path) => {
                 let path = path.display();
                 self.warn(&format!("the lock was lost: `{path}` was removed or replaced while the command ran"));

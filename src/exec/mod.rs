@@ -31,6 +31,7 @@ use std::{
 
 use crate::{
     env,
+    repo::ExpectedHead,
     sys::{self, Signals},
 };
 
@@ -43,13 +44,15 @@ pub struct Task {
     pub max_hold: Option<Duration>,
     /// After this long more, it is killed.
     pub kill_after: Duration,
+    /// Where HEAD has to be: else the command does not run.
+    pub expect: ExpectedHead,
 }
 
 impl Task {
     /// A command that may run as long as it likes.
     pub fn new<S: Into<OsString>>(command: impl IntoIterator<Item = S>) -> Self {
         let command = command.into_iter().map(Into::into).collect();
-        Self { command, max_hold: None, kill_after: Duration::from_secs(10) }
+        Self { command, max_hold: None, kill_after: Duration::from_secs(10), expect: ExpectedHead::default() }
     }
 }
 

@@ -1,15 +1,15 @@
 //! What is done when a hold begins and when it ends? compare → … → write down → release.
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     exec::{Duty, Ending},
     fs::Sharing,
     holder::{Holder, Mode},
     lock::{Held, ended_with_its_container},
-    repo::{Head, Repo, Worktree},
+    repo::{ExpectedHead, Head, Repo, Worktree},
     store::{
         audit::{self, Entry, Event, StepTime},
-        last::Last,
+        last::{Last, Switched},
         violations,
     },
 };
@@ -27,6 +27,12 @@ impl Before {
     fn head_moved(&self) -> Option<(Head, Head)> {
         let (last, now) = (self.last.as_ref()?, self.now.as_ref()?);
         (last.head != now.head).then(|| (last.head.clone(), now.head.clone()))
+    }
+
+    /// How the last hold switched HEAD, if it is still there.
+    fn switched(&self) -> Option<(&Switched, &Last)> {
+        let (last, now) = (self.last.as_ref()?, self.now.as_ref()?);
+        last.switched.as_ref().filter(|_| last.head == now.head).map(|switched| (switched, now))
     }
 
     fn index_rewritten(&self) -> bool {
@@ -67,6 +73,9 @@ fn compare(
         tell(Notice::Displaced(holder));
     }
     for before in &before {
+        if let Some((switched, now)) = before.switched().filter(|(switched, _)| !switched.is_by(held.record())) {
+            tell(Notice::Switched(&switched.from, &now.head, &switched.to_string()));
+        }
         let others = held.others.iter().chain(&held.died).any(|hold| covers(hold, &before.worktree));
         if let Some((last, now)) = before.head_moved().filter(|_| !others && !moved_head) {
             tell(Notice::Violated(&last, &now));
@@ -125,6 +134,12 @@ impl<'a> Hold<'a> {
     /// Sets it aside until its end.
     pub(super) fn rest(self) -> Resting {
         Resting { sharing: self.sharing, held: self.held, before: self.before }
+    }
+
+    /// Whether this hold switched HEAD to another branch.
+    fn switched(&self, before: &Before, after: &Last) -> Option<Switched> {
+        let now = before.now.as_ref().filter(|now| now.head.branch != after.head.branch)?;
+        Some(Switched::new(now.head.clone(), self.held.record()))
     }
 
     fn try_to(&mut self, result: Result<()>) {
@@ -192,6 +207,10 @@ impl Duty for Hold<'_> {
                 entry.head_after = after.as_ref().map(|after| after.head.clone());
             }
             let is_new = |after: &Last| self.held.is_recorded() && !same(before.last.as_ref(), after);
+            let after = after.map(|after| {
+                let switched = self.switched(before, &after);
+                after.switched_by(switched)
+            });
             if let Some(after) = after.filter(is_new) {
                 let written = after.write(self.repo, &before.worktree, self.sharing);
                 self.try_to(written);
@@ -214,5 +233,31 @@ impl Duty for Hold<'_> {
 
 /// Tells whether there is nothing new to record.
 fn same(last: Option<&Last>, now: &Last) -> bool {
-    last.is_some_and(|last| last.head == now.head && last.index == now.index)
+    last.is_some_and(|last| last.head == now.head && last.index == now.index && last.switched == now.switched)
+}
+
+/// Checks that HEAD is where the caller expects it. A commit alone does not say which branch is meant, so it counts only on a branch
+/// that HEAD was on before the last hold.
+///
+/// # Errors
+/// [`Error::UnexpectedHead`], [`Error::SwitchedHead`].
+pub(super) fn check_expected(expected: &ExpectedHead, repo: &Repo, hold: Option<&Hold<'_>>, head: &Head) -> Result<()> {
+    expected.check(repo, head)?;
+    let own = repo.worktree();
+    let before = hold.and_then(|hold| hold.before.iter().find(|before| Some(&before.worktree) == own.as_ref()));
+    match before.and_then(Before::switched) {
+        Some((switched, now)) if expected.is_commit_only() && switched.from.commit == now.head.commit => {
+            let name = |head: &Head| match &head.branch {
+                Some(branch) => branch.strip_prefix("refs/heads/").unwrap_or(branch).to_owned(),
+                None => "HEAD".to_owned(),
+            };
+            Err(Error::SwitchedHead {
+                expected: expected.revision.as_deref().unwrap_or_default().to_string_lossy().into_owned(),
+                from: name(&switched.from),
+                to: name(&now.head),
+                by: switched.to_string(),
+            })
+        }
+        _ => Ok(()),
+    }
 }

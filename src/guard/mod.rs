@@ -80,6 +80,8 @@ pub enum Notice<'a> {
     Displaced(&'a Holder),
     /// HEAD was changed outside the guard since the last release, from the first to the second.
     Violated(&'a Head, &'a Head),
+    /// The last holder switched HEAD to another branch: from the first to the second, by this command.
+    Switched(&'a Head, &'a Head, &'a str),
     /// A locked path was removed or replaced while the command ran, so it was not exclusive to the end.
     Lost(&'a Path),
     /// This git command changed the worktree while somebody held the lock.
@@ -144,6 +146,7 @@ pub fn exec(
         }
         Acquired::Inside => {
             recovery::inside(repo, config, request, sharing, tell)?;
+            expect(repo, task, None)?;
             let run = exec::run(task, Surroundings::default(), &signals, &mut Guest);
             return Ok(Outcome {
                 ending: run.ending,
@@ -159,6 +162,11 @@ pub fn exec(
     recovery::in_hold(repo, config, &held, sharing, tell)?;
     let (fence, environment) = (held.record().id, environment(&repo.lock_path(), &held));
     let mut duty = Hold::new(repo, sharing, held, false, tell);
+    if let Err(error) = expect(repo, task, Some(&duty)) {
+        duty.write_down(None);
+        duty.let_go();
+        return Err(error);
+    }
     // Caught while waiting, come as the wait was over: the command does not exist yet, and would never see it.
     if let Some(signal) = signals.interrupt() {
         duty.let_go();
@@ -182,6 +190,20 @@ pub(crate) fn refuse_unfinished(repo: &Repo) -> Result<()> {
         Some(_) => Err(Error::Unfinished { what: "`repoguard recover` puts it in order first".to_owned() }),
         None => Ok(()),
     }
+}
+
+/// Checks that HEAD is where the task expects it.
+fn expect(repo: &Repo, task: &Task, hold: Option<&Hold<'_>>) -> Result<()> {
+    if !task.expect.is_any() {
+        return Ok(());
+    }
+    let no_repository = || Error::NoRepository { path: repo.root().to_owned(), needed_by: "an expected HEAD" };
+    let worktree = repo.worktree().ok_or_else(no_repository)?;
+    let head = repo.head(&worktree).ok_or_else(|| Error::BrokenRepository {
+        path: worktree.git_dir.clone(),
+        reason: "HEAD cannot be read".to_owned(),
+    })?;
+    hold::check_expected(&task.expect, repo, hold, &head)
 }
 
 /// What a command can know about the hold that it runs in.

@@ -279,8 +279,8 @@ fn entries(list: &[u8]) -> Vec<ConfigEntry> {
 }
 
 /// Runs git in a repository that is known already, whatever the environment says about another directory.
-fn start<A: AsRef<OsStr>>(repo: &Repo, manner: Manner, arguments: &[A]) -> Result<Output> {
-    let needs = || Error::NoRepository { path: repo.root.clone(), needed_by: "a hook" };
+pub(super) fn start<A: AsRef<OsStr>>(repo: &Repo, manner: Manner, arguments: &[A]) -> Result<Output> {
+    let needs = || Error::NoRepository { path: repo.root.clone(), needed_by: "what is asked of git" };
     let dirs = repo.git.as_ref().ok_or_else(needs)?;
     let mut git = command_at(manner, &dirs.own, repo.trusted()?);
     git.current_dir(&repo.root).args(arguments);

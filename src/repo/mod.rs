@@ -5,6 +5,7 @@
 mod checkout;
 mod config;
 mod discovery;
+mod expected;
 mod git;
 pub(crate) mod git_process;
 mod index;
@@ -21,6 +22,7 @@ pub(crate) use checkout::{
     Blobs, Changes, Checkout, EXCLUDE, RawChange, Reference, STASH_LOG, Untracked, is_branch_name, is_reference_name,
 };
 pub use config::{Config, Setting};
+pub use expected::ExpectedHead;
 pub(crate) use git::{DURABLE, HookFacts, Manner, path_of};
 pub(crate) use index::{Entry, Index, Stat};
 use layout::lock_files;

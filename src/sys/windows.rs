@@ -88,6 +88,11 @@ pub(crate) fn number<T>(_: &T) -> FdNumber {
     -1
 }
 
+/// The session that this process belongs to: not asked for.
+pub(crate) fn session() -> u32 {
+    0
+}
+
 /// For the child of a fork: there is none.
 pub(crate) fn leave_session(_keep: &[FdNumber]) {}
 

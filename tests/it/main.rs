@@ -23,6 +23,7 @@ mod doctor;
 mod escape;
 mod exec_basics;
 mod exec_pass_through;
+mod expected;
 mod fleet;
 mod flock_compat;
 mod foreign_git;

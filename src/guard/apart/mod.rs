@@ -93,6 +93,7 @@ pub fn exec_apart(
     tell: &mut dyn FnMut(Notice<'_>),
 ) -> Result<(Outcome, Apart)> {
     place.check(repo)?;
+    super::expect(repo, task, None)?;
     let sharing = config.sharing(repo);
     let register = register(repo, sharing)?;
     let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;

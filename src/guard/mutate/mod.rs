@@ -32,7 +32,7 @@ use crate::{
     fs::{self, Sharing},
     lock::{self, Acquired, LockFile, Request, Wait},
     mutation::{Changes, Choice, Journal, readable},
-    repo::{Checkout, Config, Manner, Repo, Worktree},
+    repo::{Checkout, Config, ExpectedHead, Manner, Repo, Worktree},
     sys::{self, Signals},
 };
 
@@ -45,8 +45,8 @@ pub struct Mutation {
     pub checks: Vec<OsString>,
     /// Command lines for `sh -c` that find out whether the result is right.
     pub verifies: Vec<OsString>,
-    /// The commit that HEAD must be, by any name that git knows.
-    pub expect_head: Option<OsString>,
+    /// Where HEAD has to be.
+    pub expect: ExpectedHead,
     /// Git pathspecs, as seen from the current directory: nothing else may change. Empty: anything may.
     pub paths: Vec<OsString>,
     /// Whether the caller may have changes of its own, which stay what and where they are.
@@ -69,7 +69,7 @@ impl Default for Mutation {
             message: Vec::new(),
             checks: Vec::new(),
             verifies: Vec::new(),
-            expect_head: None,
+            expect: ExpectedHead::default(),
             paths: Vec::new(),
             allow_dirty: false,
             allow_empty: false,

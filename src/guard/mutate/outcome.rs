@@ -80,8 +80,6 @@ pub enum Invalid {
     Dirty(Vec<PathBuf>),
     /// Git is in the middle of this.
     Operation(&'static str),
-    /// HEAD is not the commit that was expected, by this name.
-    UnexpectedHead(String, Head),
     /// The command changed what held the caller's own content that no commit has.
     Own(Vec<PathBuf>),
     /// The command changed submodules, or other repositories in the worktree.
@@ -111,7 +109,6 @@ impl std::fmt::Display for Invalid {
         match self {
             Self::Dirty(paths) => write!(f, "not clean: {}", listed(paths)),
             Self::Operation(name) => write!(f, "not finished: {name}"),
-            Self::UnexpectedHead(expected, head) => write!(f, "HEAD is {head}, not `{expected}`"),
             Self::Own(paths) => {
                 write!(f, "the command changed what held your own changes, which no commit has: {}", listed(paths))
             }
@@ -138,7 +135,7 @@ impl Invalid {
                 "commit or stash them, or keep them out of it with `--allow-dirty`; `git status` shows them"
             }
             Self::Operation(_) => "`git status` tells how to finish or abort it",
-            Self::UnexpectedHead(..) | Self::HeadMoved(..) => "read the repository again, then do it again",
+            Self::HeadMoved(..) => "read the repository again, then do it again",
             Self::Own(_) => "commit or stash them first",
             Self::CommandMovedHead(..) => "let the command change files only: repoguard commits them",
             Self::Repositories(_) => "commit in there first, then change the reference to it without repoguard",
@@ -195,7 +192,11 @@ impl Mutated {
             return 125;
         }
         match &failure.why {
-            Why::Ended(Ending::Exited(0)) | Why::Invalid(_) | Why::Trouble(Error::ChangedMeanwhile { .. }) => 65,
+            Why::Ended(Ending::Exited(0))
+            | Why::Invalid(_)
+            | Why::Trouble(
+                Error::ChangedMeanwhile { .. } | Error::UnexpectedHead { .. } | Error::SwitchedHead { .. },
+            ) => 65,
             Why::Ended(ending) => ending.status(),
             Why::Interrupted(signal) | Why::Trouble(Error::Interrupted { signal, .. }) => 128 + signal,
             Why::Trouble(Error::Busy { .. } | Error::GitBusy { .. } | Error::Deadlock { .. }) => 75,

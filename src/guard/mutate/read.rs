@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use super::{
-    super::Notice,
+    super::{Notice, hold::check_expected},
     Landing,
     outcome::{Invalid, Why},
     session::{Kept, MORE_PATIENCE, Session},
@@ -35,13 +35,7 @@ impl Session<'_> {
         let here = std::env::current_dir().unwrap_or_else(|_| self.checkout.root.clone());
         self.checkout.check_pathspecs(&here, &self.mutation.paths).map_err(Why::Trouble)?;
         let head = self.head().map_err(Why::Trouble)?;
-        if let Some(expected) = &self.mutation.expect_head {
-            let commit = self.checkout.commit(expected).map_err(Why::Trouble)?;
-            if commit.is_none() || commit != head.commit {
-                let expected = expected.to_string_lossy().into_owned();
-                return Err(Why::from(Invalid::UnexpectedHead(expected, head)));
-            }
-        }
+        check_expected(&self.mutation.expect, self.repo, self.hold.as_ref(), &head).map_err(Why::Trouble)?;
         let directory = self.repo.mutation_dir(self.worktree).unwrap_or_default();
         let directory = std::path::absolute(&directory).map_err(|e| Why::Trouble(Error::io("find", directory)(e)))?;
         let begun = self.begin(&directory, head);

@@ -46,7 +46,7 @@ impl Session<'_> {
             variables.push(("GIT_DIR", self.checkout.git_dir.clone().into()));
             variables.push(("GIT_WORK_TREE", self.checkout.root.clone().into()));
         }
-        let task = Task { command, max_hold: self.left(), kill_after: self.mutation.kill_after };
+        let task = Task { max_hold: self.left(), kill_after: self.mutation.kill_after, ..Task::new(command) };
         let surroundings =
             Surroundings { environment: &variables, prints_messages: index.is_some(), ..Surroundings::default() };
         let mut duty = Stepping { hold: self.hold.as_mut(), lock: &self.lock, alone: false };

@@ -28,16 +28,6 @@ pub(crate) struct Reference {
 }
 
 impl Checkout {
-    /// A commit by any name that git knows it by; `None` where there is none.
-    pub(crate) fn commit(&self, name: &OsStr) -> Result<Option<String>> {
-        let mut wanted = name.to_owned();
-        wanted.push("^{commit}");
-        let arguments: [&OsStr; 5] =
-            ["rev-parse".as_ref(), "--quiet".as_ref(), "--verify".as_ref(), "--end-of-options".as_ref(), &wanted];
-        let output = self.output(None, &arguments, None)?;
-        Ok(output.status.success().then(|| line(&output.stdout)))
-    }
-
     /// The tree that HEAD should have: a commit's, or the empty one where there is none yet.
     pub(crate) fn tree_of(&self, head: &Head) -> String {
         const EMPTY: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";

@@ -4,6 +4,11 @@ use std::fs::{self, OpenOptions};
 
 use super::FdNumber;
 
+/// The session that this process belongs to: a terminal's, or that of a job; 0 if it cannot be told.
+pub(crate) fn session() -> u32 {
+    rustix::process::getsid(None).map_or(0, |session| session.as_raw_nonzero().get().unsigned_abs())
+}
+
 /// Cuts this process off from whoever started it: a session of its own, `/` as working directory, no terminal, standard
 /// input and outputs at `/dev/null`, and no open file but those in `keep`. Who waits for the end of a pipe that it
 /// inherited does not wait for this process.
