@@ -194,6 +194,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) directory: Option<&'a Path>,
     /// Whether what it prints goes where messages go: standard output is somebody else's.
     pub(crate) prints_messages: bool,
+    /// Whether a command that was told to end ends with all its descendants, whatever has become of it: what it did is to be undone.
+    pub(crate) ends_whole: bool,
 }
 
 /// How a run ended, and which signal this process got itself.

@@ -48,32 +48,39 @@ impl Limit {
         }
     }
 
+    /// Asks all processes that `tree` lists to end, now; they are killed later.
+    pub(super) fn end_now(&mut self, now: Instant, tree: &dyn Fn() -> Vec<u32>) {
+        for pid in send_all(sys::TERMINATE, tree) {
+            // A stopped process sees the signal only when it goes on.
+            sys::send(pid, sys::CONTINUE);
+        }
+        self.state = now.checked_add(self.kill_after).map_or(State::Asked, State::Ending);
+    }
+
     /// Does what is due: asks, then kills, all processes that `tree` lists. Tells whether none is left of those.
     pub(super) fn enforce(&mut self, now: Instant, tree: &dyn Fn() -> Vec<u32>) -> bool {
-        let send_all = |signal| {
-            let processes = tree();
-            for &pid in &processes {
-                // What has ended meanwhile needs no signal.
-                sys::send(pid, signal);
-            }
-            processes
-        };
         match self.state {
             State::Until(time) if now >= time => {
-                for pid in send_all(sys::TERMINATE) {
-                    // A stopped process sees the signal only when it goes on.
-                    sys::send(pid, sys::CONTINUE);
-                }
-                self.state = now.checked_add(self.kill_after).map_or(State::Asked, State::Ending);
+                self.end_now(now, tree);
                 false
             }
             State::Ending(time) if now >= time => {
                 self.state = State::Killing;
-                send_all(sys::KILL).is_empty()
+                send_all(sys::KILL, tree).is_empty()
             }
             State::Ending(_) | State::Asked => tree().is_empty(),
-            State::Killing => send_all(sys::KILL).is_empty(),
+            State::Killing => send_all(sys::KILL, tree).is_empty(),
             State::Unlimited | State::Until(_) => true,
         }
     }
+}
+
+/// Sends a signal to all processes that `tree` lists, and returns them. One that has ended meanwhile needs none.
+fn send_all(signal: i32, tree: &dyn Fn() -> Vec<u32>) -> Vec<u32> {
+    tree()
+        .into_iter()
+        .inspect(|pid| {
+            sys::send(*pid, signal);
+        })
+        .collect()
 }

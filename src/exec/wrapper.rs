@@ -33,7 +33,7 @@ pub(crate) fn run(task: &Task, surroundings: Surroundings<'_>, signals: &Signals
     // It may have been blocked.
     signals.insist(&[sys::CHILD_CHANGED]);
     duty.begin();
-    let keeper_at = Instant::now() + KEEPER_AFTER;
+    let (keeper_at, since_ms) = (Instant::now() + KEEPER_AFTER, sys::boot_ms());
     let command = match spawn(task, surroundings, &duty.files(), signals) {
         Ok(command) => command.id(),
         Err(ending) => {
@@ -47,11 +47,13 @@ pub(crate) fn run(task: &Task, surroundings: Surroundings<'_>, signals: &Signals
     let mut watch = Watch {
         task,
         command,
+        since_ms,
         begun,
         keeper: None,
         keeper_at,
         signals,
         limit: Limit::new(task, begun),
+        ends_whole: surroundings.ends_whole,
         pending: Pending::default(),
         go_on_at: None,
         got: Vec::new(),
@@ -86,12 +88,15 @@ struct Second {
 struct Watch<'a> {
     task: &'a Task,
     command: u32,
+    /// Milliseconds from the machine's boot to a moment before the command started.
+    since_ms: u64,
     begun: Instant,
     keeper: Option<Second>,
     /// When to make a keeper where there is none.
     keeper_at: Instant,
     signals: &'a Signals,
     limit: Limit,
+    ends_whole: bool,
     pending: Pending,
     /// When to look whether the command goes on as we do.
     go_on_at: Option<Instant>,
@@ -102,7 +107,8 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     fn until_end(&mut self) -> Ending {
-        let mut ended = None;
+        let mut ended: Option<Ending> = None;
+        let mut overtime = false;
         loop {
             let now = Instant::now();
             // All that has arrived is read before anything is concluded from it.
@@ -121,13 +127,18 @@ impl Watch<'_> {
                     _ => {}
                 }
             }
-            let in_time = ended.is_some() && !self.limit.is_over();
-            if let Some(ending) = ended.filter(|_| in_time || self.limit_enforced(now)) {
+            if let Some(ending) = ended {
                 self.read_late_signals(ending);
-                return if self.limit.is_over() { Ending::Overtime } else { ending };
-            }
-            if ended.is_none() {
+                if self.ends_whole && self.was_told_to_end(ending) && !self.limit.is_over() {
+                    let others = self.others();
+                    self.limit.end_now(now, &others);
+                }
+                if !self.limit.is_over() || self.limit_enforced(now) {
+                    return if overtime { Ending::Overtime } else { ending };
+                }
+            } else {
                 self.limit_enforced(now);
+                overtime = self.limit.is_over();
                 if now >= self.keeper_at {
                     self.make_keeper();
                 }
@@ -254,11 +265,24 @@ impl Watch<'_> {
         }
     }
 
+    /// Tells whether somebody wanted an end of it, by a signal to it or to us.
+    fn was_told_to_end(&self, ending: Ending) -> bool {
+        matches!(ending, Ending::Signaled(_)) || self.got.iter().any(|signal| sys::INTERRUPTS.contains(signal))
+    }
+
     /// Enforces the limit; tells whether no process that it concerns is left.
     fn limit_enforced(&mut self, now: Instant) -> bool {
-        let keeper = self.keeper.as_ref().map(|keeper| keeper.pid);
-        let below = || sys::descendants(std::process::id()).into_iter().filter(|pid| Some(*pid) != keeper).collect();
-        self.limit.enforce(now, &below)
+        let others = self.others();
+        self.limit.enforce(now, &others)
+    }
+
+    /// Lists the command's processes: all below this one but the keeper and those that were there before.
+    fn others(&self) -> impl Fn() -> Vec<u32> + use<> {
+        let (keeper, since) = (self.keeper.as_ref().map(|keeper| keeper.pid), self.since_ms);
+        move || {
+            let below = sys::descendants(std::process::id()).into_iter();
+            below.filter(|pid| Some(*pid) != keeper && !sys::started_before(*pid, since)).collect()
+        }
     }
 
     /// Stops as the command did, so that whoever started us sees the job as if it were the command. The keeper sees to
@@ -285,7 +309,7 @@ impl Watch<'_> {
         let now = Instant::now();
         self.read_signals(now);
         if let Ending::Signaled(signal) = ending
-            && sys::DIE_OF.contains(&signal)
+            && sys::INTERRUPTS.contains(&signal)
             && !self.got.contains(&signal)
         {
             drop(sys::poll(&[Event::Readable(self.signals.fd())], Some(LATE)));

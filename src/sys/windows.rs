@@ -422,6 +422,11 @@ pub(crate) fn still_runs(pid: u32, _boot_ms: u64) -> Option<bool> {
     process_state(pid).map(|_| true)
 }
 
+/// Tells whether a process certainly started before a moment: not known.
+pub(crate) fn started_before(_pid: u32, _boot_ms: u64) -> bool {
+    false
+}
+
 /// All processes: only this one is known.
 pub(crate) fn all_processes() -> Vec<u32> {
     vec![std::process::id()]

@@ -256,3 +256,46 @@ fn ctrl_z_stops_and_fg_finishes() {
     assert_eq!(sandbox.committed("file"), "first\nhello\n");
     sandbox.assert_no_traces();
 }
+
+#[test]
+fn step_that_is_told_to_end_ends_with_all_its_descendants() {
+    // Each writes, and would commit, after the step's own process has ended.
+    let late = "sleep 1; echo late >late; git commit -qam late; touch \"$SANDBOX/late\"";
+    for (name, script) in [
+        ("child", format!("sh -c '{late}' & echo x >>file; wait")),
+        ("grandchild", format!("(sh -c '{late}' &) ; echo x >>file; sleep 30")),
+        ("session of its own", format!("setsid sh -c '{late}' & echo x >>file; sleep 30")),
+        ("one that ignores it", format!("sh -c 'trap \"\" TERM; {late}' & echo x >>file; sleep 30")),
+        ("stopped", format!("sh -c '{late}' & kill -STOP $!; echo x >>file; sleep 30")),
+    ] {
+        for to_command in [false, true] {
+            let sandbox = furnished();
+            let before = sandbox.state();
+            let options = ["--kill-after", "0.3"];
+            let script = format!("{script} & echo $$ >\"$SANDBOX/pid\"; touch \"$SANDBOX/up\"; wait");
+            let running = sandbox.start(sandbox.mutate_command(&options, &script));
+            crate::support::eventually("it is up", || sandbox.outside("up").exists());
+            if to_command {
+                let pid = fs::read_to_string(sandbox.outside("pid")).unwrap().trim().parse().unwrap();
+                kill(pid, Signal::TERM);
+            } else {
+                running.signal(Signal::TERM);
+            }
+            let told = sandbox.ends_undone(running, &before, 128 + Signal::TERM.as_raw());
+            std::thread::sleep(std::time::Duration::from_millis(1200));
+            assert!(!sandbox.outside("late").exists(), "{name}: it went on: {told}");
+            before.assert_same(&sandbox.state(), name);
+        }
+    }
+}
+
+#[test]
+fn processes_that_were_there_before_the_step_are_no_part_of_it() {
+    let sandbox = furnished();
+    // The shell's job becomes a child of repoguard, which takes the shell's place.
+    let script = "(sleep 1; touch \"$SANDBOX/earlier\") & sleep 0.1; \
+                  exec repoguard mutate -m m --max-hold 0.3 --kill-after 0.1 -- sleep 30";
+    let mut running = sandbox.start(sandbox.sh_command(script));
+    assert_eq!(running.ended().code(), Some(124), "{}", running.stderr());
+    crate::support::eventually("it goes on", || sandbox.outside("earlier").exists());
+}

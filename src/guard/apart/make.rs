@@ -208,6 +208,7 @@ pub(super) fn check_out(
             without: env::OF_ONE_WORKTREE,
             directory: Some(&path),
             prints_messages: true,
+            ends_whole: true,
         };
         let mut step = Step { hold, entry, alone: false };
         let run = exec::run(&Task::new(command.iter().copied()), surroundings, signals, &mut step);

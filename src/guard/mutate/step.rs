@@ -47,8 +47,12 @@ impl Session<'_> {
             variables.push(("GIT_WORK_TREE", self.checkout.root.clone().into()));
         }
         let task = Task { max_hold: self.left(), kill_after: self.mutation.kill_after, ..Task::new(command) };
-        let surroundings =
-            Surroundings { environment: &variables, prints_messages: index.is_some(), ..Surroundings::default() };
+        let surroundings = Surroundings {
+            environment: &variables,
+            prints_messages: index.is_some(),
+            ends_whole: true,
+            ..Surroundings::default()
+        };
         let mut duty = Stepping { hold: self.hold.as_mut(), lock: &self.lock, alone: false };
         let Run { ending, die_of, interrupted } = exec::run(&task, surroundings, self.signals, &mut duty);
         self.note(step, begun, ending.status());

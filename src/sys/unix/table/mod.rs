@@ -45,6 +45,11 @@ pub(crate) fn still_runs(pid: u32, boot_ms: u64) -> Option<bool> {
     number.is_none_or(is_gone).then_some(false)
 }
 
+/// Tells whether a process certainly started before a moment, in milliseconds since the machine's boot.
+pub(crate) fn started_before(pid: u32, boot_ms: u64) -> bool {
+    process_state(pid).is_some_and(|state| state.started_ms + system::START_PRECISION_MS <= boot_ms)
+}
+
 /// Tells whether a process runs no instruction until somebody else continues it: it is stopped, or its control group is
 /// frozen. `None`: cannot tell.
 pub(crate) fn is_halted(pid: u32) -> Option<bool> {
