@@ -19,7 +19,8 @@ mod trust;
 use std::path::{Path, PathBuf};
 
 pub(crate) use checkout::{
-    Blobs, Changes, Checkout, EXCLUDE, RawChange, Reference, STASH_LOG, Untracked, is_branch_name, is_reference_name,
+    Blobs, Changes, Checkout, Deletion, EXCLUDE, RawChange, Reference, STASH_LOG, Untracked, is_branch_name,
+    is_reference_name,
 };
 pub use config::{Config, Setting};
 pub use expected::ExpectedHead;

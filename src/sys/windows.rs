@@ -818,6 +818,11 @@ impl Directory {
         std::fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name())).collect()
     }
 
+    pub(crate) fn directory_names(&self) -> io::Result<Vec<OsString>> {
+        let directories = std::fs::read_dir(&self.0)?.flatten().filter(|entry| entry.path().is_dir());
+        Ok(directories.map(|entry| entry.file_name()).collect())
+    }
+
     #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "it can fail on other systems")]
     pub(crate) fn special_names(&self) -> io::Result<Vec<OsString>> {
         Ok(Vec::new())

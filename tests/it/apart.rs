@@ -62,6 +62,25 @@ fn worktree_is_locked_as_long_as_its_command_runs() {
 }
 
 #[test]
+fn worktree_is_locked_for_git_while_its_command_runs() {
+    let sandbox = Sandbox::new();
+    let _holder = sandbox.hold(&[]);
+    let script = "git worktree list --porcelain | grep '^locked' >\"$SANDBOX/seen\"; \
+                  git worktree remove --force \"$PWD\" && exit 9; git worktree move \"$PWD\" \"$SANDBOX/moved\" && exit 8; exit 0";
+    sandbox.apart(&[], script).was_removed();
+    let seen = fs::read_to_string(sandbox.outside("seen")).unwrap();
+    assert_eq!(seen, "locked repoguard: its command runs\n");
+    // What keeps it is unlocked; a lock of the user's stays.
+    let kept = sandbox.apart(&[], "echo 1 >new");
+    kept.was_kept();
+    let list = || sandbox.git(["worktree", "list", "--porcelain"]);
+    assert!(!list().contains("locked"), "{}", list());
+    let locked = sandbox.apart(&[], "git worktree unlock . && git worktree lock --reason mine .");
+    assert!(locked.was_kept()["also"].to_string().contains("git worktree lock"));
+    assert!(list().contains("locked mine"), "{}", list());
+}
+
+#[test]
 fn status_input_and_signals_pass_through() {
     let sandbox = Sandbox::new();
     let _holder = sandbox.hold(&[]);

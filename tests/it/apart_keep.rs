@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Sandbox, eventually, has_program, kill, lines, shell_status, skip};
+use crate::support::{Sandbox, eventually, has_program, is_root, kill, lines, own, shell_status, skip, to_the_end};
 
 /// Runs each script in a worktree of its own, which must be kept for this reason: a field of what it holds, or a word of
 /// `also`. Nobody else removes it afterwards, either.
@@ -71,13 +72,51 @@ fn changes_keep_it() {
 }
 
 #[test]
+fn repositories_anywhere_in_it_keep_it() {
+    keeps(&[
+        ("mkdir -p ignored/deep; git init -q ignored/deep/nested", "a repository of its own"),
+        ("mkdir ignored; git worktree add -q --detach ignored/inner HEAD", "a repository of its own"),
+        ("mkdir -p ignored/half/.git", "a repository of its own"),
+    ]);
+}
+
+#[test]
+fn directory_that_cannot_be_read_keeps_it() {
+    let hidden = [
+        "mkdir secret; echo precious >secret/file; chmod 300 secret",
+        "mkdir ignored; echo x >ignored/f; chmod 0 ignored",
+    ];
+    if !is_root() {
+        return keeps(&hidden.map(|script| (script, "cannot be read")));
+    }
+    // Root reads everything: as another user.
+    let sandbox = Sandbox::new();
+    sandbox.sh("echo ignored >.gitignore && git add . && git commit -q -m ignore").assert().success();
+    let _holder = sandbox.hold(&[]);
+    sandbox.open_to_all();
+    own(sandbox.here(), 1, 1);
+    for script in hidden {
+        let mut command = sandbox.repoguard_command(["exec", "--on-busy", "worktree", "--worktree-dir"]);
+        let (place, made) = (sandbox.outside("place"), sandbox.outside("made"));
+        fs::create_dir_all(&made).unwrap();
+        std::os::unix::fs::chown(&made, Some(1), Some(1)).unwrap();
+        command.arg(&made).args(["--", "sh", "-c", &format!("{script}; pwd >'{}'", place.display())]).uid(1).gid(1);
+        let output = to_the_end(command).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && told.contains("cannot be read"), "{told}");
+        let place = fs::read_to_string(&place).unwrap();
+        assert!(fs::metadata(place.trim()).unwrap().is_dir(), "{script}: {told}");
+    }
+}
+
+#[test]
 fn what_only_git_knows_of_keeps_it() {
     keeps(&[
         ("echo 2 >file; git stash -q", "stash"),
         (STASHED, "stash"),
         ("git bisect start", "bisect in progress"),
         ("git update-ref refs/worktree/mine HEAD", "references of its own"),
-        ("git worktree lock .", "git worktree lock"),
+        ("git worktree unlock .; git worktree lock .", "git worktree lock"),
         ("git worktree add -q --force \"$SANDBOX/second\" $(git symbolic-ref --short HEAD)", "checked out elsewhere"),
         (
             "b=$(git symbolic-ref --short HEAD); git switch -q -c one; echo 1 >file; git commit -q -a -m 1; \
@@ -264,7 +303,7 @@ fn branch_that_moves_meanwhile_stays() {
     let sandbox = Sandbox::new();
     let _holder = sandbox.hold(&[]);
     let commit = "c=$(real commit-tree -p main -m late main^{tree} </dev/null); real -C \"$SANDBOX/repo\" update-ref refs/heads/b $c";
-    let path = sandbox.git_that(&format!("case \"$*\" in *' update-ref --no-deref -d '*) {commit};; esac"));
+    let path = sandbox.git_that(&format!("case \"$*\" in *' update-ref --stdin'*) {commit};; esac"));
     let mut command = sandbox.apart_command(&["--branch", "b"], "true");
     command.env("PATH", path).env("GIT_DIR_UNUSED", "");
     let went = sandbox.went(&command);

@@ -103,7 +103,7 @@ fn killed_at_any_call_of_git_leaves_nothing_that_is_not_tidied_up() {
         "status --porcelain=v1",
         "ls-files -v",
         "worktree remove",
-        "update-ref --no-deref -d",
+        "update-ref --stdin",
     ];
     let all = [When::Before, When::After, When::Itself];
     for (number, verb) in calls.into_iter().enumerate() {

@@ -162,3 +162,80 @@ fn record_that_names_what_is_not_ours_removes_nothing() {
     assert!(sandbox.prune().starts_with("kept"));
     assert!(mine.join("precious").exists() && went.path().join("new").exists());
 }
+
+/// The commits that some branch, tag or remote-tracking reference leads to.
+fn reachable(sandbox: &Sandbox) -> Vec<String> {
+    let list = sandbox.git(["rev-list", "--branches", "--tags", "--remotes"]);
+    let mut commits: Vec<String> = list.lines().map(str::to_owned).collect();
+    commits.sort();
+    commits
+}
+
+#[test]
+fn prunes_at_once_leave_a_way_to_every_commit() {
+    let sandbox = Sandbox::new();
+    let mut holder = sandbox.hold(&[]);
+    for round in 0..3 {
+        // Each of these branches leads to the commits of those before it; the last two are at one commit.
+        let mut names = Vec::new();
+        for number in 0..5 {
+            let (name, before) = (format!("b{round}-{number}"), format!("b{round}-{}", number.max(1) - 1));
+            let merge = if number == 0 { String::new() } else { format!("git merge -q --ff-only {before};") };
+            let commit = if number == 4 { "" } else { "git commit -q --allow-empty -m x" };
+            sandbox.apart(&["--branch", &name], &format!("{merge} {commit}")).was_kept();
+            names.push(name);
+        }
+        let before = reachable(&sandbox);
+        let prune = || sandbox.start(sandbox.repoguard_command(["worktrees", "prune"]));
+        for mut running in [(); 4].map(|()| prune()) {
+            assert!(running.ended().success(), "{}", running.stderr());
+        }
+        assert_eq!(reachable(&sandbox), before, "round {round}");
+        sandbox.prune();
+        assert_eq!(reachable(&sandbox), before, "round {round}");
+        let left = names.iter().filter(|name| sandbox.branches().contains(name)).count();
+        assert_eq!(left, 1, "round {round}: the others have landed");
+    }
+    holder.finish();
+}
+
+#[test]
+fn witness_that_goes_at_the_last_moment_keeps_the_branch() {
+    for witness in ["git tag w kept", "git branch w kept", "git update-ref refs/remotes/o/w kept"] {
+        let sandbox = Sandbox::new();
+        let _holder = sandbox.hold(&[]);
+        sandbox.apart(&["--branch", "kept"], "git commit -q --allow-empty -m precious").was_kept();
+        sandbox.sh(witness).assert().success();
+        let commit = sandbox.git(["rev-parse", "kept"]);
+        // As another process would, just before the branch is deleted.
+        let delete = "for r in refs/tags/w refs/heads/w refs/remotes/o/w; do real update-ref -d $r; done";
+        let path = sandbox.git_that(&format!("case \"$*\" in *' update-ref --stdin'*) {delete};; esac"));
+        let mut prune = sandbox.repoguard(["worktrees", "prune"]);
+        prune.env("PATH", path).assert().success();
+        assert!(
+            reachable(&sandbox).contains(&commit.trim().to_owned()),
+            "{witness}: {}",
+            sandbox.git(["log", "--all", "--oneline"])
+        );
+    }
+}
+
+#[test]
+fn reference_that_protects_a_mutation_is_no_way_to_a_commit() {
+    let sandbox = Sandbox::new();
+    let _holder = sandbox.hold(&[]);
+    let made = sandbox.apart(&["--branch", "kept"], "git commit -q --allow-empty -m precious");
+    made.was_kept();
+    // A mutation in another worktree of that commit has a reference of its own to it.
+    let other = sandbox.outside("other");
+    sandbox.git(["worktree", "add", "-q", "--detach", other.to_str().unwrap(), "kept"]);
+    let gate = sandbox.gate("gate");
+    let mut mutate = sandbox.repoguard_command(["mutate", "-m", "m", "--", "sh", "-c", &gate.script()]);
+    mutate.current_dir(&other);
+    let mut running = sandbox.start(mutate);
+    gate.reached_by(&mut running);
+    sandbox.prune();
+    gate.open();
+    running.ended();
+    assert!(sandbox.branches().contains(&"kept".to_owned()));
+}

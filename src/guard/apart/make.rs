@@ -151,7 +151,7 @@ fn fill(common: &Checkout, entry: &mut Entry, path: &Path) -> Result<bool> {
         return made;
     }
     entry.advance(Stage::Making).inspect_err(|_| {
-        drop(common.delete_branch(&entry.made.branch, &entry.made.base));
+        drop(common.delete_branch(&entry.made.branch, &entry.made.base, None));
         fs::remove_directory(path);
     })?;
     Ok(true)

@@ -127,6 +127,9 @@ pub fn exec_apart(
         // Of another that git called the same.
         fs::remove(&record);
     }
+    if let Err(trouble) = remove::lock_for_git(&worktree) {
+        tell(Notice::Trouble(&trouble));
+    }
     let mut variables = environment(&own.lock_path(), &held).to_vec();
     let fence = held.record().id;
     let mut duty = Hold::new(&own, sharing, held, false, tell);

@@ -14,18 +14,19 @@
 //! open directory is in the worktree, and that writes after the second look, writes into what is being deleted.
 
 use std::{
-    path::Path,
+    io::Write as _,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use super::work::{Seen, Site, Work, look, look_at_branch};
 use crate::{
     error::Result,
-    fs,
+    fs::{self, Hidden},
     lock::Request,
     mutation::locks_of_killed,
-    repo::{Checkout, MOST_LINK, Manner, Repo, Worktree, leads_to, named_git_dir},
-    store::worktrees::{Entry, Stage},
+    repo::{Checkout, Deletion, MOST_LINK, Manner, Repo, Worktree, leads_to, named_git_dir},
+    store::worktrees::{Entry, Made, Stage},
     sys,
 };
 
@@ -45,6 +46,8 @@ pub(super) fn remove(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Opt
     }
     unlock(repo, entry)?;
     let Some(site) = Site::find(repo, &entry.made) else { return remove_rest(repo, entry, landed) };
+    // No command runs in it any more: the caller has its lock.
+    unlock_for_git(&site.worktree);
     let aside = site.aside(&entry.made);
     let stage = entry.made.stage;
     let is_aside = stage == Stage::Removing && fs::identity(&aside).is_some();
@@ -66,7 +69,10 @@ pub(super) fn remove(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Opt
         return keep(entry, stage, Work::doubt("its directory is gone; `git worktree prune` forgets it"));
     }
     let mut seen = if is_aside || !is_there {
-        look(repo, Manner::Writing, entry.register(), &entry.made, &site, is_aside.then_some(aside.as_path()))?
+        let root = is_aside.then_some(aside.as_path());
+        let mut seen = look(repo, Manner::Writing, entry.register(), &entry.made, &site, root)?;
+        seen.work.also.extend(root.map_or(Ok(None), unseen)?);
+        seen
     } else {
         let seen = look_at(repo, entry, &site, &site.place, landed)?;
         if !seen.work.is_nothing(landed) {
@@ -96,7 +102,7 @@ pub(super) fn remove(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Opt
         fs::remove(&record);
     }
     let tip = seen.tip.take();
-    finish(&common, entry, tip.as_deref(), &site.place)
+    finish(repo, &common, entry, tip.as_deref(), &site.place)
 }
 
 /// The repository itself, whose gits note for this worktree that they run.
@@ -115,6 +121,26 @@ pub(super) fn unlock(repo: &Repo, entry: &Entry) -> Result<()> {
     left.iter().try_for_each(fs::remove_entry)
 }
 
+/// What `git worktree list` says of a worktree in which a command of ours runs.
+const IN_USE: &str = "repoguard: its command runs";
+
+/// Locks a worktree for git while its command runs, so that nobody's clean-up prunes, moves or removes it; see git-worktree(1).
+///
+/// # Errors
+/// [`crate::Error::Io`].
+pub(super) fn lock_for_git(worktree: &Worktree) -> Result<()> {
+    let text = |file: &mut std::fs::File| file.write_all(format!("{IN_USE}\n").as_bytes());
+    fs::put_file(&worktree.git_dir.join("locked"), 0o644, None, text)
+}
+
+/// Takes that lock away, also if its process was killed. One of the user's stays.
+fn unlock_for_git(worktree: &Worktree) {
+    let path = worktree.git_dir.join("locked");
+    if fs::read_small(&path, IN_USE.len()).is_some_and(|text| text == IN_USE.as_bytes()) {
+        fs::remove(&path);
+    }
+}
+
 /// Looks, and finds out who is in it.
 fn look_at(repo: &Repo, entry: &Entry, site: &Site, root: &Path, landed: bool) -> Result<Seen> {
     let mut seen = look(repo, Manner::Writing, entry.register(), &entry.made, site, Some(root))?;
@@ -126,9 +152,20 @@ fn look_at(repo: &Repo, entry: &Entry, site: &Site, root: &Path, landed: bool) -
         seen.work.also.push("something is mounted in it".to_owned());
     }
     if seen.work.is_nothing(landed) {
+        seen.work.also.extend(unseen(root)?);
+    }
+    if seen.work.is_nothing(landed) {
         seen.work.also.extend(in_use(repo, &site.worktree, root));
     }
     Ok(seen)
+}
+
+/// What git does not show of a worktree, and that may be somebody's work.
+fn unseen(root: &Path) -> Result<Option<String>> {
+    let Hidden { unreadable, repositories } = fs::hidden(root)?;
+    let first = |paths: &[PathBuf]| paths.first().map(|path| path.display().to_string());
+    let unreadable = first(&unreadable).map(|path| format!("`{path}` cannot be read"));
+    Ok(unreadable.or_else(|| first(&repositories).map(|path| format!("`{path}` is a repository of its own"))))
 }
 
 /// Who waits for a worktree, or has left a process in it.
@@ -218,7 +255,7 @@ fn remove_rest(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Wo
     if !work.is_nothing(landed) {
         return keep(entry, Stage::Kept, work);
     }
-    finish(&common, entry, tip.as_deref(), &path)
+    finish(repo, &common, entry, tip.as_deref(), &path)
 }
 
 /// Tells whether a directory on git's list is one that git was killed in while it made it for `path`.
@@ -241,15 +278,41 @@ fn names_directory(root: &Path, git_dir: &Path) -> bool {
 }
 
 /// Deletes the branch where it was seen, and then the record.
-fn finish(common: &Checkout, entry: &mut Entry, tip: Option<&str>, place: &Path) -> Result<Option<Work>> {
-    let is_gone = tip.map_or(Ok(true), |tip| common.delete_branch(&entry.made.branch, tip))?;
-    // Where it is gone without us, that is as well.
-    if !is_gone && common.tip(&entry.made.branch)?.is_some() {
-        return keep(entry, Stage::Kept, Work::doubt("its branch has moved meanwhile"));
+fn finish(repo: &Repo, common: &Checkout, entry: &mut Entry, tip: Option<&str>, place: &Path) -> Result<Option<Work>> {
+    if let Some(tip) = tip
+        && let Some(work) = delete_branch(repo, common, &entry.made, tip)?
+    {
+        return keep(entry, Stage::Kept, work);
     }
     entry.forget();
     remove_parent(place);
     Ok(None)
+}
+
+/// Deletes the branch while another reference leads to its commit: in one step with a look at that reference, since another process
+/// may delete it for the same reason.
+fn delete_branch(repo: &Repo, common: &Checkout, made: &Made, tip: &str) -> Result<Option<Work>> {
+    /// Each time somebody else has moved a reference.
+    const TRIES: usize = 20;
+    for _ in 0..TRIES {
+        let witness = common.witness(tip, &made.branch)?;
+        // A worktree of a detached HEAD has nothing that HEAD has not.
+        let is_needless = || {
+            let heads = repo.worktrees()?.iter().filter_map(|worktree| repo.head(worktree)?.commit).collect::<Vec<_>>();
+            Ok(tip == made.base && common.is_below(tip, &heads)?)
+        };
+        if witness.is_none() && !is_needless()? {
+            return Ok(Some(Work::doubt("nothing else leads to its commits any more")));
+        }
+        match common.delete_branch(&made.branch, tip, witness.as_ref())? {
+            Deletion::Done => return Ok(None),
+            // Where it is gone without us, that is as well.
+            Deletion::Moved if common.tip(&made.branch)?.is_none() => return Ok(None),
+            Deletion::Moved => return Ok(Some(Work::doubt("its branch has moved meanwhile"))),
+            Deletion::WitnessMoved => {}
+        }
+    }
+    Ok(Some(Work::doubt("other references move all the time")))
 }
 
 /// Removes the directory that a worktree stood in, if that is for such worktrees only, and this was the last.

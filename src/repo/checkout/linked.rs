@@ -31,6 +31,26 @@ pub(crate) struct Changes {
     pub(crate) untracked: u64,
 }
 
+/// How the names of references begin that come and go: those of one worktree, as the one that protects a mutation, and the stash.
+const PASSING: [&str; 4] = ["refs/worktree/", "refs/bisect/", "refs/rewritten/", "refs/stash"];
+
+/// A reference that leads to a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Witness {
+    name: String,
+    value: String,
+}
+
+/// What became of a branch that was to be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deletion {
+    Done,
+    /// It is elsewhere, or gone.
+    Moved,
+    /// The witness is elsewhere, or gone.
+    WitnessMoved,
+}
+
 /// Tells whether git would take this for the name of a branch.
 pub(crate) fn is_branch_name(name: &str) -> bool {
     let full = format!("refs/heads/{name}");
@@ -87,16 +107,57 @@ impl Checkout {
         }
     }
 
-    /// Deletes a branch that is where it is expected to be; `false` where it is not.
+    /// Finds another reference that leads to a commit, one that is there to stay.
     ///
     /// # Errors
-    /// [`Error::Git`] where it is, and git cannot delete it all the same.
-    pub(crate) fn delete_branch(&self, name: &str, expected: &str) -> Result<bool> {
-        match self.ask(&["update-ref", "--no-deref", "-d", name, expected]) {
-            Ok(_) => Ok(true),
-            Err(error) if self.tip(name)?.as_deref() == Some(expected) => Err(error),
-            Err(_) => Ok(false),
+    /// [`Error::Git`].
+    pub(crate) fn witness(&self, commit: &str, branch: &str) -> Result<Option<Witness>> {
+        // The first is quick.
+        for how in ["--points-at", "--contains"] {
+            let how = format!("{how}={commit}");
+            let format = "--format=%(objectname) %(refname) %(symref)";
+            let answer = self.ask(&["for-each-ref", format, &how])?;
+            for line in String::from_utf8_lossy(&answer).lines() {
+                let mut words = line.split(' ');
+                // A symbolic reference has no value of its own.
+                if let (Some(value), Some(name), Some("")) = (words.next(), words.next(), words.next())
+                    && name != branch
+                    && !PASSING.iter().any(|passing| name.starts_with(passing))
+                {
+                    return Ok(Some(Witness { name: name.to_owned(), value: value.to_owned() }));
+                }
+            }
         }
+        Ok(None)
+    }
+
+    /// Deletes a branch in one step, if it and the witness are where they are expected to be.
+    ///
+    /// # Errors
+    /// [`Error::Git`] if both are, and git cannot delete it all the same.
+    pub(crate) fn delete_branch(&self, name: &str, expected: &str, witness: Option<&Witness>) -> Result<Deletion> {
+        let verify = witness.map(|Witness { name, value }| format!("option no-deref\nverify {name} {value}\n"));
+        let steps = format!("{}option no-deref\ndelete {name} {expected}\n", verify.unwrap_or_default());
+        let Err(error) = self.run(None, &["update-ref", "--stdin"], Some(steps.as_bytes())) else {
+            return Ok(Deletion::Done);
+        };
+        if self.tip(name)?.as_deref() != Some(expected) {
+            return Ok(Deletion::Moved);
+        }
+        match witness {
+            Some(Witness { name, value }) if self.tip(name)?.as_ref() != Some(value) => Ok(Deletion::WitnessMoved),
+            _ => Err(error),
+        }
+    }
+
+    /// Tells whether one of these commits leads to another one.
+    ///
+    /// # Errors
+    /// [`Error::Git`].
+    pub(crate) fn is_below(&self, commit: &str, heads: &[String]) -> Result<bool> {
+        let fixed = ["rev-list", "--max-count=1", commit, "--not"];
+        let arguments: Vec<&str> = fixed.into_iter().chain(heads.iter().map(String::as_str)).chain(["--"]).collect();
+        Ok(!heads.is_empty() && self.ask(&arguments)?.is_empty())
     }
 
     /// The commit of a branch; `None` where there is no such branch.
@@ -138,9 +199,12 @@ impl Checkout {
         input.push_str(base);
         input.push('\n');
         let exclude = format!("--exclude={branch}");
-        // The references that are left. HEAD of any worktree does not count, which may be the one that goes; `--not` holds
-        // for what follows it.
-        let arguments = ["rev-list", "--max-count=1", "--stdin", "--not", &exclude, "--glob=refs/*"];
+        // The references that are left. HEAD of any worktree does not count, which may be the one that goes. `--not` holds for what
+        // follows it.
+        let passing = PASSING.map(|start| format!("--exclude={start}*"));
+        let passing: Vec<&str> = passing.iter().map(String::as_str).collect();
+        let fixed = ["rev-list", "--max-count=1", "--stdin", "--not", &exclude];
+        let arguments = [&fixed[..], &passing, &["--glob=refs/*"]].concat();
         Ok(!self.run(None, &arguments, Some(input.as_bytes()))?.is_empty())
     }
 

@@ -18,7 +18,7 @@ mod references;
 
 pub(crate) use blobs::Blobs;
 pub(crate) use files::{RawChange, Untracked};
-pub(crate) use linked::{Changes, is_branch_name, is_reference_name};
+pub(crate) use linked::{Changes, Deletion, is_branch_name, is_reference_name};
 pub(crate) use references::Reference;
 
 use std::{

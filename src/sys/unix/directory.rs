@@ -87,6 +87,11 @@ impl Directory {
         self.names_if(|_| true)
     }
 
+    /// Names of the directories in it, and of entries of unknown kind.
+    pub(crate) fn directory_names(&self) -> io::Result<Vec<OsString>> {
+        self.names_if(|kind| matches!(kind, FileType::Directory | FileType::Unknown))
+    }
+
     /// Names of the entries of other kinds than file, directory and link, or of unknown kind.
     pub(crate) fn special_names(&self) -> io::Result<Vec<OsString>> {
         self.names_if(|kind| !matches!(kind, FileType::RegularFile | FileType::Directory | FileType::Symlink))
