@@ -196,7 +196,7 @@ impl Site {
         }
         if !matches!(asker, Asker::Part { may_block: false, .. }) {
             around.join(EnclosingHolds::by_token_again(acquire.table.as_ref()));
-            if acquire.is_held_without_record() {
+            if acquire.may_be_inside() && acquire.is_held_without_record() {
                 around.join(EnclosingHolds::by_kinship_again(acquire.table.as_ref()));
             }
             if let Cover::Whole = around.reduce(&mut acquire.plan)? {

@@ -10,6 +10,7 @@ use std::{
 use super::{
     cycle::{self, Graph, Place},
     enclosing,
+    file::inherited_locks,
     held::{Held, Part},
     inspect,
     queue::{Predecessor, Queue, Ticket},
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     holder::{Holder, Mode},
-    repo::{REPO_KEY, git_process::is_git},
+    repo::REPO_KEY,
     sys,
 };
 
@@ -228,12 +229,25 @@ impl Acquire {
         Ok(is_left)
     }
 
-    /// Tells whether there is no holder's record, but there are waiters. The helper of a waiter may have the lock then, and will
-    /// release it soon.
+    /// Tells whether the helper of a waiter may have the lock, which it releases soon: there are waiters, there is no holder's record,
+    /// and the kernel names a process of this program, or nobody.
     fn is_left_to_waiters(&self) -> bool {
-        self.holders().is_empty()
-            && sys::ancestors().any(is_git)
-            && self.queue().is_some_and(|queue| queue.has_waiters(&self.plan.resources))
+        let has_waiters = || self.queue().is_some_and(|queue| queue.has_waiters(&self.plan.resources));
+        let is_helpers = || {
+            let takers = self.takers();
+            takers.is_empty() || takers.into_iter().any(inspect::runs_this_program)
+        };
+        self.holders().is_empty() && has_waiters() && is_helpers()
+    }
+
+    /// The processes that have taken locks in our way, as far as the kernel names them.
+    fn takers(&self) -> Vec<u32> {
+        let kernel = sys::kernel_locks(&self.parts.iter().map(|part| part.file.lock_id()).collect::<Vec<_>>());
+        let in_the_way = |lock: &sys::KernelLock| {
+            let conflicts = |part: &Part| lock.exclusive || part.plan.mode == Mode::Exclusive;
+            self.parts.iter().any(|part| lock.file == part.file.id() && conflicts(part))
+        };
+        kernel.locks.iter().filter(|lock| in_the_way(lock)).map(|lock| lock.pid).collect()
     }
 
     /// Tells whether a repoguard process holds the lock without a record. Somebody removed the record, and it will be rewritten.
@@ -245,6 +259,13 @@ impl Acquire {
             && self.parts.iter().filter(|part| part.plan.mode == Mode::Exclusive).any(|part| busy(&part))
     }
 
+    /// Tells whether this process may be inside a hold that it does not know: a process above it runs this program, or it has inherited
+    /// an open file of the lock's.
+    pub(super) fn may_be_inside(&self) -> bool {
+        let inherited = |part: &Part| !inherited_locks(part.file.id(), || true).is_empty();
+        sys::ancestors().any(inspect::runs_this_program) || self.parts.iter().any(inherited)
+    }
+
     /// Tells whether any process that holds one of our files can be seen to run.
     fn holder_runs(&self) -> bool {
         // A keeper alone is about to let go, or keeps it for a command that goes on: then we try in vain.
@@ -252,13 +273,7 @@ impl Acquire {
         if recorded {
             return true;
         }
-        let kernel = sys::kernel_locks(&self.parts.iter().map(|part| part.file.lock_id()).collect::<Vec<_>>());
-        let in_the_way = |part: &Part, exclusive| exclusive || part.plan.mode == Mode::Exclusive;
-        self.parts.iter().any(|part| {
-            kernel.locks.iter().filter(|lock| lock.file == part.file.id()).any(|lock| {
-                in_the_way(part, lock.exclusive) && sys::still_runs(lock.pid, sys::boot_ms()) != Some(false)
-            })
-        })
+        self.takers().into_iter().any(|pid| sys::still_runs(pid, sys::boot_ms()) != Some(false))
     }
 
     /// Fails if waiting would be a deadlock. `number` is our place in the queue; of several requests on a cycle the last one
