@@ -265,8 +265,8 @@ pub enum Error {
         /// The process asked for.
         pid: u32,
     },
-    /// Whoever keeps a lock cannot be told to let it go.
-    #[error("cannot tell pid {} of {} to let the lock go", keeper.pid, keeper.user)]
+    /// The process that keeps a lock by its record cannot be asked to release it.
+    #[error("cannot release: pid {} of {} cannot be reached, or keeps nothing under this token", keeper.pid, keeper.user)]
     NotReached {
         /// Who keeps it.
         keeper: Box<Holder>,

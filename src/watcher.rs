@@ -112,7 +112,9 @@ pub(crate) fn watch(until: &Until, signals: &Signals, look_after: &mut dyn FnMut
     }
 }
 
-/// Tells a watcher to let go, or to give up its place in the queue; tells whether it could be told.
+/// Asks a watcher to release, or to give up its place in the queue; tells whether it could be asked. One that is stopped goes on.
 pub(crate) fn ask(pid: u32) -> bool {
-    sys::send(pid, sys::TERMINATE)
+    let asked = sys::send(pid, sys::TERMINATE);
+    sys::send(pid, sys::CONTINUE);
+    asked
 }

@@ -272,6 +272,8 @@ pub fn user_of(holder: &Holder) -> Option<String> {
 pub fn release(repo: &Repo, token: &str) -> Result<Released> {
     /// How long a watcher may take.
     const PATIENCE: Duration = Duration::from_secs(5);
+    /// How long one that has just ended may be found.
+    const LOOK: Duration = Duration::from_millis(100);
     if let Some(outer) = Token::outer(token) {
         return Ok(if lock::lives(repo, outer) { Released::Inside } else { Released::Unknown });
     }
@@ -282,15 +284,17 @@ pub fn release(repo: &Repo, token: &str) -> Result<Released> {
         Some(Found::Hold(hold)) if !hold.is_kept() => return Ok(Released::Command),
         Some(Found::Hold(hold)) => (hold, true),
     };
-    let reached = keeper.pid_namespace == sys::pid_namespace() && watcher::ask(keeper.pid);
+    let ask = |pid: u32| lock::is_keeper(repo, &token, pid) && watcher::ask(pid);
+    let reached = keeper.pid_namespace == sys::pid_namespace() && ask(keeper.pid);
     let begun = Instant::now();
     while let Some(found) = lock::find(repo, &token) {
         // A request may have got the lock just before it was told to give up: then it lets go.
-        if !reached || begun.elapsed() > PATIENCE {
+        // It may have ended between the two looks.
+        if (!reached && begun.elapsed() > LOOK) || begun.elapsed() > PATIENCE {
             return Err(Error::NotReached { keeper });
         }
         if let (Found::Hold(hold), false) = (found, held) {
-            watcher::ask(hold.pid);
+            ask(hold.pid);
         }
         std::thread::sleep(Duration::from_millis(1));
     }

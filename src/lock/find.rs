@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Holder, queue::Queue, record::Table, token::Token};
+use super::{Holder, inspect::runs_this_program, queue::Queue, record::Table, token::Token};
 use crate::{env, fs::Sharing, repo::Repo, sys};
 
 /// What a token stands for.
@@ -38,6 +38,26 @@ pub(crate) fn find(repo: &Repo, token: &Token) -> Option<Found> {
     });
     // It may have got the lock since we looked for its hold.
     waiting.or_else(|| held().map(|hold| Found::Hold(Box::new(hold))))
+}
+
+/// Tells whether a process keeps what a token stands for, and nothing else: it has the slot or the ticket open, and is no wrapper of a
+/// command. A record may name any process.
+pub(crate) fn is_keeper(repo: &Repo, token: &Token, pid: u32) -> bool {
+    let slot = || {
+        let live = Table::new(repo.holders_dir()?, Sharing::default()).live_slots();
+        live.into_iter().find(|(_, hold)| token.is_of(hold)).map(|(slot, _)| slot.file)
+    };
+    let ticket = || {
+        let queue = Queue::new(repo.queue_dir()?, Sharing::default());
+        let request = queue.requests().into_iter().find(|request| token.is_of(request))?;
+        queue.ticket_file(request.id)
+    };
+    let Some(file) = slot().or_else(ticket) else { return false };
+    let is_ours = runs_this_program(pid);
+    let acquires = || sys::command_line(pid).is_some_and(|words| words.iter().any(|word| word == "acquire"));
+    // Where the system does not show open files, its program must do.
+    let has_it = sys::has_open(pid, file).unwrap_or(is_ours && !cfg!(target_os = "linux"));
+    has_it && (!is_ours || acquires())
 }
 
 /// As [`find`], but waits a moment for a hold or a request that cannot be seen: if somebody removed our files, its process

@@ -45,7 +45,7 @@ pub(crate) use clock::Clock;
 pub(crate) use ended::ended_with_its_container;
 pub(crate) use file::LockFile;
 pub use find::has_stray_token;
-pub(crate) use find::{Found, any_lives, find, find_again, lives};
+pub(crate) use find::{Found, any_lives, find, find_again, is_keeper, lives};
 pub(crate) use held::Held;
 pub(crate) use inspect::is_locked;
 pub use inspect::{Inspection, State};

@@ -211,6 +211,12 @@ impl Queue {
         sys::open_fifo_writer(&self.path(&entry)).ok().flatten()
     }
 
+    /// Which file a ticket is.
+    pub(crate) fn ticket_file(&self, number: u64) -> Option<sys::FileId> {
+        let entry = self.scan().0.into_iter().find(|entry| entry.number == number)?;
+        fs::identity(&self.path(&entry))
+    }
+
     /// The request of a ticket; only its number is known where the record cannot be read.
     pub(crate) fn request(&self, number: u64) -> Holder {
         let path = self.directory.join(format!("{number}.json"));

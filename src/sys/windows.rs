@@ -567,6 +567,11 @@ pub(crate) fn locks_of_process(_pid: u32, _file: FileId) -> Vec<bool> {
     Vec::new()
 }
 
+/// Tells whether a process has a file open: not known.
+pub(crate) fn has_open(_pid: u32, _file: FileId) -> Option<bool> {
+    None
+}
+
 /// The files that another process has locked: not known.
 pub(crate) fn locked_files(_pid: u32) -> Vec<std::path::PathBuf> {
     Vec::new()

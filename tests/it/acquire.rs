@@ -1,5 +1,6 @@
 //! `repoguard acquire`: a hold that several steps share, and every way in which it ends.
 
+use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -376,4 +377,56 @@ fn hold_that_ends_as_it_begins_is_not_taken_for_a_crash() {
         assert!(running.ended().success());
         assert_eq!(running.stderr(), "");
     }
+}
+
+/// Changes the record of a hold, as whoever may write to the git directory can.
+fn forge(sandbox: &Sandbox, slot: &str, change: impl Fn(&mut Value)) {
+    let path = sandbox.data().join("holders").join(slot);
+    let text = fs::read(&path).unwrap();
+    let mut record = serde_json::from_slice(&text).unwrap();
+    change(&mut record);
+    let mut forged = record.to_string().into_bytes();
+    forged.resize(text.len() - 1, b' ');
+    forged.push(b'\n');
+    fs::write(&path, forged).unwrap();
+}
+
+#[test]
+fn release_signals_no_process_that_a_forged_record_names() {
+    // Any process of the caller's.
+    let sandbox = Sandbox::new();
+    let token = acquire(&sandbox, &LONG);
+    let mut victim = Victim::new(&sandbox);
+    let pid = sandbox.status()["holders"][0]["pid"].as_u64().unwrap();
+    forge(&sandbox, "0", |record| record["pid"] = victim.0.id().into());
+    assert_eq!(status_of(&sandbox, &["release", &token]), Some(125));
+    assert!(victim.0.try_wait().unwrap().is_none(), "it was not signalled");
+    // The keeper itself is found again by its true number.
+    forge(&sandbox, "0", |record| record["pid"] = pid.into());
+    assert_eq!(status_of(&sandbox, &["release", &token]), Some(0));
+
+    // A command's wrapper, whose own record was given the digest of the token.
+    let mut holder = sandbox.hold(&["--name", "a"]);
+    let token = acquire(&sandbox, &["--ttl", "1m", "--name", "b"]);
+    let text = fs::read(sandbox.data().join("holders/1")).unwrap();
+    let acquired: Value = serde_json::from_slice(&text).unwrap();
+    forge(&sandbox, "0", |record| {
+        for field in ["token_sha256", "resources", "until_ms"] {
+            record[field] = acquired[field].clone();
+        }
+    });
+    sandbox.repoguard(["release", &token]).output().unwrap();
+    assert!(holder.runs(), "the command goes on");
+    holder.finish();
+}
+
+#[test]
+fn keeper_that_is_stopped_releases_when_it_is_asked() {
+    let sandbox = Sandbox::new();
+    let token = acquire(&sandbox, &LONG);
+    let pid = sandbox.status()["holders"][0]["pid"].as_u64().unwrap();
+    kill(u32::try_from(pid).unwrap(), Signal::STOP);
+    assert_eq!(sandbox.try_once(&[]), 75);
+    assert_eq!(status_of(&sandbox, &["release", &token]), Some(0));
+    assert_eq!(sandbox.try_once(&[]), 0);
 }

@@ -206,6 +206,12 @@ pub(crate) fn locks_of_process(pid: u32, file: FileId) -> Vec<bool> {
     same.flat_map(|entry| held_by(&infos.join(entry.file_name()))).collect()
 }
 
+/// Tells whether a process has a file open. `None`: the system does not show it.
+pub(crate) fn has_open(pid: u32, file: FileId) -> Option<bool> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    Some(descriptors.flatten().any(|entry| fs::metadata(entry.path()).is_ok_and(|open| super::identity(&open) == file)))
+}
+
 /// The files that a process holds a flock(2) on, if these may be looked at and still have the name by which they were opened.
 pub(crate) fn locked_files(pid: u32) -> Vec<PathBuf> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
