@@ -324,3 +324,29 @@ fn lock_file_that_was_replaced_is_not_a_second_lock() {
     holder.finish();
     assert_eq!(sandbox.try_once(&[]), 0);
 }
+
+#[test]
+fn record_of_a_holder_with_any_number_is_read_without_a_panic() {
+    let sandbox = Sandbox::new();
+    sandbox.repoguard(["exec", "--", "true"]).assert().success();
+    let path = sandbox.data().join("holders/0");
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let mut numbers: Vec<String> = record.as_object().unwrap().keys().cloned().collect();
+    numbers.retain(|key| record[key].is_u64());
+    numbers.extend(["until_ms", "for_pid", "keeper", "released_ms", "waiter"].map(str::to_owned));
+    for key in numbers {
+        for number in [u64::MAX, i64::MAX as u64, 0] {
+            // A holder that still runs, to all appearance.
+            let mut forged = record.clone();
+            forged["released_ms"] = serde_json::Value::Null;
+            forged["pid"] = std::process::id().into();
+            forged[&key] = number.into();
+            fs::write(&path, forged.to_string()).unwrap();
+            for args in [&["status"][..], &["exec", "-n", "--", "true"], &["log"], &["worktrees"]] {
+                let output = sandbox.repoguard(args).output().unwrap();
+                let told = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success() && !told.contains("panicked"), "{key}: {number}: {args:?}: {told}");
+            }
+        }
+    }
+}

@@ -38,7 +38,7 @@ pub(crate) struct ProcessState {
 /// `/proc` is mounted with `hidepid`.
 pub(crate) fn still_runs(pid: u32, boot_ms: u64) -> Option<bool> {
     if let Some(state) = process_state(pid) {
-        return Some(!state.zombie && state.started_ms <= boot_ms + system::START_PRECISION_MS);
+        return Some(!state.zombie && state.started_ms <= boot_ms.saturating_add(system::START_PRECISION_MS));
     }
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let is_gone = |number| rustix::process::test_kill_process(number) == Err(rustix::io::Errno::SRCH);
