@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::Result,
     fs,
-    repo::{Head, Reference, STASH_LOG},
+    repo::{Head, Reference, STASH, STASH_LOG},
     store::kept::Keeping,
 };
 
@@ -95,6 +95,7 @@ fn moved<'a>(
         let explained = (stays && whose == Whose::Commands)
             || ([was, is].into_iter().flatten().any(|one| one.target.is_some()) && traced.point(name))
             || traced.explain(name, is.map(|one| one.id.as_str()), of_head)
+            || (name == STASH && traced.touch(STASH) && is_half_rewritten(before, is))
             || before.was_last_write(name);
         if explained && !theirs && !elsewhere && !is_odd {
             moved.push(Moved { name, was, is });
@@ -121,6 +122,13 @@ fn moved<'a>(
         !is_lost
     });
     Ok(moved)
+}
+
+/// Tells whether the stash is as an undo that was stopped leaves it: missing, or at one of its own entries.
+fn is_half_rewritten(before: &Before, is: Option<&Reference>) -> bool {
+    let kept = || before.kept_stash().ok().flatten().map(|(text, _)| text).unwrap_or_default();
+    before.checkout.has_reftable()
+        && is.is_none_or(|is| kept().split(|byte| *byte == 0).any(|entry| entry.starts_with(is.id.as_bytes())))
 }
 
 /// Keeps where all stands now, and the commits; `false` where there is nothing to keep of them, or not all of it is there.
@@ -188,7 +196,6 @@ fn forget_what_is_broken(before: &Before, head: Option<&Head>, moved: &[Moved<'_
 
 /// The stash is the log of its reference: it may differ also where the reference does not, or not any more.
 fn put_stash_back(before: &Before, traced: &Moves) -> Result<()> {
-    const STASH: &str = "refs/stash";
     let log = before.checkout.common_place(STASH_LOG)?;
     let value = |references: &[Reference]| references.iter().find(|one| one.name == STASH).map(|one| one.id.clone());
     // One that was killed may not have told it.
@@ -197,6 +204,10 @@ fn put_stash_back(before: &Before, traced: &Moves) -> Result<()> {
         return Ok(());
     }
     let Some((was, mode)) = before.kept_stash()? else { return Ok(()) };
+    if before.checkout.has_reftable() {
+        let is = before.checkout.log_text(STASH)?;
+        return if is == was { Ok(()) } else { before.checkout.rewrite_log(STASH, &was) };
+    }
     if fs::read_whole(log.path(), MOST_BYTES).unwrap_or_default() == was {
         return Ok(());
     }

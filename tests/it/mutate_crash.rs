@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::{
-    Sandbox, Side, Traced, Workload, can_trace, chosen, eventually, kill_group, long, process_group, tampered,
+    Sandbox, Side, Traced, Workload, can_trace, chosen, eventually, kill_group, long, process_group, skip, tampered,
     writing_calls,
 };
 
@@ -91,6 +91,22 @@ fn staged() -> Workload {
     Workload::new(FURNISH, &["--no-commit"], CHANGE, 0)
 }
 
+/// References and their logs in tables: no file can be put back. With a longer stash, whose log the command changes.
+fn reftable(script: &str, status: i32) -> Workload {
+    let begin = "rm -rf .git; git init -q --ref-format=reftable -b main; git add -A; git commit -qm first";
+    let more = "for i in 2 3 4; do echo $i >>file; git stash push -q -m s$i; done";
+    Workload::new(&format!("{begin}; {FURNISH}; {more}"), &[], script, status)
+}
+
+fn has_reftable() -> bool {
+    let told = Sandbox::empty().command("git").args(["init", "-h"]).output().unwrap();
+    let has = [told.stdout, told.stderr].concat().windows(10).any(|text| text == b"ref-format");
+    if !has {
+        skip("a mutation with reftable", "this git has none");
+    }
+    has
+}
+
 fn unborn() -> Workload {
     let begin = "rm -rf .git *; git init -q -b trunk; echo mine >mine";
     Workload::new(begin, &[], "echo x >new; mkdir d; echo y >d/y; git add new", 0)
@@ -104,6 +120,39 @@ fn killed_at_every_call_of_a_success() {
 #[test]
 fn killed_at_every_call_of_a_rollback() {
     killed_at_every_call(&failure(), Traced::Itself, 18);
+}
+
+#[test]
+fn killed_at_every_call_with_reftable() {
+    if has_reftable() {
+        killed_at_every_call(&reftable(CHANGE, 0), Traced::Itself, 12);
+        let fails = format!("{CHANGE}; git stash drop -q stash@{{1}}; git stash drop -q; {WRECK}");
+        killed_at_every_call(&reftable(&fails, 3), Traced::Itself, 24);
+    }
+}
+
+#[test]
+fn stash_is_put_back_with_its_log_with_reftable() {
+    if !has_reftable() {
+        return;
+    }
+    for script in [
+        "git stash clear",
+        "git stash drop -q",
+        "git stash drop -q stash@{2}",
+        "git stash pop -q; git checkout -q -f",
+        "echo z >>file; git stash -q; git stash drop -q stash@{1}",
+        "git stash clear; echo z >>file; git stash -q",
+        "git update-ref -d refs/stash",
+        "git reflog expire --expire=all --all",
+    ] {
+        let sandbox = reftable("true", 0).sandbox();
+        let list = || sandbox.git(["log", "-g", "--date=raw", "--format=%H %gn %ge %gd %gs", "refs/stash"]);
+        let before = list();
+        assert_eq!(before.lines().count(), 4);
+        sandbox.undone(&[], &format!("{script}; exit 3"), 3);
+        assert_eq!(list(), before, "{script}");
+    }
 }
 
 #[test]

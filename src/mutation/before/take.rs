@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
-    repo::{Checkout, Head, Index, Stat, path_of},
+    repo::{Checkout, Head, Index, STASH, Stat, path_of},
     sys::Below,
 };
 
@@ -171,7 +171,13 @@ impl Before {
             Err(error) => Err(Error::io("read", from)(error)),
         };
         self.header.exclude = keep(self.checkout.exclude_file(), "exclude")?;
-        self.header.stash = keep(self.checkout.stash_log(), "stash")?;
+        self.header.stash = if self.checkout.has_reftable() {
+            let text = self.checkout.log_text(STASH)?;
+            let put = || fs::put_file(&self.directory.join("stash"), 0o644, None, |file| file.write_all(&text));
+            if text.is_empty() { false } else { put().map(|()| true)? }
+        } else {
+            keep(self.checkout.stash_log(), "stash")?
+        };
         Ok(())
     }
 

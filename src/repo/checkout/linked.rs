@@ -13,7 +13,7 @@ use super::{
         git::{self, Manner},
         run,
     },
-    Checkout, line, paths,
+    Checkout, STASH, line, paths,
 };
 use crate::{
     env,
@@ -32,7 +32,7 @@ pub(crate) struct Changes {
 }
 
 /// How the names of references begin that come and go: those of one worktree, as the one that protects a mutation, and the stash.
-const PASSING: [&str; 4] = ["refs/worktree/", "refs/bisect/", "refs/rewritten/", "refs/stash"];
+const PASSING: [&str; 4] = ["refs/worktree/", "refs/bisect/", "refs/rewritten/", STASH];
 
 /// A reference that leads to a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -289,7 +289,7 @@ impl Checkout {
     /// # Errors
     /// As [`Checkout::tip`].
     pub(crate) fn newest_stash(&self) -> Result<Option<String>> {
-        self.tip("refs/stash")
+        self.tip(STASH)
     }
 
     /// Entries of the stash that were made on a branch, or, since one that is the newest no more, on no branch.
@@ -300,7 +300,7 @@ impl Checkout {
         if self.newest_stash()?.is_none() {
             return Ok(0);
         }
-        let log = ["log", "--walk-reflogs", "--no-show-signature", "-z", "--format=%H %gs", "refs/stash", "--"];
+        let log = ["log", "--walk-reflogs", "--no-show-signature", "-z", "--format=%H %gs", STASH, "--"];
         let entries = paths(&self.ask(&log)?);
         let mut is_new = true;
         let ours = entries.iter().filter(|entry| {

@@ -280,6 +280,7 @@ impl Checkout {
 /// A repository's ignore rules and its stash, in the directory that all worktrees share.
 pub(crate) const EXCLUDE: &str = "info/exclude";
 pub(crate) const STASH_LOG: &str = "logs/refs/stash";
+pub(crate) const STASH: &str = "refs/stash";
 
 /// Files and directories by which git knows what it is in the middle of.
 const OPERATION_FILES: &[&str] = &[

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     super::{Head, git, run},
-    Checkout, line,
+    Checkout, STASH, line, paths,
 };
 use crate::{
     error::Result,
@@ -120,7 +120,7 @@ impl Checkout {
     /// It is no work for git, which takes the lock of all packed references for it, and leaves that when it is killed: one of a
     /// worktree's own is never packed.
     pub(crate) fn forget(&self, name: &str) -> Result<()> {
-        if self.common_dir.join("reftable").exists() {
+        if self.has_reftable() {
             return self.ask(&["update-ref", "--no-deref", "-d", name]).map(drop);
         }
         self.unlock(name)?;
@@ -144,13 +144,60 @@ impl Checkout {
 
     /// The commits that the stash holds, newest first.
     pub(crate) fn stashed(&self) -> Result<Vec<String>> {
-        self.logged("refs/stash")
+        self.logged(STASH)
     }
 
     /// The commits that the log of a reference names, newest first.
     fn logged(&self, name: &str) -> Result<Vec<String>> {
         let answer = self.ask(&["log", "--walk-reflogs", "--no-show-signature", "--format=%H", name, "--"])?;
         Ok(String::from_utf8_lossy(&answer).lines().map(str::to_owned).collect())
+    }
+
+    /// Whether references and their logs are no files of their own.
+    pub(crate) fn has_reftable(&self) -> bool {
+        self.common_dir.join("reftable").exists()
+    }
+
+    /// The log of a reference as text, for [`Checkout::rewrite_log`]; empty if there is none. Newest first, each entry ends with NUL: id,
+    /// name, mail address, time and message, a line each.
+    pub(crate) fn log_text(&self, name: &str) -> Result<Vec<u8>> {
+        if self.tip(name)?.is_none() {
+            return Ok(Vec::new());
+        }
+        let format = "--format=%H%n%gn%n%ge%n%gd%n%gs";
+        let log = ["log", "--walk-reflogs", "--no-show-signature", "--date=raw", "-z", format, name, "--"];
+        let mut text = self.ask(&log)?;
+        // Git ends all entries but the last.
+        if text.last().is_some_and(|byte| *byte != 0) {
+            text.push(0);
+        }
+        Ok(text)
+    }
+
+    /// Gives a reference another log, through git. The reference ends at the newest entry.
+    ///
+    /// # Errors
+    /// [`Error::Git`]. If it is stopped on the way, the reference is missing, or is at an older entry.
+    pub(crate) fn rewrite_log(&self, name: &str, text: &[u8]) -> Result<()> {
+        self.ask(&["update-ref", "--no-deref", "-d", name])?;
+        for entry in paths(text).iter().rev() {
+            let entry = String::from_utf8_lossy(entry);
+            let mut lines = entry.splitn(5, '\n');
+            let mut line = || lines.next().unwrap_or_default();
+            let (id, user, mail, time, message) = (line(), line(), line(), line(), line());
+            // `stash@{1764172800 +0100}`
+            let time = time.split_once('{').map_or("", |(_, time)| time.trim_end_matches('}'));
+            let arguments = ["update-ref", "--no-deref", "--create-reflog", "-m", message, name, id];
+            let mut git = self.command(None, &arguments)?;
+            git.env("GIT_COMMITTER_NAME", user)
+                .env("GIT_COMMITTER_EMAIL", mail)
+                .env("GIT_COMMITTER_DATE", format!("@{time}"));
+            let output = run::output(&mut git)?;
+            if !output.status.success() {
+                return Err(git::failed(&arguments, &output));
+            }
+        }
+        Ok(())
     }
 
     /// Removes a commit from the log of a reference.
