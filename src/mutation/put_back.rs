@@ -180,6 +180,9 @@ impl<'a> PutBack<'a> {
             let is = now.and_then(|_| fs::read_whole(exclude.path(), MOST_BYTES).ok());
             match was {
                 Some(was) if is.as_ref() != Some(&was) => {
+                    if let Some(info) = std::path::Path::new(EXCLUDE).parent() {
+                        fs::make_directories(&self.before.checkout.common_place(&info.to_string_lossy())?, None)?;
+                    }
                     fs::put_file(&exclude, 0o644, None, |file| file.write_all(&was))?;
                 }
                 None if now.is_some() => fs::remove_entry(&exclude)?,

@@ -324,8 +324,11 @@ fn sort(before: &Before, changes: &Changes) -> Result<Sorted, Unlike> {
 }
 
 impl Before {
-    /// Those new files that the ignore rules as they were before do not name either.
+    /// Those new files that the ignore rules as they were before do not name either, nor those of the user as they are now.
     fn rules_allow(&self, new: Vec<Vec<u8>>, changes: &Changes) -> Result<Vec<Vec<u8>>> {
+        let now: HashSet<Vec<u8>> =
+            self.checkout.excluding_as_configured().ignored(&self.checkout.root, &new)?.into_iter().collect();
+        let new: Vec<Vec<u8>> = new.into_iter().filter(|path| !now.contains(path)).collect();
         let is_rule = |path: &[u8]| path == b".gitignore" || path.ends_with(b"/.gitignore");
         let exclude = fs::read_whole(&self.checkout.exclude_file(), MOST_BYTES).unwrap_or_default();
         let kept = self.kept_exclude().ok().flatten().unwrap_or_default();
@@ -364,7 +367,7 @@ impl Before {
                 None => fs::copy_entry(&tree.at(path)?, &to, false)?,
             }
         }
-        let ignored = self.checkout.ignored(&rules, &new)?;
+        let ignored = self.were_ignored(&rules, &new)?;
         fs::remove_entry(&rules)?;
         let ignored: HashSet<Vec<u8>> = ignored.into_iter().collect();
         Ok(new.into_iter().filter(|path| !ignored.contains(path)).collect())

@@ -60,6 +60,7 @@ mod mutate_fleet;
 mod mutate_foreign;
 mod mutate_head;
 mod mutate_hooks;
+mod mutate_ignored;
 mod mutate_interrupt;
 mod mutate_meanwhile;
 mod mutate_nested;

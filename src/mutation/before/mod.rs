@@ -19,6 +19,8 @@ mod take;
 
 /// The file in which our own gits note that they run.
 pub(super) const NOTES: &str = "own-trace";
+/// The user's own ignore rules as they were.
+const EXCLUDES: &str = "excludes";
 
 use record::check_reference;
 pub(super) use record::{
@@ -97,6 +99,34 @@ impl Before {
     pub(in crate::mutation) fn kept_exclude(&self) -> Result<Option<Vec<u8>>> {
         let path = self.header.exclude.then(|| self.directory.join("exclude"));
         path.map(|path| fs::read_trusted(&path, MOST_BYTES, self.owner.0)).transpose()
+    }
+
+    /// From now on, git takes the user's own ignore rules as they were before.
+    fn use_kept_excludes(&mut self) {
+        /// Git takes a file that is not there for one without rules.
+        const NONE: &str = "/nonexistent/excludes";
+        let file = if self.header.excludes { self.directory.join(EXCLUDES) } else { PathBuf::from(NONE) };
+        self.checkout = self.checkout.clone().excluding(file);
+    }
+
+    /// Which of these paths were ignored before, by the rules in a copy of the worktree's and those of the repository and the user.
+    pub(in crate::mutation) fn were_ignored(&self, rules: &Path, paths: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
+        // A git directory for git to look at, with nothing but the rules.
+        let git_dir = self.directory.join("rules.git");
+        fs::remove_entry(&git_dir)?;
+        for directory in ["objects", "refs", "info"] {
+            fs::make_directories(&git_dir.join(directory), None)?;
+        }
+        let config = format!("[core]\nrepositoryFormatVersion = 0\nignoreCase = {}\n", self.header.ignore_case);
+        let exclude = self.kept_exclude()?.unwrap_or_default();
+        for (name, text) in
+            [("HEAD", &b"ref: refs/heads/main\n"[..]), ("config", config.as_bytes()), ("info/exclude", &exclude)]
+        {
+            fs::put_file_of_many(&git_dir.join(name), 0o644, None, |file| file.write_all(text))?;
+        }
+        let ignored = self.checkout.ignored_by(rules, &git_dir, paths)?;
+        fs::remove_entry(&git_dir)?;
+        Ok(ignored)
     }
 
     /// The log of the stash as it was, and its permission bits; `None` if there was none.
@@ -233,7 +263,13 @@ impl Before {
         }
         let checkout = checkout.noting(directory.join(NOTES));
         let staged = Vec::new();
-        Ok(Self { items, references, staged, directory, checkout, header, owner, is_left: true, is_strangers })
+        let mut before =
+            Self { items, references, staged, directory, checkout, header, owner, is_left: true, is_strangers };
+        if before.header.excludes {
+            fs::open_trusted(&before.directory.join(EXCLUDES), owner.0)?;
+        }
+        before.use_kept_excludes();
+        Ok(before)
     }
 
     /// The copy of a link that was kept.

@@ -32,6 +32,10 @@ pub(in crate::mutation) struct Header {
     /// Stat data of the user's index, which change whenever it does.
     pub(super) index_stamp: Option<Stamp>,
     pub(super) exclude: bool,
+    /// Whether the user had ignore rules of their own (`core.excludesFile`).
+    pub(super) excludes: bool,
+    /// Whether names that differ in case only are one name to git.
+    pub(super) ignore_case: bool,
     pub(super) stash: bool,
     /// Whether the caller had something in the index that HEAD has not: changes, conflicts, intents to add.
     pub(in crate::mutation) own_index: bool,

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     super::look::Look,
-    Before, MOST_BYTES, Unfit, digest, owner,
+    Before, EXCLUDES, MOST_BYTES, Unfit, digest, owner,
     record::{Content, Header, Kind, SCHEMA, Stamp, stamp},
 };
 use crate::{
@@ -35,6 +35,8 @@ impl Before {
             index: written.is_some(),
             index_stamp: stamp(&index),
             exclude: false,
+            excludes: false,
+            ignore_case: false,
             stash: false,
             own_index: false,
             taken: (0, 0),
@@ -70,6 +72,7 @@ impl Before {
         }
         before.keep_the_rest()?;
         before.write()?;
+        before.use_kept_excludes();
         Ok(before)
     }
 
@@ -171,6 +174,9 @@ impl Before {
             Err(error) => Err(Error::io("read", from)(error)),
         };
         self.header.exclude = keep(self.checkout.exclude_file(), "exclude")?;
+        let settings = self.checkout.settings()?;
+        self.header.ignore_case = settings.ignore_case;
+        self.header.excludes = settings.excludes.clone().map_or(Ok(false), |file| keep(file, EXCLUDES))?;
         self.header.stash = if self.checkout.has_reftable() {
             let text = self.checkout.log_text(STASH)?;
             let put = || fs::put_file(&self.directory.join("stash"), 0o644, None, |file| file.write_all(&text));

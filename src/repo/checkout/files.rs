@@ -45,6 +45,17 @@ pub(crate) struct Untracked {
     pub(crate) repositories: Vec<Vec<u8>>,
 }
 
+/// What is configured about the files of worktrees.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FileSettings {
+    autocrlf: bool,
+    /// The user's own file of attributes.
+    attributes: Option<PathBuf>,
+    /// The user's own file of ignore rules.
+    pub(crate) excludes: Option<PathBuf>,
+    pub(crate) ignore_case: bool,
+}
+
 impl Checkout {
     /// What an index holds that a commit or tree does not, and the reverse. Nothing is said of intent-to-add entries.
     pub(crate) fn staged(&self, index: &Path, tree: &str) -> Result<Vec<RawChange>> {
@@ -204,29 +215,62 @@ impl Checkout {
         Ok(found)
     }
 
-    /// Whether git converts line endings without being told so by an attribute, and the files beside those of the worktree
-    /// that attributes may stand in.
-    pub(crate) fn conversion(&self) -> Result<(bool, Vec<PathBuf>)> {
-        let keys = r"^core\.(autocrlf|attributesfile)$";
-        let arguments = ["config", "--null", "--get-regexp", keys];
-        let output = self.output(None, &arguments, None)?;
-        let (mut converts, mut global) = (false, None);
+    /// What is configured about the files of worktrees. Read once.
+    pub(crate) fn settings(&self) -> Result<&FileSettings> {
+        if let Some(known) = self.settings.get() {
+            return Ok(known);
+        }
+        let keys = r"^core\.(autocrlf|attributesfile|excludesfile|ignorecase)$";
+        let output = self.output(None, &["config", "--null", "--get-regexp", keys], None)?;
+        let mut found = FileSettings {
+            attributes: env::git_config_file("attributes"),
+            excludes: env::git_config_file("ignore"),
+            ..FileSettings::default()
+        };
+        let in_home = |path: PathBuf| match (path.strip_prefix("~"), env::home()) {
+            (Ok(rest), Some(home)) => home.join(rest),
+            // Git takes it from where it runs.
+            _ => self.root.join(path),
+        };
         for entry in paths(&output.stdout) {
             let mut parts = entry.splitn(2, |byte| *byte == b'\n');
             let (key, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or(b"true"));
-            if key == b"core.autocrlf" {
-                converts = !matches!(value.to_ascii_lowercase().as_slice(), b"false" | b"no" | b"off" | b"0" | b"");
-            } else {
-                global = Some(path_of(value));
+            let is_set = !matches!(value.to_ascii_lowercase().as_slice(), b"false" | b"no" | b"off" | b"0" | b"");
+            let path = || (!value.is_empty()).then(|| in_home(path_of(value)));
+            match key {
+                b"core.autocrlf" => found.autocrlf = is_set,
+                b"core.attributesfile" => found.attributes = path(),
+                b"core.excludesfile" => found.excludes = path(),
+                _ => found.ignore_case = is_set,
             }
         }
-        let in_home = |path: PathBuf| match (path.strip_prefix("~"), env::home()) {
-            (Ok(rest), Some(home)) => home.join(rest),
-            _ => path,
-        };
-        let global = global.map(in_home).or_else(|| env::git_config_file("attributes"));
-        let files = [Some(self.common_dir.join("info/attributes")), global, Some("/etc/gitattributes".into())];
-        Ok((converts, files.into_iter().flatten().collect()))
+        Ok(self.settings.get_or_init(|| found))
+    }
+
+    /// Whether git converts line endings without being told so by an attribute, and the files beside those of the worktree
+    /// that attributes may stand in.
+    pub(crate) fn conversion(&self) -> Result<(bool, Vec<PathBuf>)> {
+        let settings = self.settings()?;
+        let own = self.common_dir.join("info/attributes");
+        let files = [Some(own), settings.attributes.clone(), Some("/etc/gitattributes".into())];
+        Ok((settings.autocrlf, files.into_iter().flatten().collect()))
+    }
+
+    /// The same worktree, but its gits take the ignore rules of the user's own file (`core.excludesFile`) from this one.
+    pub(crate) fn excluding(self, file: PathBuf) -> Self {
+        Self { excludes: Some(file), ..self }
+    }
+
+    /// The same, with the user's own file as it is configured now.
+    pub(crate) fn excluding_as_configured(&self) -> Self {
+        Self { excludes: None, ..self.clone() }
+    }
+
+    /// Which of these paths the ignore rules in a worktree name, if the rules of the repository are those in `git_dir`. That needs no
+    /// more than a git directory's bare bones.
+    pub(crate) fn ignored_by(&self, worktree: &Path, git_dir: &Path, paths: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
+        let (git_dir, common_dir) = (git_dir.to_owned(), git_dir.to_owned());
+        Self { git_dir, common_dir, ..self.clone() }.ignored(worktree, paths)
     }
 
     /// Makes an index that is split or sparse one that holds all entries.

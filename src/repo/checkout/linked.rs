@@ -80,6 +80,8 @@ impl Checkout {
             judged: repo.trusted()?,
             manner,
             filters: Arc::default(),
+            settings: Arc::default(),
+            excludes: None,
         })
     }
 

@@ -17,6 +17,7 @@ mod linked;
 mod references;
 
 pub(crate) use blobs::Blobs;
+use files::FileSettings;
 pub(crate) use files::{RawChange, Untracked};
 pub(crate) use linked::{Changes, Deletion, is_branch_name, is_reference_name};
 pub(crate) use references::Reference;
@@ -60,6 +61,9 @@ pub(crate) struct Checkout {
     manner: Manner,
     /// The filters that are configured here. Read only by a git that must not run one.
     filters: Arc<OnceLock<BTreeSet<OsString>>>,
+    settings: Arc<OnceLock<FileSettings>>,
+    /// The user's own file of ignore rules, if it is not the configured one.
+    excludes: Option<PathBuf>,
 }
 
 impl Checkout {
@@ -79,6 +83,8 @@ impl Checkout {
             judged: repo.trusted()?,
             manner,
             filters: Arc::default(),
+            settings: Arc::default(),
+            excludes: None,
         };
         // It stops at what it cannot tell, and says what it could.
         let facts =
@@ -181,6 +187,11 @@ impl Checkout {
         }
         if let Some(notes) = self.notes.as_ref().filter(|_| takes_locks(arguments)) {
             git.env(env::GIT_TRACE, notes);
+        }
+        if let Some(excludes) = &self.excludes {
+            let mut setting = OsString::from("core.excludesFile=");
+            setting.push(excludes);
+            git.arg("-c").arg(setting);
         }
         git.args(arguments);
         sys::own_group(&mut git);
