@@ -60,6 +60,11 @@ impl Ownership {
     }
 }
 
+/// Tells whether others than its owner may write to a directory, or whether that cannot be told.
+pub(crate) fn is_shared(directory: &Path) -> bool {
+    std::fs::metadata(directory).map_or(true, |metadata| sys::mode(&metadata) & 0o022 != 0)
+}
+
 /// The git directory that a path of ours is in.
 fn repository(path: &Path) -> PathBuf {
     let base = Place::from(path).base_path();

@@ -3,7 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::{Holder, inspect::runs_this_program, queue::Queue, record::Table, token::Token};
-use crate::{env, fs::Sharing, repo::Repo, sys};
+use crate::{
+    env,
+    fs::{self, Sharing},
+    repo::Repo,
+    sys,
+};
 
 /// What a token stands for.
 pub(crate) enum Found {
@@ -55,8 +60,9 @@ pub(crate) fn is_keeper(repo: &Repo, token: &Token, pid: u32) -> bool {
     let Some(file) = slot().or_else(ticket) else { return false };
     let is_ours = runs_this_program(pid);
     let acquires = || sys::command_line(pid).is_some_and(|words| words.iter().any(|word| word == "acquire"));
-    // Where the system does not show open files, its program must do.
-    let has_it = sys::has_open(pid, file).unwrap_or(is_ours && !cfg!(target_os = "linux"));
+    // Where the system does not show open files, its program must do, or that nobody else can have written the record.
+    let is_private = || repo.git_dir().or(Some(repo.root())).is_some_and(|place| !fs::is_shared(place));
+    let has_it = sys::has_open(pid, file).unwrap_or_else(|| is_private() || (is_ours && !cfg!(target_os = "linux")));
     has_it && (!is_ours || acquires())
 }
 
