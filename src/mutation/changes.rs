@@ -141,7 +141,9 @@ impl<'a> Walk<'a> {
             }
             // What an item tells, it tells once.
             let told = items.peek().is_some_and(|item| item.path == entry.path) || entry.stage > 1;
-            let same = now.is_some_and(|now| now.mode & KIND == entry.mode & KIND && is_same(&now, &entry.stat));
+            // Where the clock of the file system is coarse, a change may have left no other stamp: those of its last tick are compared.
+            let unchanged = |now: Found| now.mode & KIND == entry.mode & KIND && is_same(&now, &entry.stat);
+            let same = now.is_some_and(|now| unchanged(now) && !before.is_from_after(&now));
             if !told && !same {
                 self.touch(entry.path, now);
             }
@@ -165,7 +167,8 @@ impl<'a> Walk<'a> {
                 now.is_some_and(|now| now.mode & KIND == DIRECTORY)
                     && item.content == Content::State(super::escape(&self.before.checkout.submodule(&item.path)?))
             }
-            Kind::File | Kind::Link | Kind::Absent | Kind::Special => stamp == item.stamp,
+            Kind::File | Kind::Link => stamp == item.stamp && !now.is_some_and(|now| self.before.is_from_after(&now)),
+            Kind::Absent | Kind::Special => stamp == item.stamp,
         };
         if !same {
             self.touch(&item.path, now);

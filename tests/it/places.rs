@@ -123,16 +123,24 @@ impl<'a> Place<'a> {
 
     /// Those that fail change nothing and keep nobody out.
     fn mutations(&self) {
-        let state = "git status --porcelain -uall; cat file; git rev-parse HEAD";
+        let state = "git status --porcelain -uall; cat file mine; git rev-parse HEAD";
+        self.ends(&["sh", "-c", "printf 'mine.' >mine"], 0);
         let now = || to_the_end(self.command(&["sh", "-c", state])).output().unwrap().stdout;
+        // Of the same size and, where the clock is coarse, in the same instant.
+        let in_place = "printf 'FIRST\n' >file; printf 'MINE!' >mine; exit 3";
         let before = now();
-        for script in
-            ["exit 3", "echo 2 >file; mkdir -p d; echo 3 >d/new; git add d; exit 3", "rm file; mkfifo file; exit 3"]
-        {
+        for script in [
+            in_place,
+            "exit 3",
+            "echo 2 >file; mkdir -p d; echo 3 >d/new; git add d; exit 3",
+            "rm file; mkfifo file; exit 3",
+        ] {
             self.ends(&["repoguard", "mutate", "-m", "m", "--", "sh", "-c", script], 3);
             assert_eq!(String::from_utf8_lossy(&now()), String::from_utf8_lossy(&before), "{script}");
             self.ends(&["repoguard", "exec", "-n", "--", "true"], 0);
         }
+        self.ends(&["repoguard", "mutate", "-m", "m", "--", "sh", "-c", "printf 'FIRST\n' >file"], 0);
+        self.ends(&["sh", "-c", "test \"$(git show HEAD:file)\" = FIRST && rm mine"], 0);
         self.ends(&["repoguard", "mutate", "-m", "m", "--", "sh", "-c", "echo 2 >file; echo 3 >new"], 0);
         let landed = "git show --format= --name-status HEAD; git status --porcelain -uall";
         let landed = to_the_end(self.command(&["sh", "-c", landed])).output().unwrap().stdout;
