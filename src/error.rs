@@ -190,7 +190,7 @@ pub enum Error {
         name: String,
     },
     /// Not everything could be put back as it was.
-    #[error("could not be put back: {}", listed(.paths))]
+    #[error("not everything could be put back{}", named(.paths))]
     NotPutBack {
         /// What differs.
         paths: Vec<PathBuf>,
@@ -555,11 +555,11 @@ impl Error {
                 let reference = quoted(reference.as_ref());
                 format!("`git ls-tree -rt {reference} >/dev/null` fetches it")
             }
-            Self::DamagedDocument { path, .. } => format!(
-                "mend it, or put it away to begin afresh: `mv {} {}.damaged`",
-                quoted_path(path),
-                quoted_path(path)
-            ),
+            // One of our own may go; the user's own is theirs to mend.
+            Self::DamagedDocument { path, .. } if path.ends_with("repoguard/state.json") => {
+                format!("mend it, or put it away to begin afresh: `mv {0} {0}.damaged`", quoted_path(path))
+            }
+            Self::DamagedDocument { path, .. } => format!("mend it; `git log -p -- {}` shows how it was, if it is tracked", quoted_path(path)),
             Self::RecordBusy { pid: Some(pid), .. } => {
                 format!("`ps -fp {pid}` shows what writes; one that is stopped can go on: `kill -CONT {pid}`")
             }
@@ -586,6 +586,11 @@ pub fn listed(paths: &[PathBuf]) -> String {
     let shown: Vec<String> = paths.iter().take(MOST).map(|path| format!("`{}`", path.display())).collect();
     let more = paths.len().saturating_sub(MOST);
     if more == 0 { shown.join(", ") } else { format!("{}, and {more} more", shown.join(", ")) }
+}
+
+/// The same after a colon; nothing if there are none.
+fn named(paths: &[PathBuf]) -> String {
+    if paths.is_empty() { String::new() } else { format!(": {}", listed(paths)) }
 }
 
 fn by_text(pid: Option<u32>) -> String {

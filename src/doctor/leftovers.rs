@@ -105,7 +105,8 @@ fn tell(lock: &Path, own: &[OwnLock]) -> Finding {
         return Finding::new("leftovers", Verdict::Good, found);
     }
     let found = format!("`{path}` is there for a while: a git works, or one that died left it; nothing proves which");
-    let hint = format!("when you are sure that no git works here: `rm {}`", quoted_path(lock));
+    // Only proof is a reason to remove it: a git that works may be in another container, or stopped.
+    let hint = format!("`ls -l {}; pgrep -a git` shows since when it is there, and which gits run", quoted_path(lock));
     Finding::new("leftovers", Verdict::Bad, found).hint(hint)
 }
 
