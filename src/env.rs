@@ -1,6 +1,6 @@
-//! Which environment variables matter? Every name in one place; the only room that reads the environment.
+//! Which environment variables matter? Every name in one place; the only module that reads the environment.
 
-#![expect(clippy::disallowed_methods, reason = "this is the room that reads the environment")]
+#![expect(clippy::disallowed_methods, reason = "this is the module that reads the environment")]
 
 use std::{ffi::OsString, path::PathBuf};
 

@@ -2,7 +2,7 @@
 //!
 //! `repoguard` makes a whole mutation of a repository (read, validate, write, commit) one step that nobody else
 //! interleaves with, tells who is in the way, and queues fairly. This crate is what the program of the same name is made
-//! of: the program's `cli` room uses only what is public here. `default-features = false` leaves the program's crates out,
+//! of: the program's `cli` module uses only what is public here. `default-features = false` leaves the program's crates out,
 //! the feature `tokio` adds what asynchronous code needs.
 //!
 //! # In two minutes
@@ -99,8 +99,8 @@
 //!   processes, a filter of system calls, another system), the waiter tries the lock every 20 ms.
 //! - **Windows.** Everything compiles there; only what needs no place in a queue works.
 //!
-//! # The rooms
-//! | room | the question it answers |
+//! # The modules
+//! | module | the question it answers |
 //! | --- | --- |
 //! | [`doctor`] | Is the guard effective here? |
 //! | [`hooks`] | What do git's hooks guard, and how do they get and stay where git looks for them? |

@@ -10,7 +10,7 @@
 //!
 //! A daemon that the command leaves behind has the descriptors, too, but an unlock counts for all of them.
 
-#![expect(clippy::disallowed_methods, reason = "this is the room that starts the wrapped command")]
+#![expect(clippy::disallowed_methods, reason = "this is the module that starts the wrapped command")]
 
 mod channel;
 mod keeper;

@@ -1,4 +1,4 @@
-//! What does repoguard promise? This room keeps it, readable from top to bottom: acquire → compare → record → run →
+//! What does repoguard promise? This module keeps it, readable from top to bottom: acquire → compare → record → run →
 //! log → release.
 //!
 //! | file | what |

@@ -1,4 +1,4 @@
-//! Where is everything? Every path that repoguard owns; pure, touches no disk but to list worktrees.
+//! Names every path that repoguard owns, and lists worktrees. Only that list is read from the disk.
 //!
 //! | path | what |
 //! | --- | --- |

@@ -3,7 +3,8 @@
 //! # Format
 //! JSON lines in `log.jsonl`, times as RFC 3339 in UTC, durations in milliseconds. `schema` is [`SCHEMA`], `event` one of
 //! `hold` (acquired and released), `died` (acquired, never released, found by the next), `lost` (the lock's file was
-//! removed while it was held) and `violated` (HEAD was changed outside the guard, or, with `under`, the worktree under a hold).
+//! removed while it was held), `violated` (HEAD was changed outside the guard, or, with `under`, the worktree under a hold) and
+//! `recovered` (a killed mutation was undone, finished or forgotten: `reason`).
 //! Each line is one write; a line that a crash left torn is skipped. At [`ROTATE_BYTES`] the file becomes `log.1.jsonl`.
 
 use std::{

@@ -1,11 +1,12 @@
 //! What must the operating system give? The contract once; `unix` fulfils it, `windows` says what it lacks.
 //!
-//! Only this room has `cfg` for systems, and only this room has `unsafe` code.
+//! Only this module has `cfg` for systems, and only it has `unsafe` code.
 //!
 //! | part | what |
 //! | --- | --- |
 //! | `file` | identity, owner and mode of files, opening without following links, FIFOs |
-//! | `entry` | making links, sockets and directories |
+//! | `entry` | FIFOs, and syncing a whole file system |
+//! | `child` | reading what a child prints, and looking at one that prints nothing |
 //! | `process` | fork, reaping, the machine's name and its clock since boot |
 //! | `session` | leaving the session of whoever started us |
 //! | `signal` | catching signals into a descriptor that can be polled, sending them, dying of them |

@@ -12,7 +12,7 @@
 //! - `status` shows the records that are there, but never says "free" of a lock whose file exists: whoever holds runs
 //!   under another system (in WSL, or at the other end of a network share), and its lock is not seen from here. For the
 //!   same reason it takes the record of such a holder for that of one that died.
-//! - `log` reads what is there; help, completions and the manual need nothing of this room.
+//! - `log` reads what is there; help, completions and the manual need nothing of this module.
 //! - What Windows calls permissions and owners is left as it is; `core.sharedRepository` has no effect.
 //!
 //! # Limitations

@@ -13,8 +13,8 @@
 //!
 //! # Limitations
 //! The kernel kills it also when the thread that made it ends, as threads of a runtime may; then the waiter makes another one.
-//! A stopped or frozen helper leaves the kernel's queue. Only if it is stopped in the second in which it holds the lock for a
-//! waiter that is stopped as well, the lock stays held until one of them goes on.
+//! A stopped or frozen helper leaves the kernel's queue. If it is stopped in the quarter of a second in which it holds the lock for
+//! a waiter that is stopped as well, the lock stays held until one of them goes on.
 
 #![expect(
     unsafe_code,

@@ -1,4 +1,4 @@
-//! Which kinds of entries does a directory have beside regular files, and how are they made?
+//! Tells FIFOs from other entries, and writes a whole file system to disk.
 
 use std::{
     fs::{File, Metadata},
