@@ -57,8 +57,8 @@ impl Repo {
     /// Where there is none, the place is `directory` itself. Does not block.
     ///
     /// # Errors
-    /// [`Error::Untrusted`] when somebody else owns it and git's `safe.directory` does not list it, [`Error::ImplicitBare`],
-    /// [`Error::BrokenRepository`] when there is a `.git` that leads nowhere, [`Error::Io`] when `directory` cannot
+    /// [`crate::Error::Untrusted`] when somebody else owns it and git's `safe.directory` does not list it, [`crate::Error::ImplicitBare`],
+    /// [`crate::Error::BrokenRepository`] when there is a `.git` that leads nowhere, [`crate::Error::Io`] when `directory` cannot
     /// be read.
     ///
     /// # Example
@@ -77,7 +77,7 @@ impl Repo {
     /// As [`Repo::discover`], but whoever owns it: for reading only. What needs git fails then as `discover` would.
     ///
     /// # Errors
-    /// As [`Repo::discover`], without [`Error::Untrusted`].
+    /// As [`Repo::discover`], without [`crate::Error::Untrusted`].
     pub fn discover_of_any_owner(directory: &Path) -> Result<Self> {
         Self::find(directory)
     }
