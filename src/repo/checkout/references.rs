@@ -177,7 +177,7 @@ impl Checkout {
     /// Gives a reference another log, through git. The reference ends at the newest entry.
     ///
     /// # Errors
-    /// [`Error::Git`]. If it is stopped on the way, the reference is missing, or is at an older entry.
+    /// [`crate::Error::Git`]. If it is stopped on the way, the reference is missing, or is at an older entry.
     pub(crate) fn rewrite_log(&self, name: &str, text: &[u8]) -> Result<()> {
         self.ask(&["update-ref", "--no-deref", "-d", name])?;
         for entry in paths(text).iter().rev() {
