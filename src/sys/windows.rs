@@ -25,7 +25,7 @@ use std::{
     borrow::Cow,
     convert::Infallible,
     ffi::{OsStr, OsString},
-    fs::{File, Metadata, OpenOptions, Permissions},
+    fs::{File, Metadata, OpenOptions},
     io,
     os::windows::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
