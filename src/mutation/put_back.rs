@@ -197,7 +197,7 @@ impl<'a> PutBack<'a> {
         for (path, was) in rules.iter().zip(were) {
             let now = self.look(path)?;
             match was {
-                None if now.is_some() && !hidden.contains(path) => self.take(path)?,
+                None if now.is_some() && !hidden.contains(path) => drop(self.take(path)?),
                 Some(was) => {
                     let touched = Touched { path: path.clone(), now: now.as_ref().map(Stamp::of), new: false };
                     self.put_one_back(&touched, &was)?;
@@ -243,17 +243,18 @@ impl<'a> PutBack<'a> {
         Ok(())
     }
 
-    fn take(&mut self, path: &[u8]) -> Result<()> {
+    /// Takes away what is at a path; `false` if it stays where it is, because it is not the command's.
+    fn take(&mut self, path: &[u8]) -> Result<bool> {
         if self.theirs.contains(path) {
-            return Ok(());
+            return Ok(false);
         }
-        if !self.is_within_reach(path)? {
+        if !self.is_within_reach(path)? || self.holds_anothers(path)? {
             self.left.push(path.to_vec());
-            return Ok(());
+            return Ok(false);
         }
         self.keeping.take(path)?;
         self.emptied.extend(parents(path));
-        Ok(())
+        Ok(true)
     }
 
     fn take_new(&mut self, changes: &Changes) -> Result<()> {
@@ -262,11 +263,24 @@ impl<'a> PutBack<'a> {
                 Some(directory) if !self.is_repository(directory) => {
                     self.emptied.insert(directory.to_vec());
                 }
-                Some(repository) => self.take(repository)?,
-                None => self.take(path)?,
+                Some(repository) if self.before.is_made_by_command(repository) => drop(self.take(repository)?),
+                // Somebody else has made it meanwhile, and may be at work there.
+                Some(repository) => self.left.push(repository.to_vec()),
+                None => drop(self.take(path)?),
             }
         }
         Ok(())
+    }
+
+    /// Tells whether there is a repository in a directory, or it is one, that the command has not made.
+    fn holds_anothers(&self, path: &[u8]) -> Result<bool> {
+        if self.look(path)?.is_none_or(|found| found.mode & KIND != DIRECTORY) {
+            return Ok(false);
+        }
+        let is_anothers = |path: &[u8]| self.is_repository(path) && !self.before.is_made_by_command(path);
+        let inside = fs::hidden(&self.before.checkout.root.join(path_of(path)))?.repositories;
+        let mut inside = inside.iter().map(|inner| below(path, &sys::bytes(inner.as_os_str())));
+        Ok(is_anothers(path) || inside.any(|inner| is_anothers(&inner)))
     }
 
     /// Takes FIFOs and sockets that were made since, which git does not see.
@@ -288,7 +302,7 @@ impl<'a> PutBack<'a> {
         }
         let ignored = self.before.checkout.ignored(&self.before.checkout.root, &found)?;
         found.retain(|path| !ignored.contains(path));
-        found.iter().try_for_each(|path| self.take(path))
+        found.iter().try_for_each(|path| self.take(path).map(drop))
     }
 
     fn put_all_back(&mut self, touched: &[&Touched]) -> Result<()> {
@@ -326,7 +340,7 @@ impl<'a> PutBack<'a> {
         let (mode, owner) = self.before.rights(was.mode, was.owner);
         let kind = now.map(|now| now.mode & KIND);
         match (was.kind, kind) {
-            (Kind::Absent, _) => return self.take(path),
+            (Kind::Absent, _) => return self.take(path).map(drop),
             (Kind::Directory, Some(DIRECTORY)) => return self.set_mode_or_leave(path, mode),
             (Kind::Submodule | Kind::Repository | Kind::Special, _) => {
                 // No bytes of it were kept.
@@ -336,7 +350,8 @@ impl<'a> PutBack<'a> {
             (Kind::File, Some(REGULAR)) if self.is_only_the_mode(touched, was)? => {
                 return self.set_mode_or_leave(path, mode);
             }
-            (_, Some(_)) => self.take(path)?,
+            (_, Some(_)) if !self.take(path)? => return Ok(()),
+            (_, Some(_)) => {}
             (_, None) => self.keeping.deleted(path)?,
         }
         self.make_way(path)?;

@@ -220,7 +220,8 @@ fn add_below_former_files(before: &Before, changes: &Changes, index: &Path) -> R
     }
     let listed = before.checkout.untracked(index)?;
     let is_below = |path: &Vec<u8>| former.iter().any(|directory| path.starts_with(directory));
-    let repositories: Vec<_> = listed.repositories.into_iter().filter(&is_below).collect();
+    let is_own = |path: &Vec<u8>| is_below(path) && before.is_made_by_command(path);
+    let repositories: Vec<_> = listed.repositories.into_iter().filter(is_own).collect();
     if !repositories.is_empty() {
         return Err(Unlike::Repositories(repositories));
     }
@@ -277,7 +278,7 @@ fn sort(before: &Before, changes: &Changes) -> Result<Sorted, Unlike> {
             if path.ends_with(b"/") {
                 // A directory without files is nothing to git, but another repository is.
                 let directory = before.checkout.root.join(path_of(path));
-                if directory.join(".git").exists() {
+                if directory.join(".git").exists() && before.is_made_by_command(&path[..path.len() - 1]) {
                     repositories.push(path.clone());
                 }
             } else {

@@ -8,7 +8,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
@@ -33,6 +33,9 @@ struct Event {
     sid: String,
     #[serde(default)]
     name: String,
+    /// The top of the worktree that a git has found, or made.
+    #[serde(default)]
+    worktree: Option<PathBuf>,
 }
 
 /// All gits in a trace, in the order they began.
@@ -53,6 +56,30 @@ pub(crate) fn gits(trace: &Path) -> Vec<Git> {
         }
     }
     order.iter().filter_map(|sid| found.remove(sid)).collect()
+}
+
+/// The worktrees that gits in a trace have made, with or without a repository: by `init`, `clone`, `worktree add` and `submodule add`.
+pub(crate) fn made_worktrees(trace: &Path) -> HashSet<PathBuf> {
+    const MAKERS: [&str; 3] = ["init", "init-db", "clone"];
+    // These have it checked out by another git.
+    const ABOVE: [&str; 4] = ["worktree", "submodule", "submodule--helper", "clone"];
+    let text = fs::read_record(trace, MOST_BYTES).unwrap_or_default();
+    let (mut verbs, mut found) = (HashMap::new(), Vec::new());
+    for line in text.split(|byte| *byte == b'\n') {
+        let Ok(event) = serde_json::from_slice::<Event>(line) else { continue };
+        match event.kind.as_str() {
+            "cmd_name" if !event.name.starts_with('_') => drop(verbs.insert(event.sid, event.name)),
+            "def_repo" => found.extend(event.worktree.map(|worktree| (event.sid, worktree))),
+            _ => {}
+        }
+    }
+    let is_one = |sid: &str, verbs_of_makers: &[&str]| {
+        verbs.get(sid).is_some_and(|verb| verbs_of_makers.contains(&verb.as_str()))
+    };
+    let made = found.into_iter().filter(|(sid, _)| {
+        is_one(sid, &MAKERS) || sid.rsplit_once('/').is_some_and(|(above, _)| is_one(above, &ABOVE))
+    });
+    made.filter_map(|(_, worktree)| worktree.canonicalize().ok()).collect()
 }
 
 /// The process of a session id: its last part ends with `-P` and eight hex digits.

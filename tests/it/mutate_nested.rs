@@ -83,3 +83,87 @@ fn repository_that_was_there_before_is_left_alone() {
     sandbox.undone(&[], "rm -r d; exit 3", 3);
     assert_eq!(sandbox.sh("git -C mine log --format=%s").assert().success().get_output().stdout, b"x\n");
 }
+
+/// What another process makes and does in the checkout while a mutation runs, and the files of its that must stay as they are.
+const OTHERS: [(&str, &[&str]); 5] = [
+    (
+        "git worktree add -q -b o .agents/o && cd .agents/o && echo w >work && echo c >>file",
+        &[".agents/o/work", ".agents/o/file"],
+    ),
+    (
+        "git init -q other && cd other && echo w >work && git add work && git commit -qm o",
+        &["other/work", "other/.git/HEAD"],
+    ),
+    ("git clone -q . d/clone && echo w >d/clone/work", &["d/clone/work", "d/clone/.git/HEAD"]),
+    ("mkdir -p new/deep && git init -q new/deep/o && echo w >new/deep/o/.gitignore", &["new/deep/o/.gitignore"]),
+    ("git init -q other && echo w >other/x.log", &["other/x.log"]),
+];
+
+#[test]
+fn repository_that_somebody_else_makes_meanwhile_stays() {
+    for (script, files) in OTHERS {
+        for (options, end, status) in
+            [(&[][..], "", 0), (&[], "; exit 3", 3), (&["--dry-run"], "", 0), (&["--verify", "exit 4"], "", 4)]
+        {
+            let sandbox = furnished();
+            let gate = sandbox.gate("gate");
+            let command = format!("echo 2 >file; echo mine >made; {}{end}", gate.script());
+            let mut running = sandbox.start(sandbox.mutate_command(options, &command));
+            gate.reached_by(&mut running);
+            sandbox.sh(script).assert().success();
+            let read = || files.iter().map(|file| fs::read(sandbox.path(file)).ok()).collect::<Vec<_>>();
+            let before = read();
+            assert!(before.iter().all(Option::is_some), "{script}");
+            gate.open();
+            let ended = running.ended();
+            let told = running.stderr();
+            assert_eq!(ended.code(), Some(status), "{script}, {options:?}{end}: {told}");
+            assert_eq!(read(), before, "{script}, {options:?}{end}: {told}");
+            let committed = status == 0 && options.is_empty();
+            assert_eq!(sandbox.git(["show", "HEAD:file"]), if committed { "2\n" } else { "first\n" }, "{told}");
+            assert_eq!(sandbox.path("made").exists(), committed, "{script}, {options:?}{end}: {told}");
+            assert!(!sandbox.git(["ls-tree", "-r", "HEAD"]).contains("160000"), "{script}: {told}");
+            assert_eq!(sandbox.try_once(&[]), 0, "{script}: {told}");
+        }
+    }
+}
+
+#[test]
+fn repository_of_somebody_else_stays_where_a_file_was() {
+    // The command makes room, and another process moves in.
+    let sandbox = furnished();
+    let gate = sandbox.gate("gate");
+    let command = format!("rm file; mkdir file; echo 2 >d/a; {}; exit 3", gate.script());
+    let mut running = sandbox.start(sandbox.mutate_command(&[], &command));
+    gate.reached_by(&mut running);
+    sandbox.sh("git init -q file/o && echo w >file/o/work").assert().success();
+    gate.open();
+    assert_eq!(running.ended().code(), Some(3), "{}", running.stderr());
+    let told = running.stderr();
+    assert_eq!(fs::read_to_string(sandbox.path("file/o/work")).unwrap(), "w\n", "{told}");
+    assert_eq!(fs::read_to_string(sandbox.path("d/a")).unwrap(), "a\n", "the rest is put back: {told}");
+    assert!(told.contains("`file`"), "{told}");
+    assert_eq!(sandbox.try_once(&[]), 0, "{told}");
+}
+
+#[test]
+fn worktree_of_a_busy_checkout_inside_it_outlives_a_killed_mutation() {
+    let sandbox = furnished();
+    let mut running = sandbox.mutation_at(crate::support::At::Command, &[], "echo 2 >file; echo mine >made");
+    let inside = sandbox.path("inside");
+    let args = ["exec", "--on-busy", "worktree", "--worktree-dir", inside.to_str().unwrap(), "--", "sh", "-c"];
+    let mut other = sandbox.repoguard_command(args);
+    other.arg("echo w >work; touch \"$SANDBOX/up\"; read line");
+    let mut other = sandbox.start(other);
+    crate::support::eventually("it works there", || sandbox.outside("up").exists());
+    running.signal_group(rustix::process::Signal::KILL);
+    running.ended();
+    let place = fs::read_dir(&inside).unwrap().next().unwrap().unwrap().path();
+    let told = sandbox.repoguard(["recover", "--undo"]).output().unwrap();
+    let told = String::from_utf8_lossy(&told.stderr);
+    assert_eq!(fs::read_to_string(place.join("work")).unwrap(), "w\n", "{told}");
+    assert!(!sandbox.path("made").exists(), "{told}");
+    other.send("done");
+    other.ended();
+    assert!(place.join("work").exists(), "it is kept with its work: {}", other.stderr());
+}

@@ -38,7 +38,7 @@ use std::{
 use crate::{
     error::{Error, Result},
     fs::{self, Place, Root},
-    repo::{Checkout, Head, Index, Reference},
+    repo::{Checkout, Head, Index, Reference, path_of},
     sys::{self, Found},
 };
 
@@ -152,6 +152,13 @@ impl Before {
     /// Tells whether an inode was made or changed since.
     pub(in crate::mutation) fn is_from_after(&self, found: &Found) -> bool {
         found.ctime >= self.header.taken
+    }
+
+    /// Tells whether a repository or worktree in this one is the command's own: its gits have made it, by their trace. Others appear while
+    /// it runs as well.
+    pub(in crate::mutation) fn is_made_by_command(&self, path: &[u8]) -> bool {
+        let place = self.checkout.root.join(path_of(path)).canonicalize();
+        place.is_ok_and(|place| super::trace::made_worktrees(&self.trace()).contains(&place))
     }
 
     /// Tells whether the user's index was touched since.

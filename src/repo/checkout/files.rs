@@ -1,7 +1,7 @@
 //! Which files differ, which are ignored, and what stands in an index?
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     ffi::{OsStr, OsString},
     path::{Path, PathBuf},
 };
@@ -123,13 +123,30 @@ impl Checkout {
                 .any(|own| path.strip_prefix(own.as_slice()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'))
         };
         files.retain(|path| !is_own(path));
-        let (repositories, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|path| path.ends_with(b"/"));
-        let repositories: Vec<_> = repositories.into_iter().map(bare).collect();
+        let (repositories, mut files): (Vec<_>, Vec<_>) = files.into_iter().partition(|path| path.ends_with(b"/"));
+        let mut repositories: Vec<_> = repositories.into_iter().map(bare).collect();
+        // Git looks into another repository that was made where files of this one are.
+        for inner in self.repositories_above(&files) {
+            files.retain(|path| !path.starts_with(&[&inner, &b"/"[..]].concat()));
+            repositories.push(inner);
+        }
+        repositories.sort();
+        repositories.dedup();
         let others = [repositories.as_slice(), &own].concat();
         let tops =
             directories.into_iter().map(bare).filter(|path| !repositories.contains(path) && !is_own(path)).collect();
         let directories = self.not_ignored_below(tops, &others)?;
         Ok(Untracked { files, directories, repositories })
+    }
+
+    /// The directories above these paths, below the top, that have a `.git`.
+    fn repositories_above(&self, paths: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let slashes = |path: &'_ Vec<u8>| -> Vec<usize> { (0..path.len()).filter(|at| path[*at] == b'/').collect() };
+        let above: BTreeSet<&[u8]> =
+            paths.iter().flat_map(|path| slashes(path).into_iter().map(|at| &path[..at])).collect();
+        let is_one =
+            |directory: &&[u8]| std::fs::symlink_metadata(self.root.join(path_of(directory)).join(".git")).is_ok();
+        above.into_iter().filter(is_one).map(<[u8]>::to_vec).collect()
     }
 
     /// What `git ls-files` lists. Git only warns if it cannot read a directory, and leaves out what is in it: an error, unless nobody may
