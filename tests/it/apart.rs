@@ -70,6 +70,10 @@ fn worktree_is_locked_for_git_while_its_command_runs() {
     sandbox.apart(&[], script).was_removed();
     let seen = fs::read_to_string(sandbox.outside("seen")).unwrap();
     assert_eq!(seen, "locked repoguard: its command runs\n");
+    // To our own list that is no lock of the user's.
+    sandbox.apart(&[], "repoguard worktrees >\"$SANDBOX/listed\"").was_removed();
+    let listed = fs::read_to_string(sandbox.outside("listed")).unwrap();
+    assert!(listed.contains("somebody is in it") && !listed.contains("git worktree lock"), "{listed}");
     // What keeps it is unlocked; a lock of the user's stays.
     let kept = sandbox.apart(&[], "echo 1 >new");
     kept.was_kept();

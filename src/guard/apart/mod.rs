@@ -7,9 +7,11 @@
 //! | `place` | where it is made, and what it is called |
 //! | `make` | how it is made |
 //! | `work` | what is in it that would be lost with it |
+//! | `git_lock` | how others' gits are kept from it while its command runs |
 //! | `remove` | how it is removed without ever removing somebody's work |
 //! | `list` | those that were made: what is in them, and who is at it |
 
+mod git_lock;
 mod list;
 mod make;
 mod place;
@@ -127,7 +129,7 @@ pub fn exec_apart(
         // Of another that git called the same.
         fs::remove(&record);
     }
-    if let Err(trouble) = remove::lock_for_git(&worktree) {
+    if let Err(trouble) = git_lock::lock(&worktree) {
         tell(Notice::Trouble(&trouble));
     }
     let mut variables = environment(&own.lock_path(), &held).to_vec();

@@ -14,12 +14,14 @@
 //! open directory is in the worktree, and that writes after the second look, writes into what is being deleted.
 
 use std::{
-    io::Write as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use super::work::{Seen, Site, Work, look, look_at_branch};
+use super::{
+    git_lock,
+    work::{Seen, Site, Work, look, look_at_branch},
+};
 use crate::{
     error::Result,
     fs::{self, Hidden},
@@ -47,7 +49,7 @@ pub(super) fn remove(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Opt
     unlock(repo, entry)?;
     let Some(site) = Site::find(repo, &entry.made) else { return remove_rest(repo, entry, landed) };
     // No command runs in it any more: the caller has its lock.
-    unlock_for_git(&site.worktree);
+    git_lock::unlock(&site.worktree);
     let aside = site.aside(&entry.made);
     let stage = entry.made.stage;
     let is_aside = stage == Stage::Removing && fs::identity(&aside).is_some();
@@ -119,26 +121,6 @@ pub(super) fn unlock(repo: &Repo, entry: &Entry) -> Result<()> {
     }
     let left = locks_of_killed(&noting(repo, entry)?, repo.root(), &[notes], entry.made.created_ms);
     left.iter().try_for_each(fs::remove_entry)
-}
-
-/// What `git worktree list` says of a worktree in which a command of ours runs.
-const IN_USE: &str = "repoguard: its command runs";
-
-/// Locks a worktree for git while its command runs, so that nobody's clean-up prunes, moves or removes it; see git-worktree(1).
-///
-/// # Errors
-/// [`crate::Error::Io`].
-pub(super) fn lock_for_git(worktree: &Worktree) -> Result<()> {
-    let text = |file: &mut std::fs::File| file.write_all(format!("{IN_USE}\n").as_bytes());
-    fs::put_file(&worktree.git_dir.join("locked"), 0o644, None, text)
-}
-
-/// Takes that lock away, also if its process was killed. One of the user's stays.
-fn unlock_for_git(worktree: &Worktree) {
-    let path = worktree.git_dir.join("locked");
-    if fs::read_small(&path, IN_USE.len()).is_some_and(|text| text == IN_USE.as_bytes()) {
-        fs::remove(&path);
-    }
 }
 
 /// Looks, and finds out who is in it.

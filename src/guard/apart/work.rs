@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::super::recovery;
+use super::{super::recovery, git_lock};
 use crate::{
     error::Result,
     fs,
@@ -135,10 +135,11 @@ pub(super) fn look(
     if let Some(operation) = checkout.operation() {
         doubt(format!("a {operation} in progress"));
     }
-    for (file, why) in [("locked", "locked with `git worktree lock`"), ("modules", "submodules")] {
-        if fs::identity(&site.worktree.git_dir.join(file)).is_some() {
-            doubt(why.to_owned());
-        }
+    if git_lock::is_users(&site.worktree) {
+        doubt("locked with `git worktree lock`".to_owned());
+    }
+    if fs::identity(&site.worktree.git_dir.join("modules")).is_some() {
+        doubt("submodules".to_owned());
     }
     if recovery::is_in_the_way(repo, &site.worktree) {
         doubt("a mutation that was killed".to_owned());
