@@ -12,6 +12,7 @@ use crate::{
         last::{Last, Switched},
         violations,
     },
+    sys,
 };
 
 use super::Notice;
@@ -109,6 +110,8 @@ pub(crate) struct Hold<'a> {
     sharing: Sharing,
     pub(crate) held: Box<Held>,
     before: Vec<Before>,
+    /// The session of the process that acquired it; whoever releases it may have left that.
+    session: u32,
     /// For the log: what a mutation did.
     pub(super) steps: Vec<StepTime>,
     pub(super) tell: &'a mut dyn FnMut(Notice<'_>),
@@ -128,18 +131,18 @@ impl<'a> Hold<'a> {
             tell(Notice::Trouble(trouble));
         }
         let before = compare(repo, &held, sharing, moved_head, tell);
-        Self { repo, sharing, held, before, steps: Vec::new(), tell }
+        Self { repo, sharing, held, before, session: sys::session(), steps: Vec::new(), tell }
     }
 
     /// Sets it aside until its end.
     pub(super) fn rest(self) -> Resting {
-        Resting { sharing: self.sharing, held: self.held, before: self.before }
+        Resting { sharing: self.sharing, held: self.held, before: self.before, session: self.session }
     }
 
     /// Whether this hold switched HEAD to another branch.
     fn switched(&self, before: &Before, after: &Last) -> Option<Switched> {
         let now = before.now.as_ref().filter(|now| now.head.branch != after.head.branch)?;
-        Some(Switched::new(now.head.clone(), self.held.record()))
+        Some(Switched::new(now.head.clone(), self.held.record(), self.session))
     }
 
     fn try_to(&mut self, result: Result<()>) {
@@ -154,13 +157,14 @@ pub(super) struct Resting {
     sharing: Sharing,
     pub(super) held: Box<Held>,
     before: Vec<Before>,
+    session: u32,
 }
 
 impl Resting {
     /// Takes it up again, to end it.
     pub(super) fn resume<'a>(self, repo: &'a Repo, tell: &'a mut dyn FnMut(Notice<'_>)) -> Hold<'a> {
-        let Self { sharing, held, before } = self;
-        Hold { repo, sharing, held, before, steps: Vec::new(), tell }
+        let Self { sharing, held, before, session } = self;
+        Hold { repo, sharing, held, before, session, steps: Vec::new(), tell }
     }
 }
 

@@ -47,11 +47,12 @@ pub(crate) struct Switched {
 }
 
 impl Switched {
-    pub(crate) fn new(from: Head, holder: &Holder) -> Self {
+    /// By a hold that a process of this session has acquired.
+    pub(crate) fn new(from: Head, holder: &Holder, session: u32) -> Self {
         Self {
             from,
             pid: holder.pid,
-            session: sys::session(),
+            session,
             user: holder.user.clone(),
             agent: holder.agent.clone(),
             reason: holder.reason.clone(),

@@ -84,8 +84,8 @@ fn locks_of_a_git_killed_while_a_worktree_was_made_or_removed_are_removed_with_i
     }
     for (word, call) in [
         ("update-ref", "fsync,fdatasync:1"),
-        ("-d", "unlink,unlinkat:1"),
-        ("-d", "openat:30"),
+        ("update-ref --stdin", "unlink,unlinkat:1"),
+        ("update-ref --stdin", "openat:30"),
         ("worktree", "rename:1"),
     ] {
         let sandbox = Sandbox::new();
