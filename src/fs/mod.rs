@@ -18,9 +18,9 @@ pub(crate) use put::{make_directories, put_fifo, put_file, put_file_of_many, put
 pub(crate) use record::{Ownership, is_shared, open_record, open_trusted, read_record, read_trusted, read_whole};
 pub(crate) use replace::{create_document, open_document, replace_document, sync_name};
 pub(crate) use tree::{
-    Hidden, copy_entry, copy_index, discard, find, hidden, in_the_way, is_missing, list, list_special, metadata,
-    move_entry, not_a_directory, read_file, read_link, remove_entry, remove_if_empty, set_mode, set_mode_of, size,
-    sync, sync_all,
+    Hidden, copy_entry, copy_index, discard, find, hidden, in_the_way, is_forbidden, is_missing, list, list_special,
+    metadata, move_entry, not_a_directory, read_file, read_link, remove_entry, remove_if_empty, set_mode, set_mode_of,
+    size, sync, sync_all,
 };
 
 use std::{

@@ -256,6 +256,13 @@ pub(crate) fn remove_if_empty(place: impl Into<Place>) -> Result<bool> {
     }
 }
 
+/// Tells whether an error means that this user may not do that, or that the file system is used by somebody else: nothing that a
+/// second try would change.
+pub(crate) fn is_forbidden(error: &Error) -> bool {
+    let Error::Io { source, .. } = error else { return false };
+    matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::ResourceBusy | ErrorKind::ReadOnlyFilesystem)
+}
+
 /// Tells whether an error means that nothing is there; below a file nothing is, either.
 pub(crate) fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)

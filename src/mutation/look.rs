@@ -120,8 +120,10 @@ impl<'a> Look<'a> {
 
     fn look_for_rules(&mut self, directory: &[u8]) -> Result<()> {
         let rules = below(directory, b".gitignore");
-        if self.find(&rules)?.is_some() {
-            self.rules.push(rules);
+        match self.find(&rules) {
+            // Git does not see into it, either.
+            Err(error) if fs::is_forbidden(&error) => {}
+            found => self.rules.extend(found?.map(|_| rules)),
         }
         Ok(())
     }

@@ -104,7 +104,11 @@ impl<'a> PutBack<'a> {
             let Some(found) = self.look(path)?.filter(|found| found.mode & KIND == DIRECTORY) else { continue };
             let mode = found.mode & PERMISSIONS;
             if mode & USE != USE {
-                self.set_mode(path, mode | USE)?;
+                match self.set_mode(path, mode | USE) {
+                    // Another user's: what is in it is not ours to change.
+                    Err(error) if fs::is_forbidden(&error) => {}
+                    set => drop(set?),
+                }
             }
         }
         Ok(())
@@ -195,7 +199,11 @@ impl<'a> PutBack<'a> {
         let views: Vec<&[u8]> = rules.iter().map(Vec::as_slice).collect();
         let were = self.before.were(&views)?;
         for (path, was) in rules.iter().zip(were) {
-            let now = self.look(path)?;
+            let now = match self.look(path) {
+                // Git does not see into that directory, either.
+                Err(error) if was.is_none() && fs::is_forbidden(&error) => continue,
+                now => now?,
+            };
             match was {
                 None if now.is_some() && !hidden.contains(path) => drop(self.take(path)?),
                 Some(was) => {
@@ -229,9 +237,17 @@ impl<'a> PutBack<'a> {
             if let Ok(found) = fs::metadata(&place)
                 && found.permissions() & READ != READ
             {
-                self.set_mode(&directory, found.permissions() | READ)?;
+                drop(self.set_mode(&directory, found.permissions() | READ));
             }
-            for name in fs::list(&place)? {
+            let names = match fs::list(&place) {
+                // Git does not see into it, either.
+                Err(error) if fs::is_forbidden(&error) => {
+                    self.left.push(directory);
+                    continue;
+                }
+                names => names?,
+            };
+            for name in names {
                 let inner = below(&directory, &sys::bytes(&name));
                 if name == ".gitignore" {
                     self.take(&inner)?;
@@ -252,7 +268,14 @@ impl<'a> PutBack<'a> {
             self.left.push(path.to_vec());
             return Ok(false);
         }
-        self.keeping.take(path)?;
+        match self.keeping.take(path) {
+            // Root's, made in a container for example: it must not keep everything else from coming back.
+            Err(error) if fs::is_forbidden(&error) => {
+                self.left.push(path.to_vec());
+                return Ok(false);
+            }
+            taken => taken?,
+        }
         self.emptied.extend(parents(path));
         Ok(true)
     }
@@ -415,8 +438,13 @@ impl<'a> PutBack<'a> {
         }
         for path in self.emptied.iter().rev() {
             let was_empty = self.before.item(path).is_some_and(|item| item.kind == Kind::Directory);
-            if !was_empty && !path.is_empty() && !fs::remove_if_empty(&self.root.at(path)?)? {
-                self.left.push(path.clone());
+            if was_empty || path.is_empty() {
+                continue;
+            }
+            match fs::remove_if_empty(&self.root.at(path)?) {
+                Ok(true) => {}
+                Err(error) if !fs::is_forbidden(&error) => return Err(error),
+                _ => self.left.push(path.clone()),
             }
         }
         Ok(())

@@ -2,9 +2,10 @@
 //! left where it is.
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 
 use crate::mutate::furnished;
-use crate::support::{Sandbox, shell_status};
+use crate::support::{Sandbox, is_root, own, shell_status, skip, to_the_end};
 
 /// Runs a mutation, and this as an outsider's while its command is in the middle; returns its status and what it says.
 fn meanwhile(sandbox: &Sandbox, theirs: &str, ending: &str) -> (i32, String) {
@@ -129,5 +130,63 @@ fn git_directory_inside_the_worktree_is_left_alone() {
         run(&format!("repoguard mutate -m two -- sh -c '{change}'")).assert().success();
         let files = run("git show --name-only --format=").assert().success().get_output().stdout.clone();
         assert_eq!(String::from_utf8(files).unwrap(), "file\nmade\n");
+    }
+}
+
+/// Runs a mutation as an ordinary user in a checkout of theirs.
+fn as_user(sandbox: &Sandbox, script: &str) -> (Option<i32>, String) {
+    let mut command = sandbox.repoguard_command(["mutate", "-m", "m", "--", "sh", "-c", script]);
+    command.uid(1).gid(1);
+    let output = to_the_end(command).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn leftovers_of_root_are_in_nobodys_way() {
+    if !is_root() {
+        return skip("leftovers of root in a user's checkout", "needs root");
+    }
+    for (make, opens) in [
+        ("mkdir cache; echo x >cache/blob; chmod 700 cache", false),
+        ("echo secret >core.1; chmod 600 core.1", false),
+        ("mkdir dist; echo x >dist/index.js", true),
+        ("mkdir -p dist/deep; echo x >dist/deep/f; chmod 700 dist/deep", true),
+        ("mkdir empty; chmod 700 empty", false),
+        ("mkfifo pipe; chmod 600 pipe", false),
+    ] {
+        let sandbox = furnished();
+        sandbox.open_to_all();
+        own(sandbox.here(), 1, 1);
+        // There before.
+        sandbox.sh(make).assert().success();
+        let (status, told) = as_user(&sandbox, "echo 2 >file; echo n >new");
+        assert_eq!(status, Some(0), "{make}: {told}");
+        let before = fs::read_to_string(sandbox.path("file")).unwrap();
+        let (status, told) = as_user(&sandbox, "echo 3 >file; echo n >newer; rm new; exit 9");
+        assert_eq!(status, Some(9), "{make}: {told}");
+        let now = fs::read_to_string(sandbox.path("file")).unwrap();
+        assert!(now == before && sandbox.path("new").exists() && !sandbox.path("newer").exists(), "{make}: {told}");
+        assert!(told.contains("everything was put back"), "{make}: {told}");
+
+        // Made meanwhile, by a container that the command started.
+        let sandbox = furnished();
+        sandbox.open_to_all();
+        own(sandbox.here(), 1, 1);
+        let gate = sandbox.gate("gate");
+        std::os::unix::fs::chown(sandbox.outside(""), Some(1), Some(1)).unwrap();
+        let script = format!("echo 2 >file; rm d/a; {}; exit 9", gate.script());
+        let mut command = sandbox.repoguard_command(["mutate", "-m", "m", "--", "sh", "-c", &script]);
+        command.uid(1).gid(1);
+        let mut running = sandbox.start(command);
+        gate.reached_by(&mut running);
+        sandbox.sh(make).assert().success();
+        gate.open();
+        assert_eq!(running.ended().code(), Some(9), "{make}: {}", running.stderr());
+        let told = running.stderr();
+        assert_eq!(fs::read_to_string(sandbox.path("file")).unwrap(), "first\n", "{make}: {told}");
+        assert_eq!(fs::read_to_string(sandbox.path("d/a")).unwrap(), "a\n", "{make}: {told}");
+        let (status, after) = as_user(&sandbox, "echo 3 >file");
+        assert_eq!(status, Some(0), "{make}: nobody is kept out: {after}");
+        assert!(!opens || told.contains("left"), "{make}: what stays is named: {told}");
     }
 }
