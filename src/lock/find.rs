@@ -62,7 +62,7 @@ pub(crate) fn is_keeper(repo: &Repo, token: &Token, pid: u32) -> bool {
     let acquires = || sys::command_line(pid).is_some_and(|words| words.iter().any(|word| word == "acquire"));
     // Where the system does not show open files, its program must do, or that nobody else can have written the record.
     let is_private = || repo.git_dir().or(Some(repo.root())).is_some_and(|place| !fs::is_shared(place));
-    let has_it = sys::has_open(pid, file).unwrap_or_else(|| is_private() || (is_ours && !cfg!(target_os = "linux")));
+    let has_it = sys::has_open(pid, file).unwrap_or_else(|| is_private() || (is_ours && !sys::SHOWS_OPEN_FILES));
     has_it && (!is_ours || acquires())
 }
 

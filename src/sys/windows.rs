@@ -567,6 +567,9 @@ pub(crate) fn locks_of_process(_pid: u32, _file: FileId) -> Vec<bool> {
     Vec::new()
 }
 
+/// Whether the system shows what processes have open.
+pub(crate) const SHOWS_OPEN_FILES: bool = false;
+
 /// Tells whether a process has a file open: not known.
 pub(crate) fn has_open(_pid: u32, _file: FileId) -> Option<bool> {
     None

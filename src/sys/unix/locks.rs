@@ -206,6 +206,9 @@ pub(crate) fn locks_of_process(pid: u32, file: FileId) -> Vec<bool> {
     same.flat_map(|entry| held_by(&infos.join(entry.file_name()))).collect()
 }
 
+/// Whether the system shows what processes have open, to those who may look.
+pub(crate) const SHOWS_OPEN_FILES: bool = cfg!(target_os = "linux");
+
 /// Tells whether a process has a file open. `None`: the system does not show it.
 pub(crate) fn has_open(pid: u32, file: FileId) -> Option<bool> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;

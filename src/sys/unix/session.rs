@@ -4,9 +4,11 @@ use std::fs::{self, OpenOptions};
 
 use super::FdNumber;
 
-/// The session that this process belongs to: a terminal's, or that of a job; 0 if it cannot be told.
+/// The session that this process belongs to: a terminal's, or that of a job; 0 if its leader is outside of the pid namespace.
+#[expect(unsafe_code, reason = "rustix takes a session without a number for an error of the kernel's")]
 pub(crate) fn session() -> u32 {
-    rustix::process::getsid(None).map_or(0, |session| session.as_raw_nonzero().get().unsigned_abs())
+    // SAFETY: getsid takes a number and touches no memory.
+    u32::try_from(unsafe { libc::getsid(0) }).unwrap_or(0)
 }
 
 /// Cuts this process off from whoever started it: a session of its own, `/` as working directory, no terminal, standard
