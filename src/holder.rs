@@ -73,6 +73,7 @@ pub struct Descent {
 
 /// A process that holds the lock or stands in the queue for it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of the record of its own")]
 pub struct Holder {
     /// Version of the record's format.
     pub schema: u32,
@@ -98,6 +99,9 @@ pub struct Holder {
     /// The lock is kept until the git command `pid` ends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub for_git: bool,
+    /// What it was for has ended. It is kept until those who work inside of it have ended, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lingers: bool,
     /// Somebody may be typing: git opens an editor under this hold.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub editor: bool,
@@ -144,6 +148,9 @@ pub struct Holder {
     /// kernel says is free is that of a holder that died.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released_ms: Option<u64>,
+    /// A path that it had locked was removed or replaced: it was not exclusive to the end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
     /// Fencing numbers of the holds that the asking process was inside of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inside: Vec<u64>,

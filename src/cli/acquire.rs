@@ -45,8 +45,11 @@ pub(super) struct Acquire {
 
 /// Let go what `repoguard acquire` holds, or give up its place in the queue
 ///
+/// Commands that work inside of the hold keep it: it ends with the last of them.
+///
 /// Exit status: 0; 1 when nothing is held under this token (any more): it was released already, its process has ended, its
-/// time is over, or it is wrong. Nothing is harmed then.
+/// time is over, or it is wrong, and nothing is harmed then; 75 when commands still work inside, 76 when the lock was lost: a
+/// path that was locked was removed or replaced while it was held.
 #[derive(Debug, Args)]
 pub(super) struct Release {
     /// What `repoguard acquire` printed
@@ -103,6 +106,13 @@ pub(super) fn release(context: &Context, matches: &ArgMatches) -> anyhow::Result
         Released::Done => ("released", None),
         Released::Inside => ("inside", Some("nothing to release: it was acquired inside a hold, which goes on")),
         Released::Unknown => ("unknown", Some("nothing is held under this token (any more)")),
+        Released::Later => {
+            ("later", Some("not released yet: commands still work inside of the hold, which ends with them"))
+        }
+        Released::Lost => (
+            "lost",
+            Some("released, but the lock was lost: a path that was locked was removed or replaced while it was held"),
+        ),
         Released::Command => ("command", Some("this is the token of a hold that ends with its command: not released")),
     };
     if context.json {
@@ -113,6 +123,8 @@ pub(super) fn release(context: &Context, matches: &ArgMatches) -> anyhow::Result
     Ok(match released {
         Released::Done | Released::Inside => Exit::OK,
         Released::Unknown | Released::Command => Exit::Status(exit::NO),
+        Released::Later => Exit::Status(exit::BUSY),
+        Released::Lost => Exit::Status(exit::LOST),
     })
 }
 

@@ -16,6 +16,8 @@ pub(super) const INVALID: u8 = 65;
 pub(super) const UNAVAILABLE: u8 = 69;
 /// Not acquired in time.
 pub(super) const BUSY: u8 = 75;
+/// The lock was lost: not exclusive to the end.
+pub(super) const LOST: u8 = 76;
 /// repoguard itself failed.
 pub(super) const FAILED: u8 = 125;
 

@@ -108,6 +108,12 @@ impl Ui {
                 let path = path.display();
                 self.warn(&format!("the lock was lost: `{path}` was removed or replaced while the command ran"));
             }
+            Notice::LostAround(fence) => {
+                self.warn(&format!(
+                    "the lock was lost: hold {fence}, inside of which the command ran, ended before it"
+                ));
+            }
+            Notice::Lingers(pids) => self.say(&format!("the lock is kept: {}", still_inside(pids))),
             Notice::RanUnder(holder) => {
                 self.warn(&format!("this git command did not wait for its turn; the lock is held by {}", who(holder)));
                 self.hint("`repoguard exec -- git …` waits; `git status` shows how it stands now");
@@ -592,6 +598,9 @@ pub(super) fn who(holder: &Holder) -> String {
     if let Some(reason) = &holder.reason {
         parts.push(format!("for: {reason}"));
     }
+    if holder.lingers {
+        parts.push("(has ended; kept for those who work inside of it)".to_owned());
+    }
     if holder.editor {
         parts.push("(an editor is open)".to_owned());
     }
@@ -605,6 +614,14 @@ pub(super) fn who(holder: &Holder) -> String {
         parts.push(format!("({})", kept_by(holder, heirs)));
     }
     parts.join(" ")
+}
+
+/// Who works inside of a hold whose command has ended: the first process, which has started the others.
+fn still_inside(pids: &[u32]) -> String {
+    match pids.first().and_then(|pid| repoguard::command_of(*pid).map(|command| (pid, command))) {
+        Some((pid, command)) => format!("pid {pid} `{command}` still runs inside of this hold"),
+        None => "somebody still works inside of this hold".to_owned(),
+    }
 }
 
 /// Which processes keep the lock of a holder that has ended.

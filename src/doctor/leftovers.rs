@@ -42,7 +42,7 @@ pub(super) fn look(repo: &Repo, config: &Config, fix: Option<&Request>) -> Resul
     let wait = &mut Wait { signals: None, tell: &mut |_| {} };
     let held = match lock::acquire(repo, &request, sharing, wait)? {
         Acquired::Held(held) => Some(held),
-        Acquired::Inside => None,
+        Acquired::Inside(_) => None,
     };
     let remove = |own: &[OwnLock]| found.iter().map(|lock| remove(lock, own)).collect();
     let findings = guard::with_own_locks(repo, sharing, remove);

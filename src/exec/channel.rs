@@ -15,6 +15,12 @@ pub(super) enum Message {
     Answer,
     /// Keeper: this signal arrived.
     Signal(i32),
+    /// Wrapper: the command exited with this status, and the lock is yours.
+    Exited(i32),
+    /// The same, but it died of this signal.
+    Died(i32),
+    /// The same, but it was told to end.
+    Overtime,
 }
 
 impl Message {
@@ -26,6 +32,9 @@ impl Message {
             Self::Ask => (1, 0),
             Self::Answer => (2, 0),
             Self::Signal(signal) => (3, signal),
+            Self::Exited(status) => (4, status),
+            Self::Died(signal) => (5, signal),
+            Self::Overtime => (6, 0),
         };
         let value = value.to_le_bytes();
         [kind, value[0], value[1], value[2], value[3]]
@@ -37,6 +46,9 @@ impl Message {
             0 => Self::Stopped,
             1 => Self::Ask,
             2 => Self::Answer,
+            4 => Self::Exited(value),
+            5 => Self::Died(value),
+            6 => Self::Overtime,
             _ => Self::Signal(value),
         }
     }
@@ -65,7 +77,10 @@ mod tests {
 
     #[test]
     fn messages_survive_the_channel() {
-        for message in [Message::Stopped, Message::Ask, Message::Answer, Message::Signal(15)] {
+        let with_value = [Message::Signal(15), Message::Exited(3), Message::Died(9)];
+        for message in
+            [Message::Stopped, Message::Ask, Message::Answer, Message::Overtime].into_iter().chain(with_value)
+        {
             assert_eq!(Message::decode(message.encode()), message);
         }
     }

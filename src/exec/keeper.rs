@@ -7,14 +7,17 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Duty, Task,
+    Duty, Ending, Task,
     channel::{Message, hear, is_for_the_command, tell},
     tree::Limit,
 };
 use crate::sys::{self, Channel, Event, Process, Signals};
 
-/// How often the keeper looks whether a stopped command goes on.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often the keeper looks whether a stopped command goes on, and whether those inside have ended.
+const LOOK_AT_STOPPED: Duration = Duration::from_millis(50);
+
+/// How often it looks whether the wrapper is stopped and has something to do.
+const LOOK_AT_WRAPPER: Duration = Duration::from_millis(250);
 
 /// The keeper's side.
 pub(super) struct Keeper<'a> {
@@ -30,15 +33,26 @@ pub(super) struct Keeper<'a> {
 
 impl Keeper<'_> {
     pub(super) fn run(mut self) {
+        let limit = Limit::new(self.task, self.begun);
         let mut stopped = false;
+        let mut looked = Instant::now();
+        let mut ending = None;
         loop {
             let events = [Event::Readable(self.signals.fd()), Event::Readable(sys::fd(&self.channel))];
-            let Ok(happened) = sys::poll(&events, stopped.then_some(LOOK)) else { continue };
+            let pause = if stopped { LOOK_AT_STOPPED } else { LOOK_AT_WRAPPER };
+            let Ok(happened) = sys::poll(&events, Some(pause)) else { continue };
             if stopped && !self.command.is_stopped() {
                 // Continued or killed without the wrapper: it must go on, too, or the lock would never be let go.
                 stopped = false;
                 if sys::parent() == self.wrapper {
                     sys::send(self.wrapper, sys::CONTINUE);
+                }
+            }
+            if looked.elapsed() >= LOOK_AT_WRAPPER {
+                looked = Instant::now();
+                // Stopped, it could neither see the end of the command nor make it end.
+                if limit.is_due(looked) || self.command.has_ended() {
+                    self.wake_wrapper();
                 }
             }
             self.report_signals();
@@ -49,10 +63,20 @@ impl Keeper<'_> {
                         tell(&mut self.channel, Message::Answer);
                     }
                     Some(Message::Stopped) => stopped = true,
+                    Some(Message::Exited(status)) => ending = Some(Ending::Exited(status)),
+                    Some(Message::Died(signal)) => ending = Some(Ending::Signaled(signal)),
+                    Some(Message::Overtime) => ending = Some(Ending::Overtime),
                     Some(Message::Signal(_) | Message::Answer) => {}
-                    None => return self.replace_wrapper(),
+                    None => return self.replace_wrapper(limit, ending),
                 }
             }
+        }
+    }
+
+    /// Makes the wrapper go on, if it is stopped.
+    fn wake_wrapper(&self) {
+        if sys::parent() == self.wrapper && sys::process_state(self.wrapper).is_some_and(|state| state.stopped) {
+            sys::send(self.wrapper, sys::CONTINUE);
         }
     }
 
@@ -62,23 +86,30 @@ impl Keeper<'_> {
         }
     }
 
-    /// The wrapper was killed.
-    fn replace_wrapper(self) {
-        self.duty.replace();
-        let mut limit = Limit::new(self.task, self.begun);
+    /// The wrapper was killed, or has left the hold to this process with how the command ended.
+    fn replace_wrapper(self, mut limit: Limit, ending: Option<Ending>) {
+        self.duty.replace(ending.is_some());
         loop {
             let now = Instant::now();
             let ended = self.command.has_ended();
-            let all_gone = (ended && !limit.is_over()) || limit.enforce(now, &|| self.command.tree());
-            if ended && all_gone {
+            // What the command has started cannot be found by its parents any more.
+            let inside = if ended && limit.is_due(now) { self.duty.those_inside() } else { Vec::new() };
+            let tree = || if ended { inside.clone() } else { self.command.tree() };
+            let all_gone = limit.enforce(now, &tree);
+            if ended && all_gone && self.duty.close() {
                 break;
             }
             let timeout = limit.next().map(|next| next.saturating_duration_since(now));
             // Alone we cannot know what was sent to the whole group, which the command got itself: nothing is passed on.
-            self.command.wait(&self.signals, timeout);
+            if ended {
+                let pause = timeout.map_or(LOOK_AT_STOPPED, |timeout| timeout.min(LOOK_AT_STOPPED));
+                drop(sys::poll(&[Event::Readable(self.signals.fd())], Some(pause)));
+            } else {
+                self.command.wait(&self.signals, timeout);
+            }
             drop(self.signals.take());
         }
-        self.duty.write_down(None);
+        self.duty.write_down(ending);
         self.duty.let_go();
     }
 }

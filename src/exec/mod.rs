@@ -174,8 +174,12 @@ pub(crate) trait Duty {
     fn begin(&mut self);
     /// The command runs as this process: called `early`, right after its start, and again before there is a keeper.
     fn started(&mut self, pid: u32, early: bool);
-    /// The wrapper was killed; this process keeps the lock from now on.
-    fn replace(&mut self);
+    /// The wrapper was killed, or has `left` the hold to this process, because somebody works inside of it.
+    fn replace(&mut self, left: bool);
+    /// Lets nobody in any more who would work inside of the hold; `false` if somebody does: then the lock must not be let go yet.
+    fn close(&mut self) -> bool;
+    /// The processes inside of the hold, as far as the system shows them.
+    fn those_inside(&self) -> Vec<u32>;
     /// The command has ended, or never ran: write it down, and say how it ended in the end. `None`: it ended, but only
     /// its parent could know how.
     fn write_down(&mut self, ending: Option<Ending>) -> Ending;

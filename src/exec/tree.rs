@@ -39,6 +39,11 @@ impl Limit {
         matches!(self.state, State::Ending(_) | State::Asked | State::Killing)
     }
 
+    /// Tells whether the command has had its time, whether or not it was told to end.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.is_over() || matches!(self.state, State::Until(time) if now >= time)
+    }
+
     /// When to look again.
     pub(super) fn next(&self) -> Option<Instant> {
         match self.state {

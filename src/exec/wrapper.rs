@@ -29,7 +29,7 @@ const KEEPER_AGAIN: Duration = Duration::from_millis(100);
 /// Runs the task, blocking until its command has ended.
 pub(crate) fn run(task: &Task, surroundings: Surroundings<'_>, signals: &Signals, duty: &mut dyn Duty) -> Run {
     sys::adopt_orphans();
-    signals.catch(sys::FORWARDED);
+    signals.catch(sys::forwarded());
     // It may have been blocked.
     signals.insist(&[sys::CHILD_CHANGED]);
     duty.begin();
@@ -60,16 +60,7 @@ pub(crate) fn run(task: &Task, surroundings: Surroundings<'_>, signals: &Signals
         duty,
     };
     let ending = watch.until_end();
-    let ending = watch.duty.write_down(Some(ending));
-    // The keeper has nothing left to do. It is killed before the unlock and before our end of the channel closes, which
-    // it would take for our death, and reaped after the unlock, so that nobody waits for that.
-    if let Some(keeper) = &watch.keeper {
-        sys::send(keeper.pid, sys::KILL);
-    }
-    watch.duty.let_go();
-    if let Some(keeper) = watch.keeper.take() {
-        sys::reap(keeper.pid);
-    }
+    let ending = if watch.is_left_to_keeper(ending) { ending } else { watch.finish(ending) };
     let die_of = match ending {
         Ending::Signaled(signal) if sys::DIE_OF.contains(&signal) && watch.got.contains(&signal) => Some(signal),
         _ => None,
@@ -146,6 +137,42 @@ impl Watch<'_> {
             }
             self.sleep();
         }
+    }
+
+    /// Leaves the hold to the keeper if somebody works inside of it: the command has ended, and who waits for it goes on. Blocks
+    /// only where there can be no keeper.
+    fn is_left_to_keeper(&mut self, ending: Ending) -> bool {
+        while !self.duty.close() {
+            self.make_keeper();
+            if let Some(keeper) = &mut self.keeper {
+                tell(
+                    &mut keeper.channel,
+                    match ending {
+                        Ending::Exited(status) => Message::Exited(status),
+                        Ending::Signaled(signal) => Message::Died(signal),
+                        _ => Message::Overtime,
+                    },
+                );
+                return true;
+            }
+            std::thread::sleep(KEEPER_AGAIN);
+        }
+        false
+    }
+
+    /// Writes down how the command ended, and lets the lock go.
+    fn finish(&mut self, ending: Ending) -> Ending {
+        let ending = self.duty.write_down(Some(ending));
+        // The keeper has nothing left to do. It is killed before the unlock and before our end of the channel closes, which
+        // it would take for our death, and reaped after the unlock, so that nobody waits for that.
+        if let Some(keeper) = &self.keeper {
+            sys::send(keeper.pid, sys::KILL);
+        }
+        self.duty.let_go();
+        if let Some(keeper) = self.keeper.take() {
+            sys::reap(keeper.pid);
+        }
+        ending
     }
 
     /// Sleeps until something may have happened.
@@ -294,7 +321,7 @@ impl Watch<'_> {
             sys::send(std::process::id(), sys::STOP);
             let go_on = self.read_signals(Instant::now());
             // Woken late by the keeper, after the command was stopped once more?
-            if go_on || !self.command_is_stopped() {
+            if go_on || !self.command_is_stopped() || self.limit.is_due(Instant::now()) {
                 return;
             }
         }

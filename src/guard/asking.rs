@@ -141,11 +141,11 @@ impl Asking {
         }
         match self.lock.own_site()?.enter(request, &Asker::Part { holds: &holds, may_block })? {
             Entered::Held(held) => self.begin(held).map(Some),
-            Entered::Inside(outer) => {
+            Entered::Inside(inside) => {
                 if let Place::Repo(place) = &self.lock.place {
                     recovery::inside(&place.0, &place.1, request, sharing, tell)?;
                 }
-                Ok(self.turn.take().map(|turn| Guard::inside(self.lock.clone(), turn, outer)))
+                Ok(self.turn.take().map(|turn| Guard::inside(self.lock.clone(), turn, inside)))
             }
             Entered::Queued(queued) => {
                 self.queued = Some(queued);

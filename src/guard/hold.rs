@@ -1,5 +1,7 @@
 //! What is done when a hold begins and when it ends? compare → … → write down → release.
 
+use std::time::Duration;
+
 use crate::{
     error::{Error, Result},
     exec::{Duty, Ending},
@@ -168,6 +170,17 @@ impl Resting {
     }
 }
 
+impl Hold<'_> {
+    /// Blocks until nobody works inside of this hold any more.
+    pub(crate) fn wait_for_those_inside(&mut self) {
+        /// How often to look.
+        const LOOK: Duration = Duration::from_millis(20);
+        while !self.close() {
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
 impl Duty for Hold<'_> {
     fn files(&self) -> Vec<&std::fs::File> {
         self.held.files()
@@ -185,10 +198,26 @@ impl Duty for Hold<'_> {
         }
     }
 
-    fn replace(&mut self) {
-        self.held.record_mut().keeper = Some(std::process::id());
+    fn replace(&mut self, left: bool) {
+        let record = self.held.record_mut();
+        record.keeper = Some(std::process::id());
+        // It was told.
+        record.lingers = left;
         let announced = self.held.announce();
         self.try_to(announced);
+    }
+
+    fn close(&mut self) -> bool {
+        let told = self.held.record().lingers;
+        let is_closed = self.held.close();
+        if !is_closed && !told {
+            (self.tell)(Notice::Lingers(&self.held.those_inside()));
+        }
+        is_closed
+    }
+
+    fn those_inside(&self) -> Vec<u32> {
+        self.held.those_inside()
     }
 
     fn write_down(&mut self, ending: Option<Ending>) -> Ending {
@@ -199,6 +228,7 @@ impl Duty for Hold<'_> {
         if let Some(intruder) = violations::take(self.repo, self.held.record().id) {
             (self.tell)(Notice::Intruder(&intruder));
         }
+        self.held.record_mut().lost = !lost.is_empty();
         let mut entry = Entry::new(if lost.is_empty() { Event::Hold } else { Event::Lost }, &self.held.ended());
         entry.status = ending.map(Ending::status);
         entry.steps = std::mem::take(&mut self.steps);

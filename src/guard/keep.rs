@@ -10,6 +10,7 @@ use crate::{
     holder::{self, Holder},
     lock::{self, Acquired, Awaiting, Entered, Found, Held, Queued, Request, Token, Wait, Waiting},
     repo::{Config, Repo},
+    store::audit,
     sys::{self, Event, Process, Signals},
     watcher,
 };
@@ -63,6 +64,10 @@ pub enum Released {
     Unknown,
     /// It is the token of `exec`, whose hold ends with its command.
     Command,
+    /// Commands still work inside of the hold: it ends with the last of them.
+    Later,
+    /// The lock was let go, but a path that it had locked was removed or replaced before: it was not exclusive to the end.
+    Lost,
 }
 
 /// Acquires a lock and leaves it to a watcher in the background, which holds it until [`release`] or `until`.
@@ -95,8 +100,13 @@ pub fn acquire(
     recovery::before_acquire(repo, config, request, sharing, tell)?;
     let begun = Instant::now();
     let held = match lock::enter(repo, request, sharing)? {
-        Entered::Inside(outer) => {
-            return Ok(Grant { token: Token::nested(outer), turn: Turn::Inside, fence: None, waited: Duration::ZERO });
+        Entered::Inside(inside) => {
+            return Ok(Grant {
+                token: Token::nested(inside.outer),
+                turn: Turn::Inside,
+                fence: None,
+                waited: Duration::ZERO,
+            });
         }
         Entered::Queued(queued) if background => {
             let token = wait_in_background(repo, config, sharing, queued, until)?;
@@ -139,7 +149,7 @@ pub(crate) fn take(
     let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
     let tell = &mut |waiting: &Waiting<'_>| tell(Notice::Waiting(waiting));
     match lock::acquire(repo, request, sharing, &mut Wait { signals: Some(&signals), tell })? {
-        Acquired::Inside => Ok(None),
+        Acquired::Inside(_) => Ok(None),
         Acquired::Held(held) => not_interrupted(&held, &signals).map(|()| Some(held)),
     }
 }
@@ -185,6 +195,7 @@ fn keep<D: FnOnce(&mut Holder), E: FnOnce()>(mut hold: Hold<'_>, watch: Watch<D,
         ready();
         watcher::watch(&watch.until, signals, &mut || hold.held.keep_recorded());
         (watch.at_end)();
+        hold.wait_for_those_inside();
         hold.write_down(None);
         hold.let_go();
     });
@@ -229,6 +240,7 @@ fn wait_in_background(
         duty.begin();
         drop(place);
         watcher::watch(&until, signals, &mut || duty.held.keep_recorded());
+        duty.wait_for_those_inside();
         duty.write_down(None);
         duty.let_go();
     });
@@ -278,7 +290,7 @@ pub fn release(repo: &Repo, token: &str) -> Result<Released> {
         return Ok(if lock::lives(repo, outer) { Released::Inside } else { Released::Unknown });
     }
     let token = Token::shown(token);
-    let (keeper, held) = match lock::find_again(repo, &token) {
+    let (keeper, held) = match lock::find_again(repo, &token, |fence| is_logged(repo, fence)) {
         None => return Ok(Released::Unknown),
         Some(Found::Request(request, _)) => (request, false),
         Some(Found::Hold(hold)) if !hold.is_kept() => return Ok(Released::Command),
@@ -288,6 +300,9 @@ pub fn release(repo: &Repo, token: &str) -> Result<Released> {
     let reached = keeper.pid_namespace == sys::pid_namespace() && ask(keeper.pid);
     let begun = Instant::now();
     while let Some(found) = lock::find(repo, &token) {
+        if matches!(&found, Found::Hold(record) if record.lingers) {
+            return Ok(Released::Later);
+        }
         // A request may have got the lock just before it was told to give up: then it lets go.
         // It may have ended between the two looks.
         if (!reached && begun.elapsed() > LOOK) || begun.elapsed() > PATIENCE {
@@ -298,7 +313,12 @@ pub fn release(repo: &Repo, token: &str) -> Result<Released> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    Ok(Released::Done)
+    Ok(if lock::was_lost(repo, &token) { Released::Lost } else { Released::Done })
+}
+
+/// Tells whether the log knows the end of the hold with this fencing number.
+fn is_logged(repo: &Repo, fence: u64) -> bool {
+    audit::read(repo, None).iter().any(|entry| entry.fence == fence)
 }
 
 /// Waits until the request of a token holds the lock.
@@ -312,12 +332,16 @@ pub fn wait(repo: &Repo, token: &str, timeout: Option<Duration>, tell: &mut dyn 
     }
     let token = Token::shown(token);
     let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
-    signals.catch(sys::INTERRUPTS);
+    signals.catch(sys::INTERRUPTS.iter().copied());
     let begun = Instant::now();
     let mut awaiting = Awaiting::new(repo);
     let mut last: Option<Process> = None;
     loop {
-        let found = if last.is_none() { lock::find_again(repo, &token) } else { lock::find(repo, &token) };
+        let found = if last.is_none() {
+            lock::find_again(repo, &token, |fence| is_logged(repo, fence))
+        } else {
+            lock::find(repo, &token)
+        };
         let (request, gone) = match found {
             Some(Found::Hold(_)) => return Ok(Turn::Held),
             Some(Found::Request(request, gone)) => (request, gone),

@@ -54,11 +54,12 @@ use crate::{
     env,
     error::{Error, Result},
     exec::{self, Duty, Ending, Surroundings, Task},
+    fs::Sharing,
     holder::Holder,
-    lock::{Acquired, Held, Request, Wait, Waiting},
+    lock::{Acquired, Held, Inside, Request, Wait, Waiting},
     repo::{Config, Head, Repo},
     store::{
-        audit::{self, Entry},
+        audit::{self, Entry, Event},
         last::Last,
     },
     sys::Signals,
@@ -84,6 +85,10 @@ pub enum Notice<'a> {
     Switched(&'a Head, &'a Head, &'a str),
     /// A locked path was removed or replaced while the command ran, so it was not exclusive to the end.
     Lost(&'a Path),
+    /// The command ran inside of the hold with this fencing number, which ended before it: it was not exclusive to the end.
+    LostAround(u64),
+    /// The command has ended, but these processes, as far as the system shows them, work inside of its hold: it ends with them.
+    Lingers(&'a [u32]),
     /// This git command changed the worktree while somebody held the lock.
     RanUnder(&'a Holder),
     /// A mutation that was killed was settled.
@@ -144,10 +149,11 @@ pub fn exec(
             held.admit_commands();
             held
         }
-        Acquired::Inside => {
+        Acquired::Inside(inside) => {
             recovery::inside(repo, config, request, sharing, tell)?;
             expect(repo, task, None)?;
-            let run = exec::run(task, Surroundings::default(), &signals, &mut Guest);
+            let mut guest = Guest { repo, sharing, inside, tell };
+            let run = exec::run(task, Surroundings::default(), &signals, &mut guest);
             return Ok(Outcome {
                 ending: run.ending,
                 die_of: run.die_of,
@@ -216,25 +222,50 @@ fn environment(lock: &Path, held: &Held) -> [(&'static str, OsString); 4] {
     ]
 }
 
-/// What is done around a command that runs inside somebody else's hold: nothing.
-struct Guest;
+/// What is done around a command that runs inside somebody else's hold: that hold does not end before.
+struct Guest<'a> {
+    repo: &'a Repo,
+    sharing: Sharing,
+    inside: Box<Inside>,
+    tell: &'a mut dyn FnMut(Notice<'_>),
+}
 
-impl Duty for Guest {
+impl Duty for Guest<'_> {
     fn files(&self) -> Vec<&std::fs::File> {
-        Vec::new()
+        self.inside.visits.files().collect()
     }
 
     fn begin(&mut self) {}
 
     fn started(&mut self, _pid: u32, _early: bool) {}
 
-    fn replace(&mut self) {}
+    fn replace(&mut self, _left: bool) {}
 
-    fn write_down(&mut self, ending: Option<Ending>) -> Ending {
-        ending.unwrap_or(Ending::Failed)
+    fn close(&mut self) -> bool {
+        true
     }
 
-    fn let_go(&mut self) {}
+    fn those_inside(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    fn write_down(&mut self, ending: Option<Ending>) -> Ending {
+        let Self { repo, sharing, inside, tell } = self;
+        if !inside.visits.is_over() {
+            return ending.unwrap_or(Ending::Failed);
+        }
+        tell(Notice::LostAround(inside.outer));
+        let mut entry = Entry::new(Event::Lost, &inside.record);
+        entry.status = ending.map(Ending::status);
+        if let Err(trouble) = audit::append(repo, &entry, *sharing) {
+            tell(Notice::Trouble(&trouble));
+        }
+        Ending::Lost
+    }
+
+    fn let_go(&mut self) {
+        self.inside.visits.leave();
+    }
 }
 
 /// HEAD as it was left by the last holder, and as it is, where they differ. Only while nobody holds the worktree is that a

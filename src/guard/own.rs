@@ -1,6 +1,6 @@
 //! What is a hold of a program's own? A value: who has it is inside, and when it is dropped the hold is over.
 
-use std::{ffi::OsString, fmt};
+use std::{ffi::OsString, fmt, thread, time::Duration};
 
 use super::{
     Notice, environment,
@@ -11,11 +11,12 @@ use crate::{
     error::{Error, Result},
     exec::Duty as _,
     holder::Holder,
-    lock::{Held, Turn},
+    lock::{Held, Inside, Turn},
 };
 
 /// A lock that is held, until [`Guard::release`] or until this is dropped: at the end of its scope, by a panic, or with the task
-/// that has it when a runtime is shut down. Letting go takes some short writes, and never waits.
+/// that has it when a runtime is shut down. Letting go takes some short writes, and never waits: if another process still works
+/// inside, a thread keeps the lock until that has ended.
 ///
 /// It can be sent to other threads and tasks. It counts for whoever acquired it, though, when one of them asks for the lock
 /// again; [`Guard::adopt`] changes that. A process that is started with [`Guard::environment`] is inside the hold; others are not,
@@ -45,8 +46,8 @@ pub struct Guard {
 enum Kind {
     Repo(Box<Resting>),
     Path(Box<Held>),
-    /// Held around this process, by the hold with this fencing number (0: one of flock(1)).
-    Inside(u64),
+    /// Held around this process.
+    Inside(Box<Inside>),
     Over,
 }
 
@@ -65,8 +66,8 @@ impl Guard {
         Self { kind: Kind::Path(held), lock, pid: std::process::id(), turn }
     }
 
-    pub(super) fn inside(lock: Lock, turn: Turn, outer: u64) -> Self {
-        Self { kind: Kind::Inside(outer), lock, pid: std::process::id(), turn: Some(turn) }
+    pub(super) fn inside(lock: Lock, turn: Turn, inside: Box<Inside>) -> Self {
+        Self { kind: Kind::Inside(inside), lock, pid: std::process::id(), turn: Some(turn) }
     }
 
     /// Number of this hold, greater than that of all before: where it is written beside each change, a late one of a holder that
@@ -74,8 +75,7 @@ impl Guard {
     #[must_use]
     pub fn fence(&self) -> Option<u64> {
         match &self.kind {
-            Kind::Inside(0) => None,
-            Kind::Inside(outer) => Some(*outer),
+            Kind::Inside(inside) => Some(inside.outer).filter(|outer| *outer != 0),
             _ => self.held().map(|held| held.record().id),
         }
     }
@@ -137,6 +137,7 @@ impl Guard {
     /// [`Error::Lost`] if a path was removed or replaced: somebody else may have got in.
     pub fn check(&self) -> Result<()> {
         let lost = match &self.kind {
+            Kind::Inside(inside) if inside.visits.is_over() => vec![self.lock.path()],
             Kind::Inside(_) | Kind::Over => Vec::new(),
             Kind::Path(held) => held.lost(),
             Kind::Repo(resting) => resting.held.lost(),
@@ -145,35 +146,72 @@ impl Guard {
     }
 
     fn end(&mut self) -> Result<()> {
-        let kind = std::mem::replace(&mut self.kind, Kind::Over);
+        let mut kind = std::mem::replace(&mut self.kind, Kind::Over);
         // The child of a fork has copies of everything, and owns nothing.
         if self.pid != std::process::id() {
             return Ok(());
         }
-        let tell = &mut |notice: Notice<'_>| (self.lock.tell)(notice);
-        let lost = match kind {
-            Kind::Inside(_) | Kind::Over => return Ok(()),
-            Kind::Path(held) => {
-                let lost = held.lost();
-                for path in &lost {
-                    tell(Notice::Lost(path));
-                }
-                if let Err(trouble) = held.record_release() {
-                    tell(Notice::Trouble(&trouble));
-                }
-                held.unlock();
-                lost
+        let lost = match &mut kind {
+            Kind::Over => return Ok(()),
+            Kind::Inside(inside) => {
+                let is_over = inside.visits.is_over();
+                inside.visits.leave();
+                return if is_over { Err(Error::Lost { path: self.lock.path() }) } else { Ok(()) };
             }
-            Kind::Repo(resting) => {
-                let Place::Repo(place) = &self.lock.place else { return Ok(()) };
-                let lost = resting.held.lost();
-                let mut hold = resting.resume(&place.0, tell);
-                hold.write_down(None);
-                hold.let_go();
-                lost
-            }
+            Kind::Path(held) => held.lost(),
+            Kind::Repo(resting) => resting.held.lost(),
         };
+        if close(&mut kind) {
+            finish(&self.lock, kind);
+        } else {
+            linger(self.lock.clone(), kind);
+        }
         lost.into_iter().next().map_or(Ok(()), |path| Err(Error::Lost { path }))
+    }
+}
+
+/// Lets nobody in any more; `false` if somebody works inside.
+fn close(kind: &mut Kind) -> bool {
+    match kind {
+        Kind::Path(held) => held.close(),
+        Kind::Repo(resting) => resting.held.close(),
+        Kind::Inside(_) | Kind::Over => true,
+    }
+}
+
+/// Ends a hold when nobody works inside of it any more.
+fn linger(lock: Lock, mut kind: Kind) {
+    /// How often to look.
+    const LOOK: Duration = Duration::from_millis(20);
+    let wait = move || {
+        while !close(&mut kind) {
+            thread::sleep(LOOK);
+        }
+        finish(&lock, kind);
+    };
+    // If there can be no thread, the hold ends now, and those inside see that they lost the lock.
+    drop(thread::Builder::new().name("repoguard".to_owned()).spawn(wait));
+}
+
+/// Writes down that a hold is over, and lets the lock go.
+fn finish(lock: &Lock, kind: Kind) {
+    let tell = &mut |notice: Notice<'_>| (lock.tell)(notice);
+    match (kind, &lock.place) {
+        (Kind::Path(held), _) => {
+            for path in &held.lost() {
+                tell(Notice::Lost(path));
+            }
+            if let Err(trouble) = held.record_release() {
+                tell(Notice::Trouble(&trouble));
+            }
+            held.unlock();
+        }
+        (Kind::Repo(resting), Place::Repo(place)) => {
+            let mut hold = resting.resume(&place.0, tell);
+            hold.write_down(None);
+            hold.let_go();
+        }
+        _ => {}
     }
 }
 

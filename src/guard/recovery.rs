@@ -64,7 +64,9 @@ pub(super) fn before_acquire(
             held.unlock();
             Ok(())
         }
-        Ok(Acquired::Inside) | Err(Error::Busy { .. } | Error::Deadlock { .. } | Error::NeverGranted { .. }) => Ok(()),
+        Ok(Acquired::Inside(_)) | Err(Error::Busy { .. } | Error::Deadlock { .. } | Error::NeverGranted { .. }) => {
+            Ok(())
+        }
         Err(error) => Err(error),
     }
 }

@@ -16,6 +16,7 @@ use super::{
     queued::Queued,
     record::Table,
     request::Plan,
+    visit::{Inside, Visits},
 };
 use crate::{
     env,
@@ -30,9 +31,8 @@ use crate::{
 pub(crate) enum Entered {
     /// The lock is ours now.
     Held(Box<Held>),
-    /// It was ours already: this process runs inside the hold with this fencing number (0: one of flock(1)), which covers the
-    /// request.
-    Inside(u64),
+    /// It was ours already: this process runs inside a hold that covers the request.
+    Inside(Box<Inside>),
     /// Somebody is before us.
     Queued(Box<Queued>),
 }
@@ -45,7 +45,7 @@ pub(crate) enum Entered {
 pub(crate) fn acquire(repo: &Repo, request: &Request, sharing: Sharing, wait: &mut Wait<'_>) -> Result<Acquired> {
     match enter(repo, request, sharing)? {
         Entered::Held(held) => Ok(Acquired::Held(held)),
-        Entered::Inside(_) => Ok(Acquired::Inside),
+        Entered::Inside(inside) => Ok(Acquired::Inside(inside)),
         Entered::Queued(queued) => queued.wait(wait).map(Acquired::Held),
     }
 }
@@ -72,7 +72,7 @@ pub(crate) fn acquire_for_new_worktree(
     let site = Site::with_plan(repo, Plan::for_new_worktree(repo, sharing)?);
     match site.enter(request, &Asker::Program)? {
         Entered::Held(held) => Ok(Acquired::Held(held)),
-        Entered::Inside(_) => Ok(Acquired::Inside),
+        Entered::Inside(inside) => Ok(Acquired::Inside(inside)),
         Entered::Queued(queued) => queued.wait(wait).map(Acquired::Held),
     }
 }
@@ -167,8 +167,9 @@ impl Site {
         let Self { mut plan, table, queue, root, records, common: _ } = self;
         let record = describe(&root, request, &plan);
         let mut around = EnclosingHolds::by_token(table.as_ref());
+        around.enter(table.as_ref());
         if let Cover::Whole = around.reduce(&mut plan)? {
-            return Ok(Entered::Inside(around.outer()));
+            return Ok(inside(around, record));
         }
         let mut acquire = Acquire {
             what: plan.what.clone(),
@@ -181,26 +182,32 @@ impl Site {
             unread: Vec::new(),
             queue_counts: true,
             token: None,
+            visits: Visits::default(),
         };
         (acquire.record.elsewhere, acquire.unread) = around.elsewhere(&acquire.records, false);
         acquire.describe_surroundings(&around, asker);
         if acquire.nobody_before() && acquire.try_all()?.is_none() {
+            acquire.visits = around.into_visits();
             return acquire.hold().map(Entered::Held);
         }
         around.join(EnclosingHolds::by_kinship(acquire.table.as_ref()));
+        around.enter(acquire.table.as_ref());
         if let Cover::Whole = around.reduce(&mut acquire.plan)? {
-            return Ok(Entered::Inside(around.outer()));
+            return Ok(inside(around, std::mem::take(&mut acquire.record)));
         }
         if acquire.drop_covered_parts()? {
-            return Ok(Entered::Inside(around.outer()));
+            return Ok(inside(around, std::mem::take(&mut acquire.record)));
         }
         if !matches!(asker, Asker::Part { may_block: false, .. }) {
-            around.join(EnclosingHolds::by_token_again(acquire.table.as_ref()));
+            if env::get(env::TOKEN).is_some() && acquire.is_held_without_record() {
+                around.join(EnclosingHolds::by_token_again(acquire.table.as_ref()));
+            }
             if acquire.may_be_inside() && acquire.is_held_without_record() {
                 around.join(EnclosingHolds::by_kinship_again(acquire.table.as_ref()));
             }
+            around.enter(acquire.table.as_ref());
             if let Cover::Whole = around.reduce(&mut acquire.plan)? {
-                return Ok(Entered::Inside(around.outer()));
+                return Ok(inside(around, std::mem::take(&mut acquire.record)));
             }
             let resources = &acquire.plan.resources;
             acquire.parts.retain(|part| resources.iter().any(|(key, _)| *key == part.plan.resource));
@@ -209,6 +216,7 @@ impl Site {
         acquire.records = acquire.records.canonicalize().unwrap_or(std::mem::take(&mut acquire.records));
         (acquire.record.elsewhere, acquire.unread) = around.elsewhere(&acquire.records, true);
         acquire.describe_surroundings(&around, asker);
+        acquire.visits = around.into_visits();
         if acquire.nobody_before() && acquire.try_all()?.is_none() {
             return acquire.hold().map(Entered::Held);
         }
@@ -244,6 +252,12 @@ impl Acquire {
         }
         describe_elsewhere(record, unread);
     }
+}
+
+/// What is asked for is held around us.
+fn inside(around: EnclosingHolds, record: Holder) -> Entered {
+    let record = Holder { inside: around.ids(), ..record };
+    Entered::Inside(Box::new(Inside { outer: around.outer(), visits: around.into_visits(), record }))
 }
 
 fn describe(root: &Path, request: &Request, plan: &Plan) -> Holder {

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     io,
     path::PathBuf,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
@@ -17,10 +17,11 @@ use super::{
     record::Table,
     request::{PartPlan, Plan},
     token::Token,
+    visit::Visits,
 };
 use crate::{
     error::{Error, Result},
-    holder::{Holder, Mode},
+    holder::{self, Holder, Mode},
     repo::REPO_KEY,
     sys,
 };
@@ -57,6 +58,8 @@ pub(super) struct Acquire {
     pub(super) queue_counts: bool,
     /// The secret of the hold to come, where somebody knows it already.
     pub(super) token: Option<Token>,
+    /// The holds around us.
+    pub(super) visits: Visits,
 }
 
 impl Acquire {
@@ -180,6 +183,7 @@ impl Acquire {
     pub(super) fn try_once(&mut self, may_pass: bool, may_sleep: bool) -> Result<()> {
         let begun = Instant::now();
         let mut free_since = None;
+        self.wake_keepers();
         loop {
             let before = self.predecessor(None);
             if before.as_ref().is_some_and(|before| before.runs || !may_pass) {
@@ -230,14 +234,39 @@ impl Acquire {
     }
 
     /// Tells whether the helper of a waiter may have the lock, which it releases soon: there are waiters, there is no holder's record,
-    /// and the kernel names a process of this program, or nobody.
+    /// and the kernel names a process that a waiter made, or nobody.
     fn is_left_to_waiters(&self) -> bool {
-        let has_waiters = || self.queue().is_some_and(|queue| queue.has_waiters(&self.plan.resources));
-        let is_helpers = || {
-            let takers = self.takers();
-            takers.is_empty() || takers.into_iter().any(inspect::runs_this_program)
+        let Some(queue) = self.queue().filter(|queue| queue.has_waiters(&self.plan.resources)) else { return false };
+        if !self.holders().is_empty() {
+            return false;
+        }
+        let (takers, waiters) = (self.takers(), queue.requests());
+        let is_of_waiter = |pid: u32| {
+            let parent = sys::process_state(pid).map(|state| state.parent);
+            waiters.iter().any(|waiter| {
+                let process = waiter.waiter.unwrap_or(waiter.pid);
+                // In other numbers, nobody can tell.
+                !enclosing::same_namespaces(waiter) || process == pid || Some(process) == parent
+            })
         };
-        self.holders().is_empty() && has_waiters() && is_helpers()
+        takers.is_empty() || takers.into_iter().any(|pid| inspect::runs_this_program(pid) || is_of_waiter(pid))
+    }
+
+    /// Makes processes go on that are stopped and keep the lock for something that has ended: they let it go then.
+    pub(super) fn wake_keepers(&self) {
+        let slots = self.table.as_ref().map(Table::live_slots).unwrap_or_default();
+        for (slot, hold) in slots {
+            if !cycle::resources_conflict(&hold.resources, &self.plan.resources) || !is_done(&hold) {
+                continue;
+            }
+            for pid in [Some(hold.pid), hold.keeper].into_iter().flatten() {
+                let is_stopped = || sys::process_state(pid).is_some_and(|state| state.stopped);
+                // A record may name any process.
+                if is_stopped() && sys::has_open(pid, slot.file) == Some(true) {
+                    sys::send(pid, sys::CONTINUE);
+                }
+            }
+        }
     }
 
     /// The processes that have taken locks in our way, as far as the kernel names them.
@@ -250,13 +279,15 @@ impl Acquire {
         kernel.locks.iter().filter(|lock| in_the_way(lock)).map(|lock| lock.pid).collect()
     }
 
-    /// Tells whether a repoguard process holds the lock without a record. Somebody removed the record, and it will be rewritten.
+    /// Tells whether a repoguard process may hold the lock without a record: somebody removed the record, and it will be rewritten.
+    /// Then the kernel names such a process, or one that has ended, or nobody.
     pub(super) fn is_held_without_record(&self) -> bool {
-        let busy = |part: &&Part| {
-            !part.plan.anchor && sys::descriptor_holders(part.file.id()).into_iter().any(inspect::runs_this_program)
-        };
-        self.holders().is_empty()
-            && self.parts.iter().filter(|part| part.plan.mode == Mode::Exclusive).any(|part| busy(&part))
+        let is_ours = |pid: u32| inspect::runs_this_program(pid) || sys::still_runs(pid, sys::boot_ms()) != Some(true);
+        if !self.holders().is_empty() {
+            return false;
+        }
+        let takers = self.takers();
+        takers.is_empty() || takers.into_iter().any(is_ours)
     }
 
     /// Tells whether this process may be inside a hold that it does not know: a process above it runs this program, or it has inherited
@@ -269,11 +300,13 @@ impl Acquire {
     /// Tells whether any process that holds one of our files can be seen to run.
     fn holder_runs(&self) -> bool {
         // A keeper alone is about to let go, or keeps it for a command that goes on: then we try in vain.
-        let recorded = self.holders().into_iter().any(|hold| sys::still_runs(hold.pid, hold.boot_ms) != Some(false));
-        if recorded {
+        let (done, at_work): (Vec<Holder>, Vec<Holder>) = self.holders().into_iter().partition(is_done);
+        if at_work.into_iter().any(|hold| sys::still_runs(hold.pid, hold.boot_ms) != Some(false)) {
             return true;
         }
-        self.takers().into_iter().any(|pid| sys::still_runs(pid, sys::boot_ms()) != Some(false))
+        let done = inspect::pids(&done);
+        let runs = |pid: u32| !done.contains(&pid) && sys::still_runs(pid, sys::boot_ms()) != Some(false);
+        self.takers().into_iter().any(runs)
     }
 
     /// Fails if waiting would be a deadlock. `number` is our place in the queue; of several requests on a cycle the last one
@@ -317,8 +350,9 @@ impl Acquire {
     pub(super) fn hold(mut self) -> Result<Box<Held>> {
         let record = std::mem::take(&mut self.record);
         let (parts, worktrees) = (std::mem::take(&mut self.parts), std::mem::take(&mut self.plan.worktrees));
-        let token = self.token.take();
-        Ok(Box::new(Held::new(parts, worktrees, record, token, self.queue.as_ref(), self.table.as_ref())?))
+        let (token, visits) = (self.token.take(), std::mem::take(&mut self.visits));
+        let held = Held::new(parts, worktrees, record, token, self.queue.as_ref(), self.table.as_ref())?;
+        Ok(Box::new(held.inside(visits)))
     }
 }
 
@@ -328,6 +362,20 @@ impl Drop for Acquire {
     fn drop(&mut self) {
         self.unlock_all();
     }
+}
+
+/// Tells whether what a lock is held for has certainly ended.
+fn is_done(hold: &Holder) -> bool {
+    if !enclosing::same_namespaces(hold) {
+        return false;
+    }
+    let has_ended = |pid: u32| sys::still_runs(pid, hold.boot_ms) == Some(false);
+    let command = hold.descent.and_then(|descent| descent.command);
+    let its_command = command.is_some_and(|(pid, start)| {
+        sys::process_state(pid).is_none_or(|state| state.zombie || state.start != start) && !hold.lingers
+    });
+    let time = hold.until_ms.is_some_and(|until| until < holder::unix_ms(SystemTime::now()));
+    its_command || time || (hold.for_git && has_ended(hold.pid)) || hold.for_pid.is_some_and(has_ended)
 }
 
 /// Opens the files of a plan, as far as they can be made.

@@ -22,6 +22,7 @@ use super::{
     records::Records,
     request::{PartPlan, Plan},
     token::Token,
+    visit::Visits,
 };
 use crate::{
     env,
@@ -36,6 +37,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct EnclosingHolds {
     holds: Vec<Holder>,
+    visits: Visits,
 }
 
 /// Looks for holds with records that may be rewritten soon, for twice as long as a keeper takes to notice.
@@ -62,6 +64,10 @@ pub(super) enum Cover {
 }
 
 impl EnclosingHolds {
+    fn of(holds: Vec<Holder>) -> Self {
+        Self { holds, visits: Visits::default() }
+    }
+
     /// Finds the hold of the token in the environment, and those around it. Cheap without a token.
     pub(crate) fn by_token(table: Option<&Table>) -> Self {
         let (Some(token), Some(table)) = (env::text(env::TOKEN), table) else { return Self::default() };
@@ -69,7 +75,7 @@ impl EnclosingHolds {
         let live = table.live_slots();
         let ours = live.iter().filter(|(_, hold)| token.is_of(hold));
         let ids = ours.map(|(_, hold)| hold.id).collect();
-        Self { holds: with_outer(ids, &live) }
+        Self::of(with_outer(ids, &live))
     }
 
     /// As [`EnclosingHolds::by_token`], but waits a moment for the hold of a token that was made here and has not ended: if
@@ -97,13 +103,32 @@ impl EnclosingHolds {
             .iter()
             .filter(|(slot, hold)| lineage.descends(*slot, hold) || !inherited_locks(slot.file, || true).is_empty());
         let ids = ours.map(|(_, hold)| hold.id).collect();
-        Self { holds: with_outer(ids, &live) }
+        Self::of(with_outer(ids, &live))
     }
 
     /// Adds the holds of another way to know.
     pub(crate) fn join(&mut self, other: Self) {
         let known = self.ids();
         self.holds.extend(other.holds.into_iter().filter(|hold| !known.contains(&hold.id)));
+        self.visits.join(other.visits);
+    }
+
+    /// Enters these holds, so that none ends before this process leaves it. What is over is not around us.
+    pub(super) fn enter(&mut self, table: Option<&Table>) {
+        let Some(table) = table else { return };
+        let visits = &mut self.visits;
+        self.holds.retain(|hold| {
+            visits.includes(hold.id)
+                || table.visit(hold.id).is_some_and(|visit| {
+                    visits.add(visit);
+                    true
+                })
+        });
+    }
+
+    /// What was entered.
+    pub(super) fn into_visits(self) -> Visits {
+        self.visits
     }
 
     /// The fencing number of a hold around us; 0 where it has none.

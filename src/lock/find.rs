@@ -45,6 +45,11 @@ pub(crate) fn find(repo: &Repo, token: &Token) -> Option<Found> {
     waiting.or_else(|| held().map(|hold| Found::Hold(Box::new(hold))))
 }
 
+/// Tells whether the hold of a token has ended, and was not exclusive to the end.
+pub(crate) fn was_lost(repo: &Repo, token: &Token) -> bool {
+    repo.holders_dir().is_some_and(|directory| Table::new(directory, Sharing::default()).was_lost(token))
+}
+
 /// Tells whether a process keeps what a token stands for, and nothing else: it has the slot or the ticket open, and is no wrapper of a
 /// command. A record may name any process.
 pub(crate) fn is_keeper(repo: &Repo, token: &Token, pid: u32) -> bool {
@@ -67,8 +72,8 @@ pub(crate) fn is_keeper(repo: &Repo, token: &Token, pid: u32) -> bool {
 }
 
 /// As [`find`], but waits a moment for a hold or a request that cannot be seen: if somebody removed our files, its process
-/// writes them again.
-pub(crate) fn find_again(repo: &Repo, token: &Token) -> Option<Found> {
+/// writes them again. Not for the hold of a token that `is_over`, by its fencing number.
+pub(crate) fn find_again(repo: &Repo, token: &Token, is_over: impl FnOnce(u64) -> bool) -> Option<Found> {
     /// How long that may take.
     const PATIENCE: Duration = Duration::from_secs(3);
     const PAUSE: Duration = Duration::from_millis(20);
@@ -81,6 +86,10 @@ pub(crate) fn find_again(repo: &Repo, token: &Token) -> Option<Found> {
         let table = repo.holders_dir().map(|directory| Table::new(directory, Sharing::default()));
         token.place().is_some_and(|place| table.is_some_and(|table| table.place() == place))
     };
+    let found = find(repo, token);
+    if found.is_some() || token.fence().is_none_or(is_over) {
+        return found;
+    }
     loop {
         let found = find(repo, token);
         if found.is_some() || !is_of_here() || has_ended() || begun.elapsed() > PATIENCE {

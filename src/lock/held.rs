@@ -8,6 +8,7 @@ use super::{
     record::{Seen, Slot, Table},
     request::PartPlan,
     token::Token,
+    visit::Visits,
 };
 use crate::{
     error::{Error, Result},
@@ -37,6 +38,8 @@ pub(crate) struct Held {
     unrecorded: Option<Error>,
     /// The result of [`Held::check_before_removal`].
     checked: Option<Vec<PathBuf>>,
+    /// The holds around this one.
+    visits: Visits,
 }
 
 /// One file of a lock.
@@ -102,7 +105,9 @@ impl Held {
         }
         let conflicts = |other: &Holder| super::cycle::conflict(other, &record);
         if let Some((holder, held)) = seen.elsewhere.into_iter().find(|(holder, _)| conflicts(holder)) {
-            slot.iter().for_each(Slot::release);
+            if let Some(slot) = &slot {
+                slot.release(false);
+            }
             parts.iter().rev().for_each(|part| part.file.unlock());
             let own = parts.iter().find(|part| part.plan.resource != REPO_KEY).or(parts.first());
             let path = own.map(|part| part.plan.path.clone()).unwrap_or_default();
@@ -114,7 +119,26 @@ impl Held {
         // Nobody else can hold what is ours: they hold what was in its place.
         displaced.extend(others.iter().filter(|other| conflicts(other) && !record.inside.contains(&other.id)).cloned());
         displaced.retain(conflicts);
-        Ok(Self { parts, slot, record, token, worktrees, others, died, displaced, troubles, unrecorded, checked: None })
+        let (checked, visits) = (None, Visits::default());
+        Ok(Self {
+            parts,
+            slot,
+            record,
+            token,
+            worktrees,
+            others,
+            died,
+            displaced,
+            troubles,
+            unrecorded,
+            checked,
+            visits,
+        })
+    }
+
+    /// The same hold, inside of others that cover what it has not locked itself.
+    pub(super) fn inside(self, visits: Visits) -> Self {
+        Self { visits, ..self }
     }
 
     /// Tells whether records are kept of this hold: not in a sandbox that may only read.
@@ -183,7 +207,24 @@ impl Held {
     /// The files that a command must inherit so that the lock lives as long as it does.
     pub(crate) fn files(&self) -> Vec<&File> {
         let slot = self.slot.as_ref().map(|slot| slot.lock.file());
-        self.parts.iter().map(|part| part.file.file()).chain(slot).collect()
+        self.parts.iter().map(|part| part.file.file()).chain(slot).chain(self.visits.files()).collect()
+    }
+
+    /// Lets nobody in any more who would work inside of this hold; `false` if somebody does: then it must not end yet. The first
+    /// time that is recorded.
+    pub(crate) fn close(&mut self) -> bool {
+        let is_closed = self.slot.as_mut().is_none_or(Slot::close);
+        if !is_closed && !self.record.lingers {
+            self.record.lingers = true;
+            // It is only for those who look.
+            drop(self.announce());
+        }
+        is_closed
+    }
+
+    /// The processes inside of this hold, as far as the system shows them.
+    pub(crate) fn those_inside(&self) -> Vec<u32> {
+        self.slot.as_ref().map(Slot::those_inside).unwrap_or_default()
     }
 
     /// To change the record before it is announced (again).
@@ -270,10 +311,11 @@ impl Held {
     /// Lets the lock go, for all processes that share it.
     pub(crate) fn unlock(&self) {
         if let Some(slot) = &self.slot {
-            slot.release();
+            slot.release(self.record.lost);
         }
         for part in self.parts.iter().rev() {
             part.file.unlock();
         }
+        self.visits.leave();
     }
 }

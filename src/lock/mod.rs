@@ -38,6 +38,7 @@ mod task;
 mod task;
 mod token;
 mod turn;
+mod visit;
 
 pub(crate) use acquire::{Asker, Entered, Site, acquire, acquire_for_new_worktree, enter};
 pub(crate) use awaited::{Awaiting, refuse_cycle_through, still_waits, tell_waiting, waiter_ancestors};
@@ -45,7 +46,7 @@ pub(crate) use clock::Clock;
 pub(crate) use ended::ended_with_its_container;
 pub(crate) use file::LockFile;
 pub use find::has_stray_token;
-pub(crate) use find::{Found, any_lives, find, find_again, is_keeper, lives};
+pub(crate) use find::{Found, any_lives, find, find_again, is_keeper, lives, was_lost};
 pub(crate) use held::Held;
 pub(crate) use inspect::is_locked;
 pub use inspect::{Inspection, State};
@@ -56,6 +57,7 @@ pub use request::{MOST_NAMES, Request, Scope, Waiting};
 pub(crate) use short::{Patience, Short};
 pub(crate) use token::Token;
 pub(crate) use turn::{Manner, Resource, Turn};
+pub(crate) use visit::Inside;
 
 use crate::holder::{Holder, Mode};
 
@@ -64,5 +66,5 @@ pub(crate) enum Acquired {
     /// The lock is ours now.
     Held(Box<Held>),
     /// It was ours already: this process runs inside a hold that covers the request.
-    Inside,
+    Inside(Box<Inside>),
 }

@@ -17,6 +17,7 @@ use super::{
     held::Held,
     queue::{Predecessor, Ticket},
     token::Token,
+    visit::Visits,
 };
 use crate::{
     error::{Error, Result},
@@ -122,6 +123,7 @@ impl Queued {
 
     /// From time to time: a cycle that could not be seen before is an error, and a ticket that is gone is replaced.
     fn look_again(&mut self) -> Result<()> {
+        self.acquire.wake_keepers();
         let is_first_look = self.begun.elapsed() < Wait::TICK;
         let number = self.ticket.as_ref().map(|ticket| ticket.number);
         self.unchecked = self.acquire.refuse_cycle(number, !is_first_look)?;
@@ -262,7 +264,7 @@ impl Queued {
     /// As [`super::acquire()`].
     pub(crate) fn wait_keeping_place(mut self, wait: &mut Wait<'_>) -> Result<(Box<Held>, Option<Ticket>)> {
         if let Some(signals) = wait.signals {
-            signals.catch(sys::INTERRUPTS);
+            signals.catch(sys::INTERRUPTS.iter().copied());
         }
         let mut clock = Clock::new(self.begun, self.timeout);
         while !self.step()? {
@@ -307,6 +309,7 @@ impl Queued {
         (record.pid, record.waiter, record.boot_ms) = (std::process::id(), None, sys::boot_ms());
         // The holds around its parent do not wait for it.
         (record.inside, record.elsewhere) = (Vec::new(), Vec::new());
+        self.acquire.visits = Visits::default();
         if let Some(ticket) = &self.ticket {
             ticket.rewrite(&self.acquire.record);
         }

@@ -17,7 +17,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Holder, Mode, enclosing::same_namespaces, file::LockFile, token::Token};
+use super::{
+    Holder, Mode,
+    enclosing::same_namespaces,
+    file::LockFile,
+    token::Token,
+    visit::{Door, Visit, those_inside},
+};
 use crate::{
     error::Result,
     fs::{self, PASSING, Sharing},
@@ -44,6 +50,8 @@ pub(crate) struct Slot {
     path: PathBuf,
     number: usize,
     sharing: Sharing,
+    /// Once nobody may come in any more.
+    door: Option<Door>,
 }
 
 /// What claiming a slot brought to light.
@@ -80,7 +88,7 @@ impl Table {
             let path = self.path(number);
             let Ok(lock) = fs::open(&path, true).and_then(|file| LockFile::new(file, &path)) else { continue };
             if bury(&lock, &path, &mut seen)? && ours.is_none() && own(&lock, &path) {
-                ours = Some(Slot { lock, path, number, sharing: self.sharing });
+                ours = Some(Slot { lock, path, number, sharing: self.sharing, door: None });
             } else {
                 lock.unlock();
             }
@@ -105,11 +113,27 @@ impl Table {
             .collect()
     }
 
+    /// Enters the hold with this number; `None` if it is over.
+    pub(super) fn visit(&self, id: u64) -> Option<Visit> {
+        let slot = |number| {
+            let path = self.path(number);
+            let slot = LockFile::new(fs::open(&path, false).ok()?, &path).ok()?;
+            is_hold(&slot, id).then_some((slot, path))
+        };
+        let (slot, path) = self.numbers().into_iter().find_map(slot)?;
+        Visit::enter(slot, &path, id, self.sharing)
+    }
+
     /// Tells whether a hold with this token has ended, as far as its record is still there.
     pub(super) fn has_ended(&self, token: &Token) -> bool {
         self.records()
             .iter()
             .any(|(_, record, locked)| token.is_of(record) && (record.released_ms.is_some() || !locked))
+    }
+
+    /// Tells whether a hold with this token has ended, and was not exclusive to the end.
+    pub(super) fn was_lost(&self, token: &Token) -> bool {
+        self.records().iter().any(|(_, record, _)| token.is_of(record) && record.lost)
     }
 
     /// Holders that died without releasing and were not found by anybody yet.
@@ -170,7 +194,7 @@ impl Table {
                 if bury(&lock, &path, &mut again)? && own(&lock, &path) {
                     seen.died.append(&mut again.died);
                     seen.displaced.append(&mut again.displaced);
-                    return Ok(Slot { lock, path, number, sharing: self.sharing });
+                    return Ok(Slot { lock, path, number, sharing: self.sharing, door: None });
                 }
                 lock.unlock();
             } else if number >= KEEP_SLOTS {
@@ -206,12 +230,29 @@ impl Slot {
         fs::overwrite(self.lock.file(), &self.path, &record.to_record())
     }
 
-    /// Gives the slot up.
-    pub(crate) fn release(&self) {
-        if self.number >= KEEP_SLOTS && self.lock.is_at(&self.path) {
+    /// Lets nobody in any more who would work inside of this hold; `false` if somebody does.
+    pub(super) fn close(&mut self) -> bool {
+        if self.door.is_none() {
+            self.door = Door::close(&self.path, self.sharing);
+        }
+        self.door.is_some()
+    }
+
+    /// The processes inside of this hold, as far as the system shows them.
+    pub(super) fn those_inside(&self) -> Vec<u32> {
+        those_inside(&self.path)
+    }
+
+    /// Gives the slot up; its record stays if whoever released it is to `learn` from it.
+    pub(crate) fn release(&self, learn: bool) {
+        let remove = !learn && self.number >= KEEP_SLOTS && self.lock.is_at(&self.path);
+        if remove {
             fs::remove(&self.path);
         }
         self.lock.unlock();
+        if let Some(door) = &self.door {
+            door.give(remove);
+        }
     }
 }
 
@@ -281,6 +322,16 @@ fn is_same_directory(one: &Path, other: &Path) -> bool {
     }
     let Ok(probe) = tempfile::Builder::new().prefix(PASSING).tempfile_in(here) else { return true };
     probe.path().file_name().is_none_or(|name| fs::identity(&there.join(name)).is_some())
+}
+
+/// Tells whether a slot is that of a live hold with this number.
+pub(super) fn is_hold(slot: &LockFile, id: u64) -> bool {
+    let is_locked = !slot.try_lock(Mode::Shared).unwrap_or(false);
+    let is_its = read(slot).is_some_and(|record| record.id == id && record.released_ms.is_none());
+    if !is_locked {
+        slot.unlock();
+    }
+    is_locked && is_its
 }
 
 fn read(slot: &LockFile) -> Option<Holder> {

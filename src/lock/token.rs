@@ -22,12 +22,18 @@ impl Token {
         Ok(Self(format!("{fence}-{:08x}{}", table.map_or(0, Table::place), hex(&secret))))
     }
 
+    /// Fencing number of the hold, or number of the request; `None` if the text is no token.
+    pub(super) fn fence(&self) -> Option<u64> {
+        let (fence, secret) = self.0.split_once('-')?;
+        let is_secret = secret.len() == 40 && secret.bytes().all(|c| c.is_ascii_hexdigit());
+        fence.parse().ok().filter(|_| is_secret)
+    }
+
     /// The place of the hold, as [`Table::place`] tells it; `None` if the text is no token.
     pub(super) fn place(&self) -> Option<u32> {
-        let (fence, secret) = self.0.split_once('-')?;
-        let is_token =
-            fence.parse::<u64>().is_ok() && secret.len() == 40 && secret.bytes().all(|c| c.is_ascii_hexdigit());
-        is_token.then(|| u32::from_str_radix(&secret[..8], 16).ok())?
+        self.fence()?;
+        let (_, secret) = self.0.split_once('-')?;
+        u32::from_str_radix(&secret[..8], 16).ok()
     }
 
     pub(crate) fn as_str(&self) -> &str {

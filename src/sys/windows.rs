@@ -588,7 +588,9 @@ pub(crate) fn descriptor_holders(_: FileId) -> Vec<u32> {
 // Signals. The numbers are Linux's: they stand in records and statuses only.
 
 pub(crate) const INTERRUPTS: &[i32] = &[];
-pub(crate) const FORWARDED: &[i32] = &[];
+pub(crate) fn forwarded() -> impl Iterator<Item = i32> {
+    std::iter::empty()
+}
 pub(crate) const DIE_OF: &[i32] = &[];
 pub(crate) const STOPS: &[i32] = &[];
 pub(crate) const CHILD_CHANGED: i32 = 17;
@@ -608,7 +610,7 @@ impl Signals {
         unsupported("there is no fork")
     }
 
-    pub(crate) fn catch(&self, _signals: &[i32]) {
+    pub(crate) fn catch(&self, _signals: impl IntoIterator<Item = i32>) {
         match self.never {}
     }
 

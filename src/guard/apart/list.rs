@@ -203,7 +203,7 @@ fn try_remove(repo: &Repo, entry: &mut Entry, sharing: Sharing, landed: bool) ->
     };
     let held = match acquired {
         Ok(Acquired::Held(held)) => Some(held),
-        Ok(Acquired::Inside) => None,
+        Ok(Acquired::Inside(_)) => None,
         Err(Error::Busy { holders, .. }) if !holders.is_empty() => {
             return Ok(Some(Work::doubt(format!("pid {} holds its lock", holders[0].pid))));
         }

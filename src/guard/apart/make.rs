@@ -268,9 +268,17 @@ impl Duty for Step<'_, '_> {
         self.hold.started(pid, early);
     }
 
-    fn replace(&mut self) {
+    fn replace(&mut self, left: bool) {
         self.alone = true;
-        self.hold.replace();
+        self.hold.replace(left);
+    }
+
+    fn close(&mut self) -> bool {
+        !self.alone || self.hold.close()
+    }
+
+    fn those_inside(&self) -> Vec<u32> {
+        self.hold.those_inside()
     }
 
     fn write_down(&mut self, ending: Option<Ending>) -> Ending {

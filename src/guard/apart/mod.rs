@@ -115,9 +115,9 @@ pub fn exec_apart(
     let held = match lock::acquire_for_new_worktree(repo, &request, sharing, wait)? {
         Acquired::Held(held) => Some(held),
         // Who holds us inside of something else keeps everything from being locked.
-        Acquired::Inside => None,
+        Acquired::Inside(_) => None,
     };
-    signals.catch(sys::INTERRUPTS);
+    signals.catch(sys::INTERRUPTS.iter().copied());
     let acquired = Instant::now();
     let from = From::now(repo)?;
     let mut entry = make::reserve(&from, place, config, &register, &request)?;
@@ -201,7 +201,7 @@ fn take(
         let wait = &mut Wait { signals: Some(signals), tell: &mut |_| {} };
         return match lock::acquire(own, &request, sharing, wait)? {
             Acquired::Held(held) => Ok(held),
-            Acquired::Inside => Err(busy()),
+            Acquired::Inside(_) => Err(busy()),
         };
     };
     let end = Instant::now() + PATIENCE;
@@ -251,8 +251,16 @@ impl Duty for Stay<'_, '_> {
         self.hold.started(pid, early);
     }
 
-    fn replace(&mut self) {
-        self.hold.replace();
+    fn replace(&mut self, left: bool) {
+        self.hold.replace(left);
+    }
+
+    fn close(&mut self) -> bool {
+        self.hold.close()
+    }
+
+    fn those_inside(&self) -> Vec<u32> {
+        self.hold.those_inside()
     }
 
     fn write_down(&mut self, ending: Option<Ending>) -> Ending {

@@ -170,16 +170,16 @@ pub fn mutate(
     let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
     let begun = Instant::now();
     let wait = &mut Wait { signals: Some(&signals), tell: &mut |waiting| tell(Notice::Waiting(waiting)) };
-    let locked = match lock::acquire(repo, request, sharing, wait)? {
+    let (locked, inside) = match lock::acquire(repo, request, sharing, wait)? {
         Acquired::Held(mut locked) => {
             locked.admit_commands();
-            Some(locked)
+            (Some(locked), None)
         }
-        Acquired::Inside => None,
+        Acquired::Inside(inside) => (None, Some(inside)),
     };
     let acquired = Instant::now();
     // From now on a signal ends a step, not this process: what was begun must be put back.
-    signals.catch(sys::FORWARDED);
+    signals.catch(sys::forwarded());
     // The hold tells what it finds, and so do we.
     let tell = std::cell::RefCell::new(tell);
     let say = |notice: Notice<'_>| (tell.borrow_mut())(notice);
@@ -235,10 +235,14 @@ pub fn mutate(
     let (mut hold, lock) = (session.hold, session.lock);
     if let Some(hold) = &mut hold {
         hold.steps.clone_from(&mutated.steps);
+        hold.wait_for_those_inside();
         hold.write_down(Some(Ending::Exited(mutated.status())));
     }
     lock.unlock();
     let_go(&mut hold);
+    if let Some(inside) = inside {
+        inside.visits.leave();
+    }
     mutated.held = acquired.elapsed();
     Ok(mutated)
 }

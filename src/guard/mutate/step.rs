@@ -110,11 +110,19 @@ impl Duty for Stepping<'_, '_> {
         }
     }
 
-    fn replace(&mut self) {
+    fn replace(&mut self, left: bool) {
         self.alone = true;
         if let Some(hold) = &mut self.hold {
-            hold.replace();
+            hold.replace(left);
         }
+    }
+
+    fn close(&mut self) -> bool {
+        !self.alone || self.hold.as_mut().is_none_or(|hold| hold.close())
+    }
+
+    fn those_inside(&self) -> Vec<u32> {
+        self.hold.as_ref().map(|hold| hold.those_inside()).unwrap_or_default()
     }
 
     fn write_down(&mut self, ending: Option<Ending>) -> Ending {

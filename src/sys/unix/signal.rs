@@ -12,9 +12,13 @@ use crate::sys::{FdRef, Received};
 /// Signals that end a wait.
 pub(crate) const INTERRUPTS: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 
-/// Signals that are passed on to a command, and those that tell about it. Those that stop a process are caught as
-/// well: whether anything stops is for the command to decide.
-pub(crate) const FORWARDED: &[i32] = &[
+/// Signals that are passed on to a command, and those that tell about it: all that can be caught, but those of a fault of this
+/// process and of its children. Those that stop a process are caught as well: whether anything stops is for the command to decide.
+pub(crate) fn forwarded() -> impl Iterator<Item = i32> {
+    FORWARDED.iter().copied().chain(system::FORWARDED.iter().copied()).chain(system::real_time())
+}
+
+const FORWARDED: &[i32] = &[
     libc::SIGINT,
     libc::SIGTERM,
     libc::SIGHUP,
@@ -27,7 +31,36 @@ pub(crate) const FORWARDED: &[i32] = &[
     libc::SIGTTIN,
     libc::SIGTTOU,
     libc::SIGCONT,
+    libc::SIGABRT,
+    libc::SIGIO,
+    libc::SIGPIPE,
+    libc::SIGPROF,
+    libc::SIGSYS,
+    libc::SIGTRAP,
+    libc::SIGURG,
+    libc::SIGVTALRM,
+    libc::SIGXCPU,
+    libc::SIGXFSZ,
 ];
+
+#[cfg(target_os = "linux")]
+mod system {
+    pub(super) const FORWARDED: &[i32] = &[libc::SIGPWR, libc::SIGSTKFLT];
+
+    pub(super) fn real_time() -> std::ops::RangeInclusive<i32> {
+        libc::SIGRTMIN()..=libc::SIGRTMAX()
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    pub(super) const FORWARDED: &[i32] = &[];
+
+    pub(super) fn real_time() -> std::ops::Range<i32> {
+        0..0
+    }
+}
+
 /// Signals that a terminal's user sends to end what runs: who started us must see that we died of them.
 pub(crate) const DIE_OF: &[i32] = &[libc::SIGINT, libc::SIGQUIT];
 /// Signals that stop what does not catch them. The kernel forgets those that wait when a SIGCONT comes, and the reverse.
@@ -68,9 +101,12 @@ impl Signals {
     /// Catches signals from now on, except those that were ignored by whoever started us: what is ignored stays so
     /// for the command as well.
     #[expect(clippy::unused_self, reason = "what is caught goes to the one pipe, which must be open")]
-    pub(crate) fn catch(&self, signals: &[i32]) {
-        for &signal in signals {
-            if !is_ignored(signal) {
+    pub(crate) fn catch(&self, signals: impl IntoIterator<Item = i32>) {
+        for signal in signals {
+            // Rust's start-up ignores it.
+            let was_ignored =
+                if signal == libc::SIGPIPE { PIPE_WAS_IGNORED.load(Ordering::SeqCst) } else { is_ignored(signal) };
+            if !was_ignored {
                 set_handler(signal);
             }
         }
@@ -145,10 +181,11 @@ pub(crate) fn prepare_signals() {
 }
 
 /// Sends a signal to one process; tells whether there is such a process, and it may be sent to.
+#[expect(unsafe_code, reason = "rustix does not send real-time signals")]
 pub(crate) fn send(pid: u32, signal: i32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    let signal = rustix::process::Signal::from_named_raw(signal);
-    pid.zip(signal).is_some_and(|(pid, signal)| rustix::process::kill_process(pid, signal).is_ok())
+    let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else { return false };
+    // SAFETY: kill(2) takes two numbers; one that is no signal is an error.
+    unsafe { libc::kill(pid, signal) == 0 }
 }
 
 /// Ends this process by a signal, without a core dump of our own.
@@ -275,20 +312,30 @@ fn set_disposition(signal: i32, disposition: libc::sighandler_t) {
 
 #[expect(unsafe_code, reason = "a signal handler gets a raw pointer and writes to a raw descriptor")]
 extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
-    // SAFETY: the kernel gives a valid siginfo to a SA_SIGINFO handler; write(2) is async-signal-safe, and errno, the
-    // only other state touched, is put back for the code that was interrupted.
+    // SAFETY: the kernel gives a valid siginfo to a SA_SIGINFO handler; getpid(2), sigaction(2), raise(3) and write(2) are
+    // async-signal-safe, and errno, the only other state touched, is put back for the code that was interrupted.
     unsafe {
         let errno = errno_location();
         let saved = *errno;
-        let from_terminal = (*info).si_code == SI_KERNEL;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "signal numbers are below 128")]
-        let number = signal as u8;
-        let sender = if from_terminal { [0; 4] } else { (*info).si_pid().to_le_bytes() };
-        let note = [number, u8::from(from_terminal), sender[0], sender[1], sender[2], sender[3]];
-        libc::write(SINK.load(Ordering::SeqCst), note.as_ptr().cast(), note.len());
+        let (code, from_terminal) = ((*info).si_code, (*info).si_code == SI_KERNEL);
+        let sender = if from_terminal { 0 } else { (*info).si_pid() };
+        if code > 0 && OF_FAULTS.contains(&signal) {
+            set_disposition(signal, libc::SIG_DFL);
+            libc::raise(signal);
+        } else if sender != libc::getpid() {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "signal numbers are below 128")]
+            let number = signal as u8;
+            let sender = sender.to_le_bytes();
+            let note = [number, u8::from(from_terminal), sender[0], sender[1], sender[2], sender[3]];
+            libc::write(SINK.load(Ordering::SeqCst), note.as_ptr().cast(), note.len());
+        }
         *errno = saved;
     }
 }
+
+/// What the kernel may also send for a fault of this process itself, which ends it then. What this process sends itself, by a write
+/// to a closed pipe for example, is for nobody else.
+const OF_FAULTS: &[i32] = &[libc::SIGSYS, libc::SIGTRAP];
 
 #[cfg(target_os = "linux")]
 const SI_KERNEL: i32 = 0x80;

@@ -299,18 +299,36 @@ pub(crate) fn chosen<T: Clone>(all: &[T], many: usize) -> Vec<T> {
 
 /// The calls by which a command removes directories of the worktree that hold one of these names.
 pub(crate) fn removals(sandbox: &Sandbox, command: &Command, names: &[&str]) -> Vec<Call> {
+    let (text, _) = logged(sandbox, command, |_| {});
+    let lines = text.lines().filter(|line| line.contains("unlinkat(")).enumerate();
+    lines
+        .filter(|(_, line)| removes(line, names))
+        .map(|(at, _)| Call { name: "unlinkat".to_owned(), number: at + 1 })
+        .collect()
+}
+
+/// The command, with a call of [`removals`] failing; `None` if another call than one of those had its number this time: how many
+/// there are before depends on whether files and index were written in one tick of the clock.
+pub(crate) fn failing_removal(sandbox: &Sandbox, command: &Command, names: &[&str], call: &Call) -> Option<Output> {
+    let (text, output) = logged(sandbox, command, |strace| {
+        strace.args(["-e", &format!("inject=unlinkat:error=EIO:when={}", call.number)]);
+    });
+    text.lines().any(|line| line.contains("INJECTED") && removes(line, names)).then_some(output)
+}
+
+fn removes(line: &str, names: &[&str]) -> bool {
+    line.contains("AT_REMOVEDIR") && names.iter().any(|name| line.contains(&format!("\"{name}\"")))
+}
+
+/// Runs a command, and lists the calls by which it removes something.
+fn logged(sandbox: &Sandbox, command: &Command, options: impl FnOnce(&mut Command)) -> (String, Output) {
     let log = sandbox.outside("removals");
     let trace = strace(sandbox, command, Traced::Itself, |strace| {
         strace.args(["-e", "trace=unlinkat", "-o"]).arg(&log);
+        options(strace);
     });
-    to_the_end(trace).output().unwrap();
+    let output = to_the_end(trace).output().unwrap();
     let text = fs::read_to_string(&log).unwrap();
     fs::remove_file(&log).unwrap();
-    let removes =
-        |line: &str| line.contains("AT_REMOVEDIR") && names.iter().any(|name| line.contains(&format!("\"{name}\"")));
-    let lines = text.lines().filter(|line| line.contains("unlinkat(")).enumerate();
-    lines
-        .filter(|(_, line)| removes(line))
-        .map(|(at, _)| Call { name: "unlinkat".to_owned(), number: at + 1 })
-        .collect()
+    (text, output)
 }
