@@ -15,7 +15,9 @@ pub(crate) use passing::PASSING;
 use passing::Passing;
 pub(crate) use place::{Place, Root};
 pub(crate) use put::{make_directories, put_fifo, put_file, put_file_of_many, put_link};
-pub(crate) use record::{Ownership, is_shared, open_record, open_trusted, read_record, read_trusted, read_whole};
+pub(crate) use record::{
+    Ownership, is_shared, open_record, open_trusted, read_record, read_trusted, read_whole, too_large,
+};
 pub(crate) use replace::{create_document, open_document, replace_document, sync_name};
 pub(crate) use tree::{
     Hidden, copy_entry, copy_index, discard, find, hidden, in_the_way, is_forbidden, is_missing, list, list_special,

@@ -143,8 +143,12 @@ fn read_all(file: &File, limit: u64) -> io::Result<Vec<u8>> {
         bytes.len() as u64 > limit
     };
     if is_larger {
-        let reason = format!("it has more than {limit} bytes");
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
+        return Err(too_large(limit));
     }
     Ok(bytes)
+}
+
+/// A file that is too large to be what it should be.
+pub(crate) fn too_large(limit: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {limit} bytes"))
 }

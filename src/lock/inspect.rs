@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Holder, Mode, Request, cycle,
+    enclosing::same_namespaces,
     ended::ended_with_its_container,
     file::LockFile,
     path::PATH_KEY,
@@ -99,11 +100,12 @@ fn locks_work(records: &Path) -> bool {
 /// Who holds anything here, and whether somebody holds what is asked for.
 fn look(plan: &Plan, table: Option<&Table>) -> (State, Vec<Holder>) {
     let slots = table.map(Table::live_slots).unwrap_or_default();
+    let known = Known::of(&slots);
     let mut holders: Vec<Holder> = slots.into_iter().map(|(slot, hold)| with_heirs(hold, slot.file)).collect();
     let mut held = holders.iter().any(|hold| cycle::resources_conflict(&hold.resources, &plan.resources));
     let files: Vec<Lockable> = plan.parts.iter().filter_map(Lockable::new).collect();
     let kernel = kernel_locks(&files);
-    let unrecorded = unrecorded(&files, &kernel, &holders);
+    let unrecorded = unrecorded(&files, &kernel, &known);
     held |= unrecorded.iter().any(|hold| cycle::resources_conflict(&hold.resources, &plan.resources));
     holders.extend(unrecorded);
     if !held && !kernel.complete {
@@ -152,9 +154,10 @@ pub(super) fn in_the_way<'a>(
 ) -> (Vec<Holder>, Vec<Holder>) {
     let mut slots = table.map(Table::live_slots).unwrap_or_default();
     slots.retain(|(_, hold)| cycle::resources_conflict(&hold.resources, resources));
+    let known = Known::of(&slots);
     let mut holders: Vec<Holder> = slots.into_iter().map(|(slot, hold)| with_heirs(hold, slot.file)).collect();
     let files: Vec<Lockable> = parts.filter_map(Lockable::new).collect();
-    let mut unrecorded = unrecorded(&files, &kernel_locks(&files), &holders);
+    let mut unrecorded = unrecorded(&files, &kernel_locks(&files), &known);
     unrecorded.retain(|hold| cycle::resources_conflict(&hold.resources, resources));
     holders.extend(unrecorded);
     let mut ahead = queue.map(Queue::requests).unwrap_or_default();
@@ -214,11 +217,10 @@ impl Lockable {
 }
 
 /// The processes that hold any of these files without a record, as the kernel shows them: each once, with all that it holds.
-fn unrecorded(files: &[Lockable], kernel: &KernelLocks, recorded: &[Holder]) -> Vec<Holder> {
-    let known = pids(recorded);
+fn unrecorded(files: &[Lockable], kernel: &KernelLocks, known: &Known) -> Vec<Holder> {
     let mut found: Vec<(FileId, Holder)> = Vec::new();
     for file in files {
-        for lock in kernel.locks.iter().filter(|lock| lock.file == file.id.file && !known.contains(&lock.pid)) {
+        for lock in kernel.locks.iter().filter(|lock| lock.file == file.id.file && !known.has(lock, file)) {
             let mode = if lock.exclusive { Mode::Exclusive } else { Mode::Shared };
             let next = file.holder(lock.pid, Some(mode));
             match found.iter_mut().find(|(_, hold)| hold.pid == lock.pid) {
@@ -228,6 +230,33 @@ fn unrecorded(files: &[Lockable], kernel: &KernelLocks, recorded: &[Holder]) -> 
         }
     }
     found.into_iter().map(|(file, hold)| with_heirs(hold, file)).collect()
+}
+
+/// The holders that have records, as the kernel's table names them.
+struct Known {
+    pids: Vec<u32>,
+    /// What is held alone by those whose pids mean nothing here.
+    elsewhere: Vec<String>,
+}
+
+impl Known {
+    fn of(slots: &[(LockId, Holder)]) -> Self {
+        let mut pids = slots.iter().flat_map(|(_, hold)| pids_of(hold)).collect::<Vec<_>>();
+        let (slots, holds): (Vec<_>, Vec<_>) =
+            slots.iter().filter(|(_, hold)| !same_namespaces(hold)).map(|(slot, hold)| (*slot, hold)).unzip();
+        if !slots.is_empty() {
+            // Who has locked the slot of a hold is its holder.
+            pids.extend(sys::kernel_locks(&slots).locks.iter().map(|lock| lock.pid));
+        }
+        let alone = |(_, mode): &&(String, Mode)| *mode == Mode::Exclusive;
+        let elsewhere = holds.iter().flat_map(|hold| hold.resources.iter().filter(alone)).map(|(key, _)| key.clone());
+        Self { pids, elsewhere: elsewhere.collect() }
+    }
+
+    /// Tells whether a lock on a file is that of one of them.
+    fn has(&self, lock: &sys::KernelLock, file: &Lockable) -> bool {
+        self.pids.contains(&lock.pid) || (lock.exclusive && self.elsewhere.contains(&file.key))
+    }
 }
 
 /// Adds what a process holds of another file. Everybody holds the repository: the scope names the rest, if there is any.
@@ -250,8 +279,11 @@ pub(super) fn kernel_locks(files: &[Lockable]) -> KernelLocks {
 
 /// The processes that are told of already.
 pub(super) fn pids(holders: &[Holder]) -> Vec<u32> {
-    let pids = |hold: &Holder| [Some(hold.pid), hold.keeper].into_iter().flatten().chain(hold.takers.clone()).collect();
-    holders.iter().flat_map::<Vec<u32>, _>(pids).collect()
+    holders.iter().flat_map(pids_of).collect()
+}
+
+fn pids_of(hold: &Holder) -> impl Iterator<Item = u32> {
+    [Some(hold.pid), hold.keeper].into_iter().flatten().chain(hold.takers.iter().copied())
 }
 
 pub(super) fn runs_this_program(pid: u32) -> bool {

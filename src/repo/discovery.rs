@@ -166,14 +166,14 @@ fn refuse_blocking(git_dir: &Path) -> Result<bool> {
         Ok(metadata) if metadata.is_dir() => {
             let mut may_be = false;
             for name in ["HEAD", "commondir"] {
-                may_be |= refuse_special(&git_dir.join(name))? && name == "HEAD";
+                may_be |= refuse_endless(&git_dir.join(name), LONGEST)? && name == "HEAD";
             }
             return Ok(may_be);
         }
         Ok(metadata) => metadata,
         Err(_) => return Ok(false),
     };
-    refuse_special(git_dir)?;
+    refuse_endless(git_dir, LONGEST)?;
     let text = fs::read_whole(git_dir, MOST_LINK as u64).unwrap_or_default();
     let named = named_git_dir(git_dir.parent().unwrap_or(git_dir), &text);
     if let Some(named) = named.filter(|named| metadata.is_file() && named.is_dir()) {
@@ -183,10 +183,10 @@ fn refuse_blocking(git_dir: &Path) -> Result<bool> {
 }
 
 impl Repo {
-    /// Refuses FIFOs, sockets and devices in place of the best known files that git reads. Those in place of others are found when
-    /// git blocks (`run`).
+    /// Refuses FIFOs, sockets and devices in place of the best known files that git reads, and files without end. Those in place of
+    /// others are found when git blocks (`run`).
     pub(super) fn refuse_blocking_files(&self) -> Result<()> {
-        const OWN: [&str; 4] = ["index", "config.worktree", "info/sparse-checkout", "logs/HEAD"];
+        const OWN: [&str; 5] = ["index", "config.worktree", "info/sparse-checkout", "logs/HEAD", "COMMIT_EDITMSG"];
         const COMMON: [&str; 9] = [
             "config",
             "packed-refs",
@@ -203,13 +203,43 @@ impl Repo {
         let own = OWN.iter().map(|name| dirs.own.join(name));
         let common = COMMON.iter().map(|name| dirs.common.join(name));
         let top = TOP.iter().map(|name| self.root.join(name));
-        own.chain(common).chain(top).try_for_each(|path| refuse_special(&path).map(drop))
+        own.chain(common).chain(top).try_for_each(|path| refuse_endless(&path, LARGEST).map(drop))
     }
 }
 
-/// Tells whether a file is there, which is no FIFO and the like.
-fn refuse_special(path: &Path) -> Result<bool> {
+/// Refuses the same in place of the references of a git directory: there is a file for each, so only who reads them all looks.
+pub(super) fn refuse_blocking_references(own: &Path, common: &Path) -> Result<()> {
+    let mut next = vec![common.join("refs")];
+    next.extend((own != common).then(|| own.join("refs")));
+    while let Some(directory) = next.pop() {
+        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => next.push(entry.path()),
+                Ok(_) => drop(refuse_endless(&entry.path(), LONGEST)?),
+                Err(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses the same in place of the log of a reference.
+pub(super) fn refuse_blocking_log(common: &Path, name: &str) -> Result<()> {
+    refuse_endless(&common.join("logs").join(name), LARGEST).map(drop)
+}
+
+/// Longest file that holds one line, in bytes: what git writes is far shorter.
+const LONGEST: u64 = 1 << 20;
+
+/// Largest index, list of references, log: what git could not read into memory is none.
+const LARGEST: u64 = 4 << 30;
+
+/// Tells whether a file is there, which is no FIFO and the like and has at most so many bytes.
+fn refuse_endless(path: &Path, most: u64) -> Result<bool> {
     match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() && metadata.len() > most => {
+            Err(Error::io("read", path)(fs::too_large(most)))
+        }
         Ok(metadata) if metadata.is_file() || metadata.is_dir() => Ok(true),
         Ok(metadata) => {
             Err(Error::NotAFile { path: path.to_owned(), kind: sys::kind(&metadata), expected: "a regular file" })

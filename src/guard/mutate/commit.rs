@@ -28,6 +28,7 @@ impl Session<'_> {
         if let Some(fence) = &mut kept.fence {
             fence.open_head();
         }
+        self.wait_for_head(kept.before.head(), true).map_err(|unfit| Failed::new(STEP, unfit.into()))?;
         self.head_is_ours(&kept.before, STEP)?;
         let mut command: Vec<OsString> = vec!["git".into(), "-C".into(), self.checkout.root.clone().into()];
         command.extend(DURABLE.map(OsString::from));

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use crate::{
     error::{Error, Result, listed},
     exec::Ending,
-    mutation::{self, Unlike, readable},
+    mutation::{self, Unfit, Unlike, readable},
     repo::Head,
     store::audit::StepTime,
 };
@@ -147,6 +147,15 @@ impl Invalid {
 impl Landed {
     pub(super) fn failed(failure: Failure) -> Self {
         Self::Failed(Box::new(failure))
+    }
+}
+
+impl From<Unfit> for Why {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Dirty(paths) => Self::from(Invalid::Dirty(readable(&paths))),
+            Unfit::Trouble(error) => Self::Trouble(error),
+        }
     }
 }
 

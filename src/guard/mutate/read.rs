@@ -1,6 +1,9 @@
 //! The read step: is everything fit to be changed, and how is it now? Nothing of the user's changes.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use super::{
     super::{Notice, hold::check_expected},
@@ -13,7 +16,7 @@ use crate::{
     fs,
     holder::{self, Holder},
     lock::{self, Wait},
-    mutation::{Before, Fence, GitLock, Journal, PROTECTING, Plan, Step, Unfit, readable},
+    mutation::{Before, Fence, GitLock, Journal, Locked, PROTECTING, Plan, Step, Unfit},
     repo::{Head, git_process::GitProcess},
     store::kept::Keeping,
     sys,
@@ -44,10 +47,7 @@ impl Session<'_> {
             let forgotten = self.checkout.forget(PROTECTING);
             let gone = forgotten.and_then(|()| fs::remove_entry(&Journal::path(&directory)));
             drop(gone.and_then(|()| fs::discard(&directory)));
-            match unfit {
-                Unfit::Dirty(paths) => Why::from(Invalid::Dirty(readable(&paths))),
-                Unfit::Trouble(error) => Why::Trouble(error),
-            }
+            Why::from(unfit)
         })
     }
 
@@ -68,15 +68,16 @@ impl Session<'_> {
             commits: self.mutation.landing == Landing::Commit,
             ..Plan::default()
         };
+        head.branch.as_ref().map_or(Ok(()), |branch| self.checkout.check_log(branch))?;
         let journal = Journal::begin(directory, plan, self.sharing)?;
         let fence = self.wait_for_git(|| {
             // Without a fence it is enough that no git is at work just now, or has left a lock behind.
             if self.mutation.fence {
-                Fence::take(self.checkout, directory, &journal, PATIENCE).map(Some)
-            } else {
-                GitLock::is_free(&self.checkout.index(), PATIENCE).map(|()| None)
+                return Fence::take(self.checkout, directory, &journal, PATIENCE).map(Some);
             }
+            GitLock::is_free(&self.checkout.index(), PATIENCE).map(|()| None)
         })?;
+        self.wait_for_head(&head, fence.is_none())?;
         let allow_dirty = self.mutation.allow_dirty;
         let before = Before::take(directory.to_owned(), self.checkout.clone(), head, allow_dirty)?;
         before.protect()?;
@@ -87,12 +88,20 @@ impl Session<'_> {
         Ok(Kept { before, journal, fence, index_is_missing: false })
     }
 
+    /// Waits until no git moves HEAD, if `itself`, or its branch.
+    pub(super) fn wait_for_head(&self, head: &Head, itself: bool) -> Result<(), Unfit> {
+        let own = itself.then(|| Locked::Head.file(&self.checkout.git_dir));
+        let branch = head.branch.as_ref().map(|branch| self.checkout.file_of_reference(branch));
+        let files: Vec<_> = own.into_iter().chain(branch).collect();
+        self.wait_for_git(|| files.iter().try_for_each(|file| GitLock::is_free(file, PATIENCE)))
+    }
+
     /// Waits for other gits' own locks: with a fence as long as the caller said, or a while, else only as long as a git takes for a
     /// step. Everybody waits for us meanwhile, and that git may be one of them.
     fn wait_for_git<T>(&self, mut take: impl FnMut() -> Result<T>) -> Result<T, Unfit> {
         let most = if self.mutation.fence { self.timeout.unwrap_or(FENCE_PATIENCE) } else { MORE_PATIENCE };
         let limit = self.timeout.map_or(most, |timeout| timeout.min(most));
-        let mut told = false;
+        let (begun, mut told) = (Instant::now(), false);
         loop {
             match take() {
                 Err(Error::GitBusy { path, waited, .. }) => {
@@ -100,7 +109,7 @@ impl Session<'_> {
                         let what = path.display().to_string();
                         return Err(Unfit::Trouble(Error::Interrupted { what, signal }));
                     }
-                    let waited = self.acquired.elapsed().max(waited);
+                    let waited = begun.elapsed().max(waited);
                     let gits = self.repo.gits_at_work();
                     self.refuse_cycle_through(&gits, &path).map_err(Unfit::Trouble)?;
                     if waited >= limit {

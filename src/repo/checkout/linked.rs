@@ -10,6 +10,7 @@ use std::{
 use super::{
     super::{
         Repo,
+        discovery::refuse_blocking_references,
         git::{self, Manner},
         run,
     },
@@ -114,6 +115,7 @@ impl Checkout {
     /// # Errors
     /// [`Error::Git`].
     pub(crate) fn witness(&self, commit: &str, branch: &str) -> Result<Option<Witness>> {
+        refuse_blocking_references(&self.git_dir, &self.common_dir)?;
         // The first is quick.
         for how in ["--points-at", "--contains"] {
             let how = format!("{how}={commit}");

@@ -6,7 +6,11 @@ use std::{
 };
 
 use super::{
-    super::{Head, git, run},
+    super::{
+        Head,
+        discovery::{refuse_blocking_log, refuse_blocking_references},
+        git, run,
+    },
     Checkout, STASH, line, paths,
 };
 use crate::{
@@ -36,10 +40,24 @@ impl Checkout {
         head.commit.as_deref().unwrap_or(empty).to_owned()
     }
 
+    /// The file of a loose reference.
+    pub(crate) fn file_of_reference(&self, name: &str) -> PathBuf {
+        self.common_dir.join(name)
+    }
+
+    /// Makes sure that git will not block on the log of a branch.
+    ///
+    /// # Errors
+    /// [`Error::NotAFile`] for a FIFO and the like, [`Error::Io`] for a file without end.
+    pub(crate) fn check_log(&self, branch: &str) -> Result<()> {
+        refuse_blocking_log(&self.common_dir, branch)
+    }
+
     /// All references but HEAD, sorted by name: name, id, and what a symbolic one points to.
     pub(crate) fn references(&self) -> Result<Vec<Reference>> {
         let format =
             "--format=%(refname)%00%(objectname)%00%(symref)%00%(objecttype)%00%(*objecttype)%00%(*objectname)";
+        refuse_blocking_references(&self.git_dir, &self.common_dir)?;
         let answer = self.ask(&["for-each-ref", format])?;
         let lines = answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let mut found: Vec<Reference> = lines

@@ -9,7 +9,9 @@ use std::{
 
 use super::{
     super::{
-        Head, Repo, git, hex,
+        Head, Repo,
+        discovery::refuse_blocking_references,
+        git, hex,
         layout::Worktree,
         path_of,
         run::{self, Answers, Header, Objects},
@@ -85,6 +87,7 @@ fn tips(repo: &Repo, worktree: &Worktree, heads: &[Head]) -> Result<Tips> {
     const FORMAT: &str =
         "--format=%(refname)%00%(objecttype)%00%(objectname)%00%(tree)%00%(*objecttype)%00%(*objectname)%00%(*tree)";
     let arguments = ["for-each-ref", FORMAT];
+    refuse_blocking_references(&worktree.git_dir, repo.common_dir().unwrap_or(&worktree.git_dir))?;
     let output = run::output(repo_git(repo, worktree)?.args(arguments))?;
     // Git goes on without one that is damaged; what it led to cannot be told then.
     let is_damaged = String::from_utf8_lossy(&output.stderr).contains("ignoring broken ref");
