@@ -89,6 +89,10 @@ impl Keeper<'_> {
     /// The wrapper was killed, or has left the hold to this process with how the command ended.
     fn replace_wrapper(self, mut limit: Limit, ending: Option<Ending>) {
         self.duty.replace(ending.is_some());
+        if ending.is_some() {
+            // Who reads to the end what the command printed does not wait for this process.
+            drop(sys::leave_streams());
+        }
         loop {
             let now = Instant::now();
             let ended = self.command.has_ended();

@@ -4,12 +4,13 @@ use std::{
     collections::HashSet,
     io,
     path::PathBuf,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use super::{
     cycle::{self, Graph, Place},
     enclosing,
+    ended::{is_done, wake_keepers},
     file::inherited_locks,
     held::{Held, Part},
     inspect,
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    holder::{self, Holder, Mode},
+    holder::{Holder, Mode},
     repo::REPO_KEY,
     sys,
 };
@@ -252,21 +253,11 @@ impl Acquire {
         takers.is_empty() || takers.into_iter().any(|pid| inspect::runs_this_program(pid) || is_of_waiter(pid))
     }
 
-    /// Makes processes go on that are stopped and keep the lock for something that has ended: they let it go then.
+    /// Makes processes go on that are stopped and keep the lock for something that has ended.
     pub(super) fn wake_keepers(&self) {
-        let slots = self.table.as_ref().map(Table::live_slots).unwrap_or_default();
-        for (slot, hold) in slots {
-            if !cycle::resources_conflict(&hold.resources, &self.plan.resources) || !is_done(&hold) {
-                continue;
-            }
-            for pid in [Some(hold.pid), hold.keeper].into_iter().flatten() {
-                let is_stopped = || sys::process_state(pid).is_some_and(|state| state.stopped);
-                // A record may name any process.
-                if is_stopped() && sys::has_open(pid, slot.file) == Some(true) {
-                    sys::send(pid, sys::CONTINUE);
-                }
-            }
-        }
+        let mut slots = self.table.as_ref().map(Table::live_slots).unwrap_or_default();
+        slots.retain(|(_, hold)| cycle::resources_conflict(&hold.resources, &self.plan.resources));
+        wake_keepers(&slots);
     }
 
     /// The processes that have taken locks in our way, as far as the kernel names them.
@@ -362,20 +353,6 @@ impl Drop for Acquire {
     fn drop(&mut self) {
         self.unlock_all();
     }
-}
-
-/// Tells whether what a lock is held for has certainly ended.
-fn is_done(hold: &Holder) -> bool {
-    if !enclosing::same_namespaces(hold) {
-        return false;
-    }
-    let has_ended = |pid: u32| sys::still_runs(pid, hold.boot_ms) == Some(false);
-    let command = hold.descent.and_then(|descent| descent.command);
-    let its_command = command.is_some_and(|(pid, start)| {
-        sys::process_state(pid).is_none_or(|state| state.zombie || state.start != start) && !hold.lingers
-    });
-    let time = hold.until_ms.is_some_and(|until| until < holder::unix_ms(SystemTime::now()));
-    its_command || time || (hold.for_git && has_ended(hold.pid)) || hold.for_pid.is_some_and(has_ended)
 }
 
 /// Opens the files of a plan, as far as they can be made.

@@ -1,7 +1,12 @@
-//! Tells holds that ended with their container from those that were killed.
+//! Tells which holds are at their end: those that ended with their container, and those whose reason is gone.
 
-use super::Holder;
-use crate::sys;
+use std::time::SystemTime;
+
+use super::{Holder, enclosing::same_namespaces};
+use crate::{
+    holder,
+    sys::{self, LockId},
+};
 
 /// Tells whether a hold that was found without a release ended because the process that it was for did.
 ///
@@ -11,4 +16,31 @@ use crate::sys;
 pub(crate) fn ended_with_its_container(record: &Holder) -> bool {
     let ends_with_a_process = record.for_git || record.for_pid.is_some();
     ends_with_a_process && sys::pid_namespace_has_ended(record.pid_namespace, record.boot_ms)
+}
+
+/// Tells whether what a lock is held for has certainly ended, so that it is about to be let go.
+pub(super) fn is_done(hold: &Holder) -> bool {
+    if !same_namespaces(hold) || hold.lingers {
+        return false;
+    }
+    let has_ended = |pid: u32| sys::still_runs(pid, hold.boot_ms) == Some(false);
+    let command = hold
+        .descent
+        .and_then(|descent| descent.command)
+        .is_some_and(|(pid, start)| sys::process_state(pid).is_none_or(|state| state.zombie || state.start != start));
+    let time = hold.until_ms.is_some_and(|until| until < holder::unix_ms(SystemTime::now()));
+    command || time || (hold.for_git && has_ended(hold.pid)) || hold.for_pid.is_some_and(has_ended)
+}
+
+/// Makes processes go on that are stopped and keep a lock for something that has ended: they let it go then.
+pub(super) fn wake_keepers(slots: &[(LockId, Holder)]) {
+    for (slot, hold) in slots.iter().filter(|(_, hold)| is_done(hold)) {
+        for pid in [Some(hold.pid), hold.keeper].into_iter().flatten() {
+            let is_stopped = || sys::process_state(pid).is_some_and(|state| state.stopped);
+            // A record may name any process.
+            if is_stopped() && sys::has_open(pid, slot.file) == Some(true) {
+                sys::send(pid, sys::CONTINUE);
+            }
+        }
+    }
 }

@@ -96,6 +96,10 @@ pub(crate) fn session() -> u32 {
 /// For the child of a fork: there is none.
 pub(crate) fn leave_session(_keep: &[FdNumber]) {}
 
+pub(crate) fn leave_streams() -> io::Result<()> {
+    Ok(())
+}
+
 /// Replaces this process by a command: runs it, and ends as it did.
 pub(crate) fn replace_by(mut command: std::process::Command) -> io::Error {
     match command.status() {

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::mutate::furnished;
-use crate::support::{Sandbox, has_program, skip};
+use crate::support::{Sandbox, eventually, has_program, skip};
 
 /// Runs repoguard; it must end. Returns its status and what it printed.
 #[track_caller]
@@ -154,5 +154,68 @@ fn file_under_a_lease_is_read_once_its_holder_gives_it_back() {
         holder.kill().unwrap();
         holder.wait().unwrap();
         assert_eq!((status, told.as_str()), (0, ""), "{name}");
+    }
+}
+
+#[test]
+fn file_of_a_commit_that_is_a_fifo_or_without_end_is_refused_before_anything_is_done() {
+    let mutate = &["mutate", "-m", "m", "--", "sh", "-c", "echo 2 >file"][..];
+    let next = &["next", "ids", "--scan", "d/{}"][..];
+    let blocks: [(&str, &[&[&str]]); 3] = [
+        (".git/COMMIT_EDITMSG", &[mutate]),
+        (".git/logs/refs/heads/main", &[mutate]),
+        (".git/refs/tags/odd", &[mutate, next]),
+    ];
+    let endless: [(&str, &[&[&str]]); 5] = [
+        (".git/refs/heads/big", &[mutate, next]),
+        (".git/packed-refs", &[mutate, next]),
+        (".git/index", &[mutate]),
+        (".git/objects/info/alternates", &[mutate]),
+        (".git/logs/refs/heads/main", &[mutate]),
+    ];
+    for (is_fifo, cases) in [(true, &blocks[..]), (false, &endless[..])] {
+        for (name, commands) in cases {
+            let sandbox = furnished();
+            sandbox.git(["branch", "-M", "main"]);
+            let path = sandbox.path(name);
+            if is_fifo {
+                fifo(&path);
+            } else {
+                let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path).unwrap();
+                file.set_len(60 << 30).unwrap();
+            }
+            for command in *commands {
+                let (status, told) = ends(sandbox.repoguard(*command), name);
+                assert_eq!(status, 125, "{name}: {told}");
+                assert!(told.contains("is a FIFO") || told.contains("it has more than"), "{name}: {told}");
+            }
+            for command in [&["status"][..], &["exec", "-n", "--", "true"]] {
+                let (status, told) = ends(sandbox.repoguard(command), name);
+                assert_eq!(status, 0, "{name}: {told}");
+            }
+        }
+    }
+}
+
+#[test]
+fn mutation_waits_for_gits_lock_of_head_and_branch_and_then_is_busy() {
+    for name in [".git/HEAD.lock", ".git/refs/heads/main.lock", ".git/index.lock"] {
+        for fence in [&[][..], &["--fence"]] {
+            let sandbox = furnished();
+            sandbox.git(["branch", "-M", "main"]);
+            fs::write(sandbox.path(name), "").unwrap();
+            let mutate = |limit: &str| {
+                let mut command = sandbox.repoguard_command(["mutate", "-m", "m", "-w", limit]);
+                command.args(fence).args(["--", "sh", "-c", "echo 2 >file"]);
+                command
+            };
+            let (status, told) = ends(assert_cmd::Command::from_std(mutate("0.5")), name);
+            assert_eq!(status, 75, "{name} {fence:?}: {told}");
+            assert!(told.contains("git's own lock") && told.contains("hint: "), "{name} {fence:?}: {told}");
+            let mut waits = sandbox.start(mutate("60"));
+            eventually("it waits", || waits.stderr().contains("waiting for git's own lock"));
+            fs::remove_file(sandbox.path(name)).unwrap();
+            assert!(waits.ended().success(), "{name} {fence:?}: {}", waits.stderr());
+        }
     }
 }

@@ -30,6 +30,18 @@ fn run_in_container(sandbox: &Sandbox, script: &str) -> bool {
 }
 
 #[test]
+fn holder_in_a_container_is_listed_once() {
+    for options in ["", "-s", "--scope repo", "--name x --scope worktree"] {
+        let sandbox = Sandbox::new();
+        let script = format!("exec repoguard exec {options} -- sh -c 'echo up; read _ || :'");
+        let Some(command) = in_container(&sandbox, &script) else { return };
+        let mut holder = sandbox.start_up(command);
+        assert_eq!(sandbox.holders().len(), 1, "{options}: {:?}", sandbox.holders());
+        assert!(holder.finish().success());
+    }
+}
+
+#[test]
 fn git_as_the_first_process_of_a_container_is_not_taken_for_killed() {
     for script in [
         "exec git commit -q --allow-empty -m inside",

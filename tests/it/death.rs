@@ -29,6 +29,39 @@ fn lock_outlives_a_killed_wrapper_until_the_command_ends() {
 }
 
 #[test]
+fn stopped_wrapper_does_not_keep_the_lock_when_the_command_has_ended() {
+    let sandbox = Sandbox::new();
+    for keeper_too in [false, true] {
+        let mut holder = sandbox.hold_with(&[], HOLD_7);
+        let keeper = holder.keeper();
+        holder.signal(Signal::STOP);
+        if keeper_too {
+            // Then whoever asks next wakes them.
+            kill(keeper, Signal::STOP);
+        }
+        holder.release();
+        eventually("the command has ended", || !alive(holder.command_pid()));
+        eventually("it is let go", || sandbox.try_once(&[]) == 0);
+        assert_eq!(holder.ended().code(), Some(7));
+    }
+}
+
+#[test]
+fn stopped_keeper_of_a_git_does_not_keep_the_lock_when_the_git_has_ended() {
+    let sandbox = Sandbox::guarded();
+    let gate = sandbox.gate("editor");
+    let mut command = sandbox.git_command(["commit", "-q", "--allow-empty"]);
+    command.env("GIT_EDITOR", format!("sh -c '{}; echo x >\"$1\"' editor", gate.script().replace('\'', "\"")));
+    let mut git = sandbox.start(command);
+    gate.reached_by(&mut git);
+    let keeper = sandbox.holder()["keeper"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a keeper");
+    kill(keeper, Signal::STOP);
+    gate.open();
+    git.ended();
+    assert_eq!(sandbox.try_once(&[]), 0, "who tries wakes it");
+}
+
+#[test]
 fn keeper_does_what_a_killed_wrapper_would_have_done() {
     let sandbox = Sandbox::new();
     assert_eq!(sandbox.try_once(&[]), 0);

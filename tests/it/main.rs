@@ -50,6 +50,7 @@ mod library_helper;
 mod library_inside;
 mod library_paths;
 mod limits;
+mod lingering;
 mod log;
 mod mutate;
 mod mutate_crash;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::{
-    Frozen, Running, Sandbox, eventually, has_program, is_root, kill, process_group, shell_status, skip, state_of,
-    to_the_end,
+    Frozen, Running, Sandbox, copy_of_program, eventually, has_program, is_root, kill, process_group, shell_status,
+    skip, state_of, to_the_end,
 };
 
 /// How long passing may take: a second, and what a loaded machine adds.
@@ -56,6 +56,35 @@ fn stopped_waiter_is_passed_by_everybody_and_gets_the_lock_when_continued() {
     assert_eq!(shell_status(waiter.ended()), 0, "{}", waiter.stderr());
     assert_eq!(waiter.stdout(), "got it\n");
     assert_eq!(sandbox.tickets(), [""; 0]);
+}
+
+#[test]
+fn try_waits_for_the_helper_of_a_stopped_waiter_whoever_tries() {
+    let sandbox = Sandbox::new();
+    sandbox.open_to_all();
+    let copy = sandbox.outside("copy");
+    copy_of_program(&copy);
+    let copied = copy.to_str().expect("UTF-8");
+    let mut ways = vec![vec!["repoguard"], vec![copied]];
+    if is_root() && has_program("setpriv") && has_program("unshare") {
+        ways.push(vec!["setpriv", "--reuid=61003", "--regid=61003", "--clear-groups", "repoguard"]);
+        ways.push(vec!["unshare", "--pid", "--fork", "--mount-proc", "repoguard"]);
+    } else {
+        skip("tries by another user and in another pid namespace", "not root, or no setpriv or unshare");
+    }
+    for way in ways {
+        let mut holder = sandbox.hold(&[]);
+        let waiter = sandbox.queue(&[], "echo got it");
+        waiter.signal(Signal::STOP);
+        eventually("it is stopped", || state_of(waiter.pid()) == Some('T'));
+        holder.finish();
+        // The helper has the lock for a quarter of a second now.
+        let mut command = sandbox.command(way[0]);
+        command.args(&way[1..]).args(["exec", "-n", "--", "true"]);
+        command.env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_KEY_0", "safe.directory").env("GIT_CONFIG_VALUE_0", "*");
+        gets_in(command, &way.join(" "));
+        waiter.signal_group(Signal::KILL);
+    }
 }
 
 #[test]

@@ -42,6 +42,43 @@ fn signal_to_us_alone_reaches_the_command_once() {
 }
 
 #[test]
+fn every_signal_that_can_be_caught_reaches_the_command_once() {
+    if !has_program("perl") {
+        return skip("signals of all numbers", "no perl");
+    }
+    // Not those that no program sends itself for fun, SIGCHLD, SIGCONT and those that stop.
+    let not_passed_on =
+        ["ZERO", "KILL", "STOP", "CHLD", "CLD", "CONT", "TSTP", "TTIN", "TTOU", "SEGV", "BUS", "ILL", "FPE"];
+    let names = String::from_utf8(
+        std::process::Command::new("perl").args(["-MConfig", "-e", "print $Config{sig_name}"]).output().unwrap().stdout,
+    )
+    .unwrap();
+    let numbers =
+        (0..=64).zip(names.split(' ')).filter(|(_, name)| !not_passed_on.contains(name) && !name.starts_with("NUM3"));
+    let sandbox = Sandbox::new();
+    let script = "$| = 1; for (keys %SIG) { $name = $_; eval { $SIG{$name} = sub { print \"$_[0]\\n\" } } unless /KILL|STOP|CHLD|CLD|CONT|TSTP|TTIN|TTOU|SEGV|BUS|ILL|FPE|NUM3|__/ }
+                  print \"up\\n\"; select undef, undef, undef, 0.02 until -e 'stop';";
+    for group in [false, true] {
+        fs::remove_file(sandbox.path("stop")).ok();
+        let mut command = sandbox.repoguard_command(["exec", "--", "perl", "-e", script]);
+        command.stdin(std::process::Stdio::null());
+        let mut holder = sandbox.start_up(command);
+        holder.keeper();
+        let mut sent = vec!["up".to_owned()];
+        for (number, name) in numbers.clone() {
+            let place = if group { format!("-{}", holder.pid()) } else { holder.pid().to_string() };
+            sandbox.sh(&format!("kill -{number} {place}")).assert().success();
+            sent.push(name.to_owned());
+            eventually(&format!("SIG{name} arrives"), || holder.stdout().lines().count() >= sent.len());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        fs::write(sandbox.path("stop"), "").unwrap();
+        assert!(holder.ended().success());
+        assert_eq!(holder.stdout().lines().collect::<Vec<_>>(), sent, "to the group: {group}");
+    }
+}
+
+#[test]
 fn signal_to_the_group_reaches_the_command_once() {
     for (signal, name) in [(Signal::INT, "INT"), (Signal::TERM, "TERM"), (Signal::QUIT, "QUIT")] {
         arrives_once(signal, name, Running::signal_group);
@@ -211,6 +248,33 @@ fn max_hold_ends_the_command_with_124() {
     let polite = "trap 'exit 0' TERM; while :; do sleep 0.02; done";
     sandbox.repoguard(["exec", "--max-hold", "0.3", "--", "sh", "-c", polite]).assert().code(124);
     assert_eq!(sandbox.try_once(&[]), 0);
+}
+
+#[test]
+fn max_hold_ends_a_command_that_is_stopped_with_the_wrapper_or_without() {
+    let sandbox = Sandbox::new();
+    for script in ["echo up; kill -STOP $$; sleep 60", "echo up; trap '' TERM; kill -STOP $$; sleep 60"] {
+        let mut holder = sandbox.hold_with(&["--max-hold", "0.5", "--kill-after", "0.3"], script);
+        assert_eq!(shell_status(holder.ended()), 124, "{script}: {}", holder.stderr());
+        assert_eq!(sandbox.try_once(&[]), 0, "{script}");
+    }
+    let mut holder = sandbox.hold_with(&["--max-hold", "0.5"], "echo up; sleep 60");
+    holder.keeper();
+    holder.signal(Signal::STOP);
+    assert_eq!(shell_status(holder.ended()), 124, "{}", holder.stderr());
+    assert_eq!(sandbox.try_once(&[]), 0);
+}
+
+#[test]
+fn max_hold_ends_those_inside_who_outlive_the_command() {
+    let sandbox = Sandbox::new();
+    let inside = "repoguard exec -- sh -c 'echo in >work; exec sleep 60' </dev/null >/dev/null 2>&1 &";
+    let script = format!("{inside} while ! [ -e work ]; do sleep 0.01; done; exit 3");
+    let mut holder = sandbox.repoguard(["exec", "-q", "--max-hold", "1", "--", "sh", "-c", &script]);
+    holder.assert().code(3);
+    assert_eq!(sandbox.try_once(&[]), 75, "the command of the inner one runs");
+    eventually("that is ended", || sandbox.try_once(&[]) == 0);
+    assert_eq!(sandbox.log()[0]["status"], 3);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Leaving the session of whoever started us: a background process that nobody waits for.
 
-use std::fs::{self, OpenOptions};
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+};
 
 use super::FdNumber;
 
@@ -22,12 +25,7 @@ pub(crate) fn leave_session(keep: &[FdNumber]) {
     let _ = rustix::process::setsid();
     let _ = rustix::process::chdir("/");
     // Where there is no `/dev/null` they are just closed.
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null");
-    if let Ok(null) = &null {
-        let _ = rustix::stdio::dup2_stdin(null);
-        let _ = rustix::stdio::dup2_stdout(null);
-        let _ = rustix::stdio::dup2_stderr(null);
-    }
+    let null = leave_streams();
     let first = if null.is_ok() { 3 } else { 0 };
     let open: Vec<i32> = match fs::read_dir("/dev/fd") {
         Ok(entries) => entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect(),
@@ -40,6 +38,15 @@ pub(crate) fn leave_session(keep: &[FdNumber]) {
     }
     // Closed above, under its number.
     std::mem::forget(null);
+}
+
+/// Points standard input and outputs at `/dev/null`, which is returned: who waits for their end does not wait for this process.
+pub(crate) fn leave_streams() -> io::Result<File> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(null)
 }
 
 #[expect(unsafe_code, reason = "descriptors that came from elsewhere are known only by their numbers")]
