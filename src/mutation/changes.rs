@@ -236,6 +236,10 @@ impl Before {
                 let mut kept = self.open_copy(*number, was.size).map_err(std::io::Error::other)?;
                 std::io::copy(&mut kept, into).map(drop)
             }
+            Content::Packed { at, size } => {
+                let mut kept = self.open_packed(*at, *size).map_err(std::io::Error::other)?;
+                std::io::copy(&mut kept, into).map(drop)
+            }
             Content::None | Content::State(_) => Ok(()),
         }
     }

@@ -19,6 +19,8 @@ mod take;
 
 /// The file in which our own gits note that they run.
 pub(super) const NOTES: &str = "own-trace";
+/// The bytes of all small files, one after the other, in `files/`.
+const PACKED: &str = "packed";
 /// The user's own ignore rules as they were.
 const EXCLUDES: &str = "excludes";
 
@@ -31,7 +33,7 @@ pub(crate) use record::{check_head, check_path};
 use std::{
     collections::HashSet,
     fs::File,
-    io::Write as _,
+    io::{Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -298,6 +300,18 @@ impl Before {
             return Err(Error::BadRecord { path, line: 1, reason });
         }
         Ok(file)
+    }
+
+    /// The bytes of a small file that was kept.
+    pub(in crate::mutation) fn open_packed(&self, at: u64, size: u64) -> Result<impl std::io::Read + use<>> {
+        let path = self.directory.join("files").join(PACKED);
+        let mut file = if self.is_left { fs::open_trusted(&path, self.owner.0)? } else { fs::read_file(&path)? };
+        let is = file.metadata().map_err(Error::io("read", &path))?.len();
+        if at.checked_add(size).is_none_or(|end| end > is) {
+            return Err(Error::BadRecord { path, line: 1, reason: "it has fewer bytes than were kept".to_owned() });
+        }
+        file.seek(std::io::SeekFrom::Start(at)).map_err(Error::io("read", &path))?;
+        Ok(file.take(size))
     }
 
     /// The stranger whose mutation this is, if it is one's.

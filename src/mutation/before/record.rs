@@ -150,6 +150,11 @@ pub(in crate::mutation) enum Content {
     Blob(String),
     /// In `files/`, under this number.
     Copy(usize),
+    /// In `files/packed`, this many bytes from there.
+    Packed {
+        at: u64,
+        size: u64,
+    },
     /// How a submodule stood.
     State(String),
 }

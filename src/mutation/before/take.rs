@@ -1,17 +1,22 @@
 //! How is it taken? Git walks the worktree for untracked files while we look at the tracked ones.
 
-use std::{collections::HashSet, io::Write as _, path::PathBuf, time::Duration};
+use std::{
+    collections::HashSet,
+    io::{Read as _, Write as _},
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde::Serialize;
 
 use super::{
     super::look::Look,
-    Before, EXCLUDES, MOST_BYTES, Unfit, digest, owner,
-    record::{Content, Header, Kind, SCHEMA, Stamp, stamp},
+    Before, EXCLUDES, MOST_BYTES, PACKED, Unfit, digest, owner,
+    record::{Content, Header, Item, Kind, SCHEMA, Stamp, stamp},
 };
 use crate::{
     error::{Error, Result},
-    fs::{self, Sharing},
+    fs::{self, Place, Sharing},
     repo::{Checkout, Head, Index, STASH, Stat, path_of},
     sys::Below,
 };
@@ -115,7 +120,6 @@ impl Before {
         look.untracked(&untracked)?;
         look.own(&staged_paths)?;
         look.items.sort_by(|a, b| a.path.cmp(&b.path));
-        let mut copies = 0;
         let (latest, intents) = (look.latest, look.intents);
         (self.header.plain, self.header.executable, self.header.directory) =
             (look.plain.unwrap_or(0o644), look.executable.unwrap_or(0o755), look.directory.unwrap_or(0o755));
@@ -129,31 +133,62 @@ impl Before {
         // The copies keep their modes; in the worktree, a directory above may hide them.
         let sharing = Sharing::of(self.directory.ancestors().nth(2));
         fs::make_private_directory(&self.directory.join("files"), sharing)?;
-        let tree = self.checkout.tree()?;
-        for item in &mut self.items {
-            if let (Kind::File | Kind::Link, Content::Copy(number)) = (item.kind, &mut item.content) {
-                let copy = self.directory.join("files").join(copies.to_string());
-                match fs::copy_entry(&tree.at(&item.path)?, &copy, true) {
-                    // Nobody's bytes can be kept of what we may not read, as of a container's leftovers: it is in nobody's way as
-                    // long as it stays what it is.
-                    Err(error) if fs::is_forbidden(&error) => {
-                        (item.kind, item.content) = (Kind::Special, Content::None);
-                        continue;
-                    }
-                    done => done?,
-                }
-                *number = copies;
-                copies += 1;
-                let now = Below::open(&self.checkout.root).and_then(|mut below| below.look(&item.path));
-                if now.ok().flatten().map(|found| Stamp::of(&found)) != item.stamp {
-                    return Err(Unfit::Trouble(Error::ChangedMeanwhile {
-                        what: format!("`{}` was written while it was read", path_of(&item.path).display()),
-                    }));
-                }
-            }
-        }
+        self.keep_contents()?;
         self.let_the_clock_tick(latest)?;
         Ok(true)
+    }
+
+    /// Copies what git could not give back: large files and links one by one, small files into one.
+    fn keep_contents(&mut self) -> Result<(), Unfit> {
+        /// A larger file gets a file of its own: it is copied by the system, or shares its blocks.
+        const SMALL: u64 = 1 << 20;
+        let owner = self.owner;
+        // Who may read one file may read all that are in it.
+        let is_small = |item: &Item| {
+            item.kind == Kind::File && item.stamp.is_some_and(|was| was.size() <= SMALL && was.owner().0 == owner.0)
+        };
+        let (files, tree) = (self.directory.join("files"), self.checkout.tree()?);
+        let mut below = Below::open(&self.checkout.root).map_err(Error::io("open", &self.checkout.root))?;
+        let mut unchanged = |item: &Item| {
+            let now = below.look(&item.path).ok().flatten().map(|found| Stamp::of(&found));
+            if now == item.stamp { Ok(()) } else { Err(written_meanwhile(item)) }
+        };
+        let mut items: Vec<&mut Item> = self.items.iter_mut().filter(|item| item.content == Content::Copy(0)).collect();
+        items.retain(|item| matches!(item.kind, Kind::File | Kind::Link));
+        let (small, large): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| is_small(item));
+        for (number, item) in large.into_iter().enumerate() {
+            let copied = fs::copy_entry(&tree.at(&item.path)?, &files.join(number.to_string()), true);
+            if is_kept(item, copied, Content::Copy(number))? {
+                unchanged(item)?;
+            }
+        }
+        if small.is_empty() {
+            return Ok(());
+        }
+        let mut failed = None;
+        let given = Some(owner).filter(|_| crate::sys::effective_user() == 0);
+        let written = fs::put_file(&files.join(PACKED), 0o600, given, |file| {
+            let (mut packed, mut at) = (std::io::BufWriter::with_capacity(1 << 20, file), 0);
+            for item in small {
+                let size = item.stamp.map_or(0, Stamp::size);
+                let copied = tree.at(&item.path).and_then(|place| pack(&place, size, &mut packed));
+                let kept = match copied {
+                    // What was written stays there, unused.
+                    Ok(written) if written != size => Err(written_meanwhile(item)),
+                    copied => is_kept(item, copied.map(drop), Content::Packed { at, size }).map_err(Unfit::Trouble),
+                };
+                match kept.and_then(|is_kept| if is_kept { unchanged(item) } else { Ok(()) }) {
+                    Ok(()) if matches!(item.content, Content::Packed { .. }) => at += size,
+                    Ok(()) => {}
+                    Err(error) => {
+                        failed = Some(error);
+                        return Err(std::io::ErrorKind::Other.into());
+                    }
+                }
+            }
+            packed.flush()
+        });
+        failed.map_or_else(|| written.map_err(Unfit::Trouble), Err)
     }
 
     /// Waits until a change would show in the time stamps of every file: file systems count in steps of milliseconds.
@@ -221,6 +256,33 @@ impl Before {
         fs::sync(&self.directory.join("files"))?;
         fs::sync(&self.directory)
     }
+}
+
+/// Appends the bytes of a file to others; returns how many. It may have fewer than it had a moment ago, or more than these.
+fn pack(from: &Place, size: u64, to: &mut impl std::io::Write) -> Result<u64> {
+    let mut file = fs::read_file(from)?.take(size + 1);
+    std::io::copy(&mut file, to).map_err(Error::io("copy", from.path()))
+}
+
+/// Notes where the bytes of a file or link were copied to. `false` if we may not read it, as a container's leftovers: nobody's bytes can
+/// be kept then, and it is in nobody's way as long as it stays what it is.
+fn is_kept(item: &mut Item, copied: Result<()>, content: Content) -> Result<bool> {
+    match copied {
+        Err(error) if fs::is_forbidden(&error) => {
+            (item.kind, item.content) = (Kind::Special, Content::None);
+            Ok(false)
+        }
+        copied => {
+            copied?;
+            item.content = content;
+            Ok(true)
+        }
+    }
+}
+
+fn written_meanwhile(item: &Item) -> Unfit {
+    let what = format!("`{}` was written while it was read", path_of(&item.path).display());
+    Unfit::Trouble(Error::ChangedMeanwhile { what })
 }
 
 /// Anything as a line of JSON.
