@@ -171,7 +171,7 @@ pub use guard::{
 };
 pub use holder::{Holder, Mode};
 pub use lock::{Inspection, MOST_NAMES, Request, Scope, State, Waiting, has_stray_token};
-pub use mutation::{Doubt, Found, Unfinished};
+pub use mutation::{Doubt, Found, LeftOut, Unfinished, WhyLeftOut};
 pub use repo::{Config, ExpectedHead, Head, Repo, ScanPattern, Seen, Setting};
 pub use store::{
     audit::{Entry, Event, StepTime},

@@ -5,7 +5,8 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
 use repoguard::{
-    Config, Error, Failure, Landed, Landing, Mode, Mutated, Mutation, Repo, Request, Scope, Why, Write, holder,
+    Config, Error, Failure, Landed, Landing, Mode, Mutated, Mutation, Repo, Request, Scope, Why, WhyLeftOut, Write,
+    holder,
 };
 use serde_json::json;
 
@@ -178,6 +179,18 @@ impl Arguments {
     }
 }
 
+fn paths(paths: &[PathBuf]) -> Vec<std::borrow::Cow<'_, str>> {
+    paths.iter().map(|path| path.to_string_lossy()).collect()
+}
+
+fn why(why: WhyLeftOut) -> &'static str {
+    match why {
+        WhyLeftOut::Ignored => "ignored",
+        WhyLeftOut::WasThere => "was-there",
+        WhyLeftOut::Written => "open-for-writing",
+    }
+}
+
 /// The result file: one JSON object, `schema` 1.
 fn report(arguments: &Arguments, result: &anyhow::Result<Mutated>) -> serde_json::Value {
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -192,8 +205,8 @@ fn report(arguments: &Arguments, result: &anyhow::Result<Mutated>) -> serde_json
             };
             return json!({
                 "schema": 1, "outcome": name, "acquired": false, "inside": false, "fence": null,
-                "waited_ms": ms(waited), "held_ms": 0, "commit": null, "changed": [], "step": null, "steps": [],
-                "status": null, "exit_status": status, "rolled_back": null, "snapshot": null,
+                "waited_ms": ms(waited), "held_ms": 0, "commit": null, "changed": [], "left_out": [], "step": null, "steps": [],
+                "status": null, "exit_status": status, "rolled_back": null, "left": null, "gone": null, "snapshot": null,
                 "error": format!("{error:#}"),
             });
         }
@@ -217,7 +230,8 @@ fn report(arguments: &Arguments, result: &anyhow::Result<Mutated>) -> serde_json
     json!({
         "schema": 1, "outcome": name, "acquired": true, "inside": mutated.fence.is_none(), "fence": mutated.fence,
         "waited_ms": ms(mutated.waited), "held_ms": ms(mutated.held), "commit": commit,
-        "changed": mutated.changed.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
+        "changed": paths(&mutated.changed),
+        "left_out": mutated.left_out.iter().map(|left| json!({"path": left.path.to_string_lossy(), "why": why(left.why)})).collect::<Vec<_>>(),
         "step": failure.map(|failure| failure.step), "steps": mutated.steps,
         "status": failure.and_then(|failure| match failure.why {
             Why::Ended(ending) => Some(ending.status()),
@@ -225,6 +239,8 @@ fn report(arguments: &Arguments, result: &anyhow::Result<Mutated>) -> serde_json
         }),
         "exit_status": if failure.is_some_and(is_busy) { i32::from(arguments.lock.busy_exit_code) } else { mutated.status() },
         "rolled_back": rollback.map(Result::is_ok),
+        "left": rollback.and_then(|rollback| Some(paths(&rollback.as_ref().ok()?.left))),
+        "gone": rollback.and_then(|rollback| Some(paths(&rollback.as_ref().ok()?.gone))),
         "snapshot": rollback.and_then(|rollback| rollback.as_ref().ok()?.kept.clone()),
         "error": failure.map(super::render::failure),
     })

@@ -22,6 +22,7 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use repoguard::{
     Ending, Error, Failure, Holder, Landed, Landing, Mutated, Notice, Recovered, Repo, Rollback, Task, Waiting, Why,
+    WhyLeftOut,
     escape::{escaped, escaped_data, escaped_json, is_showable, quoted_path},
     hooks::Refusal,
 };
@@ -166,9 +167,25 @@ impl Ui {
             }
             Landed::Staged => self.say(&format!("staged, not committed ({count})")),
             Landed::Shown => self.say("dry run: everything was put back"),
-            Landed::Unchanged if landing == Landing::Commit => self.say("nothing changed, nothing committed"),
-            Landed::Unchanged => self.say("nothing changed"),
+            Landed::Unchanged if landing == Landing::Commit && mutated.left_out.is_empty() => {
+                self.say("nothing changed, nothing committed");
+            }
+            Landed::Unchanged if mutated.left_out.is_empty() => self.say("nothing changed"),
+            Landed::Unchanged => self.say("nothing that belongs to the change: nothing committed"),
             Landed::Failed(failure) => self.failed(failure),
+        }
+        if !matches!(mutated.result, Landed::Failed(_)) {
+            for (why, said) in [
+                (WhyLeftOut::Ignored, "left out, ignored:"),
+                (WhyLeftOut::WasThere, "left out, was there before and is unchanged:"),
+                (WhyLeftOut::Written, "left out, another process has it open for writing:"),
+            ] {
+                let paths: Vec<_> =
+                    mutated.left_out.iter().filter(|left| left.why == why).map(|left| left.path.clone()).collect();
+                if !paths.is_empty() {
+                    self.more(said, &repoguard::error::listed(&paths));
+                }
+            }
         }
     }
 
@@ -201,7 +218,7 @@ impl Ui {
 
     fn rolled_back(&self, rollback: &Rollback) {
         match &rollback.foreign_head {
-            None if rollback.left.is_empty() && rollback.references_left.is_empty() => {
+            None if rollback.left.is_empty() && rollback.gone.is_empty() && rollback.references_left.is_empty() => {
                 self.more("state:", "everything was put back as it was");
             }
             None => self.more("state:", "put back, but for what is left here"),
@@ -211,6 +228,9 @@ impl Ui {
         }
         if !rollback.left.is_empty() {
             self.more("left as they are:", &repoguard::error::listed(&rollback.left));
+        }
+        if !rollback.gone.is_empty() {
+            self.more("removed, and nothing of theirs was kept:", &repoguard::error::listed(&rollback.gone));
         }
         if !rollback.references_left.is_empty() {
             self.more("moved by others, and left:", &rollback.references_left.join(", "));

@@ -31,6 +31,8 @@ pub(crate) struct Touched {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Changes {
     pub(crate) touched: Vec<Touched>,
+    /// Files that were touched, too, but that others write to.
+    pub(crate) others: Vec<Vec<u8>>,
 }
 
 impl Changes {
@@ -55,7 +57,11 @@ impl Changes {
             let now = look(&mut below, before, bare)?.map(|found| Stamp::of(&found));
             touched.push(Touched { path, now, new: true });
         }
-        Ok(Self { touched })
+        let others = before.written_by_others(&touched)?;
+        touched.retain(|touched| !others.contains(&touched.path));
+        let mut others: Vec<_> = others.into_iter().collect();
+        others.sort();
+        Ok(Self { touched, others })
     }
 
     /// These without those new files that were there at an earlier look, and are as they were then.
@@ -91,11 +97,11 @@ impl Changes {
             let then = known.get(touched.path.as_slice());
             then.map_or(!touched.new, |then| then.now != touched.now)
         });
-        let found = Self { touched: other.cloned().collect() };
+        let found = Self { touched: other.cloned().collect(), others: Vec::new() };
         let mut altered: Vec<Vec<u8>> = Vec::new();
         for touched in found.touched.iter().filter(|touched| is_file(touched)) {
             // What the earlier look found touched differs from that; what it did not, from how it was before.
-            let one = Self { touched: vec![touched.clone()] };
+            let one = Self { touched: vec![touched.clone()], others: Vec::new() };
             if known.contains_key(touched.path.as_slice()) || !one.really(before)?.is_empty() {
                 altered.push(touched.path.clone());
             }
@@ -163,6 +169,7 @@ impl<'a> Walk<'a> {
                 now.is_some_and(|now| now.mode & KIND == DIRECTORY && now.mode & PERMISSIONS == item.mode)
             }
             Kind::Repository => now.is_some_and(|now| now.mode & KIND == DIRECTORY),
+            Kind::Odd => now.is_some_and(|now| Some(now.mode & KIND) == item.stamp.map(|was| was.mode() & KIND)),
             Kind::Submodule => {
                 now.is_some_and(|now| now.mode & KIND == DIRECTORY)
                     && item.content == Content::State(super::escape(&self.before.checkout.submodule(&item.path)?))
@@ -251,7 +258,7 @@ impl Before {
         let place = self.checkout.tree()?.at(&touched.path)?;
         let path = place.path();
         Ok(match was.kind {
-            Kind::Absent | Kind::Special => false,
+            Kind::Absent | Kind::Special | Kind::Odd => false,
             Kind::Directory => mode_now & KIND == DIRECTORY && mode_now & PERMISSIONS == was.mode,
             // What is in there is not ours to put back.
             Kind::Repository | Kind::Submodule => mode_now & KIND == DIRECTORY,

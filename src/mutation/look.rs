@@ -39,6 +39,8 @@ pub(super) struct Look<'a> {
     pub(super) plain: Option<u32>,
     pub(super) executable: Option<u32>,
     pub(super) directory: Option<u32>,
+    /// Directories that hold files.
+    entered: Vec<Vec<u8>>,
     /// Directories that have an ignore file.
     rules: Vec<Vec<u8>>,
     tracked_rules: HashSet<Vec<u8>>,
@@ -63,6 +65,7 @@ impl<'a> Look<'a> {
             plain: None,
             executable: None,
             directory: None,
+            entered: Vec::new(),
             rules: Vec::new(),
             tracked_rules: HashSet::new(),
             attributes: Vec::new(),
@@ -108,6 +111,7 @@ impl<'a> Look<'a> {
 
     /// A directory that holds files.
     fn enter(&mut self, path: &[u8]) -> Result<()> {
+        self.entered.push(path.to_vec());
         if !path.is_empty() {
             let Some(found) = self.find(path)?.filter(|found| found.mode & KIND == DIRECTORY) else { return Ok(()) };
             let mode = found.mode & PERMISSIONS;
@@ -350,6 +354,29 @@ impl<'a> Look<'a> {
         let mut seen = HashSet::new();
         self.items.retain(|item| seen.insert(item.path.clone()));
         Ok(())
+    }
+
+    /// FIFOs, sockets and devices beside the files. Not where there are so many directories that to list them takes a while.
+    pub(super) fn odd(&mut self) {
+        const MOST: usize = 2000;
+        let directories = std::mem::take(&mut self.entered);
+        if directories.len() > MOST {
+            return;
+        }
+        let known: HashSet<Vec<u8>> = self.items.iter().map(|item| item.path.clone()).collect();
+        for directory in directories {
+            let Ok(entries) = std::fs::read_dir(self.checkout.root.join(path_of(&directory))) else { continue };
+            for entry in entries.flatten() {
+                let is_odd = |kind: std::fs::FileType| !(kind.is_file() || kind.is_dir() || kind.is_symlink());
+                let path = below(&directory, &crate::sys::bytes(&entry.file_name()));
+                if entry.file_type().is_ok_and(is_odd)
+                    && !known.contains(&path)
+                    && let Ok(Some(found)) = self.below.look(&path)
+                {
+                    self.items.push(item(&path, Kind::Odd, Some(&found), Content::None, false));
+                }
+            }
+        }
     }
 
     pub(super) fn hidden_rules(&self, untracked: &Untracked) -> Vec<Vec<u8>> {

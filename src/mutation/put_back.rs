@@ -68,6 +68,7 @@ impl<'a> PutBack<'a> {
         self.open_directories()?;
         self.put_rules_back()?;
         let changes = Changes::look(self.before)?;
+        self.left.extend(changes.others.iter().cloned());
         self.take_new(&changes)?;
         self.take_special(&changes)?;
         let touched: Vec<&Touched> = changes.touched.iter().filter(|touched| !touched.new).collect();
@@ -365,7 +366,7 @@ impl<'a> PutBack<'a> {
         match (was.kind, kind) {
             (Kind::Absent, _) => return self.take(path).map(drop),
             (Kind::Directory, Some(DIRECTORY)) => return self.set_mode_or_leave(path, mode),
-            (Kind::Submodule | Kind::Repository | Kind::Special, _) => {
+            (Kind::Submodule | Kind::Repository | Kind::Special | Kind::Odd, _) => {
                 // No bytes of it were kept.
                 self.left.push(path.to_vec());
                 return Ok(());

@@ -17,6 +17,7 @@ use crate::{
     error::{Error, Result},
     fs::{self, Root, Sharing},
     repo::{RawChange, hex, path_of},
+    sys::Below,
 };
 
 /// A change, ready to be committed.
@@ -30,6 +31,28 @@ pub(crate) struct Staged {
     seen: Option<Stamp>,
     /// Others have changed the user's index meanwhile, so theirs is added to, not replaced.
     foreign: bool,
+    /// What the command made or staged, and is no part of the change.
+    pub(crate) left_out: Vec<LeftOut>,
+}
+
+/// A file that the command made, changed or staged, and that is no part of the change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The path from the top of the worktree.
+    pub path: PathBuf,
+    /// Why.
+    pub why: WhyLeftOut,
+}
+
+/// Why a file is no part of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WhyLeftOut {
+    /// The ignore rules name it, as they were before the command or as they are now.
+    Ignored,
+    /// It was there before, unknown to git, and is unchanged; the command only staged it.
+    WasThere,
+    /// Another process has it open for writing.
+    Written,
 }
 
 impl Staged {
@@ -39,7 +62,7 @@ impl Staged {
         let changes = before.checkout.staged(&index, &before.tree())?;
         // Whatever is in the user's index by now stays there.
         let foreign = before.index_is_touched();
-        Ok(Self { index, changes, seen: stamp(user_index), foreign })
+        Ok(Self { index, changes, seen: stamp(user_index), foreign, left_out: Vec::new() })
     }
 
     /// The paths that change.
@@ -91,18 +114,26 @@ pub(crate) fn stage(
         fs::copy_index(&before.index(), &index, false)?;
     }
     let own_paths = take_out_own(before, &index)?;
-    let mut sorted = sort(before, changes)?;
 
     let touched: HashSet<&[u8]> = changes.touched.iter().map(|touched| touched.path.as_slice()).collect();
     let seen = stamp(worked_on);
     // One that the command has removed says nothing.
     let was_worked_on = seen.is_some() && (fenced || before.index_is_touched());
     let foreign = was_worked_on && !staged_by_command;
+    let mut left_out: Vec<LeftOut> = Vec::new();
+    let mut leave_out =
+        |paths: Vec<Vec<u8>>, why| left_out.extend(paths.iter().map(|path| LeftOut { path: path_of(path), why }));
+    let by_command =
+        if was_worked_on && staged_by_command { new_entries(before, changes, worked_on)? } else { Added::default() };
+    let mut sorted = sort(before, changes, &by_command)?;
+    leave_out(changes.others.clone(), WhyLeftOut::Written);
+    leave_out(by_command.was_there.into_iter().collect(), WhyLeftOut::WasThere);
+    leave_out(std::mem::take(&mut sorted.ignored), WhyLeftOut::Ignored);
     let mut modes = HashMap::new();
     if was_worked_on && staged_by_command {
         modes = take_over(before, worked_on, &index, &own_paths, &touched, &mut sorted)?;
     }
-    let Sorted { add, remove } = sorted;
+    let Sorted { add, remove, ignored: _ } = sorted;
     let removals: Vec<_> = remove.into_iter().map(|path| ("0".to_owned(), String::new(), path)).collect();
     checkout.set_entries(&index, &removals)?;
     if !add.is_empty() {
@@ -135,7 +166,62 @@ pub(crate) fn stage(
             return Err(Unlike::Outside(outside));
         }
     }
-    Ok(Staged { index, changes: staged, seen, foreign })
+    left_out.extend(ignored_by_now(before, changes, &index)?);
+    left_out.sort_by(|one, other| (&one.path, one.why).cmp(&(&other.path, other.why)));
+    left_out.dedup_by(|one, other| one.path == other.path);
+    Ok(Staged { index, changes: staged, seen, foreign, left_out })
+}
+
+/// What the command's own git has added to the index.
+#[derive(Default)]
+struct Added {
+    /// Files that the command made or changed: part of the change, also if they are ignored.
+    paths: HashSet<Vec<u8>>,
+    /// Files that were there before, and are as they were.
+    was_there: HashSet<Vec<u8>>,
+}
+
+fn new_entries(before: &Before, changes: &Changes, worked_on: &Path) -> Result<Added> {
+    let mut new: Vec<Vec<u8>> = Vec::new();
+    differences(before, &before.index(), worked_on, |path, was, now| {
+        if let (None, Some(now)) = (was, now)
+            && now.stage == 0
+            && now.mode & KIND != SUBMODULE
+            && !now.intent_to_add
+        {
+            new.push(path.to_vec());
+        }
+    })?;
+    let mut added = Added::default();
+    let mut below = Below::open(&before.checkout.root).map_err(Error::io("read", &before.checkout.root))?;
+    let touched: HashSet<&[u8]> = changes.touched.iter().map(|touched| touched.path.as_slice()).collect();
+    let others: HashSet<&[u8]> = changes.others.iter().map(Vec::as_slice).collect();
+    for path in new.into_iter().filter(|path| !others.contains(path.as_slice())) {
+        let found = below.look(&path).map_err(Error::io("read", before.checkout.root.join(path_of(&path))))?;
+        // Content of the caller's own that was touched is judged as such.
+        let is_own = before.item(&path).is_some();
+        let Some(found) = found.filter(|found| matches!(found.mode & KIND, REGULAR | LINK)) else { continue };
+        if !is_own && before.is_from_after(&found) {
+            added.paths.insert(path);
+        } else if !(is_own && touched.contains(path.as_slice())) {
+            added.was_there.insert(path);
+        }
+    }
+    Ok(added)
+}
+
+/// What the command has made, and the ignore rules keep out of the change.
+fn ignored_by_now(before: &Before, changes: &Changes, staged: &Path) -> Result<Vec<LeftOut>> {
+    let others: HashSet<&[u8]> = changes.others.iter().map(Vec::as_slice).collect();
+    let is_new = |path: &[u8]| {
+        let metadata = std::fs::symlink_metadata(before.checkout.root.join(path_of(path)));
+        // A directory that was there is entered by nobody: what is new in it is not seen.
+        metadata.is_ok_and(|metadata| before.was_made_after(&metadata))
+    };
+    let ignored = before.checkout.ignored_untracked(staged)?;
+    let new = ignored.into_iter().filter(|path| !others.contains(path.as_slice()));
+    let left_out = |path: Vec<u8>| LeftOut { path: path_of(&path), why: WhyLeftOut::Ignored };
+    Ok(new.filter(|path| is_new(path)).map(left_out).collect())
 }
 
 /// Takes over into the index to commit what the command itself has staged, and the worktree does not tell: returns the modes
@@ -263,11 +349,13 @@ fn take_out_own(before: &Before, index: &Path) -> Result<HashSet<Vec<u8>>> {
 struct Sorted {
     add: Vec<Vec<u8>>,
     remove: Vec<Vec<u8>>,
+    /// New ones that the ignore rules keep out.
+    ignored: Vec<Vec<u8>>,
 }
 
 /// What was touched, as what is to be added and what is to be removed.
-fn sort(before: &Before, changes: &Changes) -> Result<Sorted, Unlike> {
-    let Sorted { mut add, mut remove } = Sorted::default();
+fn sort(before: &Before, changes: &Changes, by_command: &Added) -> Result<Sorted, Unlike> {
+    let Sorted { mut add, mut remove, .. } = Sorted::default();
     let (mut own, mut repositories, mut special, mut sparse) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut suspects: Vec<&Touched> = Vec::new();
     let mut new = Vec::new();
@@ -281,7 +369,7 @@ fn sort(before: &Before, changes: &Changes) -> Result<Sorted, Unlike> {
                 if directory.join(".git").exists() && before.is_made_by_command(&path[..path.len() - 1]) {
                     repositories.push(path.clone());
                 }
-            } else {
+            } else if !by_command.paths.contains(path) && !by_command.was_there.contains(path) {
                 new.push(path.clone());
             }
             continue;
@@ -290,6 +378,9 @@ fn sort(before: &Before, changes: &Changes) -> Result<Sorted, Unlike> {
         match item.map(|item| item.kind) {
             Some(Kind::Submodule | Kind::Repository) => repositories.push(path.clone()),
             Some(Kind::Directory) => {}
+            // Nothing of git's.
+            Some(Kind::Odd) if kind.is_none() => {}
+            Some(Kind::Odd) => special.push(path.clone()),
             Some(Kind::Absent) if item.is_some_and(|item| !item.own) => sparse.push(path.clone()),
             _ if item.is_some_and(|item| item.own) => suspects.push(touched),
             _ => match kind {
@@ -310,7 +401,11 @@ fn sort(before: &Before, changes: &Changes) -> Result<Sorted, Unlike> {
             }
         }
     }
-    add.extend(before.rules_allow(new, changes)?);
+    let allowed = before.rules_allow(new.clone(), changes)?;
+    let is_allowed: HashSet<&[u8]> = allowed.iter().map(Vec::as_slice).collect();
+    let ignored = new.into_iter().filter(|path| !is_allowed.contains(path.as_slice())).collect();
+    add.extend(allowed);
+    add.extend(by_command.paths.iter().cloned());
     for (paths, wrong) in [
         (own, Unlike::Own as fn(Vec<Vec<u8>>) -> Unlike),
         (repositories, Unlike::Repositories),
@@ -321,7 +416,7 @@ fn sort(before: &Before, changes: &Changes) -> Result<Sorted, Unlike> {
             return Err(wrong(paths));
         }
     }
-    Ok(Sorted { add, remove })
+    Ok(Sorted { add, remove, ignored })
 }
 
 impl Before {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    before::Before,
+    before::{Before, Kind},
     differences::differences,
     journal::{Journal, Line, Locked, Owned, Step},
     locks::{Fence, GitLock},
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
-    repo::{Checkout, Head, Repo, Worktree, hex},
+    repo::{Checkout, Head, Repo, Worktree, hex, path_of},
     store::kept::{self, Keeping},
 };
 
@@ -41,6 +41,8 @@ pub(crate) struct Undone {
     pub(crate) foreign_head: Option<(Head, Head)>,
     /// Files that were not put back: they are somebody else's now, or no bytes of theirs were kept.
     pub(crate) left: Vec<Vec<u8>>,
+    /// Repositories, FIFOs, sockets and devices that were removed: nothing was kept that could be put back.
+    pub(crate) gone: Vec<Vec<u8>>,
     /// References that somebody else has moved, or that could not be put back.
     pub(crate) references_left: Vec<String>,
 }
@@ -107,6 +109,12 @@ pub(crate) fn undo(undo: &Undo<'_>, mut fence: Option<&mut Fence>) -> Result<Und
     undone.left.extend(theirs.into_iter().filter(|_| whose == Whose::Others));
     undone.left.sort();
     undone.left.dedup();
+    let is_gone = |path: &mut Vec<u8>| {
+        let kind = before.item(path).map(|item| item.kind);
+        let is_there = std::fs::symlink_metadata(before.checkout.root.join(path_of(path))).is_ok();
+        matches!(kind, Some(Kind::Repository | Kind::Odd)) && !is_there
+    };
+    undone.gone = undone.left.extract_if(.., is_gone).collect();
     undone.kept = keeping.finish(undo.limit)?;
     Ok(undone)
 }

@@ -66,6 +66,7 @@ mod mutate_interrupt;
 mod mutate_meanwhile;
 mod mutate_nested;
 mod mutate_rollback;
+mod mutate_takes;
 mod mutate_traces;
 mod mutate_validate;
 mod mutate_wrecks;

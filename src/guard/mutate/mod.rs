@@ -218,6 +218,7 @@ pub fn mutate(
         variables,
         steps: Vec::new(),
         changed: Vec::new(),
+        left_out: Vec::new(),
         made_by_checks: Changes::default(),
         die_of: None,
         say: &say,
@@ -226,6 +227,7 @@ pub fn mutate(
     let mut mutated = Mutated {
         result,
         changed: readable(&session.changed),
+        left_out: session.left_out,
         steps: session.steps,
         die_of: session.die_of,
         fence,

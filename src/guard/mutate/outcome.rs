@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use crate::{
     error::{Error, Result, listed},
     exec::Ending,
-    mutation::{self, Unfit, Unlike, readable},
+    mutation::{self, LeftOut, Unfit, Unlike, readable},
     repo::Head,
     store::audit::StepTime,
 };
@@ -18,6 +18,8 @@ pub struct Mutated {
     /// The paths that changed, from the top of the worktree; of a failed mutation those that were to change, where that
     /// was known.
     pub changed: Vec<PathBuf>,
+    /// What the command made or staged, and is no part of the change.
+    pub left_out: Vec<LeftOut>,
     /// The steps, with their times.
     pub steps: Vec<StepTime>,
     /// A signal that both the step and this process got and that the step died of: whoever called this process should see
@@ -186,6 +188,8 @@ pub struct Rollback {
     pub kept: Option<String>,
     /// Files that were left as they are: somebody else's by now, or without bytes to put back.
     pub left: Vec<PathBuf>,
+    /// Repositories, FIFOs, sockets and devices that were removed: nothing was kept that could be put back.
+    pub gone: Vec<PathBuf>,
     /// References that somebody else has moved meanwhile.
     pub references_left: Vec<String>,
     /// HEAD before, and as somebody else has moved it: left there.
@@ -219,6 +223,7 @@ impl Rollback {
         Self {
             kept: undone.kept,
             left: readable(&undone.left),
+            gone: readable(&undone.gone),
             references_left: undone.references_left,
             foreign_head: undone.foreign_head,
         }

@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     fs::Sharing,
     lock::LockFile,
-    mutation::{self, Before, Changes, Fence, Journal, PROTECTING, Staged, Step, Undo, Whose, readable},
+    mutation::{self, Before, Changes, Fence, Journal, LeftOut, PROTECTING, Staged, Step, Undo, Whose, readable},
     repo::{Checkout, Head, Repo, Worktree},
     store::{audit::StepTime, kept},
     sys::Signals,
@@ -69,6 +69,7 @@ pub(super) struct Session<'a> {
     pub(super) variables: Vec<(&'static str, OsString)>,
     pub(super) steps: Vec<StepTime>,
     pub(super) changed: Vec<Vec<u8>>,
+    pub(super) left_out: Vec<LeftOut>,
     pub(super) made_by_checks: Changes,
     pub(super) die_of: Option<i32>,
     pub(super) say: &'a dyn Fn(Notice<'_>),
@@ -190,6 +191,7 @@ impl Session<'_> {
         );
         let staged = staged.map_err(|unlike| Failed::new(STEP, Why::from(unlike)))?;
         self.changed = staged.paths();
+        self.left_out.clone_from(&staged.left_out);
         self.note("look", begun, 0);
         Ok((changes, staged))
     }

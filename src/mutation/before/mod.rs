@@ -35,12 +35,13 @@ use std::{
     fs::File,
     io::{Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
+    sync::Mutex,
 };
 
 use crate::{
     error::{Error, Result},
     fs::{self, Place, Root},
-    repo::{Checkout, Head, Index, Reference, path_of},
+    repo::{Checkout, Head, Index, Reference, Stat, path_of},
     sys::{self, Found},
 };
 
@@ -75,6 +76,8 @@ pub(crate) struct Before {
     staged: Vec<String>,
     /// The owner of the copies; after an interruption, the owner of the journal.
     owner: (u32, u32),
+    /// Files that others were seen to write to.
+    pub(super) others: Mutex<HashSet<Vec<u8>>>,
     /// Whether an earlier process has taken it.
     is_left: bool,
     /// Whether it belongs to a user who is neither this one, root nor the git directory's owner. Then nothing may be done to a file
@@ -154,6 +157,16 @@ impl Before {
     /// Tells whether an inode was made or changed since.
     pub(in crate::mutation) fn is_from_after(&self, found: &Found) -> bool {
         found.ctime >= self.header.taken
+    }
+
+    /// Tells whether an entry was made since; where the file system does not tell, whether it was made or changed.
+    pub(in crate::mutation) fn was_made_after(&self, metadata: &std::fs::Metadata) -> bool {
+        match metadata.created().ok().and_then(|made| made.duration_since(std::time::UNIX_EPOCH).ok()) {
+            Some(made) => {
+                (made.as_secs(), made.subsec_nanos()) >= (u64::from(self.header.taken.0), self.header.taken.1)
+            }
+            None => Stat::of(metadata).changed >= self.header.taken && !metadata.is_dir(),
+        }
     }
 
     /// Tells whether a repository or worktree in this one is the command's own: its gits have made it, by their trace. Others appear while
@@ -271,9 +284,9 @@ impl Before {
             None => {}
         }
         let checkout = checkout.noting(directory.join(NOTES));
-        let staged = Vec::new();
+        let (staged, others) = (Vec::new(), Mutex::default());
         let mut before =
-            Self { items, references, staged, directory, checkout, header, owner, is_left: true, is_strangers };
+            Self { items, references, staged, directory, checkout, header, owner, others, is_left: true, is_strangers };
         if before.header.excludes {
             fs::open_trusted(&before.directory.join(EXCLUDES), owner.0)?;
         }

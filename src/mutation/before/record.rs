@@ -139,6 +139,8 @@ pub(in crate::mutation) enum Kind {
     Repository,
     /// In the index, but a FIFO or such is there.
     Special,
+    /// A FIFO, socket or device that git does not see. It can only be missed.
+    Odd,
 }
 
 /// Where the bytes are.

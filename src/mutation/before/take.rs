@@ -63,6 +63,7 @@ impl Before {
             references: Vec::new(),
             staged: Vec::new(),
             owner,
+            others: std::sync::Mutex::default(),
             is_left: false,
             is_strangers: false,
         };
@@ -118,6 +119,7 @@ impl Before {
         let staged_paths: HashSet<&[u8]> = staged.iter().map(|change| change.path.as_slice()).collect();
         look.convert(&kept, &untracked)?;
         look.untracked(&untracked)?;
+        look.odd();
         look.own(&staged_paths)?;
         look.items.sort_by(|a, b| a.path.cmp(&b.path));
         let (latest, intents) = (look.latest, look.intents);

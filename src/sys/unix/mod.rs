@@ -14,6 +14,7 @@ mod session;
 mod signal;
 mod table;
 mod wait;
+mod writers;
 
 pub(crate) use child::*;
 pub(crate) use directory::*;
@@ -29,6 +30,7 @@ pub(crate) use session::*;
 pub(crate) use signal::*;
 pub(crate) use table::*;
 pub(crate) use wait::*;
+pub(crate) use writers::*;
 
 /// A borrowed descriptor.
 pub(crate) type FdRef<'a> = std::os::fd::BorrowedFd<'a>;
