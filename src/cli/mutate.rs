@@ -25,8 +25,8 @@ use super::{
 /// back exactly as they were, and what is undone is kept (`repoguard snapshots`). Killed at any instant, the power
 /// included, the next repoguard command puts it in order (`repoguard recover`).
 ///
-/// What is committed is what CMD changed, staged or not, new files included, but nothing that is ignored and nothing that
-/// was there before. CMD must not commit or move HEAD itself. Ignored files, git's configuration and the inside of
+/// What is committed is what CMD changed, staged or not, new files included; what is ignored only if CMD's own git staged it,
+/// nothing that was there before, and nothing that another process has open for writing. What stays out is named. CMD must not commit or move HEAD itself. Ignored files, git's configuration and the inside of
 /// submodules are not put back.
 ///
 /// Exit status: 0 committed, or nothing to commit; the failing step's own, 128+n where it died of signal n; 65 not clean,

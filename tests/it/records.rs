@@ -710,15 +710,24 @@ fn kept_state_that_another_member_put_in_place_is_not_put_back() {
 }
 
 #[test]
-fn kept_copy_that_is_endless_is_an_error() {
-    let sandbox = killed();
-    fs::remove_file(sandbox.path("mine")).unwrap();
-    for entry in fs::read_dir(kept(&sandbox, "files")).unwrap() {
-        fs::File::options().write(true).open(entry.unwrap().path()).unwrap().set_len(1 << 40).unwrap();
+fn kept_copy_that_is_endless_or_cut_off_is_an_error() {
+    // A small file is kept among others, a large one by itself.
+    for (bytes, length, works) in [(1, 1 << 40, true), (1, 0, false), (2 << 20, 1 << 40, false), (2 << 20, 0, false)] {
+        let sandbox = furnished();
+        let mine = "m".repeat(bytes);
+        fs::write(sandbox.path("mine"), &mine).unwrap();
+        sandbox.killed_at(At::Command, &[], "echo x >>file; echo n >new");
+        fs::remove_file(sandbox.path("mine")).unwrap();
+        for entry in fs::read_dir(kept(&sandbox, "files")).unwrap() {
+            fs::File::options().write(true).open(entry.unwrap().path()).unwrap().set_len(length).unwrap();
+        }
+        let output = sandbox.repoguard(["exec", "-n", "--", "true"]).timeout(Duration::from_secs(30)).output().unwrap();
+        assert_eq!(output.status.code().expect("it ends by itself") == 0, works, "{bytes} {length}: {output:?}");
+        assert_eq!(
+            fs::read_to_string(sandbox.path("mine")).unwrap_or_default(),
+            if works { mine } else { String::new() }
+        );
     }
-    let output = sandbox.repoguard(["exec", "-n", "--", "true"]).timeout(Duration::from_secs(30)).output().unwrap();
-    assert!(output.status.code().is_some_and(|code| code != 0), "it ended by itself: {output:?}");
-    assert!(!sandbox.path("mine").exists());
 }
 
 #[test]
