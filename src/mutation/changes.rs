@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     before::{Before, Content, DIRECTORY, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SUBMODULE, Stamp, is_same},
-    escaped, walk,
+    escaped,
+    spelling::{Respelled, Spelling},
+    walk,
 };
 use crate::{
     error::{Error, Result},
@@ -56,6 +58,14 @@ impl Changes {
             }
             let now = look(&mut below, before, bare)?.map(|found| Stamp::of(&found));
             touched.push(Touched { path, now, new: true });
+        }
+        if before.checkout.is_one_case() {
+            for Respelled { was, is } in Spelling::new(before).respelled()? {
+                let now = look(&mut below, before, &is)?.map(|found| Stamp::of(&found));
+                touched.retain(|touched| touched.path != was && touched.path != is);
+                touched.push(Touched { path: was, now: None, new: false });
+                touched.push(Touched { path: is, now, new: true });
+            }
         }
         let others = before.written_by_others(&touched)?;
         touched.retain(|touched| !others.contains(&touched.path));

@@ -40,6 +40,7 @@ mod others;
 mod put_back;
 mod recover;
 mod references;
+mod spelling;
 mod stage;
 mod trace;
 mod undo;

@@ -9,6 +9,7 @@ use std::{
 use super::{
     before::{Before, DIRECTORY, KIND, Kind, MOST_BYTES, PERMISSIONS, REGULAR, Stamp, below, parents},
     changes::{Changes, Touched, Was},
+    spelling::Spelling,
 };
 use crate::{
     error::{Error, Result},
@@ -66,6 +67,7 @@ impl<'a> PutBack<'a> {
     /// [`Error::NotPutBack`] when something differs afterwards; what the system says.
     pub(super) fn run(mut self) -> Result<Vec<Vec<u8>>> {
         self.open_directories()?;
+        self.put_spelling_back()?;
         self.put_rules_back()?;
         let changes = Changes::look(self.before)?;
         self.left.extend(changes.others.iter().cloned());
@@ -74,6 +76,8 @@ impl<'a> PutBack<'a> {
         let touched: Vec<&Touched> = changes.touched.iter().filter(|touched| !touched.new).collect();
         self.many = touched.len() > MOST_SYNCS;
         self.put_all_back(&touched)?;
+        // What was put back has git's spelling.
+        self.put_spelling_back()?;
         if self.many {
             fs::sync_all(&self.before.checkout.root)?;
         }
@@ -81,6 +85,10 @@ impl<'a> PutBack<'a> {
         self.close_directories()?;
         self.look_again()?;
         Ok(self.left)
+    }
+
+    fn put_spelling_back(&self) -> Result<()> {
+        if self.before.checkout.is_one_case() { Spelling::new(self.before).put_back() } else { Ok(()) }
     }
 
     /// The place of a path, or of the top if it is empty.

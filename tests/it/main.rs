@@ -65,6 +65,7 @@ mod mutate_ignored;
 mod mutate_interrupt;
 mod mutate_meanwhile;
 mod mutate_nested;
+mod mutate_one_case;
 mod mutate_rollback;
 mod mutate_takes;
 mod mutate_traces;

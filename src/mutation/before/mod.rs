@@ -31,7 +31,7 @@ pub(super) use record::{
 pub(crate) use record::{check_head, check_path};
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs::File,
     io::{Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
@@ -141,6 +141,12 @@ impl Before {
         Ok(Some((fs::read_trusted(&path, MOST_BYTES, self.owner.0)?, self.rights(mode, None).0)))
     }
 
+    /// How files were spelled on disk whose names git spells otherwise.
+    pub(in crate::mutation) fn spellings(&self) -> HashMap<Vec<u8>, Vec<u8>> {
+        let both = |(git, disk): &(String, String)| (super::unescape(git), super::unescape(disk));
+        self.header.spellings.iter().map(both).collect()
+    }
+
     pub(in crate::mutation) fn hidden_rules(&self) -> HashSet<Vec<u8>> {
         self.header.hidden_rules.iter().map(|path| super::unescape(path)).collect()
     }
@@ -157,6 +163,17 @@ impl Before {
     /// Tells whether an inode was made or changed since.
     pub(in crate::mutation) fn is_from_after(&self, found: &Found) -> bool {
         found.ctime >= self.header.taken
+    }
+
+    /// The inodes of all files that git knew or could have known.
+    pub(in crate::mutation) fn inodes(&self) -> Result<HashSet<u32>> {
+        let mut inodes: HashSet<u32> = self.items.iter().filter_map(|item| item.stamp.map(Stamp::inode)).collect();
+        if let Some(mut entries) = self.entries()? {
+            while let Some(entry) = entries.next()? {
+                inodes.insert(entry.stat.inode);
+            }
+        }
+        Ok(inodes)
     }
 
     /// Tells whether an entry was made since; where the file system does not tell, whether it was made or changed.
@@ -283,7 +300,7 @@ impl Before {
             None if header.index => return Err(damaged(&path)),
             None => {}
         }
-        let checkout = checkout.noting(directory.join(NOTES));
+        let checkout = checkout.noting(directory.join(NOTES)).with_names_of_the_disk();
         let (staged, others) = (Vec::new(), Mutex::default());
         let mut before =
             Self { items, references, staged, directory, checkout, header, owner, others, is_left: true, is_strangers };

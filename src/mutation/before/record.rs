@@ -57,13 +57,17 @@ pub(in crate::mutation) struct Header {
     /// Ignored files of ignore rules: they hide others, but are not ours to put back.
     #[serde(default)]
     pub(super) hidden_rules: Vec<String>,
+    /// Files whose names were spelled otherwise on disk than git spells them: both.
+    #[serde(default)]
+    pub(super) spellings: Vec<(String, String)>,
 }
 
 impl Header {
     /// Refuses what would lead recovery elsewhere.
     pub(super) fn check(&self, tree: &Root) -> Result<(), String> {
         check_head(&self.head)?;
-        self.hidden_rules.iter().try_for_each(|path| check_path(tree, &unescape(path)))
+        let spellings = self.spellings.iter().flat_map(|(one, other)| [one, other]);
+        self.hidden_rules.iter().chain(spellings).try_for_each(|path| check_path(tree, &unescape(path)))
     }
 }
 
@@ -181,6 +185,10 @@ impl Stamp {
     /// Kind and permission bits.
     pub(crate) fn mode(self) -> u32 {
         self.mode
+    }
+
+    pub(in crate::mutation) fn inode(self) -> u32 {
+        self.inode
     }
 
     pub(in crate::mutation) fn size(self) -> u64 {

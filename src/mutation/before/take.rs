@@ -10,7 +10,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    super::look::Look,
+    super::{look::Look, spelling::Spelling},
     Before, EXCLUDES, MOST_BYTES, PACKED, Unfit, digest, owner,
     record::{Content, Header, Item, Kind, SCHEMA, Stamp, stamp},
 };
@@ -26,7 +26,7 @@ impl Before {
     ///
     /// Nothing of the user's is touched, and no ignored directory is walked. Blocks as long as git needs for a status.
     pub(crate) fn take(directory: PathBuf, checkout: Checkout, head: Head, allow_dirty: bool) -> Result<Self, Unfit> {
-        let checkout = checkout.noting(directory.join(super::NOTES));
+        let checkout = checkout.noting(directory.join(super::NOTES)).with_names_of_the_disk();
         let index = checkout.index();
         // Our own may be a copy, and younger.
         let written = Index::open(&index, checkout.id_bytes)?.map(|index| index.modified());
@@ -53,6 +53,7 @@ impl Before {
             directory: 0,
             digests: Default::default(),
             hidden_rules: Vec::new(),
+            spellings: Vec::new(),
         };
         let owner = owner(&directory)?;
         let mut before = Self {
@@ -75,6 +76,11 @@ impl Before {
                 let reason = "git could not make it one that is neither split nor sparse".to_owned();
                 return Err(Unfit::Trouble(Error::BrokenRepository { path: before.index(), reason }));
             }
+        }
+        if before.checkout.is_one_case() {
+            let respelled = Spelling::new(&before).respelled()?;
+            let both = respelled.iter().map(|one| (super::super::escape(&one.was), super::super::escape(&one.is)));
+            before.header.spellings = both.collect();
         }
         before.keep_the_rest()?;
         before.write()?;

@@ -123,6 +123,10 @@ impl Checkout {
                 .any(|own| path.strip_prefix(own.as_slice()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'))
         };
         files.retain(|path| !is_own(path));
+        if self.one_case == Some(false) && self.settings()?.ignore_case {
+            let ignored: HashSet<Vec<u8>> = self.ignored(&self.root, &files)?.into_iter().collect();
+            files.retain(|path| !ignored.contains(path));
+        }
         let (repositories, mut files): (Vec<_>, Vec<_>) = files.into_iter().partition(|path| path.ends_with(b"/"));
         let mut repositories: Vec<_> = repositories.into_iter().map(bare).collect();
         // Git looks into another repository that was made where files of this one are.
@@ -206,7 +210,8 @@ impl Checkout {
     /// Lists what is ignored and not in the index. A directory stands for all that is in it, and is not entered.
     pub(crate) fn ignored_untracked(&self, index: &Path) -> Result<Vec<Vec<u8>>> {
         let list = ["ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z"];
-        let mut listed = self.list_files(index, &list)?;
+        // Rules are compared as configured.
+        let mut listed = Self { one_case: None, ..self.clone() }.list_files(index, &list)?;
         for path in &mut listed {
             if path.ends_with(b"/") {
                 path.pop();
@@ -222,7 +227,8 @@ impl Checkout {
         if paths_to_check.is_empty() {
             return Ok(Vec::new());
         }
-        let other = Self { root: worktree.to_owned(), ..self.clone() };
+        // Rules are compared as configured.
+        let other = Self { root: worktree.to_owned(), one_case: None, ..self.clone() };
         let input = paths_to_check.iter().flat_map(|path| PLAIN.iter().chain(path).copied().chain([0]));
         let arguments = ["--no-literal-pathspecs", "check-ignore", "--no-index", "--stdin", "-z"];
         let output = other.output(None, &arguments, Some(&input.collect::<Vec<u8>>()))?;
@@ -250,7 +256,8 @@ impl Checkout {
             return Ok(known);
         }
         let keys = r"^core\.(autocrlf|attributesfile|excludesfile|ignorecase)$";
-        let output = self.output(None, &["config", "--null", "--get-regexp", keys], None)?;
+        let as_configured = Self { one_case: None, ..self.clone() };
+        let output = as_configured.output(None, &["config", "--null", "--get-regexp", keys], None)?;
         let mut found = FileSettings {
             attributes: env::git_config_file("attributes"),
             excludes: env::git_config_file("ignore"),

@@ -83,6 +83,7 @@ impl Checkout {
             filters: Arc::default(),
             settings: Arc::default(),
             excludes: None,
+            one_case: None,
         })
     }
 

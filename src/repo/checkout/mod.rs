@@ -64,6 +64,8 @@ pub(crate) struct Checkout {
     settings: Arc<OnceLock<FileSettings>>,
     /// The user's own file of ignore rules, if it is not the configured one.
     excludes: Option<PathBuf>,
+    /// Whether names that differ in case only are one name, if that is not as configured.
+    one_case: Option<bool>,
 }
 
 impl Checkout {
@@ -85,6 +87,7 @@ impl Checkout {
             filters: Arc::default(),
             settings: Arc::default(),
             excludes: None,
+            one_case: None,
         };
         // It stops at what it cannot tell, and says what it could.
         let facts =
@@ -174,6 +177,18 @@ impl Checkout {
         Self { notes: Some(notes), ..self }
     }
 
+    /// The same; to its gits, names are what they are to the file system, whatever is configured.
+    pub(crate) fn with_names_of_the_disk(self) -> Self {
+        let own = crate::fs::identity(&self.root.join(".git"));
+        let is_one = own.is_some() && own == crate::fs::identity(&self.root.join(".GIT"));
+        Self { one_case: own.is_some().then_some(is_one), ..self }
+    }
+
+    /// Whether names that differ in case only are one name here.
+    pub(crate) fn is_one_case(&self) -> bool {
+        self.one_case.unwrap_or(false)
+    }
+
     fn command<A: AsRef<OsStr>>(&self, index: Option<&Path>, arguments: &[A]) -> Result<Command> {
         let mut git = self.start(self.manner, index);
         if self.manner == Manner::Reading {
@@ -187,6 +202,9 @@ impl Checkout {
         }
         if let Some(notes) = self.notes.as_ref().filter(|_| takes_locks(arguments)) {
             git.env(env::GIT_TRACE, notes);
+        }
+        if let Some(one_case) = self.one_case {
+            git.arg("-c").arg(format!("core.ignoreCase={one_case}"));
         }
         if let Some(excludes) = &self.excludes {
             let mut setting = OsString::from("core.excludesFile=");
