@@ -96,7 +96,7 @@ fn moved<'a>(
             || ([was, is].into_iter().flatten().any(|one| one.target.is_some()) && traced.point(name))
             || traced.explain(name, is.map(|one| one.id.as_str()), of_head)
             || (name == STASH && traced.touch(STASH) && is_half_rewritten(before, is))
-            || before.was_last_write(name);
+            || before.was_killed_writing(name);
         if explained && !theirs && !elsewhere && !is_odd {
             moved.push(Moved { name, was, is });
         } else {

@@ -21,6 +21,8 @@ use crate::{fs, repo::Head, sys};
 pub(crate) struct Git {
     /// What it was called for: `commit`.
     verb: String,
+    /// Its command line.
+    arguments: Vec<String>,
     pub(crate) pid: u32,
     /// It said that it ends; one that was killed cannot.
     pub(crate) ended: bool,
@@ -33,6 +35,8 @@ struct Event {
     sid: String,
     #[serde(default)]
     name: String,
+    #[serde(default)]
+    argv: Vec<String>,
     /// The top of the worktree that a git has found, or made.
     #[serde(default)]
     worktree: Option<PathBuf>,
@@ -51,6 +55,7 @@ pub(crate) fn gits(trace: &Path) -> Vec<Git> {
         });
         match event.kind.as_str() {
             "cmd_name" if !event.name.starts_with('_') => git.verb = event.name,
+            "start" => git.arguments = event.argv,
             "exit" | "atexit" | "signal" => git.ended = true,
             _ => {}
         }
@@ -92,6 +97,12 @@ impl Git {
     /// It was killed, and so may have left lock files behind.
     pub(crate) fn was_killed(&self) -> bool {
         !self.ended && self.pid != 0 && !self.reads_only() && sys::still_runs(self.pid, sys::boot_ms()) == Some(false)
+    }
+
+    /// Its command line names this reference.
+    pub(crate) fn names(&self, reference: &str) -> bool {
+        let short = ["refs/heads/", "refs/tags/"].iter().find_map(|prefix| reference.strip_prefix(prefix));
+        self.arguments.iter().skip(1).any(|word| word == reference || Some(word.as_str()) == short)
     }
 
     /// It can have changed neither index nor references.

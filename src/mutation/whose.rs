@@ -1,16 +1,13 @@
 //! Who has moved HEAD, or a reference: the command's gits, or somebody else? In doubt somebody else.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::PathBuf;
 
 use super::{
     before::Before,
     journal::{Journal, Step},
-    trace::{self, Git, Moves},
+    trace::{self, Moves},
 };
-use crate::repo::{Head, Stat};
+use crate::repo::Head;
 
 /// Whose HEAD it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,20 +42,10 @@ impl Before {
         Moves::read(&self.reference_trace(), before.collect())
     }
 
-    /// Tells whether a reference was written by a git of the command's that was killed before it could tell so: right after
-    /// the last that it told.
-    pub(crate) fn was_last_write(&self, name: &str) -> bool {
-        /// It takes a git much less from one to the other.
-        const MOST: Duration = Duration::from_millis(250);
-        // Git writes a reference's lock file, tells of that, and renames it: only that changes the file later.
-        let written = |path: &Path| {
-            let (seconds, nanoseconds) = Stat::of(&std::fs::symlink_metadata(path).ok()?).changed;
-            Some(Duration::new(seconds.into(), nanoseconds))
-        };
-        let Some(told) = written(&self.reference_trace()) else { return false };
-        let is_killed = || trace::gits(&self.trace()).iter().any(Git::was_killed);
-        let moment = written(&self.checkout.loose_reference(name));
-        moment.and_then(|moment| moment.checked_sub(told)).is_some_and(|late| late <= MOST) && is_killed()
+    /// Tells whether a reference was written by a git of the command's that was killed before it could tell so: its command line
+    /// names the reference. When that was is no evidence.
+    pub(crate) fn was_killed_writing(&self, name: &str) -> bool {
+        trace::gits(&self.trace()).iter().any(|git| git.was_killed() && git.names(name))
     }
 
     /// Tells whether HEAD is the commit that was to be made: what is staged, on top of what HEAD was.
@@ -87,7 +74,7 @@ impl Before {
         match self.head() {
             head if head == now => Whose::Nobodys,
             head if self.moves().explain_head(head, now) => Whose::Commands,
-            _ if self.was_last_write(now.branch.as_deref().unwrap_or("HEAD")) => Whose::Commands,
+            _ if self.was_killed_writing(now.branch.as_deref().unwrap_or("HEAD")) => Whose::Commands,
             // Git was killed before it could tell that it had committed.
             _ if self.is_landed(now) => Whose::Commands,
             _ => Whose::Others,

@@ -290,10 +290,4 @@ impl Checkout {
         };
         Ok((header("parent "), header("tree ").pop().unwrap_or_default()))
     }
-
-    /// The file of a reference, where it has one of its own.
-    pub(crate) fn loose_reference(&self, name: &str) -> PathBuf {
-        let own = name == "HEAD" || name.starts_with("refs/worktree/") || name.starts_with("refs/bisect/");
-        if own { self.git_dir.join(name) } else { self.common_dir.join(name) }
-    }
 }
