@@ -88,6 +88,7 @@ mod recover_choices;
 mod recover_damage;
 mod reentrancy;
 mod replaced;
+mod replay;
 mod restore;
 mod scopes;
 mod signals;
