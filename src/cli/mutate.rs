@@ -57,6 +57,9 @@ pub(super) struct Arguments {
     /// Begin also where something is changed already; it stays what and where it is, and out of the commit
     #[arg(long)]
     allow_dirty: bool,
+    /// Which untracked files are kept, so that they can be put back: all, or no, which leaves them unprotected: CMD must not change one
+    #[arg(long, value_name = "WHICH", default_value = "all", value_parser = ["all", "no"], hide_possible_values = true)]
+    untracked: String,
     /// Commit also where nothing has changed
     #[arg(long)]
     allow_empty: bool,
@@ -157,6 +160,7 @@ impl Arguments {
             expect: self.expect.head(),
             paths: self.paths.clone(),
             allow_dirty: self.allow_dirty,
+            untracked: self.untracked == "all",
             allow_empty: self.allow_empty,
             fence: self.fence,
             landing: self.landing(),

@@ -136,6 +136,15 @@ impl Ui {
             Notice::WaitingForGit(lock, gits) => {
                 self.say(&format!("waiting for git's own lock `{}`; {gits}", lock.display()));
             }
+            Notice::Keeping((files, bytes), (all_files, all_bytes)) => {
+                let mib = |bytes: u64| bytes >> 20;
+                let (bytes, all) = (mib(*bytes), mib(*all_bytes));
+                if files == all_files {
+                    self.waiting_over();
+                } else {
+                    self.live(&format!("keeping untracked files: {files} of {all_files}, {bytes} of {all} MiB"));
+                }
+            }
             Notice::Apart(apart) => {
                 let path = quoted_path(&apart.path);
                 self.say(&format!("busy: runs in the worktree {path} instead, on branch {}", apart.branch));
@@ -283,6 +292,14 @@ impl Ui {
             line.said = Some(waiting.waited);
             self.say(&format!("waiting {}", waiting_text(waiting)));
             self.hint_if_any(waiting.holders_and_ahead().0.iter().find_map(Holder::advice));
+        }
+    }
+
+    /// Shows how far something is, on a terminal; the next message takes it off.
+    fn live(&self, text: &str) {
+        if !self.quiet && io::stderr().is_terminal() {
+            self.waiting.borrow_mut().live = true;
+            print_now(&format!("{REDRAW}{} {text}", self.styled(YELLOW, PREFIX)));
         }
     }
 

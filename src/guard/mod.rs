@@ -75,6 +75,8 @@ pub enum Notice<'a> {
     Acquired(Duration),
     /// This lock of git's own is there and is waited for. Then which gits are seen to work here, in words.
     WaitingForGit(&'a Path, &'a str),
+    /// Files are copied before a mutation begins: how many and how many bytes until now, and in all; told every second.
+    Keeping((usize, u64), (usize, u64)),
     /// An earlier holder was killed with all its processes. HEAD as it was before and is now, if it moved.
     Died(&'a Holder, Option<&'a (Head, Head)>),
     /// The lock was acquired, but this earlier holder still runs: its lock's place was replaced.

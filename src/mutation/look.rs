@@ -323,7 +323,8 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
-    pub(super) fn untracked(&mut self, untracked: &Untracked) -> Result<()> {
+    /// `keep`: their bytes will be kept; else they can only be recognised as long as they are unchanged.
+    pub(super) fn untracked(&mut self, untracked: &Untracked, keep: bool) -> Result<()> {
         let known: HashSet<Vec<u8>> = self.items.iter().map(|item| item.path.clone()).collect();
         let mut entered = HashSet::new();
         let directories = untracked.directories.iter().map(|path| (path, Kind::Directory));
@@ -338,6 +339,7 @@ impl<'a> Look<'a> {
             }
             let Some(found) = self.find(path)? else { continue };
             let new = match found.mode & KIND {
+                REGULAR | LINK if !keep => item(path, Kind::Special, Some(&found), Content::None, true),
                 REGULAR => item(path, Kind::File, Some(&found), Content::Copy(0), true),
                 LINK => item(path, Kind::Link, Some(&found), Content::Copy(0), true),
                 DIRECTORY if listed_as == Kind::Repository => {

@@ -47,7 +47,7 @@ mod undo;
 mod walk;
 mod whose;
 
-pub(crate) use before::{Before, Unfit};
+pub(crate) use before::{Baseline, Before, Unfit};
 pub(crate) use changes::Changes;
 pub(crate) use journal::{Journal, Line, Locked, Plan, Step};
 pub(crate) use locks::{Fence, GitLock};

@@ -41,7 +41,8 @@ pub(crate) struct Undone {
     pub(crate) foreign_head: Option<(Head, Head)>,
     /// Files that were not put back: they are somebody else's now, or no bytes of theirs were kept.
     pub(crate) left: Vec<Vec<u8>>,
-    /// Repositories, FIFOs, sockets and devices that were removed: nothing was kept that could be put back.
+    /// What was removed, and of which nothing was kept that could be put back: repositories, FIFOs, sockets, devices, what could not be
+    /// read, and untracked files that were not to be kept.
     pub(crate) gone: Vec<Vec<u8>>,
     /// References that somebody else has moved, or that could not be put back.
     pub(crate) references_left: Vec<String>,
@@ -112,7 +113,7 @@ pub(crate) fn undo(undo: &Undo<'_>, mut fence: Option<&mut Fence>) -> Result<Und
     let is_gone = |path: &mut Vec<u8>| {
         let kind = before.item(path).map(|item| item.kind);
         let is_there = std::fs::symlink_metadata(before.checkout.root.join(path_of(path))).is_ok();
-        matches!(kind, Some(Kind::Repository | Kind::Odd)) && !is_there
+        matches!(kind, Some(Kind::Repository | Kind::Odd | Kind::Special)) && !is_there
     };
     undone.gone = undone.left.extract_if(.., is_gone).collect();
     undone.kept = keeping.finish(undo.limit)?;

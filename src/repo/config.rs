@@ -126,6 +126,16 @@ impl Config {
         bytes(&setting.value).ok_or_else(|| setting.bad("a size like `500m` or `2g`, or a number of bytes"))
     }
 
+    /// Most bytes of files that a mutation keeps copies of before it begins, because git could not give them back.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where `repoguard.baselineLimit` is no size.
+    pub(crate) fn baseline_limit(&self) -> Result<u64> {
+        const USUAL: u64 = 2 << 30;
+        let Some(setting) = self.setting("baselineLimit") else { return Ok(USUAL) };
+        bytes(&setting.value).ok_or_else(|| setting.bad("a size like `500m` or `2g`, or a number of bytes"))
+    }
+
     /// Owner and permissions of new files of ours in this repository.
     pub(crate) fn sharing(&self, repo: &Repo) -> Sharing {
         Sharing::new(self.shared, repo.common_dir())

@@ -53,6 +53,7 @@ mod limits;
 mod lingering;
 mod log;
 mod mutate;
+mod mutate_baseline;
 mod mutate_crash;
 mod mutate_dirty;
 mod mutate_faults;

@@ -38,6 +38,7 @@ use crate::{
 
 /// What a mutation is to be: everything but the change itself.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Mutation {
     /// The commit's message, a paragraph each.
     pub message: Vec<OsString>,
@@ -51,6 +52,8 @@ pub struct Mutation {
     pub paths: Vec<OsString>,
     /// Whether the caller may have changes of its own, which stay what and where they are.
     pub allow_dirty: bool,
+    /// Whether untracked files are kept before the command runs, so that they can be put back. If not, it must not change any.
+    pub untracked: bool,
     /// Whether a commit is made that changes nothing.
     pub allow_empty: bool,
     /// Whether git's own `index.lock` and `HEAD.lock` are held meanwhile, so that no other git can touch either.
@@ -72,6 +75,7 @@ impl Default for Mutation {
             expect: ExpectedHead::default(),
             paths: Vec::new(),
             allow_dirty: false,
+            untracked: true,
             allow_empty: false,
             fence: false,
             landing: Landing::Commit,
@@ -166,7 +170,7 @@ pub fn mutate(
     }
     let repo = &repo.at(&checkout.root);
     let sharing = config.sharing(repo);
-    let limit = config.snapshot_limit()?;
+    let (limit, baseline_limit) = (config.snapshot_limit()?, config.baseline_limit()?);
     let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
     let begun = Instant::now();
     let wait = &mut Wait { signals: Some(&signals), tell: &mut |waiting| tell(Notice::Waiting(waiting)) };
@@ -209,6 +213,7 @@ pub fn mutate(
         mutation,
         sharing,
         limit,
+        baseline_limit,
         signals: &signals,
         hold,
         lock,

@@ -82,6 +82,15 @@ pub enum Invalid {
     Dirty(Vec<PathBuf>),
     /// Git is in the middle of this.
     Operation(&'static str),
+    /// More untracked and changed files would have to be kept before the command runs than may be.
+    TooMuch {
+        /// How many files.
+        files: usize,
+        /// How many bytes.
+        bytes: u64,
+        /// Most bytes.
+        limit: u64,
+    },
     /// The command changed what held the caller's own content that no commit has.
     Own(Vec<PathBuf>),
     /// The command changed submodules, or other repositories in the worktree.
@@ -111,6 +120,14 @@ impl std::fmt::Display for Invalid {
         match self {
             Self::Dirty(paths) => write!(f, "not clean: {}", listed(paths)),
             Self::Operation(name) => write!(f, "not finished: {name}"),
+            Self::TooMuch { files, bytes, limit } => {
+                let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+                let (bytes, limit) = (mib(*bytes), mib(*limit));
+                write!(
+                    f,
+                    "too much that git does not know: {files} files, {bytes} MiB, would have to be kept first; the limit is {limit} MiB"
+                )
+            }
             Self::Own(paths) => {
                 write!(f, "the command changed what held your own changes, which no commit has: {}", listed(paths))
             }
@@ -137,6 +154,9 @@ impl Invalid {
                 "commit or stash them, or keep them out of it with `--allow-dirty`; `git status` shows them"
             }
             Self::Operation(_) => "`git status` tells how to finish or abort it",
+            Self::TooMuch { .. } => {
+                "let git ignore them, raise `repoguard.baselineLimit`, or leave them unprotected with `--untracked=no`"
+            }
             Self::HeadMoved(..) => "read the repository again, then do it again",
             Self::Own(_) => "commit or stash them first",
             Self::CommandMovedHead(..) => "let the command change files only: repoguard commits them",
@@ -156,6 +176,7 @@ impl From<Unfit> for Why {
     fn from(unfit: Unfit) -> Self {
         match unfit {
             Unfit::Dirty(paths) => Self::from(Invalid::Dirty(readable(&paths))),
+            Unfit::TooMuch(files, bytes, limit) => Self::from(Invalid::TooMuch { files, bytes, limit }),
             Unfit::Trouble(error) => Self::Trouble(error),
         }
     }

@@ -16,7 +16,7 @@ use crate::{
     fs,
     holder::{self, Holder},
     lock::{self, Wait},
-    mutation::{Before, Fence, GitLock, Journal, Locked, PROTECTING, Plan, Step, Unfit},
+    mutation::{Baseline, Before, Fence, GitLock, Journal, Locked, PROTECTING, Plan, Step, Unfit},
     repo::{Head, git_process::GitProcess},
     store::kept::Keeping,
     sys,
@@ -78,8 +78,13 @@ impl Session<'_> {
             GitLock::is_free(&self.checkout.index(), PATIENCE).map(|()| None)
         })?;
         self.wait_for_head(&head, fence.is_none())?;
-        let allow_dirty = self.mutation.allow_dirty;
-        let before = Before::take(directory.to_owned(), self.checkout.clone(), head, allow_dirty)?;
+        let baseline = Baseline {
+            allow_dirty: self.mutation.allow_dirty,
+            untracked: self.mutation.untracked,
+            limit: self.baseline_limit,
+            tell: &|kept, all| (self.say)(Notice::Keeping(kept, all)),
+        };
+        let before = Before::take(directory.to_owned(), self.checkout.clone(), head, &baseline)?;
         before.protect()?;
         if fence.is_some() && before.index().exists() {
             fs::copy_index(&before.index(), &before.directory().join("fenced"), false)?;

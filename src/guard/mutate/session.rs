@@ -58,6 +58,8 @@ pub(super) struct Session<'a> {
     pub(super) mutation: &'a Mutation,
     pub(super) sharing: Sharing,
     pub(super) limit: u64,
+    /// Most bytes that are kept before the command runs.
+    pub(super) baseline_limit: u64,
     pub(super) signals: &'a Signals,
     pub(super) hold: Option<Hold<'a>>,
     /// The mutations' own lock.

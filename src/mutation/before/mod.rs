@@ -53,8 +53,22 @@ pub(in crate::mutation) const MOST_BYTES: u64 = 512 << 20;
 pub(crate) enum Unfit {
     /// Not clean: these paths have changes, staged or not.
     Dirty(Vec<Vec<u8>>),
+    /// More would have to be kept than may be: so many files and bytes, and the limit in bytes.
+    TooMuch(usize, u64, u64),
     /// Something that cannot be guaranteed.
     Trouble(Error),
+}
+
+/// What of the caller's is kept before a mutation begins.
+pub(crate) struct Baseline<'a> {
+    /// Whether there may be changes of the caller's own, which stay what and where they are.
+    pub(crate) allow_dirty: bool,
+    /// Whether the bytes of untracked files are kept. If not, none of them may be changed.
+    pub(crate) untracked: bool,
+    /// Most bytes that are kept of files.
+    pub(crate) limit: u64,
+    /// Told now and then, if it takes long: how many files and bytes are kept, and how many there are in all.
+    pub(crate) tell: &'a dyn Fn((usize, u64), (usize, u64)),
 }
 
 impl From<Error> for Unfit {

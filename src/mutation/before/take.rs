@@ -1,17 +1,18 @@
 //! How is it taken? Git walks the worktree for untracked files while we look at the tracked ones.
 
 use std::{
+    cell::Cell,
     collections::HashSet,
     io::{Read as _, Write as _},
-    path::PathBuf,
-    time::Duration,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use serde::Serialize;
 
 use super::{
     super::{look::Look, spelling::Spelling},
-    Before, EXCLUDES, MOST_BYTES, PACKED, Unfit, digest, owner,
+    Baseline, Before, EXCLUDES, MOST_BYTES, PACKED, Unfit, digest, owner,
     record::{Content, Header, Item, Kind, SCHEMA, Stamp, stamp},
 };
 use crate::{
@@ -21,11 +22,19 @@ use crate::{
     sys::Below,
 };
 
+/// More files than these are kept for nobody: to look at them all again would take too long.
+const MOST_FILES: usize = 200_000;
+
 impl Before {
     /// Takes it. Not clean is refused unless `allow_dirty`.
     ///
     /// Nothing of the user's is touched, and no ignored directory is walked. Blocks as long as git needs for a status.
-    pub(crate) fn take(directory: PathBuf, checkout: Checkout, head: Head, allow_dirty: bool) -> Result<Self, Unfit> {
+    pub(crate) fn take(
+        directory: PathBuf,
+        checkout: Checkout,
+        head: Head,
+        baseline: &Baseline<'_>,
+    ) -> Result<Self, Unfit> {
         let checkout = checkout.noting(directory.join(super::NOTES)).with_names_of_the_disk();
         let index = checkout.index();
         // Our own may be a copy, and younger.
@@ -69,10 +78,10 @@ impl Before {
             is_strangers: false,
         };
         let written = written.unwrap_or_default();
-        if !before.look(written, allow_dirty)? {
+        if !before.look(written, baseline)? {
             // Our copy becomes one that holds all entries.
             before.checkout.unfold(&before.index())?;
-            if !before.look(written, allow_dirty)? {
+            if !before.look(written, baseline)? {
                 let reason = "git could not make it one that is neither split nor sparse".to_owned();
                 return Err(Unfit::Trouble(Error::BrokenRepository { path: before.index(), reason }));
             }
@@ -89,7 +98,7 @@ impl Before {
     }
 
     /// `false` where the index is split or sparse, and nothing was found out.
-    fn look(&mut self, written: (u32, u32), allow_dirty: bool) -> Result<bool, Unfit> {
+    fn look(&mut self, written: (u32, u32), baseline: &Baseline<'_>) -> Result<bool, Unfit> {
         let (kept, tree) = (self.index(), self.tree());
         let checkout = &self.checkout;
         // Git walks the worktree for untracked files while we look at the tracked ones.
@@ -119,12 +128,12 @@ impl Before {
         );
         dirty.sort();
         dirty.dedup();
-        if !dirty.is_empty() && !allow_dirty {
+        if !dirty.is_empty() && !baseline.allow_dirty {
             return Err(Unfit::Dirty(dirty));
         }
         let staged_paths: HashSet<&[u8]> = staged.iter().map(|change| change.path.as_slice()).collect();
         look.convert(&kept, &untracked)?;
-        look.untracked(&untracked)?;
+        look.untracked(&untracked, baseline.untracked)?;
         look.odd();
         look.own(&staged_paths)?;
         look.items.sort_by(|a, b| a.path.cmp(&b.path));
@@ -141,13 +150,13 @@ impl Before {
         // The copies keep their modes; in the worktree, a directory above may hide them.
         let sharing = Sharing::of(self.directory.ancestors().nth(2));
         fs::make_private_directory(&self.directory.join("files"), sharing)?;
-        self.keep_contents()?;
+        self.keep_contents(baseline)?;
         self.let_the_clock_tick(latest)?;
         Ok(true)
     }
 
     /// Copies what git could not give back: large files and links one by one, small files into one.
-    fn keep_contents(&mut self) -> Result<(), Unfit> {
+    fn keep_contents(&mut self, baseline: &Baseline<'_>) -> Result<(), Unfit> {
         /// A larger file gets a file of its own: it is copied by the system, or shares its blocks.
         const SMALL: u64 = 1 << 20;
         let owner = self.owner;
@@ -163,40 +172,42 @@ impl Before {
         };
         let mut items: Vec<&mut Item> = self.items.iter_mut().filter(|item| item.content == Content::Copy(0)).collect();
         items.retain(|item| matches!(item.kind, Kind::File | Kind::Link));
+        let bytes = |item: &Item| item.stamp.map_or(0, Stamp::size);
+        let all = (items.len(), items.iter().map(|item| bytes(item)).sum::<u64>());
+        if all.0 > MOST_FILES || all.1 > baseline.limit {
+            return Err(Unfit::TooMuch(all.0, all.1, baseline.limit));
+        }
+        let (mut kept, mut told, said) = ((0, 0), Instant::now(), Cell::new(false));
+        let mut keeps = |item: &Item| {
+            kept = (kept.0 + 1, kept.1 + bytes(item));
+            if told.elapsed() >= Duration::from_secs(1) {
+                told = Instant::now();
+                said.set(true);
+                (baseline.tell)(kept, all);
+            }
+        };
         let (small, large): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| is_small(item));
         for (number, item) in large.into_iter().enumerate() {
+            keeps(item);
             let copied = fs::copy_entry(&tree.at(&item.path)?, &files.join(number.to_string()), true);
             if is_kept(item, copied, Content::Copy(number))? {
                 unchanged(item)?;
             }
         }
-        if small.is_empty() {
-            return Ok(());
-        }
-        let mut failed = None;
-        let given = Some(owner).filter(|_| crate::sys::effective_user() == 0);
-        let written = fs::put_file(&files.join(PACKED), 0o600, given, |file| {
-            let (mut packed, mut at) = (std::io::BufWriter::with_capacity(1 << 20, file), 0);
-            for item in small {
-                let size = item.stamp.map_or(0, Stamp::size);
-                let copied = tree.at(&item.path).and_then(|place| pack(&place, size, &mut packed));
-                let kept = match copied {
-                    // What was written stays there, unused.
-                    Ok(written) if written != size => Err(written_meanwhile(item)),
-                    copied => is_kept(item, copied.map(drop), Content::Packed { at, size }).map_err(Unfit::Trouble),
-                };
-                match kept.and_then(|is_kept| if is_kept { unchanged(item) } else { Ok(()) }) {
-                    Ok(()) if matches!(item.content, Content::Packed { .. }) => at += size,
-                    Ok(()) => {}
-                    Err(error) => {
-                        failed = Some(error);
-                        return Err(std::io::ErrorKind::Other.into());
-                    }
-                }
+        let packed = pack_all(small, &files.join(PACKED), owner, |item, packed| {
+            keeps(item);
+            let size = bytes(item);
+            let copied = tree.at(&item.path).and_then(|place| pack(&place, size, packed));
+            match copied {
+                Ok(written) if written != size => Err(written_meanwhile(item)),
+                Ok(_) => unchanged(item).map(|()| true),
+                Err(error) => is_kept(item, Err(error), Content::None).map_err(Unfit::Trouble),
             }
-            packed.flush()
         });
-        failed.map_or_else(|| written.map_err(Unfit::Trouble), Err)
+        if said.get() {
+            (baseline.tell)(all, all);
+        }
+        packed
     }
 
     /// Waits until a change would show in the time stamps of every file: file systems count in steps of milliseconds.
@@ -266,8 +277,41 @@ impl Before {
     }
 }
 
+/// Puts small files into one, each by `pack`, which tells whether its bytes could be kept.
+fn pack_all(
+    items: Vec<&mut Item>,
+    path: &Path,
+    owner: (u32, u32),
+    mut pack: impl FnMut(&mut Item, &mut dyn std::io::Write) -> Result<bool, Unfit>,
+) -> Result<(), Unfit> {
+    if items.is_empty() {
+        return Ok(());
+    }
+    let mut failed = None;
+    let given = Some(owner).filter(|_| crate::sys::effective_user() == 0);
+    let written = fs::put_file(path, 0o600, given, |file| {
+        let (mut packed, mut at) = (std::io::BufWriter::with_capacity(1 << 20, file), 0);
+        for item in items {
+            match pack(item, &mut packed) {
+                Ok(true) => {
+                    let size = item.stamp.map_or(0, Stamp::size);
+                    item.content = Content::Packed { at, size };
+                    at += size;
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    failed = Some(error);
+                    return Err(std::io::ErrorKind::Other.into());
+                }
+            }
+        }
+        packed.flush()
+    });
+    failed.map_or_else(|| written.map_err(Unfit::Trouble), Err)
+}
+
 /// Appends the bytes of a file to others; returns how many. It may have fewer than it had a moment ago, or more than these.
-fn pack(from: &Place, size: u64, to: &mut impl std::io::Write) -> Result<u64> {
+fn pack(from: &Place, size: u64, to: &mut dyn std::io::Write) -> Result<u64> {
     let mut file = fs::read_file(from)?.take(size + 1);
     std::io::copy(&mut file, to).map_err(Error::io("copy", from.path()))
 }
