@@ -133,6 +133,15 @@ pub(crate) struct KernelLocks {
     pub(crate) named: bool,
 }
 
+/// A process that has a file open for writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Writer {
+    pub(crate) file: FileId,
+    pub(crate) pid: u32,
+    /// Whether a program that it runs gets the open file, too: not what Rust's library has opened.
+    pub(crate) is_inheritable: bool,
+}
+
 /// What is at a path, a link not followed. Times and inode as git's index keeps them: the lower 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {

@@ -410,6 +410,7 @@ pub(crate) fn boot_ms() -> u64 {
 /// What is known of a process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ProcessState {
+    pub(crate) parent: u32,
     pub(crate) start: u64,
     pub(crate) started_ms: u64,
     pub(crate) stopped: bool,
@@ -418,7 +419,8 @@ pub(crate) struct ProcessState {
 
 /// Reads the state of a process: only this one is sure to run.
 pub(crate) fn process_state(pid: u32) -> Option<ProcessState> {
-    (pid == std::process::id()).then_some(ProcessState { start: 0, started_ms: 0, stopped: false, zombie: false })
+    let state = ProcessState { parent: 0, start: 0, started_ms: 0, stopped: false, zombie: false };
+    (pid == std::process::id()).then_some(state)
 }
 
 /// Tells whether a process still runs. `None`: cannot tell.
@@ -586,6 +588,16 @@ pub(crate) fn locked_files(_pid: u32) -> Vec<std::path::PathBuf> {
 
 /// All processes that hold a lock by an inherited descriptor: not known.
 pub(crate) fn descriptor_holders(_: FileId) -> Vec<u32> {
+    Vec::new()
+}
+
+/// Whether anybody has a file open for writing: not known.
+pub(crate) fn is_written(_: &File) -> Option<bool> {
+    None
+}
+
+/// The processes that have one of these files open for writing: not known.
+pub(crate) fn writers(_: &std::collections::HashSet<FileId>) -> Vec<super::Writer> {
     Vec::new()
 }
 

@@ -48,7 +48,7 @@ impl Checkout {
     /// Makes sure that git will not block on the log of a branch.
     ///
     /// # Errors
-    /// [`Error::NotAFile`] for a FIFO and the like, [`Error::Io`] for a file without end.
+    /// [`crate::Error::NotAFile`] for a FIFO and the like, [`crate::Error::Io`] for a file without end.
     pub(crate) fn check_log(&self, branch: &str) -> Result<()> {
         refuse_blocking_log(&self.common_dir, branch)
     }

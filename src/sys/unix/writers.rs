@@ -2,16 +2,7 @@
 
 use std::{collections::HashSet, fs::File};
 
-use crate::sys::FileId;
-
-/// A process that has a file open for writing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Writer {
-    pub(crate) file: FileId,
-    pub(crate) pid: u32,
-    /// Whether a program that it runs gets the open file, too: not what Rust's library has opened.
-    pub(crate) is_inheritable: bool,
-}
+use crate::sys::{FileId, Writer};
 
 /// Tells whether anybody has a regular file open for writing, processes that cannot be seen included; `None` if the system does not
 /// tell, for example because the file is another user's.
