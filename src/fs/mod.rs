@@ -357,6 +357,13 @@ pub(crate) fn take_name(from: &Path, to: &Path) -> Result<bool> {
     }
 }
 
+/// Gives a file of the caller's a second name in a directory of ours.
+pub(crate) fn second_name(from: &Place, to: &Path) -> io::Result<()> {
+    let to = Place::from(to);
+    let ((directory, name), (to, to_name)) = (from.parent()?, to.parent()?);
+    directory.link(name, &to, to_name)
+}
+
 fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
     let (from, to) = (Place::from(from), Place::from(to));
     let ((directory, name), (to, to_name)) = (from.parent()?, to.parent()?);

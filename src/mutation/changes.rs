@@ -207,6 +207,8 @@ pub(super) struct Was {
     pub(super) content: Content,
     /// Size of a copy that was kept, if it is known.
     pub(super) size: Option<u64>,
+    /// Its stat data, if they are known.
+    pub(super) stamp: Option<Stamp>,
 }
 
 impl Before {
@@ -218,7 +220,14 @@ impl Before {
             if let Some(item) = self.item(path) {
                 let owner = item.stamp.map(Stamp::owner);
                 let size = item.stamp.map(Stamp::size);
-                let was = Was { kind: item.kind, mode: item.mode, owner, content: item.content.clone(), size };
+                let was = Was {
+                    kind: item.kind,
+                    mode: item.mode,
+                    owner,
+                    content: item.content.clone(),
+                    size,
+                    stamp: item.stamp,
+                };
                 found.insert(*path, was);
                 wanted.remove(path);
             }
@@ -235,7 +244,10 @@ impl Before {
                     _ => (Kind::File, self.header.plain),
                 };
                 let owner = Some((entry.stat.user, entry.stat.group));
-                found.insert(path, Was { kind, mode, owner, content: Content::Blob(hex(entry.id)), size: None });
+                found.insert(
+                    path,
+                    Was { kind, mode, owner, content: Content::Blob(hex(entry.id)), size: None, stamp: None },
+                );
             }
         }
         Ok(paths.iter().map(|path| found.remove(path)).collect())
@@ -253,11 +265,29 @@ impl Before {
                 let mut kept = self.open_copy(*number, was.size).map_err(std::io::Error::other)?;
                 std::io::copy(&mut kept, into).map(drop)
             }
+            Content::Leased(number) => {
+                let missing = || {
+                    std::io::Error::new(
+                        std::io::ErrorKind::NotFound,
+                        "it was written to after all that kept it was killed",
+                    )
+                };
+                let kept = self.open_leased(*number, was.stamp).map_err(std::io::Error::other)?;
+                std::io::copy(&mut kept.ok_or_else(missing)?, into).map(drop)
+            }
             Content::Packed { at, size } => {
                 let mut kept = self.open_packed(*at, *size).map_err(std::io::Error::other)?;
                 std::io::copy(&mut kept, into).map(drop)
             }
             Content::None | Content::State(_) => Ok(()),
+        }
+    }
+
+    /// Tells whether the bytes that a file had are kept.
+    pub(super) fn has_bytes(&self, was: &Was) -> Result<bool> {
+        match was.content {
+            Content::Leased(number) => self.open_leased(number, was.stamp).map(|kept| kept.is_some()),
+            _ => Ok(true),
         }
     }
 
@@ -285,6 +315,9 @@ impl Before {
                 let (mode, owner) = self.rights(was.mode, was.owner);
                 let is_given_away = owner.is_some() && ![owner, was.owner].contains(&Some(now.owner()));
                 if mode_now & KIND != REGULAR || mode_now & PERMISSIONS != mode || is_given_away {
+                    return Ok(false);
+                }
+                if !self.has_bytes(was)? {
                     return Ok(false);
                 }
                 let file = fs::read_file(&place)?;

@@ -20,7 +20,7 @@
 //! # On disk
 //! `<common dir>/repoguard/mutation-<worktree>/`, there only while a mutation runs or was not finished: `journal.jsonl`
 //! (its presence means "not finished"), `before.json`, `items.jsonl`, `index` (the user's own), `exclude`, `stash`,
-//! `references.jsonl`, `files/` (bytes that git could not give back), `staged` (the change as an index), `trace` and
+//! `references.jsonl`, `files/` (bytes that git could not give back: `packed`, `<n>`, `<n>.link`, `leased`), `staged` (the change as an index), `trace` and
 //! `trace-references`.
 //! `mutation-<worktree>.lock` beside it is locked as long as one runs, also where an outer hold lets several in.
 //!
@@ -42,6 +42,7 @@ mod recover;
 mod references;
 mod spelling;
 mod stage;
+mod standby;
 mod trace;
 mod undo;
 mod walk;

@@ -368,6 +368,10 @@ impl<'a> PutBack<'a> {
             self.left.push(path.to_vec());
             return Ok(());
         }
+        if !self.before.has_bytes(was)? {
+            self.left.push(path.to_vec());
+            return Ok(());
+        }
         let place = self.root.at(path)?;
         let (mode, owner) = self.before.rights(was.mode, was.owner);
         let kind = now.map(|now| now.mode & KIND);

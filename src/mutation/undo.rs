@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    before::{Before, Kind},
+    before::{Before, Content, Kind},
     differences::differences,
     journal::{Journal, Line, Locked, Owned, Step},
     locks::{Fence, GitLock},
@@ -111,9 +111,11 @@ pub(crate) fn undo(undo: &Undo<'_>, mut fence: Option<&mut Fence>) -> Result<Und
     undone.left.sort();
     undone.left.dedup();
     let is_gone = |path: &mut Vec<u8>| {
-        let kind = before.item(path).map(|item| item.kind);
+        let item = before.item(path);
+        let kind = item.map(|item| item.kind);
+        let is_unkept = item.is_some_and(|item| matches!(item.content, Content::Leased(_)));
         let is_there = std::fs::symlink_metadata(before.checkout.root.join(path_of(path))).is_ok();
-        matches!(kind, Some(Kind::Repository | Kind::Odd | Kind::Special)) && !is_there
+        (is_unkept || matches!(kind, Some(Kind::Repository | Kind::Odd | Kind::Special))) && !is_there
     };
     undone.gone = undone.left.extract_if(.., is_gone).collect();
     undone.kept = keeping.finish(undo.limit)?;

@@ -591,6 +591,17 @@ pub(crate) fn descriptor_holders(_: FileId) -> Vec<u32> {
     Vec::new()
 }
 
+/// Leases: there are none.
+pub(crate) const LEASE_BREAKS: i32 = 29;
+
+pub(crate) fn lease(_: &File) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn lease_breaks(_: &File) -> bool {
+    true
+}
+
 /// Whether anybody has a file open for writing: not known.
 pub(crate) fn is_written(_: &File) -> Option<bool> {
     None

@@ -1,8 +1,9 @@
 //! What is kept of untracked files before CMD runs: all of them, up to a limit, or none.
 
 use std::fs;
+use std::process::Stdio;
 
-use crate::support::Sandbox;
+use crate::support::{Sandbox, eventually, skip};
 
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
@@ -80,4 +81,89 @@ fn many_small_files_come_back_byte_by_byte() {
         assert!(status == 3 && told.contains("everything was put back"), "{script}: {told}");
         assert_eq!(sandbox.sh(sums).output().unwrap().stdout, before, "{script}");
     }
+}
+
+/// What a command may do to a large file of the caller's.
+const WAYS: [&str; 10] = [
+    "echo more >>large",
+    ": >large",
+    "rm large",
+    "cp file x; mv x large",
+    "mv large elsewhere",
+    "mv large elsewhere; echo more >>elsewhere",
+    "ln large second; echo more >>second",
+    "chmod 600 large",
+    "dd if=/dev/zero of=large bs=1 count=10 seek=100 conv=notrunc 2>/dev/null",
+    "mkdir x; mv large x; echo more >>x/large; ln -s file large",
+];
+
+/// A repository with a large untracked file, and how that is.
+fn large() -> (Sandbox, String) {
+    let sandbox = Sandbox::new();
+    let make = "git add file; git commit -qm first; head -c 5000000 /dev/urandom >large; chmod 640 large";
+    sandbox.sh(make).assert().success();
+    let state = state_of_large(&sandbox);
+    (sandbox, state)
+}
+
+fn state_of_large(sandbox: &Sandbox) -> String {
+    let output = sandbox.sh("sha256sum <large; stat -c '%a %h %s' large; ls").output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn large_file_comes_back_whatever_is_done_to_it() {
+    for way in WAYS {
+        let (sandbox, state) = large();
+        let (status, told) = mutate(&sandbox, None, &[], &format!("{way}; exit 3"));
+        assert!(status == 3 && told.contains("everything was put back"), "{way}: {told}");
+        assert_eq!(state_of_large(&sandbox), state, "{way}: {told}");
+        let (status, told) = mutate(&sandbox, None, &[], &format!("{way}; echo 2 >file"));
+        assert_eq!(status, 65, "{way}: {told}");
+        assert_eq!(state_of_large(&sandbox), state, "{way}: {told}");
+    }
+}
+
+#[test]
+fn large_file_comes_back_after_a_kill_whoever_is_left() {
+    for way in WAYS {
+        let (sandbox, state) = large();
+        // At once, before there is a keeper, and later.
+        for delay in ["", "sleep 0.1; "] {
+            let script = format!("{delay}kill -9 $PPID; sleep 0.1; {way}; sleep 0.1");
+            let mut command = sandbox.repoguard_command(["mutate", "-m", "m", "--", "sh", "-c"]);
+            command.arg(script).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            assert!(!command.status().unwrap().success());
+            let output = sandbox.repoguard(["exec", "-w", "20", "--", "true"]).output().unwrap();
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(0), "{way}: {told}");
+            assert_eq!(state_of_large(&sandbox), state, "{way}: {told}");
+        }
+    }
+}
+
+#[test]
+fn large_file_that_nobody_writes_to_is_not_copied() {
+    if !cfg!(target_os = "linux") {
+        return skip("a large file that is not copied", "there are no leases");
+    }
+    let (sandbox, state) = large();
+    let script = "ls .git/repoguard/mutation-w/files >../kept; cat large >/dev/null; echo 2 >file";
+    let (status, told) = mutate(&sandbox, None, &[], script);
+    assert_eq!(status, 0, "{told}");
+    assert_eq!(state_of_large(&sandbox), state, "{told}");
+    assert_eq!(fs::read_to_string(sandbox.outside("kept")).unwrap(), "0.link\nleased\n", "{told}");
+}
+
+#[test]
+fn large_file_that_somebody_writes_to_is_copied_and_left_to_them() {
+    let (sandbox, _) = large();
+    let mut writer =
+        sandbox.start(sandbox.sh_command("exec 3>>large; echo one >&3; touch ../up; read _; echo two >&3"));
+    eventually("it writes", || sandbox.outside("up").exists());
+    let (status, told) = mutate(&sandbox, None, &[], "echo 2 >file");
+    assert_eq!(status, 0, "{told}");
+    writer.finish();
+    let tail = sandbox.sh("tail -c 8 large").output().unwrap().stdout;
+    assert_eq!(String::from_utf8_lossy(&tail), "one\ntwo\n");
 }

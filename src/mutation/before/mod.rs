@@ -24,6 +24,7 @@ const PACKED: &str = "packed";
 /// The user's own ignore rules as they were.
 const EXCLUDES: &str = "excludes";
 
+use super::standby::{Standby, link_path};
 use record::check_reference;
 pub(super) use record::{
     Content, DIRECTORY, Header, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SCHEMA, SUBMODULE, Stamp, is_same, stamp,
@@ -92,6 +93,8 @@ pub(crate) struct Before {
     owner: (u32, u32),
     /// Files that others were seen to write to.
     pub(super) others: Mutex<HashSet<Vec<u8>>>,
+    /// Keeps large files.
+    standby: Option<Standby>,
     /// Whether an earlier process has taken it.
     is_left: bool,
     /// Whether it belongs to a user who is neither this one, root nor the git directory's owner. Then nothing may be done to a file
@@ -315,9 +318,20 @@ impl Before {
             None => {}
         }
         let checkout = checkout.noting(directory.join(NOTES)).with_names_of_the_disk();
-        let (staged, others) = (Vec::new(), Mutex::default());
-        let mut before =
-            Self { items, references, staged, directory, checkout, header, owner, others, is_left: true, is_strangers };
+        let (staged, others, standby) = (Vec::new(), Mutex::default(), None);
+        let mut before = Self {
+            items,
+            references,
+            staged,
+            directory,
+            checkout,
+            header,
+            owner,
+            others,
+            standby,
+            is_left: true,
+            is_strangers,
+        };
         if before.header.excludes {
             fs::open_trusted(&before.directory.join(EXCLUDES), owner.0)?;
         }
@@ -344,6 +358,17 @@ impl Before {
             return Err(Error::BadRecord { path, line: 1, reason });
         }
         Ok(file)
+    }
+
+    /// Opens a large file that was kept: `None` if somebody has written to it while nobody stood by.
+    pub(in crate::mutation) fn open_leased(&self, number: usize, was: Option<Stamp>) -> Result<Option<File>> {
+        if fs::identity(&self.copy_path(number)).is_some() {
+            return self.open_copy(number, was.map(Stamp::size)).map(Some);
+        }
+        let link = link_path(&self.directory.join("files"), number);
+        let file = if self.is_left { fs::open_trusted(&link, self.owner.0)? } else { fs::read_file(&link)? };
+        let is_same = file.metadata().is_ok_and(|metadata| was.is_some_and(|was| was.has_bytes_of(&metadata)));
+        Ok(is_same.then_some(file))
     }
 
     /// The bytes of a small file that was kept.

@@ -156,6 +156,8 @@ pub(in crate::mutation) enum Content {
     Blob(String),
     /// In `files/`, under this number.
     Copy(usize),
+    /// In `files/` under this number, if somebody has written to the file since; else in the file, which has a second name there.
+    Leased(usize),
     /// In `files/packed`, this many bytes from there.
     Packed {
         at: u64,
@@ -193,6 +195,12 @@ impl Stamp {
 
     pub(in crate::mutation) fn size(self) -> u64 {
         self.size
+    }
+
+    /// Tells whether an open file is this one, and was not written to since.
+    pub(in crate::mutation) fn has_bytes_of(self, metadata: &std::fs::Metadata) -> bool {
+        let now = Stat::of(metadata);
+        (now.inode, now.modified, metadata.len()) == (self.inode, self.mtime, self.size)
     }
 
     pub(in crate::mutation) fn owner(self) -> (u32, u32) {

@@ -11,7 +11,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    super::{look::Look, spelling::Spelling},
+    super::{look::Look, spelling::Spelling, standby::Standby},
     Baseline, Before, EXCLUDES, MOST_BYTES, PACKED, Unfit, digest, owner,
     record::{Content, Header, Item, Kind, SCHEMA, Stamp, stamp},
 };
@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     fs::{self, Place, Sharing},
     repo::{Checkout, Head, Index, STASH, Stat, path_of},
-    sys::Below,
+    sys::{Below, Found},
 };
 
 /// More files than these are kept for nobody: to look at them all again would take too long.
@@ -74,6 +74,7 @@ impl Before {
             staged: Vec::new(),
             owner,
             others: std::sync::Mutex::default(),
+            standby: None,
             is_left: false,
             is_strangers: false,
         };
@@ -150,13 +151,13 @@ impl Before {
         // The copies keep their modes; in the worktree, a directory above may hide them.
         let sharing = Sharing::of(self.directory.ancestors().nth(2));
         fs::make_private_directory(&self.directory.join("files"), sharing)?;
-        self.keep_contents(baseline)?;
+        let latest = latest.max(self.keep_contents(baseline)?);
         self.let_the_clock_tick(latest)?;
         Ok(true)
     }
 
     /// Copies what git could not give back: large files and links one by one, small files into one.
-    fn keep_contents(&mut self, baseline: &Baseline<'_>) -> Result<(), Unfit> {
+    fn keep_contents(&mut self, baseline: &Baseline<'_>) -> Result<(u32, u32), Unfit> {
         /// A larger file gets a file of its own: it is copied by the system, or shares its blocks.
         const SMALL: u64 = 1 << 20;
         let owner = self.owner;
@@ -166,10 +167,8 @@ impl Before {
         };
         let (files, tree) = (self.directory.join("files"), self.checkout.tree()?);
         let mut below = Below::open(&self.checkout.root).map_err(Error::io("open", &self.checkout.root))?;
-        let mut unchanged = |item: &Item| {
-            let now = below.look(&item.path).ok().flatten().map(|found| Stamp::of(&found));
-            if now == item.stamp { Ok(()) } else { Err(written_meanwhile(item)) }
-        };
+        let mut look = |item: &Item| below.look(&item.path).ok().flatten();
+        let mut latest = (0, 0);
         let mut items: Vec<&mut Item> = self.items.iter_mut().filter(|item| item.content == Content::Copy(0)).collect();
         items.retain(|item| matches!(item.kind, Kind::File | Kind::Link));
         let bytes = |item: &Item| item.stamp.map_or(0, Stamp::size);
@@ -187,11 +186,22 @@ impl Before {
             }
         };
         let (small, large): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| is_small(item));
+        let mut beside = self.directory.clone().into_os_string();
+        beside.push(".lock");
+        let standby = Standby::start(&self.checkout, Path::new(&beside), &files, &large);
         for (number, item) in large.into_iter().enumerate() {
             keeps(item);
+            if standby.as_ref().is_some_and(|standby| standby.keeps.contains(&number)) {
+                // The second name has changed its inode.
+                let now = look(item);
+                latest = latest.max(now.map_or(latest, |now| now.ctime));
+                item.stamp = now.map(|found| Stamp::of(&found));
+                item.content = Content::Leased(number);
+                continue;
+            }
             let copied = fs::copy_entry(&tree.at(&item.path)?, &files.join(number.to_string()), true);
             if is_kept(item, copied, Content::Copy(number))? {
-                unchanged(item)?;
+                unchanged(item, look(item))?;
             }
         }
         let packed = pack_all(small, &files.join(PACKED), owner, |item, packed| {
@@ -200,14 +210,15 @@ impl Before {
             let copied = tree.at(&item.path).and_then(|place| pack(&place, size, packed));
             match copied {
                 Ok(written) if written != size => Err(written_meanwhile(item)),
-                Ok(_) => unchanged(item).map(|()| true),
+                Ok(_) => unchanged(item, look(item)).map(|()| true),
                 Err(error) => is_kept(item, Err(error), Content::None).map_err(Unfit::Trouble),
             }
         });
         if said.get() {
             (baseline.tell)(all, all);
         }
-        packed
+        self.standby = standby;
+        packed.map(|()| latest)
     }
 
     /// Waits until a change would show in the time stamps of every file: file systems count in steps of milliseconds.
@@ -330,6 +341,10 @@ fn is_kept(item: &mut Item, copied: Result<()>, content: Content) -> Result<bool
             Ok(true)
         }
     }
+}
+
+fn unchanged(item: &Item, now: Option<Found>) -> Result<(), Unfit> {
+    if now.map(|found| Stamp::of(&found)) == item.stamp { Ok(()) } else { Err(written_meanwhile(item)) }
 }
 
 fn written_meanwhile(item: &Item) -> Unfit {
