@@ -117,7 +117,7 @@
 //! | [`escape`] | How is foreign text made safe for a terminal or a shell? |
 //!
 //! # Who may import whom
-//! `cli` > `doctor` > `hooks` > `guard` > `watcher` > `exec`, `mutation` > `store` > `lock` > `repo` > `fs` > `sys` >
+//! `cli` > `doctor` > `hooks` > `guard` > `exec`, `mutation` > `watcher` > `store` > `lock` > `repo` > `fs` > `sys` >
 //! `error` > `holder`, `env`, `escape`: imports go down only, and a test holds this table against the sources.
 //!
 //! # Invariants
