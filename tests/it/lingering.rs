@@ -191,3 +191,21 @@ echo up; read _";
     eventually("it has ended", || lines(&sandbox.path("status")) == ["76"]);
     assert!(sandbox.log().iter().any(|entry| entry["event"] == "lost"), "{:?}", sandbox.log());
 }
+
+#[test]
+fn door_that_is_no_file_of_ours_hangs_nobody_and_who_outlives_the_hold_is_told() {
+    for make in ["mkfifo $0", "mkdir $0", "ln -s /etc/passwd $0", "ln -s missing $0"] {
+        let sandbox = Sandbox::new();
+        assert_eq!(sandbox.try_once(&[]), 0);
+        let door = ".git/repoguard/holders/0.inside";
+        let swap = format!("rm -rf {door}; {}", make.replace("$0", door));
+        sandbox.sh(&swap).assert().success();
+        sandbox.repoguard(["exec", "--", "repoguard", "exec", "-n", "--", "true"]).assert().success().stderr("");
+        let inner = "(repoguard exec -- sh -c 'echo in >work; while ! [ -e stop ]; do sleep 0.02; done'; echo $? >status) \
+                     </dev/null >/dev/null 2>&1 &";
+        sandbox.repoguard(["exec", "-q", "--", "sh", "-c", &format!("{inner} {BEGUN}")]).assert().success();
+        assert_eq!(sandbox.try_once(&[]), 0, "{make}: nobody could be seen inside");
+        fs::write(sandbox.path("stop"), "").unwrap();
+        eventually("it has ended", || lines(&sandbox.path("status")) == ["76"]);
+    }
+}
