@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    before::{Before, DIRECTORY, KIND, Kind, LINK, MOST_BYTES, REGULAR, SUBMODULE, Stamp, parents, stamp},
+    before::{Before, DIRECTORY, KIND, Kind, LINK, MOST_BYTES, REGULAR, SUBMODULE, Stamp, below, parents, stamp},
     changes::{Changes, Touched},
     differences::differences,
     locks::GitLock,
@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Result},
     fs::{self, Root, Sharing},
     repo::{RawChange, hex, path_of},
-    sys::Below,
+    sys::{self, Below},
 };
 
 /// A change, ready to be committed.
@@ -166,7 +166,9 @@ pub(crate) fn stage(
             return Err(Unlike::Outside(outside));
         }
     }
-    left_out.extend(ignored_by_now(before, changes, &index)?);
+    let in_it: HashSet<PathBuf> = staged.iter().map(|change| path_of(&change.path)).collect();
+    let holds_any = |left: &LeftOut| in_it.iter().any(|path| path.starts_with(&left.path));
+    left_out.extend(ignored_by_now(before, changes)?.into_iter().filter(|left| !holds_any(left)));
     left_out.sort_by(|one, other| (&one.path, one.why).cmp(&(&other.path, other.why)));
     left_out.dedup_by(|one, other| one.path == other.path);
     Ok(Staged { index, changes: staged, seen, foreign, left_out })
@@ -218,18 +220,39 @@ fn new_entries(before: &Before, changes: &Changes, worked_on: &Path) -> Result<A
     Ok(added)
 }
 
-/// What the command has made, and the ignore rules keep out of the change.
-fn ignored_by_now(before: &Before, changes: &Changes, staged: &Path) -> Result<Vec<LeftOut>> {
-    let others: HashSet<&[u8]> = changes.others.iter().map(Vec::as_slice).collect();
-    let is_new = |path: &[u8]| {
-        let metadata = std::fs::symlink_metadata(before.checkout.root.join(path_of(path)));
-        // A directory that was there is entered by nobody: what is new in it is not seen.
-        metadata.is_ok_and(|metadata| before.was_made_after(&metadata))
+/// What the command has made, and the ignore rules keep out of the change. Looked for where something was added since, and in what was
+/// added; a directory that is ignored stands for all that is in it.
+fn ignored_by_now(before: &Before, changes: &Changes) -> Result<Vec<LeftOut>> {
+    /// More new entries than these are named by the first.
+    const MOST: usize = 5000;
+    let root = &before.checkout.root;
+    let known: HashSet<&[u8]> = changes
+        .touched
+        .iter()
+        .map(|touched| touched.path.as_slice())
+        .chain(changes.others.iter().map(Vec::as_slice))
+        .collect();
+    let is_old = |directory: &Vec<u8>| {
+        let metadata = std::fs::symlink_metadata(root.join(path_of(directory)));
+        metadata.is_ok_and(|metadata| !before.was_added_to(&metadata))
     };
-    let ignored = before.checkout.ignored_untracked(staged)?;
-    let new = ignored.into_iter().filter(|path| !others.contains(path.as_slice()));
-    let left_out = |path: Vec<u8>| LeftOut { path: path_of(&path), why: WhyLeftOut::Ignored };
-    Ok(new.filter(|path| is_new(path)).map(left_out).collect())
+    let mut next: Vec<Vec<u8>> = before.directories()?.into_iter().filter(|directory| !is_old(directory)).collect();
+    let mut new: Vec<Vec<u8>> = Vec::new();
+    while let Some(directory) = next.pop().filter(|_| new.len() < MOST) {
+        for entry in std::fs::read_dir(root.join(path_of(&directory))).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            let path = below(&directory, &sys::bytes(&entry.file_name()));
+            if entry.file_name() != ".git" && before.was_made_after(&metadata) && !known.contains(path.as_slice()) {
+                next.extend(metadata.is_dir().then(|| path.clone()));
+                new.push(path);
+            }
+        }
+    }
+    let as_configured = before.checkout.excluding_as_configured();
+    let ignored: HashSet<Vec<u8>> = as_configured.ignored(root, &new)?.into_iter().collect();
+    let is_top = |path: &&Vec<u8>| !parents(path).iter().any(|above| ignored.contains(above));
+    let left_out = |path: &Vec<u8>| LeftOut { path: path_of(path), why: WhyLeftOut::Ignored };
+    Ok(ignored.iter().filter(is_top).map(left_out).collect())
 }
 
 /// Takes over into the index to commit what the command itself has staged, and the worktree does not tell: returns the modes

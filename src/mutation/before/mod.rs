@@ -193,6 +193,31 @@ impl Before {
         Ok(inodes)
     }
 
+    /// The directories that held files, the top included.
+    pub(in crate::mutation) fn directories(&self) -> Result<HashSet<Vec<u8>>> {
+        let mut found: HashSet<Vec<u8>> = HashSet::from([Vec::new()]);
+        let mut last: Vec<u8> = Vec::new();
+        if let Some(mut entries) = self.entries()? {
+            while let Some(entry) = entries.next()? {
+                let end = entry.path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+                if last != entry.path[..end] {
+                    last.clear();
+                    last.extend_from_slice(&entry.path[..end]);
+                    found.extend(parents(entry.path));
+                }
+            }
+        }
+        for item in &self.items {
+            found.extend(parents(&item.path));
+        }
+        Ok(found)
+    }
+
+    /// Tells whether something was added to a directory since, or taken out.
+    pub(in crate::mutation) fn was_added_to(&self, directory: &std::fs::Metadata) -> bool {
+        Stat::of(directory).modified >= self.header.taken
+    }
+
     /// Tells whether an entry was made since; where the file system does not tell, whether it was made or changed.
     pub(in crate::mutation) fn was_made_after(&self, metadata: &std::fs::Metadata) -> bool {
         match metadata.created().ok().and_then(|made| made.duration_since(std::time::UNIX_EPOCH).ok()) {

@@ -207,19 +207,6 @@ impl Checkout {
         Ok(found)
     }
 
-    /// Lists what is ignored and not in the index. A directory stands for all that is in it, and is not entered.
-    pub(crate) fn ignored_untracked(&self, index: &Path) -> Result<Vec<Vec<u8>>> {
-        let list = ["ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z"];
-        // Rules are compared as configured.
-        let mut listed = Self { one_case: None, ..self.clone() }.list_files(index, &list)?;
-        for path in &mut listed {
-            if path.ends_with(b"/") {
-                path.pop();
-            }
-        }
-        Ok(listed)
-    }
-
     /// Which of these paths a worktree's ignore rules name, whether or not they are tracked.
     pub(crate) fn ignored(&self, worktree: &Path, paths_to_check: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
         // Git takes pathspecs only here: what begins so has no magic.
