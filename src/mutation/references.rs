@@ -96,7 +96,7 @@ fn moved<'a>(
             || ([was, is].into_iter().flatten().any(|one| one.target.is_some()) && traced.point(name))
             || traced.explain(name, is.map(|one| one.id.as_str()), of_head)
             || (name == STASH && traced.touch(STASH) && is_half_rewritten(before, is))
-            || before.was_killed_writing(name);
+            || before.was_killed_moving(name, of_head);
         if explained && !theirs && !elsewhere && !is_odd {
             moved.push(Moved { name, was, is });
         } else {
@@ -203,7 +203,10 @@ fn put_stash_back(before: &Before, traced: &Moves) -> Result<()> {
     if !touched || value(&before.checkout.references()?) != value(&before.references) {
         return Ok(());
     }
-    let Some((was, mode)) = before.kept_stash()? else { return Ok(()) };
+    let Some((was, mode)) = before.kept_stash()? else {
+        // Git writes the log first: there was no stash, and there is none.
+        return if before.checkout.has_reftable() { Ok(()) } else { fs::remove_entry(&log) };
+    };
     if before.checkout.has_reftable() {
         let is = before.checkout.log_text(STASH)?;
         return if is == was { Ok(()) } else { before.checkout.rewrite_log(STASH, &was) };

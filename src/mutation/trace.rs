@@ -14,7 +14,11 @@ use std::{
 use serde::Deserialize;
 
 use super::before::MOST_BYTES;
-use crate::{fs, repo::Head, sys};
+use crate::{
+    fs,
+    repo::{Head, STASH},
+    sys,
+};
 
 /// A git that ran.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -100,9 +104,27 @@ impl Git {
     }
 
     /// Its command line names this reference.
-    pub(crate) fn names(&self, reference: &str) -> bool {
+    fn names(&self, reference: &str) -> bool {
         let short = ["refs/heads/", "refs/tags/"].iter().find_map(|prefix| reference.strip_prefix(prefix));
         self.arguments.iter().skip(1).any(|word| word == reference || Some(word.as_str()) == short)
+    }
+
+    /// It was called to give this reference another value. `by_head`: it is the branch of HEAD.
+    pub(crate) fn is_to_move(&self, reference: &str, by_head: bool) -> bool {
+        const MOVE_HEAD: &[&str] = &["am", "cherry-pick", "commit", "merge", "pull", "rebase", "reset", "revert"];
+        let moves_head = by_head && MOVE_HEAD.contains(&self.verb.as_str());
+        moves_head || (reference == STASH && self.verb == "stash") || self.names(reference)
+    }
+
+    /// It was called to rename a branch from this name, or to it. `by_head`: it is the branch of HEAD.
+    pub(crate) fn is_to_rename(&self, branch: &str, by_head: bool) -> bool {
+        let renames = |word: &String| word == "--move" || word.starts_with("-m") || word.starts_with("-M");
+        self.verb == "branch" && (by_head || self.names(branch)) && self.arguments.iter().any(renames)
+    }
+
+    /// It was called to point HEAD to this branch.
+    pub(crate) fn is_to_point_to(&self, branch: &str) -> bool {
+        ["checkout", "switch", "symbolic-ref"].contains(&self.verb.as_str()) && self.names(branch)
     }
 
     /// It can have changed neither index nor references.
@@ -200,6 +222,8 @@ pub(crate) struct Moves {
     renamed: HashSet<(String, String)>,
     /// Those whose log lost entries.
     expired: HashSet<String>,
+    /// Transactions that had all their locks and did not tell how they ended.
+    open: usize,
 }
 
 impl Moves {
@@ -216,6 +240,8 @@ impl Moves {
             let words: Vec<&str> = line.split(' ').collect();
             match words[..] {
                 ["delete_refs", "{"] => deleting = true,
+                ["transaction_prepare:", "0", ..] => moves.open += 1,
+                ["finish:", ..] => moves.open = moves.open.saturating_sub(1),
                 [name] if deleting && name.starts_with("refs/") => moves.write(name, None),
                 ["rename_ref:", from, "->", to, ..] => {
                     moves.renamed.insert((from.to_owned(), to.to_owned()));
@@ -281,6 +307,11 @@ impl Moves {
     /// Tells whether a symbolic reference was pointed somewhere: to which commit that leads by now is no matter.
     pub(crate) fn point(&self, name: &str) -> bool {
         self.written.contains_key(name) || self.targets.iter().any(|(pointed, _)| pointed == name)
+    }
+
+    /// Tells whether a git was ended while it had locked references, so that what it wrote to them is not told.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.open > 0
     }
 
     /// All references that were written.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{
     before::Before,
     journal::{Journal, Step},
-    trace::{self, Moves},
+    trace::{self, Git, Moves},
 };
 use crate::repo::Head;
 
@@ -42,10 +42,16 @@ impl Before {
         Moves::read(&self.reference_trace(), before.collect())
     }
 
-    /// Tells whether a reference was written by a git of the command's that was killed before it could tell so: its command line
-    /// names the reference. When that was is no evidence.
-    pub(crate) fn was_killed_writing(&self, name: &str) -> bool {
-        trace::gits(&self.trace()).iter().any(|git| git.was_killed() && git.names(name))
+    /// Tells whether a reference was given another value by a git of the command's that was killed before it could tell so: it was
+    /// called to, and had references locked. When that was is no evidence. `by_head`: it is the branch of HEAD.
+    pub(crate) fn was_killed_moving(&self, name: &str, by_head: bool) -> bool {
+        // Git renames without a transaction.
+        self.any_killed(|git| git.is_to_rename(name, by_head))
+            || (self.any_killed(|git| git.is_to_move(name, by_head)) && self.moves().is_cut_off())
+    }
+
+    fn any_killed(&self, is_it: impl Fn(&Git) -> bool) -> bool {
+        trace::gits(&self.trace()).iter().any(|git| is_it(git) && git.was_killed())
     }
 
     /// Tells whether HEAD is the commit that was to be made: what is staged, on top of what HEAD was.
@@ -74,10 +80,21 @@ impl Before {
         match self.head() {
             head if head == now => Whose::Nobodys,
             head if self.moves().explain_head(head, now) => Whose::Commands,
-            _ if self.was_killed_writing(now.branch.as_deref().unwrap_or("HEAD")) => Whose::Commands,
+            head if self.was_killed_at(head, now) => Whose::Commands,
             // Git was killed before it could tell that it had committed.
             _ if self.is_landed(now) => Whose::Commands,
             _ => Whose::Others,
+        }
+    }
+
+    /// Tells whether HEAD is what a git of the command's, which was killed before it could tell so, made of it.
+    fn was_killed_at(&self, was: &Head, now: &Head) -> bool {
+        match &now.branch {
+            Some(branch) if now.branch != was.branch => {
+                // Git before 2.46 has no transaction for what points somewhere.
+                self.any_killed(|git| git.is_to_point_to(branch) || git.is_to_rename(branch, false))
+            }
+            branch => self.was_killed_moving(branch.as_deref().unwrap_or("HEAD"), true),
         }
     }
 }
