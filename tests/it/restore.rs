@@ -78,10 +78,10 @@ fn directories_come_back_whole() {
     assert!(fs::metadata(dir.join("fifo")).unwrap().file_type().is_fifo());
     assert_eq!(fs::read(dir.join("mine")).unwrap(), b"stays");
     fs::set_permissions(dir.join("closed"), fs::Permissions::from_mode(0o700)).unwrap();
-    // Now a repository is there, and its own files are not written over.
+    // Now a repository is there, and nothing in it is touched.
     fs::write(dir.join(".git/hooks/x"), "changed").unwrap();
     let shown = restore(&sandbox, &[&id], 1);
-    assert_eq!(paths(&shown["failed"]), ["sub/dir/.git/hooks/x"]);
+    assert_eq!(paths(&shown["failed"]).len(), 5, "{shown}");
     assert_eq!(fs::read(dir.join(".git/hooks/x")).unwrap(), b"changed");
 }
 
@@ -251,6 +251,56 @@ fn repository_in_the_way_stays() {
     let shown = restore(&sandbox, &[&id], 1);
     assert!(shown["failed"][0]["why"].to_string().contains("a repository is in its place"), "{shown}");
     assert!(sandbox.path("deep/inner/.git/HEAD").exists());
+}
+
+#[test]
+fn nothing_comes_into_a_repository_or_worktree_that_was_made_meanwhile() {
+    let sandbox = Sandbox::new();
+    let crafted = sandbox.snapshot(MINUTE).file("tree/file", "1", 0o644).file("inner/d/e", "2", 0o644);
+    let id = crafted.file("other/file", "3", 0o644).finished();
+    sandbox.git(["worktree", "add", "-q", "tree"]);
+    sandbox.git(["init", "-q", "inner"]);
+    fs::write(sandbox.path("tree/file"), "theirs").unwrap();
+    let shown = restore(&sandbox, &[&id], 1);
+    let failed = shown["failed"].as_array().unwrap();
+    assert_eq!(failed.len(), 2, "{shown}");
+    assert!(failed.iter().all(|one| one["why"].to_string().contains("it leads into another repository")), "{shown}");
+    assert_eq!(fs::read(sandbox.path("tree/file")).unwrap(), b"theirs");
+    assert_eq!(fs::read(sandbox.path("other/file")).unwrap(), b"3", "the rest comes back");
+    assert!(!sandbox.path("inner/d").exists());
+}
+
+#[test]
+fn what_cannot_be_read_or_is_mounted_stays_in_its_place() {
+    if !is_root() {
+        return skip("something mounted where a file was", "only root mounts");
+    }
+    let sandbox = Sandbox::new();
+    let id = sandbox.snapshot(MINUTE).file("deep", "a file", 0o644).finished();
+    fs::create_dir_all(sandbox.path("deep/below")).unwrap();
+    let mounted =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "none"]).arg(sandbox.path("deep/below")).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        return skip("something mounted where a file was", "nothing can be mounted here");
+    }
+    fs::write(sandbox.path("deep/below/theirs"), "theirs").unwrap();
+    let shown = restore(&sandbox, &[&id], 1);
+    let theirs = fs::read(sandbox.path("deep/below/theirs"));
+    std::process::Command::new("umount").arg(sandbox.path("deep/below")).status().unwrap();
+    assert!(shown["failed"][0]["why"].to_string().contains("something is mounted in its place"), "{shown}");
+    assert_eq!(theirs.unwrap(), b"theirs");
+    // A container's leftovers: nobody but root may look into them.
+    let id = sandbox.snapshot(MINUTE).file("left", "a file", 0o644).finished();
+    fs::create_dir_all(sandbox.path("left/below")).unwrap();
+    fs::set_permissions(sandbox.path("left/below"), fs::Permissions::from_mode(0o700)).unwrap();
+    User::Ordinary.owns(&sandbox);
+    std::os::unix::fs::chown(sandbox.path("left/below"), Some(0), Some(0)).unwrap();
+    let mut command = sandbox.repoguard_command(["restore", &id]);
+    User::Ordinary.runs(&mut command);
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("a directory that cannot be read is in its place"), "{told}");
+    assert!(sandbox.path("left/below").is_dir());
 }
 
 #[test]

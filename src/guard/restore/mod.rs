@@ -178,10 +178,13 @@ impl<'a> Work<'a> {
         match &place {
             Place::Same | Place::Free => return Ok(place),
             Place::File(path) => self.keeping()?.copy(&sys::bytes(path.as_os_str()))?,
-            Place::Other(path) if place::holds_repository(&tree.at(&sys::bytes(path.as_os_str()))?) => {
-                return Err(Error::UnsafePath { path: kept.path.clone(), why: "a repository is in its place" });
+            Place::Other(path) => {
+                let path = &sys::bytes(path.as_os_str());
+                if let Some(why) = place::why_it_stays(&tree.at(path)?)? {
+                    return Err(Error::UnsafePath { path: kept.path.clone(), why });
+                }
+                self.keeping()?.take(path)?;
             }
-            Place::Other(path) => self.keeping()?.take(&sys::bytes(path.as_os_str()))?,
         }
         self.done.replaced.extend(place.in_it());
         Ok(Place::Free)

@@ -8,7 +8,6 @@ use std::{
 use crate::{
     error::{Error, Result},
     fs::{self, Root},
-    repo,
     store::snapshots::Kept,
     sys,
 };
@@ -73,11 +72,18 @@ fn same_bytes(left: impl Read, right: impl Read) -> io::Result<bool> {
     }
 }
 
-/// Tells whether something is a directory with a repository in it or below.
-pub(super) fn holds_repository(place: &fs::Place) -> bool {
-    if !fs::metadata(place).is_ok_and(|found| found.is_dir()) {
-        return false;
+/// Why what has the place of a kept file is nobody's to move, if it is a directory.
+pub(super) fn why_it_stays(place: &fs::Place) -> Result<Option<&'static str>> {
+    if !fs::metadata(place)?.is_dir() {
+        return Ok(None);
     }
-    let names = fs::list(place).unwrap_or_default();
-    names.iter().any(|name| repo::is_git_name(name) || holds_repository(&place.child(name)))
+    let below = fs::hidden(place.path())?;
+    let is_repository = fs::find(place.child(".git"))?.is_some() || !below.repositories.is_empty();
+    let real = place.path().canonicalize().unwrap_or_else(|_| place.path().to_owned());
+    Ok(match () {
+        () if is_repository => Some("a repository is in its place"),
+        () if !below.unreadable.is_empty() => Some("a directory that cannot be read is in its place"),
+        () if sys::has_mounts(&real) => Some("something is mounted in its place"),
+        () => None,
+    })
 }

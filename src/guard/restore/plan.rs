@@ -93,6 +93,11 @@ fn refusal(repo: &Repo, kept: &Kept) -> Option<&'static str> {
         if repo::is_git_name(part.as_os_str()) && (index < top || fs::identity(&path).is_some()) {
             return Some("it leads into a git directory");
         }
+        // What a link leads to is not in the way; and of a whole repository that is to come back, nothing is there.
+        let is_directory = || std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
+        if index + 1 < parts.len() && is_directory() && fs::identity(&path.join(".git")).is_some() {
+            return Some("it leads into another repository");
+        }
     }
     let own = [repo.git_dir(), repo.common_dir()].into_iter().flatten();
     own.into_iter().any(|own| path.starts_with(own)).then_some("it leads into the git directory")
