@@ -335,8 +335,8 @@ fn is_none(id: &str) -> bool {
     id.bytes().all(|byte| byte == b'0')
 }
 
-/// Tells whether some git works in a repository just now, or may do so where the system does not tell.
-pub(crate) fn git_works_in(root: &Path, git_dir: &Path) -> bool {
+/// Tells whether some git has worked in a repository since a moment (`boot_ms`), or may have where the system does not tell.
+pub(crate) fn git_works_in(root: &Path, git_dir: &Path, since: u64) -> bool {
     let is_git = |pid: &u32| {
         let name = sys::executable(*pid).and_then(|path| path.file_name().map(std::ffi::OsStr::to_owned));
         name.is_some_and(|name| name == "git" || name.to_string_lossy().starts_with("git-"))
@@ -346,7 +346,7 @@ pub(crate) fn git_works_in(root: &Path, git_dir: &Path) -> bool {
         sys::working_directory(*pid).as_ref().is_none_or(is_here)
     };
     // Last: one that has ended meanwhile has no directory either.
-    let lives = |pid: &u32| sys::process_state(*pid).is_some_and(|state| !state.zombie);
+    let lives = |pid: &u32| sys::still_runs(*pid, since) == Some(true);
     sys::all_processes().iter().any(|pid| is_git(pid) && here(pid) && lives(pid))
 }
 

@@ -27,6 +27,7 @@ use crate::{
     fs::{self, Sharing},
     repo::{Checkout, Head, Repo, Worktree, hex, path_of},
     store::kept::{self, Keeping},
+    sys,
 };
 
 /// How long another git may have one of its locks.
@@ -192,13 +193,16 @@ pub(super) fn left_locks(before: &Before, lines: &[Line]) -> Vec<PathBuf> {
     locks_of_killed(checkout, &checkout.root, &[before.trace(), before.notes()], begun)
 }
 
-/// Finds git's lock files that gits left which were killed: those of these traces, begun at that time. Not if a git works in the
-/// checkout or in `root`.
+/// Finds git's lock files that gits left which were killed: those of these traces, begun at that time. Not if one that works in the
+/// checkout or in `root` may have made them.
 pub(crate) fn locks_of_killed(checkout: &Checkout, root: &Path, traces: &[PathBuf], begun_ms: u64) -> Vec<PathBuf> {
-    if !traces.iter().any(|trace| trace::gits(trace).iter().any(Git::was_killed)) {
+    let killed: Vec<Git> = traces.iter().flat_map(|trace| trace::gits(trace)).filter(Git::was_killed).collect();
+    if killed.is_empty() {
         return Vec::new();
     }
     let mut left = checkout.lock_files();
+    left.extend(killed.iter().flat_map(|git| checkout.passing_indexes(git.pid)));
+    let begun = sys::boot_ms();
     left.retain(|lock| {
         let id = fs::identity(lock);
         if id.is_none() || !is_from_after(lock, begun_ms) {
@@ -209,7 +213,7 @@ pub(crate) fn locks_of_killed(checkout: &Checkout, root: &Path, traces: &[PathBu
         while fs::identity(lock) == id && since.elapsed() < Duration::from_millis(300) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        fs::identity(lock) == id && !trace::git_works_in(root, &checkout.git_dir)
+        fs::identity(lock) == id && !trace::git_works_in(root, &checkout.git_dir, begun)
     });
     left
 }

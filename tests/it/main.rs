@@ -55,6 +55,7 @@ mod log;
 mod mutate;
 mod mutate_baseline;
 mod mutate_crash;
+mod mutate_crash_places;
 mod mutate_dirty;
 mod mutate_faults;
 mod mutate_fence;

@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 /// A checkout with every kind of file, an untracked one of the user's, an ignored one, and a stash.
-const FURNISH: &str = "set -e; mkdir -p d/e other; echo a >d/a; echo b >d/e/b; echo o >other/o; ln -s d/a link; \
+pub(crate) const FURNISH: &str = "set -e; mkdir -p d/e other; echo a >d/a; echo b >d/e/b; echo o >other/o; ln -s d/a link; \
     echo run >run; chmod 755 run; printf 'one\\r\\ntwo\\r\\n' >crlf; echo 'crlf text eol=crlf' >.gitattributes; \
     echo '*.log' >.gitignore; git add -A; git commit -qm furnished; git tag v1; echo x >>file; git stash -q; \
     echo mine >mine; chmod 600 mine; echo log >x.log";
@@ -24,15 +24,15 @@ const DIRTY: &str = "echo staged >>run; git add run; echo unstaged >>run; echo u
     git add added; echo intended >intended; git add -N intended; chmod 711 other";
 
 /// Changes of every kind; none of a file that is the user's own.
-const CHANGE: &str = "set -e; echo x >>file; rm -r d/e; ln -sfn other link; mkdir -p n/m; echo n >n/m/n; mv other/o moved; \
+pub(crate) const CHANGE: &str = "set -e; echo x >>file; rm -r d/e; ln -sfn other link; mkdir -p n/m; echo n >n/m/n; mv other/o moved; \
     chmod 755 file; rm d/a; mkdir d/a; echo deep >d/a/deep; git add moved; echo late >>moved";
 
 /// Whatever a command must not do, which then fails.
-const WRECK: &str = "git add -A; git commit -qm theirs; git tag theirs; echo y >>file; git stash -q; rm -rf mine other; \
+pub(crate) const WRECK: &str = "git add -A; git commit -qm theirs; git tag theirs; echo y >>file; git stash -q; rm -rf mine other; \
     echo '*' >.gitignore; ln -s nowhere mine; git checkout -q -b side; exit 3";
 
 /// Kills one at each of its writing system calls, or each of its processes; the next command must find it whole.
-fn killed_at_every_call(workload: &Workload, traced: Traced, many: usize) {
+pub(crate) fn killed_at_every_call(workload: &Workload, traced: Traced, many: usize) {
     if !can_trace("a mutation killed at every system call") {
         return;
     }
@@ -51,7 +51,7 @@ fn killed_at_every_call(workload: &Workload, traced: Traced, many: usize) {
 
 /// Asserts that nothing was wrong, however often it was tried; else tells a few of what was. Returns the sides.
 #[track_caller]
-fn none_is_wrong(tries: impl Iterator<Item = Result<Side, String>>) -> Vec<Side> {
+pub(crate) fn none_is_wrong(tries: impl Iterator<Item = Result<Side, String>>) -> Vec<Side> {
     let (right, wrong): (Vec<_>, Vec<_>) = tries.partition(Result::is_ok);
     let all = right.len() + wrong.len();
     let wrong: Vec<String> = wrong.into_iter().filter_map(Result::err).collect();
@@ -249,7 +249,7 @@ fn recovery_beside_own_changes_killed_at_every_call_recovers_again() {
 }
 
 /// Pseudo-random numbers below a limit.
-fn random(seed: &mut u64, below: u64) -> u64 {
+pub(crate) fn random(seed: &mut u64, below: u64) -> u64 {
     *seed ^= *seed << 13;
     *seed ^= *seed >> 7;
     *seed ^= *seed << 17;
@@ -257,13 +257,13 @@ fn random(seed: &mut u64, below: u64) -> u64 {
 }
 
 /// Starts it in a process group of its own.
-fn started(mut command: Command) -> std::process::Child {
+pub(crate) fn started(mut command: Command) -> std::process::Child {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     command.spawn().unwrap()
 }
 
 /// Kills a mutation with all its processes at instants that are spread over the time it takes.
-fn killed_at_random_instants(workload: &Workload, seed: u64, times: usize) {
+pub(crate) fn killed_at_random_instants(workload: &Workload, seed: u64, times: usize) {
     let times = if long() { times * 10 } else { times };
     let mut seed = seed | 1;
     let mut usual = Duration::ZERO;

@@ -34,7 +34,7 @@ fn remove_what_git_could_not(told: &str) {
 
 /// Lets each writing system call fail, once or from then on: what is left must be whole, or be made whole by the next
 /// command, and a success must be one.
-fn fails_at_every_call(workload: &Workload, traced: Traced, many: usize) {
+pub(crate) fn fails_at_every_call(workload: &Workload, traced: Traced, many: usize) {
     if !can_trace("a mutation that fails at every system call") {
         return;
     }

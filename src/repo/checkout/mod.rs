@@ -272,6 +272,11 @@ impl Checkout {
         locks
     }
 
+    /// The files that a `git stash` of this pid writes the index to on the way.
+    pub(crate) fn passing_indexes(&self, pid: u32) -> [PathBuf; 2] {
+        ["", ".lock"].map(|end| self.git_dir.join(format!("index.stash.{pid}{end}")))
+    }
+
     /// How a submodule stands: its commit, and what is changed in it.
     pub(crate) fn submodule(&self, path: &[u8]) -> Result<Vec<u8>> {
         let directory = self.root.join(path_of(path));

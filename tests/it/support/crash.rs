@@ -1,11 +1,13 @@
 //! Mutations that are run again and again from the same state, each time stopped at another point, and what must hold
 //! after the next command: all as before or all as after, and never anything between.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use super::{Image, RepoState, Sandbox, has_program, long, shell_status, skip, to_the_end, traces, walk};
+use super::state::git_dirs;
+use super::{Image, RepoState, Sandbox, User, has_program, long, shell_status, skip, to_the_end, traces, walk};
 
 /// The system calls that change what is on disk; those with `?` are not there everywhere.
 const WRITING: [&str; 35] = [
@@ -69,9 +71,25 @@ pub(crate) enum Side {
     After,
 }
 
+/// Where a repository lies, and whose it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layout {
+    pub(crate) user: User,
+    /// What is to be done to each copy of it.
+    pub(crate) arrange: fn(&Sandbox),
+    /// What is in this directory, and on the branch of that name, is a neighbour's, and no part of the state.
+    pub(crate) neighbour: Option<&'static str>,
+}
+
+impl Layout {
+    /// The usual one.
+    pub(crate) const PLAIN: Self = Self { user: User::Own, arrange: |_| {}, neighbour: None };
+}
+
 /// A mutation that can be run again and again.
 pub(crate) struct Workload {
     image: Image,
+    layout: Layout,
     arguments: Vec<String>,
     pub(crate) before: Whole,
     pub(crate) after: Whole,
@@ -84,11 +102,16 @@ pub(crate) struct Whole {
 }
 
 impl Whole {
-    pub(crate) fn of(sandbox: &Sandbox) -> Self {
+    /// What is not a neighbour's.
+    fn without(sandbox: &Sandbox, neighbour: Option<&str>) -> Self {
         // First the state: it is read without changing anything.
-        let state = sandbox.state();
+        let mut state = sandbox.state();
+        if let Some(neighbour) = neighbour {
+            state.forget(neighbour);
+        }
         // What git says of a broken repository is a part of it as well.
-        let output = sandbox.git_command(["status", "--porcelain", "-uall"]).output().unwrap();
+        let output =
+            sandbox.git_command(["-c", "safe.directory=*", "status", "--porcelain", "-uall"]).output().unwrap();
         let told = [output.stdout, output.stderr].concat();
         Self { state, status: String::from_utf8_lossy(&told).lines().map(str::to_owned).collect() }
     }
@@ -106,34 +129,51 @@ impl Workload {
     /// it must end with this status.
     #[track_caller]
     pub(crate) fn new(prepare: &str, options: &[&str], script: &str, status: i32) -> Self {
+        Self::laid_out(Layout::PLAIN, prepare, options, script, status)
+    }
+
+    /// The same in a repository that lies somewhere else.
+    #[track_caller]
+    pub(crate) fn laid_out(layout: Layout, prepare: &str, options: &[&str], script: &str, status: i32) -> Self {
         let first = Sandbox::new();
         first.sh(prepare).assert().success();
         let image = Image::of(first.here());
         let words = [&["mutate", "-m", "change"], options, &["--", "sh", "-c", script]].concat();
         let arguments = words.into_iter().map(str::to_owned).collect();
-        let sandbox = placed(&image);
-        let before = Whole::of(&sandbox);
-        let mut workload = Self { image, arguments, after: Whole::of(&sandbox), before };
+        let sandbox = placed(&image, layout);
+        let whole = || Whole::without(&sandbox, layout.neighbour);
+        let mut workload = Self { image, layout, arguments, before: whole(), after: whole() };
         let output = to_the_end(workload.command(&sandbox)).output().unwrap();
         assert_eq!(shell_status(output.status), status, "{}", String::from_utf8_lossy(&output.stderr));
-        workload.after = Whole::of(&sandbox);
+        workload.after = whole();
         workload
     }
 
     /// A repository in the state before.
     pub(crate) fn sandbox(&self) -> Sandbox {
-        placed(&self.image)
+        placed(&self.image, self.layout)
     }
 
     /// The mutation, to be started in such a repository.
     pub(crate) fn command(&self, sandbox: &Sandbox) -> Command {
-        sandbox.repoguard_command(&self.arguments)
+        self.run(sandbox, &self.arguments)
+    }
+
+    fn run<A: AsRef<OsStr>>(&self, sandbox: &Sandbox, arguments: &[A]) -> Command {
+        let command = sandbox.repoguard_command(arguments);
+        match self.layout.user.as_options() {
+            // Not by the command itself: who traces it starts it.
+            Some(options) => through(sandbox.command("setpriv"), &command, |setpriv| {
+                setpriv.args(options);
+            }),
+            None => command,
+        }
     }
 
     /// Tells whether the repository is as before or as after, sound for git, with nothing left over of ours; else what is
     /// wrong.
     pub(crate) fn side(&self, sandbox: &Sandbox) -> Result<Side, String> {
-        let now = Whole::of(sandbox);
+        let now = Whole::without(sandbox, self.layout.neighbour);
         let side = match (self.before.difference(&now), self.after.difference(&now)) {
             (None, _) => Side::Before,
             (_, None) => Side::After,
@@ -153,7 +193,7 @@ impl Workload {
     pub(crate) fn recovered(&self, sandbox: &Sandbox, turn: usize) -> Result<Side, String> {
         let next: &[&str] =
             if turn.is_multiple_of(2) { &["exec", "-w", "30", "--", "true"] } else { &["recover", "-w", "30"] };
-        let output = sandbox.repoguard(next).output().unwrap();
+        let output = to_the_end(self.run(sandbox, next)).output().unwrap();
         let told = format!("then {next:?}: {}", String::from_utf8_lossy(&output.stderr));
         if !output.status.success() || told.contains("panicked") {
             return Err(told);
@@ -165,7 +205,11 @@ impl Workload {
 /// Lets git look for damage; what it finds.
 fn fsck(sandbox: &Sandbox, options: &[&str]) -> Result<(), String> {
     let mut fsck = to_the_end(sandbox.command("git"));
-    let output = fsck.args(["fsck", "--strict", "--no-dangling", "--no-progress"]).args(options).output().unwrap();
+    let output = fsck
+        .args(["-c", "safe.directory=*", "fsck", "--strict", "--no-dangling", "--no-progress"])
+        .args(options)
+        .output()
+        .unwrap();
     let found = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     // A branch without commits is worth a notice to git.
     let clean = output.status.success() && found.lines().all(|line| line.starts_with("notice: "));
@@ -179,7 +223,7 @@ fn is_of_links(line: &str) -> bool {
 
 /// What is left that git or the next mutation would stumble over.
 fn left_over(sandbox: &Sandbox) -> Vec<String> {
-    let git_dir = sandbox.path(".git");
+    let git_dir = git_dirs(sandbox.here()).0;
     let mut left = traces(&git_dir);
     // What was kept is of no use without its journal; the next mutation removes it.
     left.retain(|path| !path.contains("/repoguard/mutation-") || path.ends_with("/journal.jsonl"));
@@ -195,11 +239,13 @@ fn left_over(sandbox: &Sandbox) -> Vec<String> {
     left
 }
 
-fn placed(image: &Image) -> Sandbox {
+fn placed(image: &Image, layout: Layout) -> Sandbox {
     let sandbox = Sandbox::empty();
     image.write(sandbox.here());
     // Git's stat data are of other inodes.
     sandbox.git(["update-index", "-q", "--really-refresh", "--unmerged"]);
+    layout.user.owns(&sandbox);
+    (layout.arrange)(&sandbox);
     sandbox
 }
 
@@ -261,22 +307,28 @@ fn calls_in(log: &Path) -> Vec<Call> {
 }
 
 fn strace(sandbox: &Sandbox, command: &Command, traced: Traced, options: impl FnOnce(&mut Command)) -> Command {
-    let mut strace = sandbox.command("strace");
-    if traced == Traced::All {
-        strace.arg("-f");
-    }
-    options(&mut strace);
-    strace.arg(command.get_program()).args(command.get_args());
+    through(sandbox.command("strace"), command, |strace| {
+        if traced == Traced::All {
+            strace.arg("-f");
+        }
+        options(strace);
+    })
+}
+
+/// The same command, started by another program.
+fn through(mut starter: Command, command: &Command, options: impl FnOnce(&mut Command)) -> Command {
+    options(&mut starter);
+    starter.arg(command.get_program()).args(command.get_args());
     if let Some(directory) = command.get_current_dir() {
-        strace.current_dir(directory);
+        starter.current_dir(directory);
     }
     for (name, value) in command.get_envs() {
         match value {
-            Some(value) => strace.env(name, value),
-            None => strace.env_remove(name),
+            Some(value) => starter.env(name, value),
+            None => starter.env_remove(name),
         };
     }
-    strace
+    starter
 }
 
 /// The command, with this done to each of its processes, or to itself, at this system call: `signal=KILL`, `error=ENOSPC`.

@@ -35,7 +35,9 @@ use tempfile::TempDir;
 
 pub(crate) use alone::{Belongings, alone, alone_command};
 pub(crate) use apart::Went;
-pub(crate) use crash::{Side, Traced, Workload, can_trace, chosen, failing_removal, removals, tampered, writing_calls};
+pub(crate) use crash::{
+    Layout, Side, Traced, Workload, can_trace, chosen, failing_removal, removals, tampered, writing_calls,
+};
 pub(crate) use frozen::Frozen;
 pub(crate) use guarded::{Gate, OBEDIENT, acquire, kept_indexes};
 pub(crate) use hooks::{

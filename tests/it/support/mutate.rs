@@ -165,6 +165,13 @@ impl User {
         }
     }
 
+    /// What setpriv(1) needs to be told to run a command as this user; nothing if it is the tests' own.
+    pub(crate) fn as_options(self) -> Option<Vec<String>> {
+        let id = Self::ORDINARY;
+        let options = || [format!("--reuid={id}"), format!("--regid={id}"), "--clear-groups".to_owned()].to_vec();
+        (self == Self::Ordinary).then(options)
+    }
+
     /// Lets a command run as this user.
     pub(crate) fn runs(self, command: &mut Command) {
         if self == Self::Ordinary {

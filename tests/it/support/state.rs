@@ -132,7 +132,8 @@ impl Sandbox {
         while let Some(path) = pending.pop() {
             let place = top.join(&path);
             let repository = path.file_name().is_some_and(|name| name == ".git");
-            if path == Path::new(".git") && place.is_dir() {
+            let git_dir = git_dirs(top).0;
+            if (path == Path::new(".git") && place.is_dir()) || place == git_dir {
                 continue;
             }
             let Ok(meta) = fs::symlink_metadata(&place) else { continue };
@@ -153,6 +154,14 @@ impl RepoState {
     /// The ignored files.
     pub(crate) fn ignored(&self) -> &Files {
         &self.ignored
+    }
+
+    /// Forgets what is in a directory, and the branch of that name.
+    pub(crate) fn forget(&mut self, neighbour: &str) {
+        let file = format!("file {neighbour}");
+        let is_its =
+            |name: &str| name == format!("ref refs/heads/{neighbour}") || Path::new(name).starts_with(Path::new(&file));
+        self.facts.retain(|name, _| !is_its(name));
     }
 
     /// What is not as it was, in words; nothing where all is.
@@ -194,7 +203,7 @@ impl RepoState {
 }
 
 /// The git directory of a checkout, and the one that all its worktrees share.
-fn git_dirs(top: &Path) -> (PathBuf, PathBuf) {
+pub(super) fn git_dirs(top: &Path) -> (PathBuf, PathBuf) {
     let link = fs::read_to_string(top.join(".git")).unwrap_or_default();
     let own = link.trim_end().strip_prefix("gitdir: ").map_or_else(|| top.join(".git"), |dir| top.join(dir));
     let common = fs::read_to_string(own.join("commondir")).map_or_else(|_| own.clone(), |dir| own.join(dir.trim_end()));
