@@ -298,6 +298,13 @@ pub(crate) fn list(place: impl Into<Place>) -> Result<Vec<OsString>> {
     Ok(names)
 }
 
+/// Tells the name of each entry of a directory, in no order, and whether it is a directory; where the file system does not tell, it is
+/// none. What its owner may not read is an error.
+pub(crate) fn each_entry(place: impl Into<Place>, tell: impl FnMut(&OsStr, bool)) -> Result<()> {
+    let place = &place.into();
+    place.directory().and_then(|directory| directory.each_entry(tell)).map_err(Error::io("list", place.path()))
+}
+
 /// Names of the entries of other kinds than file, directory and link, or of unknown kind; empty if it cannot be read.
 pub(crate) fn list_special(place: impl Into<Place>) -> Vec<OsString> {
     place.into().directory().and_then(|directory| directory.special_names()).unwrap_or_default()
@@ -357,6 +364,14 @@ pub(crate) fn sync(place: impl Into<Place>) -> Result<()> {
     let place = &place.into();
     let file = place.parent().and_then(|(directory, name)| directory.read(name));
     file.and_then(|file| file.sync_all()).map_err(Error::io("sync", place.path()))
+}
+
+/// Writes files and directories to disk, all at once: a file system has less to do then than for one after the other.
+pub(crate) fn sync_each(paths: &[PathBuf]) -> Result<()> {
+    std::thread::scope(|scope| {
+        let syncs: Vec<_> = paths.iter().map(|path| scope.spawn(|| sync(path.as_path()))).collect();
+        syncs.into_iter().try_for_each(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }
 
 /// Writes to disk all that was written to the file system of a directory.

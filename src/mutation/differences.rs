@@ -1,6 +1,9 @@
 //! Where do two indexes differ?
 
-use std::path::{Path, PathBuf};
+use std::{
+    cmp::Ordering,
+    path::{Path, PathBuf},
+};
 
 use super::before::Before;
 use crate::{
@@ -19,37 +22,29 @@ pub(super) fn differences(
     let (plain_old, plain_new) = (plain_copy(before, old, "plain-old")?, plain_copy(before, new, "plain-new")?);
     let mut old = Index::open(plain_old.as_deref().unwrap_or(old), before.checkout.id_bytes)?;
     let mut new = Index::open(plain_new.as_deref().unwrap_or(new), before.checkout.id_bytes)?;
-    let mut old_entry = next(&mut old)?;
-    let mut new_entry = next(&mut new)?;
+    let (mut was, mut now) = (next(&mut old)?, next(&mut new)?);
     loop {
-        let order = match (&old_entry, &new_entry) {
+        let order = match (&was, &now) {
             (None, None) => break,
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
-            (Some(old), Some(new)) => (&old.path, old.stage).cmp(&(&new.path, new.stage)),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(was), Some(now)) => (was.path, was.stage).cmp(&(now.path, now.stage)),
         };
-        match order {
-            std::cmp::Ordering::Less => {
-                if let Some(entry) = &old_entry {
-                    tell(&entry.path, Some(&entry.view()), None);
-                }
-                old_entry = next(&mut old)?;
+        match (order, &was, &now) {
+            (Ordering::Less, Some(was), _) => tell(was.path, Some(was), None),
+            (Ordering::Greater, _, Some(now)) => tell(now.path, None, Some(now)),
+            (_, Some(was), Some(now))
+                if (was.mode, was.id, was.intent_to_add) != (now.mode, now.id, now.intent_to_add) =>
+            {
+                tell(now.path, Some(was), Some(now));
             }
-            std::cmp::Ordering::Greater => {
-                if let Some(entry) = &new_entry {
-                    tell(&entry.path, None, Some(&entry.view()));
-                }
-                new_entry = next(&mut new)?;
-            }
-            std::cmp::Ordering::Equal => {
-                if let (Some(old), Some(new)) = (&old_entry, &new_entry)
-                    && (old.mode, &old.id, old.intent_to_add) != (new.mode, &new.id, new.intent_to_add)
-                {
-                    tell(&new.path, Some(&old.view()), Some(&new.view()));
-                }
-                old_entry = next(&mut old)?;
-                new_entry = next(&mut new)?;
-            }
+            _ => {}
+        }
+        if order.is_le() {
+            was = next(&mut old)?;
+        }
+        if order.is_ge() {
+            now = next(&mut new)?;
         }
     }
     [plain_old, plain_new].iter().flatten().try_for_each(fs::remove_entry)
@@ -68,39 +63,6 @@ fn plain_copy(before: &Before, index: &Path, name: &str) -> Result<Option<PathBu
     Ok(Some(copy))
 }
 
-/// An entry that outlives the next.
-struct Owned {
-    path: Vec<u8>,
-    id: Vec<u8>,
-    mode: u32,
-    stage: u8,
-    intent_to_add: bool,
-    stat: crate::repo::Stat,
-}
-
-impl Owned {
-    fn view(&self) -> Entry<'_> {
-        Entry {
-            path: &self.path,
-            id: &self.id,
-            mode: self.mode,
-            stage: self.stage,
-            assume_unchanged: false,
-            skip_worktree: false,
-            intent_to_add: self.intent_to_add,
-            stat: self.stat,
-        }
-    }
-}
-
-fn next(index: &mut Option<Index>) -> Result<Option<Owned>> {
-    let Some(index) = index else { return Ok(None) };
-    Ok(index.next()?.map(|entry| Owned {
-        path: entry.path.to_vec(),
-        id: entry.id.to_vec(),
-        mode: entry.mode,
-        stage: entry.stage,
-        intent_to_add: entry.intent_to_add,
-        stat: entry.stat,
-    }))
+fn next(index: &mut Option<Index>) -> Result<Option<Entry<'_>>> {
+    index.as_mut().map_or(Ok(None), Index::next)
 }

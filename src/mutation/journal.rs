@@ -176,14 +176,13 @@ impl Journal {
         directory.join(NAME)
     }
 
-    /// Begins it: the first line is on disk when this returns.
+    /// Begins it. Its bytes are on disk when this returns, its name with the directory.
     pub(crate) fn begin(directory: &Path, plan: Plan, sharing: Sharing) -> Result<Self> {
         let path = Self::path(directory);
         let mut line = line(Step::Begun(Plan { schema: SCHEMA, ..plan }));
         line.push(b'\n');
-        // Whole from the first moment: who finds the journal must find out what it is about.
+        // Whole from the first moment, after a power failure, too: who finds the journal must find out what it is about.
         fs::Beside::write(&path, &line, 0o644, sharing)?.replace()?;
-        fs::sync(directory)?;
         Self::go_on(directory)
     }
 
@@ -195,8 +194,13 @@ impl Journal {
 
     /// Tells the step that is about to be taken; on disk when this returns.
     pub(crate) fn tell(&self, step: Step) -> Result<()> {
-        fs::append_line(&self.file, &self.path, line(step))?;
+        self.note(step)?;
         self.file.sync_data().map_err(Error::io("sync", &self.path))
+    }
+
+    /// Notes what was done, so that it need not be found out; on disk with the next step that is told.
+    pub(crate) fn note(&self, step: Step) -> Result<()> {
+        fs::append_line(&self.file, &self.path, line(step))
     }
 
     /// Reads one to act upon, whose paths lead to files of `tree`; `None` if it does not tell what it is about.

@@ -10,7 +10,7 @@ use super::{
         Content, DIRECTORY, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SUBMODULE, Stamp, below, is_same, parents,
     },
     conversion::Conversion,
-    walk,
+    walk::{self, Walked},
 };
 use crate::{
     error::{Error, Result},
@@ -83,8 +83,8 @@ impl<'a> Look<'a> {
         Ok(found)
     }
 
-    /// `written` is when the index was. Tells whether the index leaves something out.
-    pub(super) fn tracked(&mut self, index: &Path, written: (u32, u32)) -> Result<bool> {
+    /// `written` is when the index was.
+    pub(super) fn tracked(&mut self, index: &Path, written: (u32, u32)) -> Result<Walked> {
         let mut last_directory: Vec<u8> = Vec::new();
         self.enter(b"")?;
         let checkout = self.checkout;
@@ -367,13 +367,12 @@ impl<'a> Look<'a> {
         }
         let known: HashSet<Vec<u8>> = self.items.iter().map(|item| item.path.clone()).collect();
         for directory in directories {
-            let Ok(entries) = std::fs::read_dir(self.checkout.root.join(path_of(&directory))) else { continue };
-            for entry in entries.flatten() {
-                let is_odd = |kind: std::fs::FileType| !(kind.is_file() || kind.is_dir() || kind.is_symlink());
-                let path = below(&directory, &crate::sys::bytes(&entry.file_name()));
-                if entry.file_type().is_ok_and(is_odd)
-                    && !known.contains(&path)
+            // Where the file system does not tell what it is, it may be anything.
+            for name in fs::list_special(self.checkout.root.join(path_of(&directory)).as_path()) {
+                let path = below(&directory, &crate::sys::bytes(&name));
+                if !known.contains(&path)
                     && let Ok(Some(found)) = self.below.look(&path)
+                    && !matches!(found.mode & KIND, REGULAR | DIRECTORY | LINK)
                 {
                     self.items.push(item(&path, Kind::Odd, Some(&found), Content::None, false));
                 }

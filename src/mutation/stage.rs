@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     fs::{self, Root, Sharing},
-    repo::{RawChange, hex, path_of},
+    repo::{Entry, Index, RawChange, hex, path_of},
     sys::{self, Below},
 };
 
@@ -63,6 +63,13 @@ impl Staged {
         // Whatever is in the user's index by now stays there.
         let foreign = before.index_is_touched();
         Ok(Self { index, changes, seen: stamp(user_index), foreign, left_out: Vec::new() })
+    }
+
+    /// Tells whether a commit is known to be this change, and nothing else: hooks may have staged something, and git may not have
+    /// written all of it.
+    pub(crate) fn is_whole_in(&self, before: &Before, commit: &str) -> Result<bool> {
+        let is_it = !Index::is_large(&self.index) && before.checkout.holds(commit, &self.index, &self.changes)?;
+        Ok(is_it && staged_in(before, &self.index)? == self.changes)
     }
 
     /// The paths that change.
@@ -140,7 +147,7 @@ pub(crate) fn stage(
         checkout.stage(&index, &add)?;
     }
     add_below_former_files(before, changes, &index)?;
-    let mut staged = checkout.staged(&index, &before.tree())?;
+    let mut staged = staged_in(before, &index)?;
     let other_modes: Vec<_> = staged
         .iter()
         .filter_map(|change| Some((modes.get(&change.path).filter(|mode| **mode != change.mode)?, change)))
@@ -300,6 +307,31 @@ fn take_over(
     sorted.remove.extend(ignored);
     before.checkout.set_entries(index, &entries)?;
     Ok(modes)
+}
+
+/// What an index holds that HEAD does not, and the reverse. Where HEAD was all that the user's index held, that one tells.
+fn staged_in(before: &Before, index: &Path) -> Result<Vec<RawChange>> {
+    if Index::is_large(index) || before.header.own_index || !before.header.index {
+        return before.checkout.staged(index, &before.tree());
+    }
+    let mut staged: Vec<RawChange> = Vec::new();
+    let mut is_plain = true;
+    let side = |entry: Option<&Entry<'_>>| {
+        let none = || ("000000".to_owned(), "0".repeat(before.checkout.id_bytes * 2));
+        entry.map_or_else(none, |entry| (format!("{:06o}", entry.mode), hex(entry.id)))
+    };
+    differences(before, &before.index(), index, |path, was, now| {
+        is_plain &= [was, now].into_iter().flatten().all(|entry| entry.stage == 0 && !entry.intent_to_add);
+        let status = match (was, now) {
+            (None, _) => b'A',
+            (_, None) => b'D',
+            (Some(was), Some(now)) if was.mode & KIND == now.mode & KIND => b'M',
+            _ => b'T',
+        };
+        let ((old_mode, old_id), (mode, id)) = (side(was), side(now));
+        staged.push(RawChange { old_mode, mode, old_id, id, status, path: path.to_vec() });
+    })?;
+    if is_plain { Ok(staged) } else { before.checkout.staged(index, &before.tree()) }
 }
 
 /// Makes sure that git has written what is to be committed: when it writes many objects together, an error may be lost.

@@ -65,14 +65,22 @@ impl Batch {
     }
 }
 
-/// Calls `visit` with each entry and what is at its path, in the order of the index. Memory does not grow with it. Tells
-/// whether the index leaves something out: what was visited is then of no use.
+/// What an index says beside its entries.
+#[derive(Debug, Default)]
+pub(super) struct Walked {
+    /// It leaves something out: what was visited is of no use.
+    pub(super) is_partial: bool,
+    /// The id of the tree that it is, where git has noted it.
+    pub(super) tree: Option<Vec<u8>>,
+}
+
+/// Calls `visit` with each entry and what is at its path, in the order of the index. Memory does not grow with it.
 pub(super) fn each(
     checkout: &Checkout,
     index: &std::path::Path,
     mut visit: impl FnMut(&Entry<'_>, Option<Found>) -> Result<()>,
-) -> Result<bool> {
-    let Some(mut entries) = Index::open(index, checkout.id_bytes)? else { return Ok(false) };
+) -> Result<Walked> {
+    let Some(mut entries) = Index::open(index, checkout.id_bytes)? else { return Ok(Walked::default()) };
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
     let open = || Below::open(&checkout.root).map_err(Error::io("read", &checkout.root));
     let workers: Vec<Below> = (0..threads).map(|_| open()).collect::<Result<_>>()?;
@@ -111,9 +119,11 @@ pub(super) fn each(
                 given += 1;
             }
             if taken == given {
-                return entries.is_partial();
+                return Ok(Walked { is_partial: entries.is_partial()?, tree: entries.tree()? });
             }
-            let Ok(mut batch) = results[taken % threads].recv() else { return Ok(true) };
+            let Ok(mut batch) = results[taken % threads].recv() else {
+                return Ok(Walked { is_partial: true, tree: None });
+            };
             taken += 1;
             let found = std::mem::take(&mut batch.found);
             for (kept, found) in batch.entries.iter().zip(found) {

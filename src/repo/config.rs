@@ -173,14 +173,41 @@ fn bytes(text: &str) -> Option<u64> {
 
 /// Checks that git could read the repository's own file, and takes `core.sharedRepository` from it.
 fn parse(path: &Path, text: &[u8]) -> Result<Option<String>> {
-    let options = gix::config::file::init::Options::default();
-    let file = gix::config::File::from_bytes_no_includes(
-        text,
-        gix::config::file::Metadata::from(gix::config::Source::Local),
-        options,
-    )
-    .map_err(|error| Error::BrokenRepository { path: path.to_owned(), reason: format!("{error}") })?;
+    let file = file(text).map_err(|reason| Error::BrokenRepository { path: path.to_owned(), reason })?;
     Ok(file.string("core.sharedRepository").map(|value| value.to_string()))
+}
+
+fn file(text: &[u8]) -> std::result::Result<gix::config::File, String> {
+    let options = gix::config::file::init::Options::default();
+    let source = gix::config::file::Metadata::from(gix::config::Source::Local);
+    gix::config::File::from_bytes_no_includes(text, source, options).map_err(|error| error.to_string())
+}
+
+/// Tells whether a repository is one of the usual kind: SHA-1, files beside the git directory, no extension. Else git has to say
+/// what it is.
+pub(super) fn is_usual(common: &Path) -> bool {
+    const OTHERS: [&[u8]; 3] = [b"[extensions", b"[include", b"worktree"];
+    let Ok(text) = fs::read_whole(&common.join("config"), MOST_BYTES) else { return false };
+    let Ok(file) = file(&text) else { return false };
+    let is_checked_out = matches!(file.boolean("core.bare"), Ok(None | Some(false)));
+    let is_first = matches!(file.integer("core.repositoryFormatVersion"), Ok(None | Some(0)));
+    is_checked_out && is_first && !OTHERS.iter().any(|word| mentions(&text, word))
+}
+
+/// Tells whether git's configuration may say something with one of these words, at any of its levels. If not, git need not be asked.
+pub(super) fn may_say(own: &Path, common: &Path, git: Option<&Path>, words: &[&[u8]]) -> bool {
+    let says = |text: &[u8]| words.iter().any(|word| mentions(text, word)) || mentions(text, b"include");
+    let beside = |git: PathBuf| Some(git.parent()?.parent()?.join("etc/gitconfig"));
+    // Each git has a place of its own for the system's.
+    let of_git = git.into_iter().flat_map(|git| [Some(git.to_owned()), git.canonicalize().ok()]).flatten();
+    let mut files = global_files();
+    files.extend(of_git.filter_map(beside));
+    files.extend([common.join("config"), own.join("config.worktree")]);
+    env::git_parameters().iter().any(|text| says(&crate::sys::bytes(text)))
+        || files.iter().any(|path| match fs::read_whole(path, MOST_BYTES) {
+            Ok(text) => says(&text),
+            Err(error) => !matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory),
+        })
 }
 
 /// Tells whether the user's or the system's configuration may set `safe.bareRepository`; git heeds it there only.

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     env,
     error::{Error, Result},
+    fs,
 };
 
 /// The rights of a git that we run.
@@ -36,7 +37,14 @@ pub(crate) enum Manner {
 }
 
 /// Makes git sync its writes: a finished mutation survives a power failure.
-pub(crate) const DURABLE: [&str; 4] = ["-c", "core.fsync=committed,reference", "-c", "core.fsyncMethod=batch"];
+const DURABLE: [&str; 2] = ["-c", "core.fsync=committed,reference"];
+
+/// Makes a git that writes so many files sync its writes: one by one, or together, which takes longer for few.
+pub(crate) fn durable(files: usize) -> Vec<&'static str> {
+    const FEW: usize = 16;
+    let method: &[&str] = if files > FEW { &["-c", "core.fsyncMethod=batch"] } else { &[] };
+    [&DURABLE, method].concat()
+}
 
 /// How all gits begin that write: [`super::Checkout::git_at_work`] knows them by it.
 pub(super) const WRITES: [&str; 4] = ["--no-optional-locks", "--literal-pathspecs", "-c", "core.hooksPath=/dev/null"];
@@ -47,7 +55,8 @@ const UNMONITORED: [&str; 2] = ["-c", "core.fsmonitor=false"];
 /// A git, started nowhere yet. It finds and judges the repository itself, as the user's git does.
 pub(super) fn command(manner: Manner) -> Command {
     const UNSIGNED: [&str; 2] = ["-c", "log.showSignature=false"];
-    let mut git = Command::new("git");
+    // Found once here, not again and again by each child.
+    let mut git = Command::new(program().as_deref().unwrap_or(Path::new("git")));
     match manner {
         Manner::Asking => return with(git, &["--no-optional-locks"]),
         Manner::Reading => {
@@ -62,6 +71,14 @@ pub(super) fn command(manner: Manner) -> Command {
     }
     git.env_remove(env::GIT_TRACE).env_remove(env::GIT_TRACE_REFS).env_remove("GIT_PREFIX");
     git
+}
+
+/// The git that runs, found in `PATH`.
+pub(super) fn program() -> Option<PathBuf> {
+    let directories = env::get("PATH")?;
+    let mut programs = std::env::split_paths(&directories).map(|directory| directory.join("git"));
+    // What is relative is seen from where each git runs.
+    programs.find(|program| fs::is_executable(program) || program.is_relative()).filter(|program| program.is_absolute())
 }
 
 fn with(mut git: Command, options: &[&str]) -> Command {

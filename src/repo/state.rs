@@ -90,6 +90,12 @@ fn read_head(git_dir: &Path, common: &Path) -> Found {
     Found::Unknown
 }
 
+/// Tells whether there may be a reference of this name. References in tables are not looked at.
+pub(super) fn is_reference(common: &Path, name: &str) -> bool {
+    let is_missing = |found| matches!(found, Reference::Missing);
+    !is_missing(read_reference(&common.join(name))) || !is_missing(read_packed(common, name))
+}
+
 /// What is known of a reference.
 enum Reference {
     Symbolic(String),

@@ -855,6 +855,14 @@ impl Directory {
         std::fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name())).collect()
     }
 
+    pub(crate) fn each_entry(&self, mut tell: impl FnMut(&OsStr, bool)) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.0)? {
+            let entry = entry?;
+            tell(&entry.file_name(), entry.file_type()?.is_dir());
+        }
+        Ok(())
+    }
+
     pub(crate) fn directory_names(&self) -> io::Result<Vec<OsString>> {
         let directories = std::fs::read_dir(&self.0)?.flatten().filter(|entry| entry.path().is_dir());
         Ok(directories.map(|entry| entry.file_name()).collect())

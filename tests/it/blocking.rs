@@ -92,12 +92,17 @@ fn submodule_whose_git_waits_for_a_fifo_fails_the_mutation() {
 
 #[test]
 fn fifo_made_by_the_command_is_put_back_with_the_rest() {
-    for name in [".gitignore", "d/.gitattributes"] {
+    // Git reads the rules where there is something that may be ignored.
+    for (name, beside, expected) in [
+        (".gitignore", "echo n >n", "FIFO"),
+        (".gitignore", "true", "neither files nor links"),
+        ("d/.gitattributes", "true", "FIFO"),
+    ] {
         let sandbox = furnished();
         let before = sandbox.state();
-        let script = format!("echo 2 >file; rm -f {name}; mkfifo {name}");
+        let script = format!("echo 2 >file; rm -f {name}; mkfifo {name}; {beside}");
         let (status, told) = ends(sandbox.repoguard(["mutate", "-m", "m", "--", "sh", "-c", &script]), name);
-        assert!(status != 0 && told.contains("FIFO"), "{name}: {status}: {told}");
+        assert!(status != 0 && told.contains(expected), "{name}: {status}: {told}");
         before.assert_same(&sandbox.state(), &told);
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     error::{Result, listed},
     exec::Ending,
     mutation::{self, GitLock, Locked, Staged, Step, readable},
-    repo::{DURABLE, Head},
+    repo::{Head, durable},
 };
 
 impl Session<'_> {
@@ -31,14 +31,14 @@ impl Session<'_> {
         self.wait_for_head(kept.before.head(), true).map_err(|unfit| Failed::new(STEP, unfit.into()))?;
         self.head_is_ours(&kept.before, STEP)?;
         let mut command: Vec<OsString> = vec!["git".into(), "-C".into(), self.checkout.root.clone().into()];
-        command.extend(DURABLE.map(OsString::from));
+        command.extend(durable(staged.changes.len()).into_iter().map(OsString::from));
         command.extend(["commit", "--quiet"].map(OsString::from));
         command.extend(self.mutation.allow_empty.then(|| "--allow-empty".into()));
         command.extend(self.mutation.message.iter().flat_map(|text| ["-m".into(), text.clone()]));
         self.step(STEP, command, kept, Some(&staged.index))?;
         let commit = self.read_back(kept, staged)?;
         // From here on it is there, and is not undone: what is missing, the next one does.
-        let landed = kept.journal.tell(Step::Landed { commit: Some(commit.clone()) });
+        let landed = kept.journal.note(Step::Landed { commit: Some(commit.clone()) });
         if let Err(error) = landed.and_then(|()| self.publish(kept, staged)) {
             (self.say)(Notice::Trouble(&error));
             kept.index_is_missing = true;
@@ -83,6 +83,10 @@ impl Session<'_> {
             }
             return Err(moved(self.head().map_err(trouble)?));
         };
+        if staged.is_whole_in(&kept.before, &commit).map_err(trouble)? {
+            self.changed = staged.paths();
+            return Ok(commit);
+        }
         let landed = checkout.between(&kept.before.tree(), &commit).map_err(trouble)?;
         let exactly = landed == staged.changes;
         let landed: Vec<Vec<u8>> = landed.into_iter().map(|change| change.path).collect();

@@ -70,6 +70,10 @@ impl Session<'_> {
         };
         head.branch.as_ref().map_or(Ok(()), |branch| self.checkout.check_log(branch))?;
         let journal = Journal::begin(directory, plan, self.sharing)?;
+        if self.mutation.fence {
+            // Git's own locks are taken before anything else is on disk.
+            fs::sync(directory)?;
+        }
         let fence = self.wait_for_git(|| {
             // Without a fence it is enough that no git is at work just now, or has left a lock behind.
             if self.mutation.fence {

@@ -155,7 +155,7 @@ impl Session<'_> {
                 Ok(Landed::Shown)
             }
             Landing::Stage => {
-                kept.journal.tell(Step::Landed { commit: None }).map_err(trouble("commit"))?;
+                kept.journal.note(Step::Landed { commit: None }).map_err(trouble("commit"))?;
                 self.publish(kept, &staged).map_err(trouble("commit"))?;
                 Ok(Landed::Staged)
             }
@@ -178,7 +178,7 @@ impl Session<'_> {
         let changes = changes.without_new(&self.made_by_checks);
         before.keep_index(&self.checkout.index()).map_err(trouble)?;
         let ran = Step::Ran { head: before.head().clone(), touched: changes.touched.clone() };
-        kept.journal.tell(ran).map_err(trouble)?;
+        kept.journal.note(ran).map_err(trouble)?;
         let gits = mutation::gits(&before.trace());
         let staged_by_command = kept.fence.is_some() || gits.iter().any(|git| !git.reads_only());
         let directory = std::env::current_dir().unwrap_or_else(|_| self.checkout.root.clone());

@@ -271,7 +271,7 @@ impl Before {
         let mut seen = HashSet::new();
         commits.retain(|commit| seen.insert(commit.clone()));
         commits.truncate(MOST);
-        self.checkout.protect(super::PROTECTING, &commits)?;
+        self.checkout.protect(super::PROTECTING, &commits, &self.directory.join("protecting"))?;
         let tags = self.references.iter().filter(|one| one.commit.as_ref() != Some(&one.id)).map(|one| one.id.clone());
         let objects: Vec<String> = tags.chain(self.staged.iter().cloned()).collect();
         if objects.is_empty() {

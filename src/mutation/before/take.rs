@@ -41,7 +41,7 @@ impl Before {
         let written = Index::open(&index, checkout.id_bytes)?.map(|index| index.modified());
         if written.is_some() {
             // Not a link: somebody may write into it.
-            fs::copy_index(&index, &directory.join("index"), true)?;
+            fs::copy_index(&index, &directory.join("index"), false)?;
         }
         let header = Header {
             schema: SCHEMA,
@@ -106,10 +106,11 @@ impl Before {
         let (untracked, references, looked) = std::thread::scope(|scope| {
             let untracked = scope.spawn(|| checkout.untracked(&kept));
             let references = scope.spawn(|| checkout.references());
-            let looked = checkout.staged(&kept, &tree).and_then(|staged| {
-                let mut look = Look::new(checkout)?;
-                let partial = look.tracked(&kept, written)?;
-                Ok((staged, look, partial))
+            let looked = Look::new(checkout).and_then(|mut look| {
+                let walked = look.tracked(&kept, written)?;
+                let is_clean = walked.tree.is_some_and(|noted| checkout.is_tree_of(&tree, &noted));
+                let staged = if is_clean { Vec::new() } else { checkout.staged(&kept, &tree)? };
+                Ok((staged, look, walked.is_partial))
             });
             (untracked.join(), references.join(), looked)
         });
@@ -239,11 +240,13 @@ impl Before {
     }
 
     fn keep_the_rest(&mut self) -> Result<()> {
+        let directory = self.directory.clone();
+        let put = |name: &str, bytes: &[u8]| {
+            fs::put_file_of_many(&directory.join(name), 0o644, None, |file| file.write_all(bytes))
+        };
         // By its bytes: it may be a link to where others keep it.
         let keep = |from: PathBuf, name: &str| match fs::read_whole(&from, MOST_BYTES) {
-            Ok(bytes) => {
-                fs::put_file(&self.directory.join(name), 0o644, None, |file| file.write_all(&bytes)).map(|()| true)
-            }
+            Ok(bytes) => put(name, &bytes).map(|()| true),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(Error::io("read", from)(error)),
         };
@@ -253,8 +256,7 @@ impl Before {
         self.header.excludes = settings.excludes.clone().map_or(Ok(false), |file| keep(file, EXCLUDES))?;
         self.header.stash = if self.checkout.has_reftable() {
             let text = self.checkout.log_text(STASH)?;
-            let put = || fs::put_file(&self.directory.join("stash"), 0o644, None, |file| file.write_all(&text));
-            if text.is_empty() { false } else { put().map(|()| true)? }
+            if text.is_empty() { false } else { put("stash", &text).map(|()| true)? }
         } else {
             keep(self.checkout.stash_log(), "stash")?
         };
@@ -265,7 +267,7 @@ impl Before {
         let directory = self.directory.clone();
         let write = |name: &str, lines: Vec<Vec<u8>>| {
             let path = directory.join(name);
-            fs::put_file(&path, 0o644, None, |file| {
+            fs::put_file_of_many(&path, 0o644, None, |file| {
                 let mut file = std::io::BufWriter::new(file);
                 for line in lines {
                     file.write_all(&line)?;
@@ -280,10 +282,19 @@ impl Before {
         write("items.jsonl", items)?;
         write("references.jsonl", references)?;
         write("before.json", vec![json(&self.header)])?;
-        if self.header.index {
-            fs::sync(&self.index())?;
-        }
-        fs::sync(&self.directory.join("files"))?;
+        let header = &self.header;
+        let kept = [
+            ("index", header.index),
+            ("exclude", header.exclude),
+            (EXCLUDES, header.excludes),
+            ("stash", header.stash),
+            ("items.jsonl", true),
+            ("references.jsonl", true),
+            ("before.json", true),
+            ("files", true),
+        ];
+        let kept = kept.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| self.directory.join(name));
+        fs::sync_each(&kept.collect::<Vec<_>>())?;
         fs::sync(&self.directory)
     }
 }

@@ -29,6 +29,13 @@ impl Checkout {
         !name.is_empty() && self.common_dir.join("objects").join(directory).join(name).is_file()
     }
 
+    /// Tells whether something that is no file stands where an object has a file of its own.
+    pub(super) fn is_no_file(&self, id: &str) -> bool {
+        let (directory, name) = id.split_at_checked(2).unwrap_or_default();
+        let metadata = std::fs::metadata(self.common_dir.join("objects").join(directory).join(name));
+        metadata.is_ok_and(|metadata| !metadata.is_file())
+    }
+
     /// Opens the object database to read blobs from.
     pub(crate) fn blobs(&self) -> Result<Blobs> {
         Objects::start(self.command::<&str>(None, &[])?, Stdio::null()).map(Blobs)

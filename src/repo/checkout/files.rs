@@ -1,16 +1,16 @@
 //! Which files differ, which are ignored, and what stands in an index?
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::HashSet,
     ffi::{OsStr, OsString},
     path::{Path, PathBuf},
 };
 
 use super::{
     super::{
-        Head, Index,
+        Head, Index, config,
         git::{self, Manner},
-        path_of, run,
+        hex, path_of, run,
     },
     Checkout, line, paths,
 };
@@ -34,17 +34,6 @@ pub(crate) struct RawChange {
     pub(crate) path: Vec<u8>,
 }
 
-/// What is neither in the index nor ignored, each sorted by bytes.
-#[derive(Debug, Default)]
-pub(crate) struct Untracked {
-    /// Files and links.
-    pub(crate) files: Vec<Vec<u8>>,
-    /// Directories that hold no tracked file; not all of them hold one at all.
-    pub(crate) directories: Vec<Vec<u8>>,
-    /// Other repositories.
-    pub(crate) repositories: Vec<Vec<u8>>,
-}
-
 /// What is configured about the files of worktrees.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FileSettings {
@@ -61,6 +50,29 @@ impl Checkout {
     pub(crate) fn staged(&self, index: &Path, tree: &str) -> Result<Vec<RawChange>> {
         let arguments = ["diff-index", "--cached", "--raw", "-z", "--no-renames", "--no-abbrev", tree, "--"];
         self.run(Some(index), &arguments, None).map(|raw| raw_changes(&raw))
+    }
+
+    /// Tells whether a commit is known to have this tree.
+    pub(crate) fn is_tree_of(&self, commit: &str, tree: &[u8]) -> bool {
+        self.objects().and_then(|objects| objects.commit(commit)).is_ok_and(|(_, own)| own == hex(tree))
+    }
+
+    /// Tells whether a commit is known to be exactly what an index holds, and to be whole in all that it changes.
+    pub(crate) fn holds(&self, commit: &str, index: &Path, changes: &[RawChange]) -> Result<bool> {
+        /// To look so many up one by one takes as long as a git.
+        const MOST: usize = 64;
+        let Ok(objects) = self.objects() else { return Ok(false) };
+        let Ok((_, tree)) = objects.commit(commit) else { return Ok(false) };
+        let noted = Index::open(index, self.id_bytes)?.map_or(Ok(None), |mut index| index.tree())?;
+        if changes.len() > MOST || noted.is_none_or(|noted| hex(&noted) != tree) {
+            return Ok(false);
+        }
+        let is_there = |change: &RawChange| match objects.entry(&tree, &change.path) {
+            Ok(Some((mode, id))) => (&mode, &id) == (&change.mode, &change.id),
+            Ok(None) => change.status == b'D',
+            Err(_) => false,
+        };
+        Ok(changes.iter().all(is_there))
     }
 
     /// As [`Checkout::staged`], of the paths that match pathspecs as seen from a directory.
@@ -106,107 +118,6 @@ impl Checkout {
         self.run(Some(index), &arguments, None).map(|raw| raw_changes(&raw))
     }
 
-    /// Lists what is neither in the index nor ignored. The repository's own git directories are no files of the worktree, also if they
-    /// lie in it under another name than `.git`: `--separate-git-dir`, and dotfiles in a home directory.
-    pub(crate) fn untracked(&self, index: &Path) -> Result<Untracked> {
-        let list = ["ls-files", "--others", "--exclude-standard", "-z"];
-        let listed = self.list_files(index, &[&list[..], &["--directory"]].concat())?;
-        let (directories, mut files): (Vec<_>, Vec<_>) = listed.into_iter().partition(|path| path.ends_with(b"/"));
-        if !directories.is_empty() {
-            // Git lists a directory, or what is in it.
-            files = self.list_files(index, &list)?;
-        }
-        let bare = |path: Vec<u8>| path[..path.len() - 1].to_vec();
-        let own = self.git_directories_inside();
-        let is_own = |path: &[u8]| {
-            own.iter()
-                .any(|own| path.strip_prefix(own.as_slice()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'))
-        };
-        files.retain(|path| !is_own(path));
-        if self.one_case == Some(false) && self.settings()?.ignore_case {
-            let ignored: HashSet<Vec<u8>> = self.ignored(&self.root, &files)?.into_iter().collect();
-            files.retain(|path| !ignored.contains(path));
-        }
-        let (repositories, mut files): (Vec<_>, Vec<_>) = files.into_iter().partition(|path| path.ends_with(b"/"));
-        let mut repositories: Vec<_> = repositories.into_iter().map(bare).collect();
-        // Git looks into another repository that was made where files of this one are.
-        for inner in self.repositories_above(&files) {
-            files.retain(|path| !path.starts_with(&[&inner, &b"/"[..]].concat()));
-            repositories.push(inner);
-        }
-        repositories.sort();
-        repositories.dedup();
-        let others = [repositories.as_slice(), &own].concat();
-        let tops =
-            directories.into_iter().map(bare).filter(|path| !repositories.contains(path) && !is_own(path)).collect();
-        let directories = self.not_ignored_below(tops, &others)?;
-        Ok(Untracked { files, directories, repositories })
-    }
-
-    /// The directories above these paths, below the top, that have a `.git`.
-    fn repositories_above(&self, paths: &[Vec<u8>]) -> Vec<Vec<u8>> {
-        let slashes = |path: &'_ Vec<u8>| -> Vec<usize> { (0..path.len()).filter(|at| path[*at] == b'/').collect() };
-        let above: BTreeSet<&[u8]> =
-            paths.iter().flat_map(|path| slashes(path).into_iter().map(|at| &path[..at])).collect();
-        let is_one =
-            |directory: &&[u8]| std::fs::symlink_metadata(self.root.join(path_of(directory)).join(".git")).is_ok();
-        above.into_iter().filter(is_one).map(<[u8]>::to_vec).collect()
-    }
-
-    /// What `git ls-files` lists. Git only warns if it cannot read a directory, and leaves out what is in it: an error, unless nobody may
-    /// read that directory, or it has gone.
-    fn list_files(&self, index: &Path, arguments: &[&str]) -> Result<Vec<Vec<u8>>> {
-        const AS_IF_EMPTY: [&str; 3] = ["Permission denied", "No such file or directory", "Not a directory"];
-        // Its messages are read.
-        let output = run::output(self.command(Some(index), arguments)?.env("LC_ALL", "C"))?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        let lacks = |line: &str| {
-            line.contains("could not open directory") && !AS_IF_EMPTY.iter().any(|reason| line.ends_with(reason))
-        };
-        if output.status.success() && !said.lines().any(lacks) {
-            Ok(paths(&output.stdout))
-        } else {
-            Err(git::failed(arguments, &output))
-        }
-    }
-
-    /// The repository's own git directories that lie in the worktree, by their paths in it.
-    fn git_directories_inside(&self) -> Vec<Vec<u8>> {
-        let Ok(root) = self.root.canonicalize() else { return Vec::new() };
-        let inside = |directory: &Path| {
-            let directory = directory.canonicalize().ok()?;
-            let path = directory.strip_prefix(&root).ok().filter(|path| !path.as_os_str().is_empty())?;
-            Some(sys::bytes(path.as_os_str()).into_owned())
-        };
-        let mut found: Vec<Vec<u8>> =
-            [&self.git_dir, &self.common_dir].into_iter().filter_map(|path| inside(path)).collect();
-        found.dedup();
-        found
-    }
-
-    /// These directories and those below them that are not ignored, and in no other repository.
-    fn not_ignored_below(&self, mut level: Vec<Vec<u8>>, repositories: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
-        let mut found = Vec::new();
-        while !level.is_empty() {
-            let mut below = Vec::new();
-            for directory in &level {
-                // What cannot be read is not there for git either.
-                for entry in std::fs::read_dir(self.root.join(path_of(directory))).into_iter().flatten().flatten() {
-                    let path = [directory, &b"/"[..], &sys::bytes(&entry.file_name())].concat();
-                    if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !repositories.contains(&path) {
-                        below.push(path);
-                    }
-                }
-            }
-            let ignored: HashSet<Vec<u8>> = self.ignored(&self.root, &below)?.into_iter().collect();
-            below.retain(|path| !ignored.contains(path));
-            found.append(&mut level);
-            level = below;
-        }
-        found.sort();
-        Ok(found)
-    }
-
     /// Which of these paths a worktree's ignore rules name, whether or not they are tracked.
     pub(crate) fn ignored(&self, worktree: &Path, paths_to_check: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
         // Git takes pathspecs only here: what begins so has no magic.
@@ -243,8 +154,13 @@ impl Checkout {
             return Ok(known);
         }
         let keys = r"^core\.(autocrlf|attributesfile|excludesfile|ignorecase)$";
+        let words: [&[u8]; 4] = [b"autocrlf", b"attributesfile", b"excludesfile", b"ignorecase"];
         let as_configured = Self { one_case: None, ..self.clone() };
-        let output = as_configured.output(None, &["config", "--null", "--get-regexp", keys], None)?;
+        let listed = if config::may_say(&self.git_dir, &self.common_dir, git::program().as_deref(), &words) {
+            as_configured.output(None, &["config", "--null", "--get-regexp", keys], None)?.stdout
+        } else {
+            Vec::new()
+        };
         let mut found = FileSettings {
             attributes: env::git_config_file("attributes"),
             excludes: env::git_config_file("ignore"),
@@ -255,7 +171,7 @@ impl Checkout {
             // Git takes it from where it runs.
             _ => self.root.join(path),
         };
-        for entry in paths(&output.stdout) {
+        for entry in paths(&listed) {
             let mut parts = entry.splitn(2, |byte| *byte == b'\n');
             let (key, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or(b"true"));
             let is_set = !matches!(value.to_ascii_lowercase().as_slice(), b"false" | b"no" | b"off" | b"0" | b"");
@@ -315,7 +231,8 @@ impl Checkout {
     pub(crate) fn stage(&self, index: &Path, changed: &[Vec<u8>]) -> Result<()> {
         let input: Vec<u8> = changed.iter().flat_map(|path| path.iter().copied().chain([0])).collect();
         let fixed = ["-c", "index.skipHash=true", "update-index", "--add", "--remove", "--replace"];
-        let arguments = [&fixed[..], &["--ignore-skip-worktree-entries", "-z", "--stdin"]].concat();
+        let fixed = [&fixed[..], &["--ignore-skip-worktree-entries", "-z", "--stdin"]].concat();
+        let arguments = [git::durable(changed.len()), fixed].concat();
         self.run(Some(index), &arguments, Some(&input)).map(drop)
     }
 

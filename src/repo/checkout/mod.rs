@@ -5,7 +5,9 @@
 //! | this one | the worktree, and how git is started in it |
 //! | `files` | files and indexes: what differs, what is ignored, what is staged |
 //! | `references` | references and commits |
+//! | `untracked` | what git does not know |
 //! | `blobs` | the bytes of files |
+//! | `objects` | commits, trees and tags, without a git |
 //! | `linked` | linked worktrees: their branches, and what is in them |
 //!
 //! No hook runs in any of them, none refreshes the user's own index, and a Ctrl-C at the terminal does not reach them: what
@@ -14,13 +16,18 @@
 mod blobs;
 mod files;
 mod linked;
+mod objects;
 mod references;
+#[cfg(test)]
+mod tests;
+mod untracked;
 
 pub(crate) use blobs::Blobs;
 use files::FileSettings;
-pub(crate) use files::{RawChange, Untracked};
+pub(crate) use files::RawChange;
 pub(crate) use linked::{Changes, Deletion, is_branch_name, is_reference_name};
 pub(crate) use references::Reference;
+pub(crate) use untracked::Untracked;
 
 use std::{
     collections::BTreeSet,
@@ -31,9 +38,9 @@ use std::{
 };
 
 use super::{
-    Repo,
+    Repo, config,
     git::{self, Manner},
-    path_of, run,
+    leads_to, path_of, run,
     trust::Trusted,
 };
 use crate::{
@@ -89,6 +96,10 @@ impl Checkout {
             excludes: None,
             one_case: None,
         };
+        if let Some(root) = usual_root(repo) {
+            (checkout.root, checkout.is_found) = (root, true);
+            return Ok(checkout);
+        }
         // It stops at what it cannot tell, and says what it could.
         let facts =
             ["rev-parse", "--is-bare-repository", "--is-inside-work-tree", "--show-object-format", "--show-toplevel"];
@@ -338,6 +349,16 @@ const OPERATION_FILES: &[&str] = &[
     "BISECT_EXPECTED_REV",
     "BISECT_ANCESTORS_OK",
 ];
+
+/// The top of the worktree, where git need not be asked: the usual repository, found from the directory.
+fn usual_root(repo: &Repo) -> Option<PathBuf> {
+    let dirs = repo.git.as_ref()?;
+    let is_named = env::OF_ONE_WORKTREE.iter().any(|name| env::get(name).is_some());
+    let root = repo.root.canonicalize().ok()?;
+    let is_directory = root.join(".git").canonicalize().ok() == Some(dirs.own.canonicalize().ok()?);
+    let is_here = !is_named && (is_directory || leads_to(&root, &dirs.own));
+    (is_here && config::is_usual(&dirs.common)).then_some(root)
+}
 
 /// Tells whether a git takes locks of references.
 fn takes_locks<A: AsRef<OsStr>>(arguments: &[A]) -> bool {

@@ -1,7 +1,9 @@
 //! Where do references and commits stand, and how are they moved, kept and put back?
 
 use std::{
+    collections::HashMap,
     ffi::OsStr,
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -55,9 +57,13 @@ impl Checkout {
 
     /// All references but HEAD, sorted by name: name, id, and what a symbolic one points to.
     pub(crate) fn references(&self) -> Result<Vec<Reference>> {
+        refuse_blocking_references(&self.git_dir, &self.common_dir)?;
+        self.references_in_files().map_or_else(|| self.references_by_git(), Ok)
+    }
+
+    pub(super) fn references_by_git(&self) -> Result<Vec<Reference>> {
         let format =
             "--format=%(refname)%00%(objectname)%00%(symref)%00%(objecttype)%00%(*objecttype)%00%(*objectname)";
-        refuse_blocking_references(&self.git_dir, &self.common_dir)?;
         let answer = self.ask(&["for-each-ref", format])?;
         let lines = answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let mut found: Vec<Reference> = lines
@@ -80,6 +86,42 @@ impl Checkout {
             .collect();
         found.sort();
         Ok(found)
+    }
+
+    /// As [`Checkout::references`], read in this process; `None` where only git knows.
+    pub(super) fn references_in_files(&self) -> Option<Vec<Reference>> {
+        let objects = self.objects().ok()?;
+        let (own, common) = (self.git_dir.clone(), self.common_dir.clone());
+        let store = if own == common {
+            gix::refs::file::Store::at(own, gix::hash::Kind::Sha1)
+        } else {
+            gix::refs::file::Store::for_linked_worktree(own, common, gix::hash::Kind::Sha1)
+        };
+        let (mut found, mut symbolic) = (Vec::new(), Vec::new());
+        for one in store.iter().ok()?.all().ok()? {
+            let one = one.ok()?;
+            let name = String::from_utf8(one.name.as_bstr().to_vec()).ok()?;
+            match one.target {
+                gix::refs::Target::Object(id) => {
+                    let id = id.to_string();
+                    let commit = objects.peeled(&id).ok()?;
+                    found.push(Reference { name, id, target: None, commit, is_odd: false });
+                }
+                gix::refs::Target::Symbolic(target) => {
+                    symbolic.push((name, String::from_utf8(target.as_bstr().to_vec()).ok()?));
+                }
+            }
+        }
+        let plain: HashMap<&str, &Reference> = found.iter().map(|one| (one.name.as_str(), one)).collect();
+        // What leads nowhere, or to another symbolic one, git knows better.
+        let resolved = symbolic.into_iter().map(|(name, target)| {
+            let one = plain.get(target.as_str())?;
+            Some(Reference { name, target: Some(target), ..(*one).clone() })
+        });
+        let resolved: Vec<Reference> = resolved.collect::<Option<_>>()?;
+        found.extend(resolved);
+        found.sort();
+        Some(found)
     }
 
     /// Moves references in one transaction, each from the id that it is expected to have; `None` is "none".
@@ -107,8 +149,9 @@ impl Checkout {
         self.ask(&["symbolic-ref", "-m", "repoguard: put back", name, target]).map(drop)
     }
 
-    /// Keeps commits from being pruned: the one, or all by a commit that has them as parents.
-    pub(crate) fn protect(&self, name: &str, commits: &[String]) -> Result<()> {
+    /// Keeps commits from being pruned: the one, or all by a commit that has them as parents. The reference may be a file at `passing`
+    /// before it has its name.
+    pub(crate) fn protect(&self, name: &str, commits: &[String], passing: &Path) -> Result<()> {
         let commit = match commits {
             [] => return Ok(()),
             [commit] => commit.clone(),
@@ -130,7 +173,19 @@ impl Checkout {
             }
         };
         self.unlock(name)?;
-        self.ask(&["-c", "core.logAllRefUpdates=false", "update-ref", "--no-deref", name, &commit]).map(drop)
+        if self.has_reftable() {
+            return self
+                .ask(&["-c", "core.logAllRefUpdates=false", "update-ref", "--no-deref", name, &commit])
+                .map(drop);
+        }
+        // Nobody else writes it, so git's lock is not needed. Whoever may work in the git directory may remove it.
+        let mode = fs::metadata(self.git_dir.as_path())?.permissions();
+        let own = self.own_directory()?;
+        if let Some((directory, _)) = name.rsplit_once('/') {
+            fs::make_directories(&own.at(directory.as_bytes())?, Some(mode))?;
+        }
+        fs::put_file(passing, mode & 0o666, None, |file| writeln!(file, "{commit}"))?;
+        fs::move_entry(passing, &own.at(name.as_bytes())?)
     }
 
     /// Removes such a reference, and the directory that was made for it. Where there is none, that is as well.
@@ -282,6 +337,9 @@ impl Checkout {
 
     /// Parents and tree of a commit.
     pub(crate) fn parents_and_tree(&self, commit: &str) -> Result<(Vec<String>, String)> {
+        if let Ok(found) = self.objects().and_then(|objects| objects.commit(commit)) {
+            return Ok(found);
+        }
         let answer = self.ask(&["cat-file", "commit", commit])?;
         let text = String::from_utf8_lossy(&answer);
         let header = |name: &'static str| {

@@ -53,6 +53,8 @@ const MORE_FLAGS: u32 = 0x4000;
 const SKIP_WORKTREE: u32 = 0x4000_0000;
 const INTENT_TO_ADD: u32 = 0x2000_0000;
 const UNKNOWN_FLAGS: u32 = 0x9fff_0000;
+/// More than the first record of the extension `TREE` takes.
+const MOST_OF_A_TREE: u64 = 64;
 /// The stat data and the mode of an entry.
 const STAT_BYTES: usize = 40;
 /// Which of its ten numbers is the mode.
@@ -102,6 +104,8 @@ pub(crate) struct Index {
     stage: u8,
     nameless: bool,
     partial: bool,
+    /// The tree of all entries, where git has noted it.
+    tree: Option<Vec<u8>>,
 }
 
 impl Index {
@@ -114,6 +118,12 @@ impl Index {
             file.read_to_end(&mut checksum).map(|_| checksum.iter().any(|byte| *byte != 0))
         };
         read().map_err(Error::io("read", path))
+    }
+
+    /// Tells whether to look through an index takes longer than to ask git, which has several threads, and knows what it need not read.
+    pub(crate) fn is_large(path: &Path) -> bool {
+        const LARGE: u64 = 2 << 20;
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > LARGE)
     }
 
     /// Opens it, in a repository whose ids have this length; `None` where there is no index yet. Does not block.
@@ -154,6 +164,7 @@ impl Index {
                 stage: 0,
                 nameless: false,
                 partial: false,
+                tree: None,
             })
         };
         match open() {
@@ -194,6 +205,15 @@ impl Index {
     pub(crate) fn is_partial(&mut self) -> Result<bool> {
         while self.next()?.is_some() {}
         Ok(self.partial)
+    }
+
+    /// The id of the tree that the entries make, where git has noted it since they were changed last, and the index is not partial. Passes
+    /// over the entries that are left.
+    ///
+    /// # Errors
+    /// As [`Index::next`].
+    pub(crate) fn tree(&mut self) -> Result<Option<Vec<u8>>> {
+        Ok(if self.is_partial()? { None } else { self.tree.take() })
     }
 
     fn entry(&self, flags: u32) -> Entry<'_> {
@@ -301,6 +321,15 @@ impl Index {
             };
             match &header[..4] {
                 b"link" | b"sdir" => self.partial = true,
+                b"TREE" => {
+                    let most = u64::from(length).min(MOST_OF_A_TREE);
+                    let mut start = Vec::new();
+                    self.reader.by_ref().take(most).read_to_end(&mut start)?;
+                    self.tree = tree_id(&start, self.id_bytes);
+                    self.reader.get_mut().seek_relative(i64::from(length) - i64::try_from(start.len()).unwrap_or(0))?;
+                    self.reader.set_limit(left);
+                    continue;
+                }
                 // Whoever does not know it may pass over it.
                 [b'A'..=b'Z', ..] => {}
                 name => return Err(wrong(format!("repoguard does not know the extension `{}`", name.escape_ascii()))),
@@ -313,6 +342,17 @@ impl Index {
         }
         Ok(())
     }
+}
+
+/// The id that the extension `TREE` begins with: no path, how many entries, a space, how many trees, a line feed, the id. Fewer than no
+/// entries: it is not known.
+fn tree_id(extension: &[u8], id_bytes: usize) -> Option<Vec<u8>> {
+    let rest = extension.strip_prefix(&[0])?;
+    let end = rest.iter().position(|byte| *byte == b'\n')?;
+    if rest.starts_with(b"-") {
+        return None;
+    }
+    rest.get(end + 1..end + 1 + id_bytes).map(<[u8]>::to_vec)
 }
 
 /// Tells whether a path is one that git lets into an index: no way out of the worktree, and none into a git directory.

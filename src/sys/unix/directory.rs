@@ -97,18 +97,27 @@ impl Directory {
         self.names_if(|kind| !matches!(kind, FileType::RegularFile | FileType::Directory | FileType::Symlink))
     }
 
+    /// Tells the name of each entry, in no order, and whether it is a directory; where the file system does not tell, it is none.
+    pub(crate) fn each_entry(&self, mut tell: impl FnMut(&OsStr, bool)) -> io::Result<()> {
+        self.each(|name, kind| tell(OsStr::from_bytes(name), kind == FileType::Directory))
+    }
+
     fn names_if(&self, is_wanted: impl Fn(FileType) -> bool) -> io::Result<Vec<OsString>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let entries = rustix::fs::Dir::new(rustix::fs::openat(&self.0, c".", flags, Mode::empty())?)?;
         let mut names = Vec::new();
-        for entry in entries {
+        self.each(|name, kind| names.extend(is_wanted(kind).then(|| OsString::from_vec(name.to_vec()))))?;
+        Ok(names)
+    }
+
+    fn each(&self, mut tell: impl FnMut(&[u8], FileType)) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        for entry in rustix::fs::Dir::new(rustix::fs::openat(&self.0, c".", flags, Mode::empty())?)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." && is_wanted(entry.file_type()) {
-                names.push(OsString::from_vec(name.to_vec()));
+            if name != b"." && name != b".." {
+                tell(name, entry.file_type());
             }
         }
-        Ok(names)
+        Ok(())
     }
 
     /// Renames an entry, over a file or an empty directory that has the name.

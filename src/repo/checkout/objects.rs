@@ -1,0 +1,119 @@
+//! Reads commits, trees and tags in this process: asking git takes a program for each question.
+//!
+//! Git has to be asked where an object is replaced or missing, and in a repository that is none of the usual kind (SHA-256, reftable,
+//! objects borrowed from another one).
+
+use gix::{
+    hash::Kind as Hash,
+    objs::{CommitRef, Find as _, Kind, TagRef, TreeRefIter},
+    odb::Header as _,
+};
+
+use super::{super::state, Checkout};
+use crate::env;
+
+/// Larger commits and trees are for git, in bytes.
+const MOST_BYTES: u64 = 16 << 20;
+
+/// Git has to be asked.
+pub(super) struct Unknown;
+
+type Known<T> = Result<T, Unknown>;
+
+/// The objects of a repository.
+pub(super) struct Objects<'a> {
+    checkout: &'a Checkout,
+    database: gix::odb::Handle,
+}
+
+/// What a path is in a tree: its mode as git prints it, and its id.
+pub(super) type Entry = (String, String);
+
+impl Checkout {
+    /// Opens the objects. What is written later is found as well.
+    pub(super) fn objects(&self) -> Known<Objects<'_>> {
+        let directory = self.common_dir.join("objects");
+        let is_elsewhere = ["GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_REPLACE_REF_BASE"]
+            .into_iter()
+            .any(|name| env::get(name).is_some());
+        if is_elsewhere || self.id_bytes != 20 || self.has_reftable() || directory.join("info/alternates").exists() {
+            return Err(Unknown);
+        }
+        // Whatever is no file could block.
+        let mut packs = std::fs::read_dir(directory.join("pack")).into_iter().flatten();
+        if !packs.all(|pack| pack.is_ok_and(|pack| pack.file_type().is_ok_and(|kind| kind.is_file()))) {
+            return Err(Unknown);
+        }
+        Ok(Objects { checkout: self, database: gix::odb::at(directory, Hash::Sha1).map_err(|_| Unknown)? })
+    }
+}
+
+impl Objects<'_> {
+    /// Parents and tree of a commit.
+    pub(super) fn commit(&self, id: &str) -> Known<(Vec<String>, String)> {
+        let data = self.read(id, Kind::Commit)?;
+        let commit = CommitRef::from_bytes(&data, Hash::Sha1).map_err(|_| Unknown)?;
+        Ok((commit.parents().map(|id| id.to_string()).collect(), commit.tree().to_string()))
+    }
+
+    /// What a path is in a tree, if it is in it.
+    pub(super) fn entry(&self, tree: &str, path: &[u8]) -> Known<Option<Entry>> {
+        let (name, below) = match path.iter().position(|byte| *byte == b'/') {
+            Some(end) => (&path[..end], Some(&path[end + 1..])),
+            None => (path, None),
+        };
+        let data = self.read(tree, Kind::Tree)?;
+        let mut found = None;
+        for entry in TreeRefIter::from_bytes(&data, Hash::Sha1) {
+            let entry = entry.map_err(|_| Unknown)?;
+            if entry.filename == name {
+                found = Some((entry.mode, entry.oid.to_string()));
+            }
+        }
+        match (found, below) {
+            (Some((mode, id)), Some(below)) if mode.is_tree() => self.entry(&id, below),
+            (Some((mode, id)), None) if !mode.is_tree() => Ok(Some((format!("{:06o}", mode.value()), id))),
+            _ => Ok(None),
+        }
+    }
+
+    /// The commit that an object is, or a tag leads to, if that is one.
+    pub(super) fn peeled(&self, id: &str) -> Known<Option<String>> {
+        /// More tags than anybody puts one upon the other.
+        const MOST: usize = 100;
+        let mut id = id.to_owned();
+        for _ in 0..MOST {
+            match self.kind(&id)?.0 {
+                Kind::Commit => return Ok(Some(id)),
+                Kind::Tag => {
+                    let data = self.read(&id, Kind::Tag)?;
+                    id = TagRef::from_bytes(&data, Hash::Sha1).map_err(|_| Unknown)?.target().to_string();
+                }
+                Kind::Blob | Kind::Tree => return Ok(None),
+            }
+        }
+        Err(Unknown)
+    }
+
+    /// What an object is, and its size in bytes.
+    fn kind(&self, id: &str) -> Known<(Kind, u64)> {
+        let is_replaced = || state::is_reference(&self.checkout.common_dir, &format!("refs/replace/{id}"));
+        if self.checkout.is_no_file(id) || is_replaced() {
+            return Err(Unknown);
+        }
+        let id = gix::ObjectId::from_hex(id.as_bytes()).map_err(|_| Unknown)?;
+        let header = self.database.try_header(&id).ok().flatten().ok_or(Unknown)?;
+        Ok((header.kind(), header.size()))
+    }
+
+    fn read(&self, id: &str, kind: Kind) -> Known<Vec<u8>> {
+        let (found, size) = self.kind(id)?;
+        if found != kind || size > MOST_BYTES {
+            return Err(Unknown);
+        }
+        let id = gix::ObjectId::from_hex(id.as_bytes()).map_err(|_| Unknown)?;
+        let mut data = Vec::new();
+        self.database.try_find(&id, &mut data).ok().flatten().ok_or(Unknown)?;
+        Ok(data)
+    }
+}
