@@ -9,6 +9,7 @@
 //! | `walk` | the files of an index, looked at by several threads |
 //! | `trace` | which git commands the command ran, to tell its changes of references from others' |
 //! | `stage`, `differences` | the change as an index of its own, and how that becomes the user's; where two indexes differ |
+//! | `logs` | the logs of references |
 //! | `locks` | git's own `index.lock` and `HEAD.lock` |
 //! | `journal` | the steps, each told before it is taken |
 //! | `whose` | who has moved HEAD or a reference: the command, or somebody else |
@@ -20,13 +21,14 @@
 //! # On disk
 //! `<common dir>/repoguard/mutation-<worktree>/`, there only while a mutation runs or was not finished: `journal.jsonl`
 //! (its presence means "not finished"), `before.json`, `items.jsonl`, `index` (the user's own), `exclude`, `stash`,
-//! `references.jsonl`, `files/` (bytes that git could not give back: `packed`, `<n>`, `<n>.link`, `leased`), `staged` (the change as an index), `trace` and
+//! `references.jsonl`, `files/` (bytes that git could not give back: `packed`, `<n>`, `<n>.link`, `leased`), `logs/` (those of references), `staged` (the change as an index), `trace` and
 //! `trace-references`.
 //! `mutation-<worktree>.lock` beside it is locked as long as one runs, also where an outer hold lets several in.
 //!
 //! # Limitations
 //! - Ignored files, configuration, hooks, other worktrees' files and the inside of submodules are not put back.
-//! - References that the command deleted, and whose objects it had git prune, cannot be put back; HEAD can.
+//! - References that the command deleted, and whose objects it had git prune, cannot be put back; HEAD can. What only a log led to is pruned
+//!   as well.
 //! - What others write meanwhile without the lock cannot be told from what the command wrote, but for commits.
 
 mod before;
@@ -35,6 +37,7 @@ mod conversion;
 mod differences;
 mod journal;
 mod locks;
+mod logs;
 mod look;
 mod others;
 mod put_back;

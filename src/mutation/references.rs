@@ -8,7 +8,8 @@ use std::{
 
 use super::{
     before::{Before, MOST_BYTES},
-    trace::{self, Git, Moves},
+    logs,
+    trace::Moves,
     undo::{Undo, Undone},
     whose::Whose,
 };
@@ -48,15 +49,17 @@ pub(super) fn put_back(
     let references = before.checkout.references()?;
     let moved = moved(undo, whose, now, &references, &traced, undone)?;
     let head = (whose == Whose::Commands).then_some(now);
+    let mut is_kept = true;
     if !moved.is_empty() || head.is_some() {
-        let is_kept = keep(before, head, &moved, keeping)?;
+        is_kept = keep(before, head, &moved, keeping)?;
         if let Some(head) = head {
             put_head_back(before, head)?;
         }
         put_moved_back(before, &moved)?;
-        if !is_kept {
-            forget_what_is_broken(before, head, &moved);
-        }
+    }
+    logs::put_back(before, &traced)?;
+    if !is_kept {
+        forget_what_is_broken(before, head, &moved);
     }
     put_stash_back(before, &traced)
 }
@@ -95,7 +98,7 @@ fn moved<'a>(
         let explained = (stays && whose == Whose::Commands)
             || ([was, is].into_iter().flatten().any(|one| one.target.is_some()) && traced.point(name))
             || traced.explain(name, is.map(|one| one.id.as_str()), of_head)
-            || (name == STASH && traced.touch(STASH) && is_half_rewritten(before, is))
+            || (traced.touch(name) && is_half_rewritten(before, name, is))
             || before.was_killed_moving(name, of_head);
         if explained && !theirs && !elsewhere && !is_odd {
             moved.push(Moved { name, was, is });
@@ -124,9 +127,9 @@ fn moved<'a>(
     Ok(moved)
 }
 
-/// Tells whether the stash is as an undo that was stopped leaves it: missing, or at one of its own entries.
-fn is_half_rewritten(before: &Before, is: Option<&Reference>) -> bool {
-    let kept = || before.kept_stash().ok().flatten().map(|(text, _)| text).unwrap_or_default();
+/// Tells whether a reference is as an undo that was stopped leaves it while it writes the log: missing, or at an entry of the log.
+fn is_half_rewritten(before: &Before, name: &str, is: Option<&Reference>) -> bool {
+    let kept = || before.kept_log_text(name).unwrap_or_default();
     before.checkout.has_reftable()
         && is.is_none_or(|is| kept().split(|byte| *byte == 0).any(|entry| entry.starts_with(is.id.as_bytes())))
 }
@@ -199,7 +202,7 @@ fn put_stash_back(before: &Before, traced: &Moves) -> Result<()> {
     let log = before.checkout.common_place(STASH_LOG)?;
     let value = |references: &[Reference]| references.iter().find(|one| one.name == STASH).map(|one| one.id.clone());
     // One that was killed may not have told it.
-    let touched = traced.touch(STASH) || trace::gits(&before.trace()).iter().any(Git::was_killed);
+    let touched = traced.touch(STASH) || before.was_any_killed();
     if !touched || value(&before.checkout.references()?) != value(&before.references) {
         return Ok(());
     }

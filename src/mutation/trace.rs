@@ -322,7 +322,9 @@ impl Moves {
 
     /// Tells whether a reference, or its log, was written at all.
     pub(crate) fn touch(&self, name: &str) -> bool {
-        self.written.contains_key(name) || self.expired.contains(name)
+        self.written.contains_key(name)
+            || self.expired.contains(name)
+            || self.renamed.iter().any(|(from, to)| from == name || to == name)
     }
 
     /// What was written to a reference, or to HEAD, and is a value.

@@ -50,6 +50,11 @@ impl Before {
             || (self.any_killed(|git| git.is_to_move(name, by_head)) && self.moves().is_cut_off())
     }
 
+    /// Tells whether a git of the command's was killed.
+    pub(crate) fn was_any_killed(&self) -> bool {
+        self.any_killed(|_| true)
+    }
+
     fn any_killed(&self, is_it: impl Fn(&Git) -> bool) -> bool {
         trace::gits(&self.trace()).iter().any(|git| is_it(git) && git.was_killed())
     }

@@ -66,6 +66,7 @@ mod mutate_hooks;
 mod mutate_ignored;
 mod mutate_interrupt;
 mod mutate_killed;
+mod mutate_logs;
 mod mutate_meanwhile;
 mod mutate_nested;
 mod mutate_one_case;

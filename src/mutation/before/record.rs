@@ -60,12 +60,16 @@ pub(in crate::mutation) struct Header {
     /// Files whose names were spelled otherwise on disk than git spells them: both.
     #[serde(default)]
     pub(super) spellings: Vec<(String, String)>,
+    /// Logs of references that are kept, with their lengths in bytes.
+    #[serde(default)]
+    pub(in crate::mutation) logs: Vec<(String, u64)>,
 }
 
 impl Header {
     /// Refuses what would lead recovery elsewhere.
     pub(super) fn check(&self, tree: &Root) -> Result<(), String> {
         check_head(&self.head)?;
+        self.logs.iter().try_for_each(|(name, _)| check_name(name))?;
         let spellings = self.spellings.iter().flat_map(|(one, other)| [one, other]);
         self.hidden_rules.iter().chain(spellings).try_for_each(|path| check_path(tree, &unescape(path)))
     }

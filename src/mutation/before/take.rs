@@ -63,6 +63,7 @@ impl Before {
             digests: Default::default(),
             hidden_rules: Vec::new(),
             spellings: Vec::new(),
+            logs: Vec::new(),
         };
         let owner = owner(&directory)?;
         let mut before = Self {
@@ -250,6 +251,7 @@ impl Before {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(Error::io("read", from)(error)),
         };
+        self.header.logs = self.keep_logs()?;
         self.header.exclude = keep(self.checkout.exclude_file(), "exclude")?;
         let settings = self.checkout.settings()?;
         self.header.ignore_case = settings.ignore_case;
@@ -288,6 +290,7 @@ impl Before {
             ("exclude", header.exclude),
             (EXCLUDES, header.excludes),
             ("stash", header.stash),
+            (super::super::logs::LOGS, !header.logs.is_empty()),
             ("items.jsonl", true),
             ("references.jsonl", true),
             ("before.json", true),

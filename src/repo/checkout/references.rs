@@ -47,6 +47,36 @@ impl Checkout {
         self.common_dir.join(name)
     }
 
+    /// The log of a reference, where it is a file.
+    pub(crate) fn log_of(&self, name: &str) -> PathBuf {
+        self.common_dir.join("logs").join(name)
+    }
+
+    /// The files of the tables that references stand in.
+    pub(crate) fn tables(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.common_dir.join("reftable")).into_iter().flatten().flatten();
+        files.filter(|file| file.file_type().is_ok_and(|kind| kind.is_file())).map(|file| file.path()).collect()
+    }
+
+    /// The same worktree, seen with other tables of references: those in this git directory of ours, which needs no more.
+    pub(crate) fn with_tables_in(&self, git_dir: &Path) -> Result<Self> {
+        let format = if self.id_bytes == 32 { "\tobjectFormat = sha256\n" } else { "" };
+        let config = format!("[core]\n\trepositoryFormatVersion = 1\n[extensions]\n\trefStorage = reftable\n{format}");
+        let objects = format!("{}\n", self.common_dir.join("objects").display());
+        for directory in ["objects/info", "refs"] {
+            fs::make_directories(&git_dir.join(directory), None)?;
+        }
+        for (name, text) in [
+            ("HEAD", "ref: refs/heads/.invalid\n"),
+            ("config", &config),
+            ("objects/info/alternates", &objects),
+            ("refs/heads", "this repository uses the reftable format\n"),
+        ] {
+            fs::put_file_of_many(&git_dir.join(name), 0o644, None, |file| file.write_all(text.as_bytes()))?;
+        }
+        Ok(Self { git_dir: git_dir.to_owned(), common_dir: git_dir.to_owned(), ..self.clone() })
+    }
+
     /// Makes sure that git will not block on the log of a branch.
     ///
     /// # Errors
@@ -260,7 +290,9 @@ impl Checkout {
             let (id, user, mail, time, message) = (line(), line(), line(), line(), line());
             // `stash@{1764172800 +0100}`
             let time = time.split_once('{').map_or("", |(_, time)| time.trim_end_matches('}'));
-            let arguments = ["update-ref", "--no-deref", "--create-reflog", "-m", message, name, id];
+            // Git takes no empty one.
+            let message: &[&str] = if message.is_empty() { &[] } else { &["-m", message] };
+            let arguments = [&["update-ref", "--no-deref", "--create-reflog"], message, &[name, id]].concat();
             let mut git = self.command(None, &arguments)?;
             git.env("GIT_COMMITTER_NAME", user)
                 .env("GIT_COMMITTER_EMAIL", mail)

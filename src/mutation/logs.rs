@@ -1,0 +1,165 @@
+//! The logs of references. Git removes a log with its reference, and entries when it is told to: nothing else leads to what they name.
+//! Each log is kept under a second name, with how long it was, since git only appends to it; where references stand in tables, these are
+//! kept, because git never changes one. A log that lost entries by the command's gits gets them back.
+//!
+//! The stash is a log as well, and kept as a whole: `references`.
+
+use std::{collections::HashSet, io::Write as _, path::PathBuf};
+
+use super::{
+    before::{Before, MOST_BYTES},
+    trace::Moves,
+};
+use crate::{
+    error::{Error, Result},
+    fs::{self, Sharing},
+    repo::{Checkout, STASH},
+};
+
+/// With more references than these, no log is kept: to keep them takes longer than most mutations.
+const MOST: usize = 5_000;
+
+/// How our own gits say what they do.
+const OURS: &[u8] = b"repoguard: put back";
+
+/// The directory of the logs that are kept, and the git directory for the tables.
+pub(super) const LOGS: &str = "logs";
+const TABLES: &str = "tables.git";
+
+impl Before {
+    /// Keeps the logs of all references; returns those that are files, with their lengths in bytes.
+    pub(super) fn keep_logs(&self) -> Result<Vec<(String, u64)>> {
+        let mut kept = Vec::new();
+        if self.references.len() > MOST {
+            return Ok(kept);
+        }
+        if self.checkout.has_reftable() {
+            let tables = self.directory().join(TABLES).join("reftable");
+            fs::make_directories(&tables, None)?;
+            for table in self.checkout.tables() {
+                let name = table.file_name().unwrap_or_default();
+                fs::link(&table, &tables.join(name), Sharing::default())?;
+            }
+            return fs::sync(&tables).map(|()| kept);
+        }
+        for reference in self.references.iter().filter(|one| one.name != STASH && !one.is_odd) {
+            let log = self.checkout.log_of(&reference.name);
+            let Ok(metadata) = std::fs::symlink_metadata(&log) else { continue };
+            if metadata.is_file() && metadata.len() > 0 {
+                if kept.is_empty() {
+                    fs::make_directories(&self.directory().join(LOGS), None)?;
+                }
+                fs::link(&log, &self.kept_log(kept.len()), Sharing::default())?;
+                kept.push((reference.name.clone(), metadata.len()));
+            }
+        }
+        Ok(kept)
+    }
+
+    fn kept_log(&self, number: usize) -> PathBuf {
+        self.directory().join(LOGS).join(number.to_string())
+    }
+
+    /// A repository with the references as they were, where they stand in tables.
+    fn with_kept_tables(&self) -> Result<Option<Checkout>> {
+        let git_dir = self.directory().join(TABLES);
+        if !git_dir.join("reftable").exists() {
+            return Ok(None);
+        }
+        self.checkout.with_tables_in(&git_dir).map(Some)
+    }
+
+    /// The log of a reference as it was, as [`Checkout::log_text`] has it, where references stand in tables.
+    pub(super) fn kept_log_text(&self, name: &str) -> Result<Vec<u8>> {
+        if name == STASH {
+            return Ok(self.kept_stash()?.map(|(text, _)| text).unwrap_or_default());
+        }
+        self.with_kept_tables()?.map_or(Ok(Vec::new()), |kept| kept.log_text(name))
+    }
+}
+
+/// Puts entries back that the command's gits took from logs, of references that are there.
+pub(super) fn put_back(before: &Before, traced: &Moves) -> Result<()> {
+    let may_have_lost = |name: &str| traced.touch(name) || before.was_any_killed();
+    if !before.references.iter().any(|one| may_have_lost(&one.name)) {
+        return Ok(());
+    }
+    let now = before.checkout.references()?;
+    let is_as_it_was = |name: &str| now.iter().any(|one| one.name == name && before.references.contains(one));
+    if before.checkout.has_reftable() {
+        let Some(kept) = before.with_kept_tables()? else { return Ok(()) };
+        let names = before.references.iter().map(|one| one.name.as_str()).filter(|name| *name != STASH);
+        for name in names.filter(|name| may_have_lost(name) && is_as_it_was(name)) {
+            let (was, is) = (kept.log_text(name)?, before.checkout.log_text(name)?);
+            // Newest first.
+            let entries = |text: &'_ [u8]| -> Vec<Vec<u8>> {
+                let entries = text.split_inclusive(|byte| *byte == 0);
+                entries.rev().map(<[u8]>::to_vec).collect()
+            };
+            if let Some(mut whole) = merged(entries(&was), entries(&is)) {
+                whole.reverse();
+                before.checkout.rewrite_log(name, &whole.concat())?;
+            }
+        }
+        return Ok(());
+    }
+    for (number, (name, length)) in before.header.logs.iter().enumerate() {
+        if !may_have_lost(name) || !is_as_it_was(name) {
+            continue;
+        }
+        let path = before.kept_log(number);
+        let mut was = fs::read_whole(&path, MOST_BYTES).map_err(Error::io("read", &path))?;
+        was.truncate(usize::try_from(*length).unwrap_or(usize::MAX));
+        let log = before.checkout.log_of(name);
+        let is = fs::read_whole(&log, MOST_BYTES).unwrap_or_default();
+        let lines = |text: &[u8]| text.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        if let Some(whole) = merged(lines(&was), lines(&is)) {
+            let place = before.checkout.common_place(&format!("logs/{name}"))?;
+            if let Some((above, _)) = name.rsplit_once('/') {
+                fs::make_directories(&before.checkout.common_place(&format!("logs/{above}"))?, None)?;
+            }
+            let mode = fs::metadata(path.as_path())?.permissions();
+            fs::put_file(&place, mode, None, |file| file.write_all(&whole.concat()))?;
+        }
+    }
+    Ok(())
+}
+
+/// A log that has all entries it had, and those that came since, oldest first; `None` where it lost none. Ours alone, which only gave
+/// the reference the value that it had, are of no use then.
+fn merged(was: Vec<Vec<u8>>, is: Vec<Vec<u8>>) -> Option<Vec<Vec<u8>>> {
+    if is.starts_with(&was) {
+        return None;
+    }
+    let known: HashSet<&[u8]> = was.iter().map(Vec::as_slice).collect();
+    let is_ours = |entry: &Vec<u8>| entry.windows(OURS.len()).any(|part| part == OURS);
+    let mut new: Vec<Vec<u8>> = is.into_iter().filter(|entry| !known.contains(entry.as_slice())).collect();
+    if new.iter().all(is_ours) {
+        new.clear();
+    }
+    Some([was, new].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<Vec<u8>> {
+        text.split_inclusive('\n').map(|line| line.as_bytes().to_vec()).collect()
+    }
+
+    #[test]
+    fn log_that_lost_entries_gets_them_back_and_keeps_what_came_since() {
+        let whole =
+            |was, is| merged(lines(was), lines(is)).map(|whole| String::from_utf8(whole.concat()).expect("text"));
+        assert_eq!(whole("a\nb\n", "a\nb\nc\n"), None);
+        assert_eq!(whole("a\nb\n", "a\nb\n"), None);
+        assert_eq!(whole("a\nb\n", "x\trepoguard: put back\n").as_deref(), Some("a\nb\n"));
+        assert_eq!(whole("a\nb\n", "").as_deref(), Some("a\nb\n"));
+        assert_eq!(whole("a\nb\n", "b\nc\n").as_deref(), Some("a\nb\nc\n"));
+        assert_eq!(
+            whole("a\nb\n", "x\ty\nx\trepoguard: put back\n").as_deref(),
+            Some("a\nb\nx\ty\nx\trepoguard: put back\n")
+        );
+    }
+}
