@@ -62,7 +62,7 @@ fn move_across(from: &Place, to: &Place) -> Result<()> {
         let (above, name_there) = (to.above(), passing.clone());
         let there = above
             .map_or_else(|| to.path().with_file_name(&name_there).as_path().into(), |above| above.child(&name_there));
-        let copied = copy_tree(from, &there).and_then(|()| directory.rename(&passing, &directory, name));
+        let copied = copy_tree(from, &there, DEEPEST).and_then(|()| directory.rename(&passing, &directory, name));
         if copied.is_err() {
             remove_in(&directory, &passing)?;
         }
@@ -72,7 +72,15 @@ fn move_across(from: &Place, to: &Place) -> Result<()> {
     remove_entry(from)
 }
 
-fn copy_tree(from: &Place, to: &Place) -> io::Result<()> {
+/// As many directories, one in the other, are copied and listed: the stack would not hold many more.
+pub(crate) const DEEPEST: usize = 1000;
+
+/// One level less, if there is one.
+fn deeper(levels: usize) -> io::Result<usize> {
+    levels.checked_sub(1).ok_or_else(|| io::Error::other("more than 1000 directories lie one in the other"))
+}
+
+fn copy_tree(from: &Place, to: &Place, levels: usize) -> io::Result<()> {
     let mut opened = Opened::default();
     let found = opened.insist(&[from], || look(from))?;
     if found.is_file() || found.is_link() {
@@ -85,7 +93,7 @@ fn copy_tree(from: &Place, to: &Place) -> io::Result<()> {
             opened.open(above.pin(own)?, USE)?;
             directory.make_directory(name, USE)?;
             for name in from.directory()?.names()? {
-                copy_tree(&from.child(&name), &to.child(&name))?;
+                copy_tree(&from.child(&name), &to.child(&name), deeper(levels)?)?;
             }
             // A directory that cannot be opened cannot be synced; its entries were.
             drop(directory.below(name.as_ref()).and_then(|directory| directory.sync()));
@@ -227,21 +235,38 @@ pub(crate) fn discard(place: impl Into<Place>) -> Result<()> {
 }
 
 fn remove_in(directory: &Directory, name: &OsStr) -> io::Result<()> {
-    let removed = match directory.look(name) {
-        Ok(found) if found.is_dir() => {
-            if found.permissions() & USE != USE {
-                // It is about to go, and in the end all that counts is whether it has gone.
-                drop(directory.set_mode(name, USE));
-            }
-            let inner = directory.below(name.as_ref())?;
-            inner.names()?.iter().try_for_each(|name| remove_in(&inner, name))?;
-            directory.remove_directory(name)
-        }
-        found => found.and_then(|_| directory.remove(name)),
-    };
-    match removed {
+    let gone = |removed: io::Result<()>| match removed {
         Err(error) if is_missing(&error) => Ok(()),
         removed => removed,
+    };
+    // The directories down to where we are, each with its name, and with what is left in it.
+    let mut way: Vec<(Directory, OsString, Vec<OsString>)> = Vec::new();
+    let mut next = Some(name.to_owned());
+    loop {
+        let here = way.last().map_or(directory, |(inner, ..)| inner);
+        if let Some(name) = next.take() {
+            match here.look(&name) {
+                Ok(found) if found.is_dir() => {
+                    if found.permissions() & USE != USE {
+                        // It is about to go, and in the end all that counts is whether it has gone.
+                        drop(here.set_mode(&name, USE));
+                    }
+                    let inner = here.below(name.as_ref());
+                    match inner.and_then(|inner| Ok((inner.names()?, inner))) {
+                        Ok((names, inner)) => way.push((inner, name, names)),
+                        Err(error) => gone(Err(error))?,
+                    }
+                }
+                found => gone(found.and_then(|_| here.remove(&name)))?,
+            }
+        } else if let Some((_, name, _)) = way.pop() {
+            let here = way.last().map_or(directory, |(inner, ..)| inner);
+            gone(here.remove_directory(&name))?;
+        }
+        next = way.last_mut().and_then(|(_, _, names)| names.pop());
+        if next.is_none() && way.is_empty() {
+            return Ok(());
+        }
     }
 }
 
@@ -351,12 +376,17 @@ pub(crate) fn hidden(top: &Path) -> Result<Hidden> {
 
 /// Size of the regular files among an entry and all below it, in bytes.
 pub(crate) fn size(place: impl Into<Place>) -> u64 {
-    let place = &place.into();
-    match metadata(place) {
-        Ok(found) if found.is_file() => found.size,
-        Ok(found) if found.is_dir() => list(place).unwrap_or_default().iter().map(|name| size(place.child(name))).sum(),
-        _ => 0,
+    let (mut size, mut next) = (0, vec![place.into()]);
+    while let Some(place) = next.pop() {
+        match metadata(&place) {
+            Ok(found) if found.is_file() => size += found.size,
+            Ok(found) if found.is_dir() => {
+                next.extend(list(&place).unwrap_or_default().iter().map(|name| place.child(name)));
+            }
+            _ => {}
+        }
     }
+    size
 }
 
 /// Writes a file or directory to disk.
@@ -503,5 +533,24 @@ mod tests {
         assert_eq!(way("a/b/c/d"), None);
         assert_eq!(way("a/link"), None);
         assert_eq!(way("a/link/c"), Some("a/link".into()));
+    }
+
+    #[test]
+    fn directories_deep_in_each_other_are_removed_and_not_copied() {
+        let top = tempfile::tempdir().unwrap();
+        let mut deep = sys::Directory::open(top.path()).unwrap();
+        for _ in 0..3 * DEEPEST {
+            deep.make_directory("d".as_ref(), 0o700).unwrap();
+            deep = deep.below("d".as_ref()).unwrap();
+        }
+        let (from, to) = (Place::from(&*top.path().join("d")), Place::from(&*top.path().join("to")));
+        assert!(copy_tree(&from, &to, DEEPEST).is_err());
+        remove_entry(&to).unwrap();
+        // Each level takes a descriptor, and there may be fewer.
+        match remove_entry(&from) {
+            Ok(()) => assert!(!top.path().join("d").exists()),
+            Err(error) => assert!(error.to_string().contains("cannot remove"), "{error}"),
+        }
+        assert!(std::process::Command::new("rm").arg("-rf").arg(top.path().join("d")).status().unwrap().success());
     }
 }

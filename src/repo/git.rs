@@ -127,9 +127,16 @@ pub(super) fn without_filters(git: &mut Command, filters: &BTreeSet<OsString>) {
 
 /// Git's standard error in one line. If it is empty, for example because git was killed, the way it ended.
 pub(super) fn said(output: &Output) -> String {
+    /// What it says of each of many files is of no use in a message.
+    const MOST: usize = 1000;
     let text = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    if lines.is_empty() { format!("git ended with {}", output.status) } else { lines.join("; ") }
+    let said = lines.join("; ");
+    match said.char_indices().nth(MOST) {
+        _ if said.is_empty() => format!("git ended with {}", output.status),
+        Some((end, _)) => format!("{}…", &said[..end]),
+        None => said,
+    }
 }
 
 /// Asks git for HEAD, for ref storages that are not files.

@@ -316,7 +316,8 @@ impl Snapshot {
 /// Adds what is at a place; of a directory what is in it, or itself where that is nothing.
 fn expand(files: &mut Vec<Kept>, at: &Place, kept: Kept) {
     let Ok(found) = fs::metadata(at) else { return };
-    let names = if found.is_dir() { fs::list(at).unwrap_or_default() } else { Vec::new() };
+    let is_open = found.is_dir() && kept.inside < fs::DEEPEST;
+    let names = if is_open { fs::list(at).unwrap_or_default() } else { Vec::new() };
     if names.is_empty() {
         let size = if found.is_file() { found.size } else { 0 };
         files.push(Kept { kind: found.name(), size, at: at.path().to_owned(), ..kept });

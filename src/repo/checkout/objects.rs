@@ -58,23 +58,24 @@ impl Objects<'_> {
 
     /// What a path is in a tree, if it is in it.
     pub(super) fn entry(&self, tree: &str, path: &[u8]) -> Known<Option<Entry>> {
-        let (name, below) = match path.iter().position(|byte| *byte == b'/') {
-            Some(end) => (&path[..end], Some(&path[end + 1..])),
-            None => (path, None),
-        };
-        let data = self.read(tree, Kind::Tree)?;
-        let mut found = None;
-        for entry in TreeRefIter::from_bytes(&data, Hash::Sha1) {
-            let entry = entry.map_err(|_| Unknown)?;
-            if entry.filename == name {
-                found = Some((entry.mode, entry.oid.to_string()));
+        let mut tree = tree.to_owned();
+        let mut names = path.split(|byte| *byte == b'/').peekable();
+        while let Some(name) = names.next() {
+            let data = self.read(&tree, Kind::Tree)?;
+            let mut found = None;
+            for entry in TreeRefIter::from_bytes(&data, Hash::Sha1) {
+                let entry = entry.map_err(|_| Unknown)?;
+                if entry.filename == name {
+                    found = Some((entry.mode, entry.oid.to_string()));
+                }
+            }
+            match (found, names.peek()) {
+                (Some((mode, id)), Some(_)) if mode.is_tree() => tree = id,
+                (Some((mode, id)), None) if !mode.is_tree() => return Ok(Some((format!("{:06o}", mode.value()), id))),
+                _ => return Ok(None),
             }
         }
-        match (found, below) {
-            (Some((mode, id)), Some(below)) if mode.is_tree() => self.entry(&id, below),
-            (Some((mode, id)), None) if !mode.is_tree() => Ok(Some((format!("{:06o}", mode.value()), id))),
-            _ => Ok(None),
-        }
+        Ok(None)
     }
 
     /// The commit that an object is, or a tag leads to, if that is one.
