@@ -34,7 +34,7 @@ const SITUATIONS: [Situation; 4] = [
         furnish: |repo| repo.add_files(100_000),
         by_hand: PLAIN,
         rounds: 15,
-        target: 1.3,
+        target: 1.25,
     },
     Situation {
         title: "A small change in a clean repository with 100 files",
