@@ -297,8 +297,7 @@ impl Before {
             ("files", true),
         ];
         let kept = kept.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| self.directory.join(name));
-        fs::sync_each(&kept.collect::<Vec<_>>())?;
-        fs::sync(&self.directory)
+        fs::sync_each(&kept.chain([self.directory.clone()]).collect::<Vec<_>>())
     }
 }
 
