@@ -56,7 +56,11 @@ impl Changes {
             if before.item(bare).is_some() {
                 continue;
             }
-            let now = look(&mut below, before, bare)?.map(|found| Stamp::of(&found));
+            let now = match look(&mut below, before, bare) {
+                // In a directory that we may list and not enter. It cannot be committed.
+                Err(error) if fs::is_forbidden(&error) => None,
+                found => found?.map(|found| Stamp::of(&found)),
+            };
             touched.push(Touched { path, now, new: true });
         }
         if before.checkout.is_one_case() {
@@ -122,9 +126,10 @@ impl Changes {
         Ok(altered)
     }
 
-    /// Those that are no file of before.
+    /// Those that are no file of before, and that we may look at: the others go with their directory, or stay in it.
     pub(crate) fn new_paths(&self) -> impl Iterator<Item = &[u8]> {
-        self.touched.iter().filter(|touched| touched.new).map(|touched| touched.path.as_slice())
+        let new = self.touched.iter().filter(|touched| touched.new && touched.now.is_some());
+        new.map(|touched| touched.path.as_slice())
     }
 }
 

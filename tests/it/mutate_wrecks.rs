@@ -138,6 +138,8 @@ wrecks! {
     ignore_rules_cover_all: "echo '*' >>.gitignore; echo x >new; echo x >>untracked; rm mine/m",
     ignore_rules_cover_nothing: "echo '!*' >>.gitignore; git add -A",
     excludes_cover_all: "echo '*' >.git/info/exclude; echo x >new; echo x >>untracked; rm mine/m",
+    closed_directory_where_a_file_was: "rm file; mkdir file; echo x >file/x; chmod 444 file",
+    closed_directory: "mkdir closed; echo x >closed/x; mkdir closed/d; chmod 444 closed",
     ignored_file_where_a_file_was: "rm file; mkdir -p file/build; echo x >file/x.log; echo x >file/build/x",
     flagged_files_edited: "echo x >>assumed; echo x >>skipped",
     flagged_files_deleted: "rm assumed skipped",
