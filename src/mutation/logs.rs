@@ -22,8 +22,12 @@ const MOST: usize = 5_000;
 /// How our own gits say what they do.
 const OURS: &[u8] = b"repoguard: put back";
 
-/// The directory of the logs that are kept, and the git directory for the tables.
-pub(super) const LOGS: &str = "logs";
+/// What the names of logs and tables that are kept begin with. They have no directory of their own: whoever recovers a mutation of
+/// somebody else's could not remove it.
+const LOG: &str = "log-";
+const TABLE: &str = "table-";
+
+/// A git directory for the tables, there only while they are read.
 const TABLES: &str = "tables.git";
 
 impl Before {
@@ -34,21 +38,17 @@ impl Before {
             return Ok(kept);
         }
         if self.checkout.has_reftable() {
-            let tables = self.directory().join(TABLES).join("reftable");
-            fs::make_directories(&tables, None)?;
             for table in self.checkout.tables() {
-                let name = table.file_name().unwrap_or_default();
-                fs::link(&table, &tables.join(name), Sharing::default())?;
+                let mut name = std::ffi::OsString::from(TABLE);
+                name.push(table.file_name().unwrap_or_default());
+                fs::link(&table, &self.directory().join(name), Sharing::default())?;
             }
-            return fs::sync(&tables).map(|()| kept);
+            return Ok(kept);
         }
         for reference in self.references.iter().filter(|one| one.name != STASH && !one.is_odd) {
             let log = self.checkout.log_of(&reference.name);
             let Ok(metadata) = std::fs::symlink_metadata(&log) else { continue };
             if metadata.is_file() && metadata.len() > 0 {
-                if kept.is_empty() {
-                    fs::make_directories(&self.directory().join(LOGS), None)?;
-                }
                 fs::link(&log, &self.kept_log(kept.len()), Sharing::default())?;
                 kept.push((reference.name.clone(), metadata.len()));
             }
@@ -57,14 +57,20 @@ impl Before {
     }
 
     fn kept_log(&self, number: usize) -> PathBuf {
-        self.directory().join(LOGS).join(number.to_string())
+        self.directory().join(format!("{LOG}{number}"))
     }
 
     /// A repository with the references as they were, where they stand in tables.
     fn with_kept_tables(&self) -> Result<Option<Checkout>> {
-        let git_dir = self.directory().join(TABLES);
-        if !git_dir.join("reftable").exists() {
+        let kept = fs::list(self.directory()).unwrap_or_default();
+        let tables: Vec<_> = kept.iter().filter_map(|name| Some((name, name.to_str()?.strip_prefix(TABLE)?))).collect();
+        if tables.is_empty() {
             return Ok(None);
+        }
+        let git_dir = self.directory().join(TABLES);
+        fs::make_directories(&git_dir.join("reftable"), None)?;
+        for (name, own) in tables {
+            fs::link(&self.directory().join(name), &git_dir.join("reftable").join(own), Sharing::default())?;
         }
         self.checkout.with_tables_in(&git_dir).map(Some)
     }
@@ -74,7 +80,9 @@ impl Before {
         if name == STASH {
             return Ok(self.kept_stash()?.map(|(text, _)| text).unwrap_or_default());
         }
-        self.with_kept_tables()?.map_or(Ok(Vec::new()), |kept| kept.log_text(name))
+        let text = self.with_kept_tables()?.map_or(Ok(Vec::new()), |kept| kept.log_text(name));
+        fs::remove_entry(&self.directory().join(TABLES))?;
+        text
     }
 }
 
@@ -101,7 +109,7 @@ pub(super) fn put_back(before: &Before, traced: &Moves) -> Result<()> {
                 before.checkout.rewrite_log(name, &whole.concat())?;
             }
         }
-        return Ok(());
+        return fs::remove_entry(&before.directory().join(TABLES));
     }
     for (number, (name, length)) in before.header.logs.iter().enumerate() {
         if !may_have_lost(name) || !is_as_it_was(name) {

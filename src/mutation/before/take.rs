@@ -290,7 +290,6 @@ impl Before {
             ("exclude", header.exclude),
             (EXCLUDES, header.excludes),
             ("stash", header.stash),
-            (super::super::logs::LOGS, !header.logs.is_empty()),
             ("items.jsonl", true),
             ("references.jsonl", true),
             ("before.json", true),
