@@ -212,7 +212,12 @@ impl Checkout {
         let mode = fs::metadata(self.git_dir.as_path())?.permissions();
         let own = self.own_directory()?;
         if let Some((directory, _)) = name.rsplit_once('/') {
-            fs::make_directories(&own.at(directory.as_bytes())?, Some(mode))?;
+            let directory = own.at(directory.as_bytes())?;
+            fs::make_directories(&directory, None)?;
+            if mode & 0o022 != 0 {
+                // Without `/proc` a mode cannot be set, and others cannot recover.
+                drop(fs::set_mode(&directory, mode));
+            }
         }
         fs::put_file(passing, mode & 0o666, None, |file| writeln!(file, "{commit}"))?;
         fs::move_entry(passing, &own.at(name.as_bytes())?)
