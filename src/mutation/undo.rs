@@ -202,8 +202,9 @@ pub(crate) fn locks_of_killed(checkout: &Checkout, root: &Path, traces: &[PathBu
     }
     let mut left = checkout.lock_files();
     left.extend(killed.iter().flat_map(|git| checkout.passing_indexes(git.pid)));
-    let begun = sys::boot_ms();
     left.retain(|lock| {
+        // Whoever begins later has not made the one that is looked at now.
+        let seen = sys::boot_ms();
         let id = fs::identity(lock);
         if id.is_none() || !is_from_after(lock, begun_ms) {
             return false;
@@ -213,7 +214,7 @@ pub(crate) fn locks_of_killed(checkout: &Checkout, root: &Path, traces: &[PathBu
         while fs::identity(lock) == id && since.elapsed() < Duration::from_millis(300) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        fs::identity(lock) == id && !trace::git_works_in(root, &checkout.git_dir, begun)
+        fs::identity(lock) == id && !trace::git_works_in(root, &checkout.git_dir, seen)
     });
     left
 }
