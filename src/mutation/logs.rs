@@ -88,12 +88,16 @@ impl Before {
 
 /// Puts entries back that the command's gits took from logs, of references that are there.
 pub(super) fn put_back(before: &Before, traced: &Moves) -> Result<()> {
-    let may_have_lost = |name: &str| traced.touch(name) || before.was_any_killed();
+    let was_any_killed = before.was_any_killed();
+    let may_have_lost = |name: &str| was_any_killed || traced.touch(name);
     if !before.references.iter().any(|one| may_have_lost(&one.name)) {
         return Ok(());
     }
+    let was: HashSet<(&str, &str)> = before.references.iter().map(|one| (&*one.name, &*one.id)).collect();
     let now = before.checkout.references()?;
-    let is_as_it_was = |name: &str| now.iter().any(|one| one.name == name && before.references.contains(one));
+    let unmoved: HashSet<&str> =
+        now.iter().filter(|one| was.contains(&(&*one.name, &*one.id))).map(|one| &*one.name).collect();
+    let is_as_it_was = |name: &str| unmoved.contains(name);
     if before.checkout.has_reftable() {
         let Some(kept) = before.with_kept_tables()? else { return Ok(()) };
         let names = before.references.iter().map(|one| one.name.as_str()).filter(|name| *name != STASH);
