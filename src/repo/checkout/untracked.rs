@@ -139,7 +139,8 @@ impl Checkout {
         while let Some((above, range)) = next.pop_front() {
             let Some(known) = tracked.names(above, range.clone()) else { return Ok(false) };
             let directory = tracked.path(range.start)[..above].strip_suffix(b"/");
-            let place = directory.map_or_else(|| Ok(root.top()), |directory| root.at(directory))?;
+            let place = directory.map_or_else(|| Ok(root.top()), |directory| root.at(directory));
+            let Ok(place) = place else { return Ok(false) };
             names.clear();
             found.clear();
             let listed = fs::each_entry(&place, |name, is_directory| {
