@@ -367,7 +367,7 @@ impl<'a> Look<'a> {
         }
         let known: HashSet<Vec<u8>> = self.items.iter().map(|item| item.path.clone()).collect();
         for directory in directories {
-            // Where the file system does not tell what it is, it may be anything.
+            // Also what the file system does not give a kind.
             for name in fs::list_special(self.checkout.root.join(path_of(&directory)).as_path()) {
                 let path = below(&directory, &crate::sys::bytes(&name));
                 if !known.contains(&path)
