@@ -1,17 +1,13 @@
 //! Which mutations have not come to their end? A glance at the journals, for who only looks: nothing is locked, git is not
 //! asked, and a worktree without one costs a look for one file.
 
-use std::{
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use std::path::PathBuf;
 
 use super::recovery;
 use crate::{
     fs::{self, Sharing},
-    holder,
     lock::{self, LockFile},
-    mutation::{Journal, Line, Plan, Step},
+    mutation::{Journal, Line, Plan},
     repo::{Repo, Worktree},
     sys::{self, FileId},
 };
@@ -57,7 +53,7 @@ pub struct Told {
 impl Told {
     fn new(plan: Plan, lines: &[Line]) -> Self {
         let Plan { command, directory, message, user, host, pid, fence, .. } = plan;
-        let step = lines.iter().rev().find_map(|line| line.step.name()).unwrap_or("read");
+        let step = lines.last().map_or("read", |line| line.step.name());
         let begun_ms = lines.first().map_or(0, |line| line.at_ms);
         Self { command, directory, message, user, host, pid, fence, begun_ms, step }
     }
@@ -141,20 +137,9 @@ fn runs(repo: &Repo, worktree: &Worktree, plan: Option<&Plan>) -> bool {
     }
 }
 
-/// Git's lock files that the mutation made and that are there as they were made: their numbers may have been used again.
+/// Git's lock files that the mutation made.
 fn locks_of(repo: &Repo, worktree: &Worktree, runs: bool) -> Vec<OwnLock> {
-    let Some((plan, lines)) = read(repo, worktree) else { return Vec::new() };
-    let told = |line: Line| match line.step {
-        Step::Locking { files } => files.into_iter().map(|file| (file, line.at_ms)).collect(),
-        _ => Vec::new(),
-    };
-    let untouched = |path: &Path, since: u64| {
-        let made = std::fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
-        made.is_ok_and(|made: SystemTime| holder::unix_ms(made) <= since)
-    };
-    let git_dir = &worktree.git_dir;
-    let ours = lines.into_iter().flat_map(told).filter(|(file, _)| file.is_there(git_dir));
-    let paths = ours.map(|(file, at)| (file.path(git_dir), at)).filter(|(path, at)| untouched(path, *at));
+    let Some((plan, _)) = read(repo, worktree) else { return Vec::new() };
     let lock = |path: PathBuf| Some(OwnLock { id: fs::identity(&path)?, path, command: plan.command.clone(), runs });
-    paths.filter_map(|(path, _)| lock(path)).collect()
+    plan.own_locks(&worktree.git_dir).into_iter().filter_map(lock).collect()
 }

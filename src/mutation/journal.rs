@@ -1,4 +1,4 @@
-//! Which steps were taken? Each is told before it is taken, and is on disk when it is.
+//! Records the steps of a mutation. Each is on disk before it is taken.
 //!
 //! # Format
 //! `journal.jsonl`, one [`Line`] a line: `step`, what the step must remember, `at_ms` (milliseconds since 1970). The file is
@@ -27,6 +27,8 @@ use crate::{
 /// The journal's name.
 const NAME: &str = "journal.jsonl";
 const SCHEMA: u32 = 1;
+/// The bytes of a mark, which are written as twice as many digits.
+const MARK: usize = 16;
 /// More than the longest list of what a command changed takes.
 const MOST_BYTES: u64 = 64 << 20;
 /// Most steps that a mutation takes, with room: more are none of ours.
@@ -45,6 +47,22 @@ pub(crate) struct Plan {
     pub(crate) message: String,
     /// Whether the change is to be committed in the end.
     pub(crate) commits: bool,
+    /// Stands in those of git's lock files that are ours; random. A copy of the repository has a copy of it.
+    pub(crate) mark: String,
+}
+
+impl Plan {
+    /// What our lock files of git's hold.
+    pub(super) fn lock_text(&self) -> Vec<u8> {
+        format!("repoguard {}\n", self.mark).into_bytes()
+    }
+
+    /// Git's lock files that are ours, in the git directory that the journal belongs to.
+    pub(crate) fn own_locks(&self, git_dir: &Path) -> Vec<PathBuf> {
+        let text = self.lock_text();
+        let is_ours = |path: &PathBuf| fs::read_small(path, text.len() + 1).is_some_and(|found| found == text);
+        [Locked::Index, Locked::Head].map(|which| which.path(git_dir)).into_iter().filter(is_ours).collect()
+    }
 }
 
 /// A step.
@@ -55,8 +73,6 @@ pub(crate) enum Step {
     Begun(Plan),
     /// Everything is kept; from now on anything may change.
     Kept,
-    /// These are our own lock files of git's.
-    Locking { files: Vec<Owned> },
     /// The command has ended: this is what it left.
     Ran { head: Head, touched: Vec<Touched> },
     /// Everything is validated, and about to be committed on top of HEAD as it was: what `staged` holds, also where a hook
@@ -72,6 +88,12 @@ impl Step {
     /// Refuses what would lead recovery elsewhere.
     fn check(&self, tree: &Root) -> Result<(), String> {
         match self {
+            // Another text might be that of a lock of somebody else's.
+            Self::Begun(plan)
+                if plan.mark.len() != MARK * 2 || !plan.mark.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
+            {
+                Err(format!("`{}` is no mark of a lock", plan.mark))
+            }
             Self::Ran { head, touched } => {
                 check_head(head)?;
                 touched
@@ -83,29 +105,20 @@ impl Step {
     }
 
     /// What was done from then on, as the log calls it.
-    pub(crate) fn name(&self) -> Option<&'static str> {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Begun(_) => Some("read"),
+            Self::Begun(_) => "read",
             // The checks come first, and change nothing.
-            Self::Kept => Some("command"),
-            Self::Ran { .. } => Some("verify"),
-            Self::Landing { .. } | Self::Landed { .. } => Some("commit"),
-            Self::Undoing { .. } => Some("rollback"),
-            Self::Locking { .. } => None,
+            Self::Kept => "command",
+            Self::Ran { .. } => "verify",
+            Self::Landing { .. } | Self::Landed { .. } => "commit",
+            Self::Undoing { .. } => "rollback",
         }
     }
 }
 
-/// A lock file of git's that is ours, known by what we wrote into it: a copy of the repository has a copy of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Owned {
-    lock: Locked,
-    mark: String,
-}
-
 /// Which of git's lock files: of no other can a journal say that it is ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Locked {
     Index,
     Head,
@@ -129,32 +142,6 @@ impl Locked {
     }
 }
 
-impl Owned {
-    /// One that is about to be made, with what will stand in it.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] if the system has no random numbers.
-    pub(crate) fn new(lock: Locked) -> Result<Self> {
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|_| Error::Unsupported { what: "a source of random numbers" })?;
-        Ok(Self { lock, mark: format!("repoguard {}\n", hex(&random)) })
-    }
-
-    pub(crate) fn mark(&self) -> &[u8] {
-        self.mark.as_bytes()
-    }
-
-    /// Where it is, in the git directory that the journal belongs to.
-    pub(crate) fn path(&self, git_dir: &Path) -> PathBuf {
-        self.lock.path(git_dir)
-    }
-
-    /// Tells whether it is there still.
-    pub(crate) fn is_there(&self, git_dir: &Path) -> bool {
-        fs::read_small(&self.path(git_dir), self.mark.len() + 1).is_some_and(|text| text == self.mark.as_bytes())
-    }
-}
-
 /// A step, and when it was told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Line {
@@ -168,6 +155,8 @@ pub(crate) struct Line {
 pub(crate) struct Journal {
     path: PathBuf,
     file: File,
+    /// What our lock files of git's hold.
+    lock_text: Vec<u8>,
 }
 
 impl Journal {
@@ -177,19 +166,30 @@ impl Journal {
     }
 
     /// Begins it. Its bytes are on disk when this returns, its name with the directory.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the system has no random numbers, [`Error::Io`].
     pub(crate) fn begin(directory: &Path, plan: Plan, sharing: Sharing) -> Result<Self> {
         let path = Self::path(directory);
-        let mut line = line(Step::Begun(Plan { schema: SCHEMA, ..plan }));
+        let mut random = [0; MARK];
+        getrandom::fill(&mut random).map_err(|_| Error::Unsupported { what: "a source of random numbers" })?;
+        let plan = Plan { schema: SCHEMA, mark: hex(&random), ..plan };
+        let mut line = line(Step::Begun(plan.clone()));
         line.push(b'\n');
         // Whole from the first moment, after a power failure, too: who finds the journal must find out what it is about.
         fs::Beside::write(&path, &line, 0o644, sharing)?.replace()?;
-        Self::go_on(directory)
+        Self::go_on(directory, &plan)
     }
 
     /// Goes on with one that another process began.
-    pub(crate) fn go_on(directory: &Path) -> Result<Self> {
+    pub(crate) fn go_on(directory: &Path, plan: &Plan) -> Result<Self> {
         let path = Self::path(directory);
-        Ok(Self { file: fs::open_for_append(&path, Sharing::default())?, path })
+        Ok(Self { file: fs::open_for_append(&path, Sharing::default())?, path, lock_text: plan.lock_text() })
+    }
+
+    /// What our lock files of git's hold.
+    pub(super) fn lock_text(&self) -> &[u8] {
+        &self.lock_text
     }
 
     /// Tells the step that is about to be taken; on disk when this returns.

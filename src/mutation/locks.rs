@@ -1,12 +1,12 @@
-//! How are git's own locks taken? `index.lock` and `HEAD.lock` are made as git makes them, but known to the journal before
-//! they have their name, so that a later process can tell ours from another git's.
+//! Takes git's own locks, `index.lock` and `HEAD.lock`, as git does. They hold the mark of the mutation's journal, so that a later
+//! process can tell ours from another git's.
 
 use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use super::journal::{Journal, Locked, Owned, Step};
+use super::journal::{Journal, Locked};
 use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
@@ -38,9 +38,7 @@ impl GitLock {
     ) -> Result<Self> {
         let (file, lock) = (which.file(git_dir), which.path(git_dir));
         let made = directory.join(format!("{MAKING}-{}", file.file_name().unwrap_or_default().to_string_lossy()));
-        let owned = Owned::new(which)?;
-        fs::write_new(&made, owned.mark(), Sharing::default())?;
-        journal.tell(Step::Locking { files: vec![owned] })?;
+        fs::write_new(&made, journal.lock_text(), Sharing::default())?;
         let begun = Instant::now();
         let mut pause = Duration::from_millis(1);
         loop {

@@ -165,12 +165,13 @@ pub(crate) fn settle(
         return Err(Error::Unfinished { what: format!("`{}`; {}", case.plan.command, doubts.join("; ")) });
     }
     let finish = choice == Choice::Finish || (choice == Choice::AsPredicted && case.found == Found::Landed);
-    let journal = Journal::go_on(&case.directory)?;
+    let journal = Journal::go_on(&case.directory, &case.plan)?;
     // What a git of ours has left would be in everybody's way, and nobody's work is in it.
-    let clear_locks = |before: &Before| left_locks(before, &case.lines).iter().try_for_each(fs::remove_entry);
+    let clear_locks =
+        |before: &Before| left_locks(before, &case.plan, &case.lines).iter().try_for_each(fs::remove_entry);
     let settled = match (&case.before, case.found) {
         (None, _) | (_, Found::Untouched) => {
-            release_own(&case.checkout.git_dir, &case.lines);
+            release_own(&case.checkout.git_dir, &case.plan);
             Settled::Forgotten
         }
         (Some(before), Found::Landed) if finish => {
@@ -259,7 +260,7 @@ impl Case {
     fn look(&mut self, repo: &Repo, worktree: &Worktree) -> Result<()> {
         let Some(before) = &self.before else { return Ok(()) };
         let now = repo.head(worktree).unwrap_or_default();
-        let last = self.lines.iter().rev().map(|line| &line.step).find(|step| !matches!(step, Step::Locking { .. }));
+        let last = self.lines.last().map(|line| &line.step);
         let ran = self.lines.iter().rev().find_map(|line| match &line.step {
             Step::Ran { head, touched } => Some((head, touched)),
             _ => None,

@@ -15,7 +15,7 @@ use std::{
 use super::{
     before::{Before, Content, Kind},
     differences::differences,
-    journal::{Journal, Line, Locked, Owned, Step},
+    journal::{Journal, Line, Locked, Plan, Step},
     locks::{Fence, GitLock},
     put_back::PutBack,
     references,
@@ -82,8 +82,8 @@ pub(crate) fn undo(undo: &Undo<'_>, mut fence: Option<&mut Fence>) -> Result<Und
         undo.journal.tell(Step::Undoing { why: undo.header.why.clone(), kept: keeping.id().to_owned() })?;
     }
     if fence.is_none() {
-        let lines = Journal::read(before.directory()).map(|(_, lines)| lines).unwrap_or_default();
-        for lock in left_locks(before, &lines) {
+        let (plan, lines) = Journal::read(before.directory()).unwrap_or_default();
+        for lock in left_locks(before, &plan, &lines) {
             let name = lock.file_name().unwrap_or_default().to_string_lossy().into_owned();
             keeping.take_other(&name, &lock)?;
         }
@@ -186,8 +186,8 @@ fn under_lock(undo: &Undo<'_>, fence: Option<&Fence>, work: impl FnOnce(&GitLock
 }
 
 /// Removes git's lock files that are ours, and finds those that a git of the mutation's left when it was killed.
-pub(super) fn left_locks(before: &Before, lines: &[Line]) -> Vec<PathBuf> {
-    release_own(&before.checkout.git_dir, lines);
+pub(super) fn left_locks(before: &Before, plan: &Plan, lines: &[Line]) -> Vec<PathBuf> {
+    release_own(&before.checkout.git_dir, plan);
     let begun = lines.first().map_or(0, |line| line.at_ms);
     let checkout = &before.checkout;
     locks_of_killed(checkout, &checkout.root, &[before.trace(), before.notes()], begun)
@@ -225,12 +225,6 @@ fn is_from_after(path: &Path, begun_ms: u64) -> bool {
 }
 
 /// Removes those of git's lock files that this mutation made.
-pub(super) fn release_own(git_dir: &Path, lines: &[Line]) {
-    let owned = lines.iter().filter_map(|line| match &line.step {
-        Step::Locking { files } => Some(files),
-        _ => None,
-    });
-    for owned in owned.flatten().filter(|owned: &&Owned| owned.is_there(git_dir)) {
-        fs::remove(&owned.path(git_dir));
-    }
+pub(super) fn release_own(git_dir: &Path, plan: &Plan) {
+    plan.own_locks(git_dir).iter().for_each(|lock| fs::remove(lock));
 }
