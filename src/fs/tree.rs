@@ -398,6 +398,9 @@ pub(crate) fn sync(place: impl Into<Place>) -> Result<()> {
 
 /// Writes files and directories to disk, all at once: a file system has less to do then than for one after the other.
 pub(crate) fn sync_each(paths: &[PathBuf]) -> Result<()> {
+    if let [path] = paths {
+        return sync(path.as_path());
+    }
     std::thread::scope(|scope| {
         let syncs: Vec<_> = paths.iter().map(|path| scope.spawn(|| sync(path.as_path()))).collect();
         syncs.into_iter().try_for_each(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))

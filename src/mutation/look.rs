@@ -9,13 +9,12 @@ use super::{
     before::{
         Content, DIRECTORY, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SUBMODULE, Stamp, below, is_same, parents,
     },
-    conversion::Conversion,
     walk::{self, Walked},
 };
 use crate::{
     error::{Error, Result},
     fs,
-    repo::{Checkout, Entry, Index, Untracked, hex, path_of},
+    repo::{Checkout, Conversion, Entry, Index, Untracked, hex, path_of},
     sys::{Below, Found},
 };
 
@@ -239,7 +238,9 @@ impl<'a> Look<'a> {
 
     /// Sees to it that no file is taken from git's objects that has other bytes on disk: filters, line endings.
     pub(super) fn convert(&mut self, index: &Path, untracked: &Untracked) -> Result<()> {
-        let conversion = Conversion::find(self.checkout, &self.attributes, &untracked.files)?;
+        let untracked = untracked.files.iter().filter(|path| path.ends_with(b".gitattributes"));
+        let attributes: Vec<Vec<u8>> = self.attributes.iter().chain(untracked).cloned().collect();
+        let conversion = self.checkout.conversion(&attributes)?;
         if !conversion.any() {
             return Ok(());
         }

@@ -4,7 +4,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `before` | how everything was: taken before the first change, in files that the next process can read |
-//! | `look`, `conversion` | which files git could give back, and which are kept |
+//! | `look` | which files git could give back, and which are kept |
 //! | `changes` | what differs from that now |
 //! | `walk` | the files of an index, looked at by several threads |
 //! | `trace` | which git commands the command ran, to tell its changes of references from others' |
@@ -33,7 +33,6 @@
 
 mod before;
 mod changes;
-mod conversion;
 mod differences;
 mod journal;
 mod locks;

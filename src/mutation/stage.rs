@@ -141,11 +141,7 @@ pub(crate) fn stage(
         modes = take_over(before, worked_on, &index, &own_paths, &touched, &mut sorted)?;
     }
     let Sorted { add, remove, ignored: _ } = sorted;
-    let removals: Vec<_> = remove.into_iter().map(|path| ("0".to_owned(), String::new(), path)).collect();
-    checkout.set_entries(&index, &removals)?;
-    if !add.is_empty() {
-        checkout.stage(&index, &add)?;
-    }
+    checkout.stage(&index, &remove, &add)?;
     add_below_former_files(before, changes, &index)?;
     let mut staged = staged_in(before, &index)?;
     let other_modes: Vec<_> = staged
@@ -375,7 +371,7 @@ fn add_below_former_files(before: &Before, changes: &Changes, index: &Path) -> R
         return Err(Unlike::Repositories(repositories));
     }
     let new = before.rules_allow(listed.files.into_iter().filter(&is_below).collect(), changes)?;
-    if new.is_empty() { Ok(()) } else { Ok(before.checkout.stage(index, &new)?) }
+    Ok(before.checkout.stage(index, &[], &new)?)
 }
 
 /// Puts what the caller had staged back to HEAD's in the index to commit; returns all paths that are the caller's own.
@@ -546,6 +542,7 @@ pub(crate) fn publish(before: &Before, staged: &Staged, lock: &GitLock, worked_o
             return Ok(());
         }
         checkout.seal(&staged.index)?;
+        fs::sync(&staged.index)?;
         fs::link(&staged.index, &made, Sharing::default())?;
     } else {
         // The caller's own staged changes, and others', stay as they are.
@@ -556,10 +553,9 @@ pub(crate) fn publish(before: &Before, staged: &Staged, lock: &GitLock, worked_o
         let now = checkout.staged(&staged.index, &before.tree())?;
         let entries: Vec<_> = now.into_iter().map(|change| (change.mode, change.id, change.path)).collect();
         checkout.set_entries(&made, &entries)?;
+        if made.exists() {
+            fs::sync(&made)?;
+        }
     }
-    if made.exists() {
-        fs::sync(&made)?;
-        lock.replace(&made)?;
-    }
-    Ok(())
+    if made.exists() { lock.replace(&made) } else { Ok(()) }
 }

@@ -196,7 +196,25 @@ pub(super) fn is_usual(common: &Path) -> bool {
 
 /// Tells whether git's configuration may say something with one of these words, at any of its levels. If not, git need not be asked.
 pub(super) fn may_say(own: &Path, common: &Path, git: Option<&Path>, words: &[&[u8]]) -> bool {
-    let says = |text: &[u8]| words.iter().any(|word| mentions(text, word)) || mentions(text, b"include");
+    any_says(own, common, git, |text| words.iter().any(|word| mentions(text, word)))
+}
+
+/// Tells whether git's configuration may have git store files with other bytes or modes than they have, attributes aside.
+pub(super) fn may_alter_files(own: &Path, common: &Path, git: Option<&Path>) -> bool {
+    const WORDS: [&[u8]; 7] =
+        [b"autocrlf", b"attributesfile", b"[attr", b"attr.tree", b"symlinks", b"ignorecase", b"sharedrepository"];
+    // Each repository says that the modes of its files count.
+    let modes = |text: &[u8], words: &[u8]| text.windows(words.len()).filter(|part| *part == words).count();
+    any_says(own, common, git, |text| {
+        let text = text.to_ascii_lowercase();
+        WORDS.iter().any(|word| mentions(&text, word))
+            || modes(&text, b"filemode") != modes(&text, b"filemode = true\n")
+    })
+}
+
+/// Tells whether a text of git's configuration may say something, at any of its levels, or includes another one.
+fn any_says(own: &Path, common: &Path, git: Option<&Path>, says: impl Fn(&[u8]) -> bool) -> bool {
+    let says = |text: &[u8]| says(text) || mentions(text, b"include");
     let beside = |git: PathBuf| Some(git.parent()?.parent()?.join("etc/gitconfig"));
     // Each git has a place of its own for the system's.
     let of_git = git.into_iter().flat_map(|git| [Some(git.to_owned()), git.canonicalize().ok()]).flatten();

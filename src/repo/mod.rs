@@ -19,8 +19,8 @@ mod trust;
 use std::path::{Path, PathBuf};
 
 pub(crate) use checkout::{
-    Blobs, Changes, Checkout, Deletion, EXCLUDE, RawChange, Reference, STASH, STASH_LOG, Untracked, is_branch_name,
-    is_reference_name,
+    Blobs, Changes, Checkout, Conversion, Deletion, EXCLUDE, RawChange, Reference, STASH, STASH_LOG, Untracked,
+    is_branch_name, is_reference_name,
 };
 pub use config::{Config, Setting};
 pub use expected::ExpectedHead;

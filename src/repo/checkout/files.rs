@@ -1,4 +1,4 @@
-//! Which files differ, which are ignored, and what stands in an index?
+//! Tells which files differ, which are ignored, and what is in an index.
 
 use std::{
     collections::HashSet,
@@ -37,9 +37,11 @@ pub(crate) struct RawChange {
 /// What is configured about the files of worktrees.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FileSettings {
-    autocrlf: bool,
+    pub(super) autocrlf: bool,
     /// The user's own file of attributes.
-    attributes: Option<PathBuf>,
+    pub(super) attributes: Option<PathBuf>,
+    /// Attributes are those of a tree.
+    pub(super) attribute_tree: bool,
     /// The user's own file of ignore rules.
     pub(crate) excludes: Option<PathBuf>,
     pub(crate) ignore_case: bool,
@@ -153,8 +155,9 @@ impl Checkout {
         if let Some(known) = self.settings.get() {
             return Ok(known);
         }
-        let keys = r"^core\.(autocrlf|attributesfile|excludesfile|ignorecase)$";
-        let words: [&[u8]; 4] = [b"autocrlf", b"attributesfile", b"excludesfile", b"ignorecase"];
+        let keys = r"^(core\.(autocrlf|attributesfile|excludesfile|ignorecase)|attr\.tree)$";
+        let words: [&[u8]; 6] =
+            [b"autocrlf", b"attributesfile", b"excludesfile", b"ignorecase", b"[attr", b"attr.tree"];
         let as_configured = Self { one_case: None, ..self.clone() };
         let listed = if config::may_say(&self.git_dir, &self.common_dir, git::program().as_deref(), &words) {
             as_configured.output(None, &["config", "--null", "--get-regexp", keys], None)?.stdout
@@ -180,19 +183,11 @@ impl Checkout {
                 b"core.autocrlf" => found.autocrlf = is_set,
                 b"core.attributesfile" => found.attributes = path(),
                 b"core.excludesfile" => found.excludes = path(),
+                b"attr.tree" => found.attribute_tree = true,
                 _ => found.ignore_case = is_set,
             }
         }
         Ok(self.settings.get_or_init(|| found))
-    }
-
-    /// Whether git converts line endings without being told so by an attribute, and the files beside those of the worktree
-    /// that attributes may stand in.
-    pub(crate) fn conversion(&self) -> Result<(bool, Vec<PathBuf>)> {
-        let settings = self.settings()?;
-        let own = self.common_dir.join("info/attributes");
-        let files = [Some(own), settings.attributes.clone(), Some("/etc/gitattributes".into())];
-        Ok((settings.autocrlf, files.into_iter().flatten().collect()))
     }
 
     /// The same worktree, but its gits take the ignore rules of the user's own file (`core.excludesFile`) from this one.
@@ -210,62 +205,6 @@ impl Checkout {
     pub(crate) fn ignored_by(&self, worktree: &Path, git_dir: &Path, paths: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
         let (git_dir, common_dir) = (git_dir.to_owned(), git_dir.to_owned());
         Self { git_dir, common_dir, ..self.clone() }.ignored(worktree, paths)
-    }
-
-    /// Makes an index that is split or sparse one that holds all entries.
-    pub(crate) fn unfold(&self, index: &Path) -> Result<()> {
-        let arguments = [
-            "-c",
-            "index.sparse=false",
-            "-c",
-            "core.splitIndex=false",
-            "update-index",
-            "--no-split-index",
-            "--force-write-index",
-        ];
-        self.run(Some(index), &arguments, None).map(drop)
-    }
-
-    /// Puts the state of files into an index, with the user's filters: what is there is added, what is not is removed. It gets
-    /// no checksum: that takes as long as all else here, and the commit writes it again.
-    pub(crate) fn stage(&self, index: &Path, changed: &[Vec<u8>]) -> Result<()> {
-        let input: Vec<u8> = changed.iter().flat_map(|path| path.iter().copied().chain([0])).collect();
-        let fixed = ["-c", "index.skipHash=true", "update-index", "--add", "--remove", "--replace"];
-        let fixed = [&fixed[..], &["--ignore-skip-worktree-entries", "-z", "--stdin"]].concat();
-        let arguments = [git::durable(changed.len()), fixed].concat();
-        self.run(Some(index), &arguments, Some(&input)).map(drop)
-    }
-
-    /// Sees to it that an index has a checksum, without which other programs than git do not take it.
-    pub(crate) fn seal(&self, index: &Path) -> Result<()> {
-        if Index::has_checksum(index, self.id_bytes)? {
-            return Ok(());
-        }
-        self.run(Some(index), &["update-index", "--force-write-index"], None).map(drop)
-    }
-
-    /// Lets an index know the stat data of the files that have not changed.
-    pub(crate) fn refresh(&self, index: &Path) -> Result<()> {
-        // Its status tells that some have changed. In a sparse checkout git would take flags from files that are there.
-        let arguments = ["-c", "core.sparseCheckout=false", "update-index", "-q", "--refresh"];
-        self.output(Some(index), &arguments, None).map(drop)
-    }
-
-    /// Puts entries into an index as they are: mode (`0` removes), id, path.
-    pub(crate) fn set_entries(&self, index: &Path, entries: &[(String, String, Vec<u8>)]) -> Result<()> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let none = "0".repeat(self.id_bytes * 2);
-        let mut input = Vec::new();
-        for (mode, id, path) in entries {
-            let line =
-                if mode.trim_start_matches('0').is_empty() { format!("0 {none}\t") } else { format!("{mode} {id}\t") };
-            input.extend_from_slice(line.as_bytes());
-            input.extend_from_slice(path);
-            input.push(0);
-        }
-        self.run(Some(index), &["update-index", "-z", "--index-info"], Some(&input)).map(drop)
     }
 
     /// Mode and id of a path in a tree.

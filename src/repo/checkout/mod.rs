@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | this one | the worktree, and how git is started in it |
 //! | `files` | files and indexes: what differs, what is ignored, what is staged |
+//! | `staging` | changes of an index |
+//! | `conversion` | whether files have the bytes of their blobs |
 //! | `references` | references and commits |
 //! | `untracked` | what git does not know |
 //! | `blobs` | the bytes of files |
@@ -14,15 +16,18 @@
 //! puts a repository back must not be stopped half-way.
 
 mod blobs;
+mod conversion;
 mod files;
 mod linked;
 mod objects;
 mod references;
+mod staging;
 #[cfg(test)]
 mod tests;
 mod untracked;
 
 pub(crate) use blobs::Blobs;
+pub(crate) use conversion::Conversion;
 use files::FileSettings;
 pub(crate) use files::RawChange;
 pub(crate) use linked::{Changes, Deletion, is_branch_name, is_reference_name};

@@ -1,4 +1,4 @@
-//! Is what is read in this process what git would say?
+//! Compares what is read and staged in this process with what git says and stages.
 
 #![expect(clippy::disallowed_methods, reason = "the repositories are git's own")]
 
@@ -7,6 +7,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::{super::Index, *};
+use crate::fs;
 
 /// A repository that a script has made, and its worktree.
 struct Place {
@@ -164,4 +165,94 @@ fn usual_worktree_is_found_without_git_and_every_other_one_by_git() {
     ] {
         assert_eq!(usual(&Place::new(script)), None, "{script}");
     }
+}
+
+/// A script, what is removed then, and what has changed.
+type Staging = (&'static str, &'static [&'static str], &'static [&'static str]);
+
+/// Copies of the index of a place that were brought up to date: in this process, which says whether it could, and by git.
+fn staged_twice(place: &Place, (_, remove, changed): Staging) -> (bool, [PathBuf; 2]) {
+    let paths = |names: &[&str]| names.iter().map(|name| name.as_bytes().to_vec()).collect::<Vec<_>>();
+    let [here, by_git] = ["here", "by-git"].map(|name| {
+        let copy = place.checkout.git_dir.join("repoguard").join(name);
+        std::fs::create_dir_all(copy.parent().expect("a directory")).expect("a directory");
+        fs::copy_index(&place.checkout.index(), &copy, false).expect("a copy");
+        copy
+    });
+    let is_done = place.checkout.stage_here(&here, &paths(remove), &paths(changed)).is_ok();
+    // Nothing else than git takes part.
+    let mut git = place.checkout.command(Some(&by_git), &["update-index", "--add", "--remove", "--replace", "--stdin"]);
+    let git = git.as_mut().expect("git").stdin(std::process::Stdio::piped()).spawn();
+    let mut git = git.expect("git");
+    let input = [remove, changed].concat().join("\n") + "\n";
+    std::io::Write::write_all(&mut git.stdin.take().expect("a pipe"), input.as_bytes()).expect("git reads");
+    assert!(git.wait().expect("git ends").success());
+    (is_done, [here, by_git])
+}
+
+#[test]
+fn files_are_staged_as_git_stages_them() {
+    let cases: [Staging; 8] = [
+        ("echo new >a; echo c >d/e/c; printf 'no end' >d/b", &[], &["a", "d/e/c", "d/b"]),
+        ("echo x >new; mkdir -p n/e; echo y >n/e/w; printf '' >empty", &[], &["new", "n/e/w", "empty"]),
+        ("rm a d/b; echo z >z", &["a", "d/b"], &["z"]),
+        ("rm -r d", &["d/b", "d/e/c"], &[]),
+        ("chmod +x a; printf '\\r\\n\\0\\377' >bytes", &[], &["a", "bytes"]),
+        ("ln -sf d/b link; ln -s nowhere other", &[], &["link", "other"]),
+        ("printf 'a\\r\\n' >a; printf '*.x -diff\\n' >.gitattributes", &[], &["a", ".gitattributes"]),
+        ("head -c 3000000 /dev/zero >big; git gc -q", &[], &["big"]),
+    ];
+    for case in cases {
+        let place = Place::new(case.0);
+        let (is_done, indexes) = staged_twice(&place, case);
+        assert!(is_done, "{case:?}");
+        let ask = |index: &PathBuf, arguments: &[&str]| place.checkout.run(Some(index), arguments, None).expect("git");
+        let [here, by_git] = indexes.each_ref().map(|index| ask(index, &["ls-files", "--stage"]));
+        assert_eq!(String::from_utf8_lossy(&here), String::from_utf8_lossy(&by_git), "{case:?}");
+        let [here, by_git] = indexes.each_ref().map(|index| ask(index, &["write-tree"]));
+        assert_eq!(here, by_git, "{case:?}");
+        // Its files are known to be as they are in the index, and every object is whole.
+        assert!(ask(&indexes[0], &["diff-files", "--name-only"]).is_empty(), "{case:?}");
+        ask(&indexes[0], &["fsck", "--strict"]);
+        let blobs = case.2.iter().flat_map(|name| format!(":{name}\n").into_bytes()).collect::<Vec<_>>();
+        let sizes = ["cat-file", "--batch-check=%(objectname) %(objecttype) %(objectsize)"];
+        let told = place.checkout.run(Some(&indexes[0]), &sizes, Some(&blobs)).expect("git");
+        assert!(!String::from_utf8_lossy(&told).contains("missing"), "{case:?}");
+    }
+}
+
+#[test]
+fn git_stages_what_it_would_not_store_as_it_is() {
+    let cases: [Staging; 21] = [
+        ("git config core.autocrlf input; printf 'a\\r\\n' >a", &[], &["a"]),
+        ("echo '* text=auto' >.gitattributes; printf 'a\\r\\n' >a", &[], &["a"]),
+        ("echo '* text' >d/.gitattributes; printf 'a\\r\\n' >d/b", &[], &["d/b"]),
+        ("echo '*.x filter=f' >d/.gitattributes; echo x >d/e/c", &[], &["d/e/c"]),
+        ("echo 'd/** ident' >.git/info/attributes; echo '$Id$' >d/e/c", &[], &["d/e/c"]),
+        ("echo '* text' >at; git config core.attributesFile $PWD/at; printf 'a\\r\\n' >a", &[], &["a"]),
+        ("echo '* text' >.gitattributes; git add .gitattributes; rm .gitattributes; printf 'a\\r\\n' >a", &[], &["a"]),
+        ("git config core.fileMode false; chmod +x a; echo x >a", &[], &["a"]),
+        ("git config core.symlinks false; rm link; printf a >link", &[], &["link"]),
+        ("git config core.sharedRepository group; echo x >a", &[], &["a"]),
+        ("git config core.ignoreCase true; echo x >a", &[], &["a"]),
+        ("echo '[core]' >other; git config include.path ../other; echo x >a", &[], &["a"]),
+        ("git update-index --skip-worktree a; echo x >a", &[], &["a"]),
+        ("git update-index --index-version 4; echo x >a", &[], &["a"]),
+        ("git update-index --split-index; echo x >a", &[], &["a"]),
+        ("rm -r d; echo d >d", &[], &["d"]),
+        ("rm a; mkdir a; echo b >a/b", &[], &["a/b"]),
+        ("rm a", &[], &["a"]),
+        ("printf x >'od\\d'", &[], &["od\\d"]),
+        ("printf x >é", &[], &["é"]),
+        ("head -c 17000000 /dev/zero >big", &[], &["big"]),
+    ];
+    for case in cases {
+        let place = Place::new(case.0);
+        let (is_done, [here, _]) = staged_twice(&place, case);
+        assert!(!is_done, "{case:?}");
+        let [before, after] = [&place.checkout.index(), &here].map(|index| std::fs::read(index).expect("an index"));
+        assert!(before == after, "{case:?}: an index that git has to change is as it was");
+    }
+    let place = Place::new("rm a; mkfifo a");
+    assert!(place.checkout.stage_here(&place.checkout.index(), &[], &[b"a".to_vec()]).is_err());
 }

@@ -24,6 +24,7 @@
 //! The checksum is not verified: git itself need not write one (`index.skipHash`). No path may be longer than 64 KiB. What
 //! a split or a sparse index leaves out is not found: [`Index::is_partial`] tells.
 
+mod edit;
 mod stat;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub(crate) use self::edit::{Edits, NewEntry};
 pub(crate) use self::stat::Stat;
 use self::stat::short_time;
 use crate::{
@@ -91,6 +93,8 @@ pub(crate) struct Index {
     /// Ends where the checksum begins.
     reader: Take<BufReader<File>>,
     modified: (u32, u32),
+    /// In bytes, without the checksum.
+    length: u64,
     version: u32,
     id_bytes: usize,
     entries: u32,
@@ -106,6 +110,10 @@ pub(crate) struct Index {
     partial: bool,
     /// The tree of all entries, where git has noted it.
     tree: Option<Vec<u8>>,
+    /// Where the extension `TREE` is, and how many bytes it has.
+    trees: Option<(u64, u32)>,
+    /// There is an extension that tells more of the entries than their trees.
+    is_extended: bool,
 }
 
 impl Index {
@@ -154,6 +162,7 @@ impl Index {
                 file: path.to_owned(),
                 reader,
                 modified,
+                length,
                 version,
                 id_bytes,
                 entries: number(&header, 8),
@@ -165,6 +174,8 @@ impl Index {
                 nameless: false,
                 partial: false,
                 tree: None,
+                trees: None,
+                is_extended: false,
             })
         };
         match open() {
@@ -172,6 +183,11 @@ impl Index {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(explain(path, "", error)),
         }
+    }
+
+    /// How many entries it has, if it is what it says.
+    pub(crate) fn count(&self) -> usize {
+        self.entries as usize
     }
 
     /// When the index was written, as [`Stat`] has it: a file that was modified not earlier may have been modified again
@@ -322,6 +338,7 @@ impl Index {
             match &header[..4] {
                 b"link" | b"sdir" => self.partial = true,
                 b"TREE" => {
+                    self.trees = Some((self.length - self.reader.limit(), length));
                     let most = u64::from(length).min(MOST_OF_A_TREE);
                     let mut start = Vec::new();
                     self.reader.by_ref().take(most).read_to_end(&mut start)?;
@@ -330,8 +347,10 @@ impl Index {
                     self.reader.set_limit(left);
                     continue;
                 }
+                // Where parts of the file begin, for several threads.
+                b"EOIE" | b"IEOT" => {}
                 // Whoever does not know it may pass over it.
-                [b'A'..=b'Z', ..] => {}
+                [b'A'..=b'Z', ..] => self.is_extended = true,
                 name => return Err(wrong(format!("repoguard does not know the extension `{}`", name.escape_ascii()))),
             }
             self.reader.get_mut().seek_relative(length.into())?;
