@@ -10,6 +10,7 @@ use super::{
 use crate::{
     error::{Result, listed},
     exec::Ending,
+    fs,
     mutation::{self, GitLock, Locked, Staged, Step, readable},
     repo::{Head, durable},
 };
@@ -32,11 +33,19 @@ impl Session<'_> {
         self.head_is_ours(&kept.before, STEP)?;
         let mut command: Vec<OsString> = vec!["git".into(), "-C".into(), self.checkout.root.clone().into()];
         command.extend(durable(staged.changes.len()).into_iter().map(OsString::from));
+        if self.checkout.is_tidy() {
+            // Git would start another program to find that out.
+            command.extend(["-c", "maintenance.auto=false"].map(OsString::from));
+        }
         command.extend(["commit", "--quiet"].map(OsString::from));
         command.extend(self.mutation.allow_empty.then(|| "--allow-empty".into()));
         command.extend(self.mutation.message.iter().flat_map(|text| ["-m".into(), text.clone()]));
         self.step(STEP, command, kept, Some(&staged.index))?;
-        let commit = self.read_back(kept, staged)?;
+        // The index is brought to disk for `publish` while the commit is read.
+        let commit = std::thread::scope(|scope| {
+            scope.spawn(|| fs::sync(staged.index.as_path()));
+            self.read_back(kept, staged)
+        })?;
         // From here on it is there, and is not undone: what is missing, the next one does.
         let landed = kept.journal.note(Step::Landed { commit: Some(commit.clone()) });
         if let Err(error) = landed.and_then(|()| self.publish(kept, staged)) {

@@ -69,32 +69,44 @@ impl Session<'_> {
             ..Plan::default()
         };
         head.branch.as_ref().map_or(Ok(()), |branch| self.checkout.check_log(branch))?;
-        let journal = Journal::begin(directory, plan, self.sharing)?;
-        if self.mutation.fence {
+        let sharing = self.sharing;
+        let journal = || Journal::begin(directory, plan, sharing);
+        let (journal, fence, before) = if self.mutation.fence {
             // Git's own locks are taken before anything else is on disk.
+            let journal = journal()?;
             fs::sync(directory)?;
-        }
-        let fence = self.wait_for_git(|| {
-            // Without a fence it is enough that no git is at work just now, or has left a lock behind.
-            if self.mutation.fence {
-                return Fence::take(self.checkout, directory, &journal, PATIENCE).map(Some);
-            }
-            GitLock::is_free(&self.checkout.index(), PATIENCE).map(|()| None)
-        })?;
-        self.wait_for_head(&head, fence.is_none())?;
-        let baseline = Baseline {
-            allow_dirty: self.mutation.allow_dirty,
-            untracked: self.mutation.untracked,
-            limit: self.baseline_limit,
-            tell: &|kept, all| (self.say)(Notice::Keeping(kept, all)),
+            let fence = self.wait_for_git(|| Fence::take(self.checkout, directory, &journal, PATIENCE))?;
+            self.wait_for_head(&head, false)?;
+            (journal, Some(fence), self.take(directory, head)?)
+        } else {
+            // It is enough that no git is at work just now, or has left a lock behind.
+            self.wait_for_git(|| GitLock::is_free(&self.checkout.index(), PATIENCE))?;
+            self.wait_for_head(&head, true)?;
+            // The disk needs as long for the one as this process for the other.
+            let (journal, before) = std::thread::scope(|scope| {
+                let journal = scope.spawn(journal);
+                let before = self.take(directory, head);
+                (journal.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), before)
+            });
+            (journal?, None, before?)
         };
-        let before = Before::take(directory.to_owned(), self.checkout.clone(), head, &baseline)?;
+        before.sync()?;
         before.protect()?;
         if fence.is_some() && before.index().exists() {
             fs::copy_index(&before.index(), &before.directory().join("fenced"), false)?;
         }
         journal.tell(Step::Kept)?;
         Ok(Kept { before, journal, fence, index_is_missing: false })
+    }
+
+    fn take(&self, directory: &Path, head: Head) -> Result<Before, Unfit> {
+        let baseline = Baseline {
+            allow_dirty: self.mutation.allow_dirty,
+            untracked: self.mutation.untracked,
+            limit: self.baseline_limit,
+            tell: &|kept, all| (self.say)(Notice::Keeping(kept, all)),
+        };
+        Before::take(directory.to_owned(), self.checkout.clone(), head, &baseline)
     }
 
     /// Waits until no git moves HEAD, if `itself`, or its branch.

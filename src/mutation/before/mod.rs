@@ -259,8 +259,13 @@ impl Before {
         self.directory.join("ran")
     }
 
-    /// Keeps what references, stash and index lead to from being pruned.
-    pub(crate) fn protect(&self) -> Result<()> {
+    /// The reference that keeps commits from being pruned, before it has its name.
+    pub(super) fn protecting(&self) -> PathBuf {
+        self.directory.join("protecting")
+    }
+
+    /// Prepares [`Before::protect`]. Not synced.
+    pub(super) fn keep_protecting(&self) -> Result<()> {
         /// More would take longer than a mutation; those of HEAD and the first references are kept then.
         const MOST: usize = 500;
         let mut commits: Vec<String> = self.header.head.commit.iter().cloned().collect();
@@ -271,7 +276,15 @@ impl Before {
         let mut seen = HashSet::new();
         commits.retain(|commit| seen.insert(commit.clone()));
         commits.truncate(MOST);
-        self.checkout.protect(super::PROTECTING, &commits, &self.directory.join("protecting"))?;
+        let joined = self.checkout.joined(&commits)?;
+        joined.map_or(Ok(()), |commit| self.checkout.put_passing(&self.protecting(), &commit))
+    }
+
+    /// Keeps what references, stash and index lead to from being pruned.
+    pub(crate) fn protect(&self) -> Result<()> {
+        if self.protecting().exists() {
+            self.checkout.protect(super::PROTECTING, &self.protecting())?;
+        }
         let tags = self.references.iter().filter(|one| one.commit.as_ref() != Some(&one.id)).map(|one| one.id.clone());
         let objects: Vec<String> = tags.chain(self.staged.iter().cloned()).collect();
         if objects.is_empty() {

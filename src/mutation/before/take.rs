@@ -1,4 +1,4 @@
-//! How is it taken? Git walks the worktree for untracked files while we look at the tracked ones.
+//! Captures the state before a mutation. Git walks the worktree for untracked files while this process looks at the tracked ones.
 
 use std::{
     cell::Cell,
@@ -26,9 +26,12 @@ use crate::{
 const MOST_FILES: usize = 200_000;
 
 impl Before {
-    /// Takes it. Not clean is refused unless `allow_dirty`.
+    /// Captures the state of a worktree. [`Before::sync`] brings it to disk.
     ///
     /// Nothing of the user's is touched, and no ignored directory is walked. Blocks as long as git needs for a status.
+    ///
+    /// # Errors
+    /// [`Unfit::Dirty`] if the worktree is dirty, unless `allow_dirty`; [`Unfit::TooMuch`], [`Unfit::Trouble`].
     pub(crate) fn take(
         directory: PathBuf,
         checkout: Checkout,
@@ -137,7 +140,9 @@ impl Before {
         let staged_paths: HashSet<&[u8]> = staged.iter().map(|change| change.path.as_slice()).collect();
         look.convert(&kept, &untracked)?;
         look.untracked(&untracked, baseline.untracked)?;
-        look.odd();
+        if !untracked.is_all_tracked {
+            look.odd();
+        }
         look.own(&staged_paths)?;
         look.items.sort_by(|a, b| a.path.cmp(&b.path));
         let (latest, intents) = (look.latest, look.intents);
@@ -284,8 +289,17 @@ impl Before {
         write("items.jsonl", items)?;
         write("references.jsonl", references)?;
         write("before.json", vec![json(&self.header)])?;
+        self.keep_protecting()
+    }
+
+    /// Brings all that was taken to disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn sync(&self) -> Result<()> {
         let header = &self.header;
         let kept = [
+            ("protecting", self.protecting().exists()),
             ("index", header.index),
             ("exclude", header.exclude),
             (EXCLUDES, header.excludes),

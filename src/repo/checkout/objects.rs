@@ -1,7 +1,9 @@
-//! Reads commits, trees and tags in this process: asking git takes a program for each question.
+//! Reads commits, trees and tags in this process, because asking git takes a program for each question.
 //!
 //! Git has to be asked where an object is replaced or missing, and in a repository that is none of the usual kind (SHA-256, reftable,
 //! objects borrowed from another one).
+
+use std::{ffi::OsStr, io, path::Path};
 
 use gix::{
     hash::Kind as Hash,
@@ -9,7 +11,10 @@ use gix::{
     odb::Header as _,
 };
 
-use super::{super::state, Checkout};
+use super::{
+    super::{config, git, state},
+    Checkout,
+};
 use crate::env;
 
 /// Larger commits and trees are for git, in bytes.
@@ -18,7 +23,7 @@ const MOST_BYTES: u64 = 16 << 20;
 /// Git has to be asked.
 pub(super) struct Unknown;
 
-type Known<T> = Result<T, Unknown>;
+pub(super) type Known<T> = Result<T, Unknown>;
 
 /// The objects of a repository.
 pub(super) struct Objects<'a> {
@@ -46,6 +51,29 @@ impl Checkout {
         }
         Ok(Objects { checkout: self, database: gix::odb::at(directory, Hash::Sha1).map_err(|_| Unknown)? })
     }
+}
+
+impl Checkout {
+    /// Whether the housekeeping that git starts after a commit is known to have nothing to do.
+    ///
+    /// Source: git-gc(1), `gc.auto` and `gc.autoPackLimit` as they are if they are not configured.
+    pub(crate) fn is_tidy(&self) -> bool {
+        const WORDS: [&[u8]; 4] = [b"[gc", b"gc.", b"[maintenance", b"maintenance."];
+        /// Git estimates the number of loose objects from one of 256 directories: 6700 of them are 27 there.
+        const MOST: [(&str, usize); 2] = [("17", 27), ("pack", 50)];
+        let objects = self.common_dir.join("objects");
+        let is_few = |(directory, most): (&str, usize)| match std::fs::read_dir(objects.join(directory)) {
+            Ok(entries) => entries.flatten().filter(|entry| !is_beside_pack(&entry.file_name())).count() <= most,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        MOST.into_iter().all(is_few)
+            && !config::may_say(&self.git_dir, &self.common_dir, git::program().as_deref(), &WORDS)
+    }
+}
+
+/// Whether a file belongs to a pack: its index, for example.
+fn is_beside_pack(name: &OsStr) -> bool {
+    Path::new(name).extension().is_some_and(|end| end != "pack")
 }
 
 impl Objects<'_> {

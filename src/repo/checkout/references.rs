@@ -16,7 +16,7 @@ use super::{
     Checkout, STASH, line, paths,
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     fs::{self, Root},
 };
 
@@ -179,12 +179,11 @@ impl Checkout {
         self.ask(&["symbolic-ref", "-m", "repoguard: put back", name, target]).map(drop)
     }
 
-    /// Keeps commits from being pruned: the one, or all by a commit that has them as parents. The reference may be a file at `passing`
-    /// before it has its name.
-    pub(crate) fn protect(&self, name: &str, commits: &[String], passing: &Path) -> Result<()> {
-        let commit = match commits {
-            [] => return Ok(()),
-            [commit] => commit.clone(),
+    /// A commit from which all of these can be reached: the one, or a new one that has them as parents.
+    pub(crate) fn joined(&self, commits: &[String]) -> Result<Option<String>> {
+        match commits {
+            [] => Ok(None),
+            [commit] => Ok(Some(commit.clone())),
             [first, ..] => {
                 let tree = format!("{first}^{{tree}}");
                 let mut arguments =
@@ -199,16 +198,27 @@ impl Checkout {
                 if !output.status.success() {
                     return Err(git::failed(&arguments, &output));
                 }
-                line(&output.stdout)
+                Ok(Some(line(&output.stdout)))
             }
-        };
+        }
+    }
+
+    /// Writes a file that [`Checkout::protect`] makes a reference of; it has to be synced before. Anybody who may work in the git
+    /// directory may remove it.
+    pub(crate) fn put_passing(&self, passing: &Path, commit: &str) -> Result<()> {
+        let mode = fs::metadata(self.git_dir.as_path())?.permissions();
+        fs::put_file_of_many(passing, mode & 0o666, None, |file| writeln!(file, "{commit}"))
+    }
+
+    /// Keeps the commit that a file of [`Checkout::put_passing`] names from being pruned: the file becomes a reference of ours.
+    pub(crate) fn protect(&self, name: &str, passing: &Path) -> Result<()> {
         self.unlock(name)?;
         if self.has_reftable() {
-            return self
-                .ask(&["-c", "core.logAllRefUpdates=false", "update-ref", "--no-deref", name, &commit])
-                .map(drop);
+            let text = std::fs::read_to_string(passing).map_err(Error::io("read", passing))?;
+            let arguments = ["-c", "core.logAllRefUpdates=false", "update-ref", "--no-deref", name, text.trim()];
+            return self.ask(&arguments).map(drop);
         }
-        // Nobody else writes it, so git's lock is not needed. Whoever may work in the git directory may remove it.
+        // Nobody else writes it, so git's lock is not needed.
         let mode = fs::metadata(self.git_dir.as_path())?.permissions();
         let own = self.own_directory()?;
         if let Some((directory, _)) = name.rsplit_once('/') {
@@ -219,7 +229,6 @@ impl Checkout {
                 drop(fs::set_mode(&directory, mode));
             }
         }
-        fs::put_file(passing, mode & 0o666, None, |file| writeln!(file, "{commit}"))?;
         fs::move_entry(passing, &own.at(name.as_bytes())?)
     }
 
