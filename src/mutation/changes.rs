@@ -49,7 +49,7 @@ impl Changes {
         let untracked = untracked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         let mut touched = touched?;
         let mut below = below(before)?;
-        let Untracked { files, directories, repositories } = untracked;
+        let Untracked { files, directories, repositories, .. } = untracked;
         let slashed = directories.into_iter().chain(repositories).map(|path| [&path, &b"/"[..]].concat());
         for path in files.into_iter().chain(slashed) {
             let bare = path.strip_suffix(b"/").unwrap_or(&path);

@@ -81,6 +81,15 @@ pub(super) fn each(
     mut visit: impl FnMut(&Entry<'_>, Option<Found>) -> Result<()>,
 ) -> Result<Walked> {
     let Some(mut entries) = Index::open(index, checkout.id_bytes)? else { return Ok(Walked::default()) };
+    if entries.count() <= BATCH {
+        // A thread takes as long to start as some hundred files to look at.
+        let mut below = Below::open(&checkout.root).map_err(Error::io("read", &checkout.root))?;
+        while let Some(entry) = entries.next()? {
+            let found = below.look(entry.path);
+            visit(&entry, found.map_err(Error::io("read", checkout.root.join(path_of(entry.path))))?)?;
+        }
+        return Ok(Walked { is_partial: entries.is_partial()?, tree: entries.tree()? });
+    }
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
     let open = || Below::open(&checkout.root).map_err(Error::io("read", &checkout.root));
     let workers: Vec<Below> = (0..threads).map(|_| open()).collect::<Result<_>>()?;

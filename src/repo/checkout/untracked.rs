@@ -1,4 +1,4 @@
-//! What is in a worktree that git does not know?
+//! Lists what is in a worktree and unknown to git.
 
 use std::{
     collections::{BTreeSet, HashSet, VecDeque},
@@ -21,14 +21,16 @@ pub(crate) struct Untracked {
     pub(crate) directories: Vec<Vec<u8>>,
     /// Other repositories.
     pub(crate) repositories: Vec<Vec<u8>>,
+    /// There is nothing but tracked files and their directories: nothing ignored, no FIFO.
+    pub(crate) is_all_tracked: bool,
 }
 
 impl Checkout {
     /// Lists what is neither in the index nor ignored. The repository's own git directories are no files of the worktree, also if they
     /// lie in it under another name than `.git`: `--separate-git-dir`, and dotfiles in a home directory.
     pub(crate) fn untracked(&self, index: &Path) -> Result<Untracked> {
-        if !Index::is_large(index) && self.holds_tracked_only(index)? {
-            return Ok(Untracked::default());
+        if self.holds_tracked_only(index)? {
+            return Ok(Untracked { is_all_tracked: true, ..Untracked::default() });
         }
         let list = ["ls-files", "--others", "--exclude-standard", "-z"];
         let listed = self.list_files(index, &[&list[..], &["--directory"]].concat())?;
@@ -61,7 +63,7 @@ impl Checkout {
         let tops =
             directories.into_iter().map(bare).filter(|path| !repositories.contains(path) && !is_own(path)).collect();
         let directories = self.not_ignored_below(tops, &others)?;
-        Ok(Untracked { files, directories, repositories })
+        Ok(Untracked { files, directories, repositories, is_all_tracked: false })
     }
 
     /// The directories above these paths, below the top, that have a `.git`.
