@@ -47,6 +47,7 @@ pub(crate) fn run(task: &Task, surroundings: Surroundings<'_>, signals: &Signals
     let mut watch = Watch {
         task,
         command,
+        end: sys::end_of_child(command),
         since_ms,
         begun,
         keeper: None,
@@ -79,6 +80,8 @@ struct Second {
 struct Watch<'a> {
     task: &'a Task,
     command: u32,
+    /// Tells of its end also if its signal could not be told.
+    end: Option<sys::Fd>,
     /// Milliseconds from the machine's boot to a moment before the command started.
     since_ms: u64,
     begun: Instant,
@@ -135,7 +138,7 @@ impl Watch<'_> {
                 }
                 self.pass_on(now);
             }
-            self.sleep();
+            self.sleep(ended.is_some());
         }
     }
 
@@ -176,12 +179,13 @@ impl Watch<'_> {
     }
 
     /// Sleeps until something may have happened.
-    fn sleep(&self) {
+    fn sleep(&self, has_ended: bool) {
         let keeper_at = self.keeper.is_none().then_some(self.keeper_at);
         let wake = [self.limit.next(), self.pending.next(), self.go_on_at, keeper_at].into_iter().flatten().min();
         let timeout = wake.map(|wake| wake.saturating_duration_since(Instant::now()));
         let channel = self.keeper.as_ref().map(|keeper| Event::Readable(sys::fd(&keeper.channel)));
-        let events: Vec<Event<'_>> = [Event::Readable(self.signals.fd())].into_iter().chain(channel).collect();
+        let end = self.end.as_ref().filter(|_| !has_ended).map(|end| Event::Readable(sys::fd(end)));
+        let events: Vec<Event<'_>> = [Event::Readable(self.signals.fd())].into_iter().chain(channel).chain(end).collect();
         // Whatever it says, everything is looked at again.
         drop(sys::poll(&events, timeout));
     }

@@ -282,6 +282,11 @@ pub(crate) fn sync_file_system(file: &File) -> io::Result<()> {
     file.sync_all()
 }
 
+/// There is no such descriptor.
+pub(crate) fn end_of_child(_child: u32) -> Option<Fd> {
+    None
+}
+
 /// Opens the reading end of a FIFO.
 pub(crate) fn open_fifo_reader(_: &Path) -> io::Result<Fd> {
     unsupported("there are no FIFOs to wait in line with")
@@ -731,7 +736,7 @@ pub(crate) fn output_of(child: Child, _look: Look) -> io::Result<Output> {
 }
 
 /// Waits for the end of a child.
-pub(crate) fn end_of(child: &mut Child, _look: Look) -> io::Result<ExitStatus> {
+pub(crate) fn end_of_child(child: &mut Child, _look: Look) -> io::Result<ExitStatus> {
     child.wait()
 }
 

@@ -96,6 +96,11 @@ pub(crate) fn descendants(root: u32) -> Vec<u32> {
     found.split_off(1)
 }
 
+/// A descriptor that becomes readable when a process of ours has ended; `None` if the system gives none.
+pub(crate) fn end_of_child(child: u32) -> Option<OwnedFd> {
+    system::watch(child)
+}
+
 /// A process that may not be our child, and that cannot be taken for a later one with the same number. To be opened by
 /// the process that waits for it: a fork does not hand it down.
 pub(crate) struct Process {
