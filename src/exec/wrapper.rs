@@ -185,7 +185,8 @@ impl Watch<'_> {
         let timeout = wake.map(|wake| wake.saturating_duration_since(Instant::now()));
         let channel = self.keeper.as_ref().map(|keeper| Event::Readable(sys::fd(&keeper.channel)));
         let end = self.end.as_ref().filter(|_| !has_ended).map(|end| Event::Readable(sys::fd(end)));
-        let events: Vec<Event<'_>> = [Event::Readable(self.signals.fd())].into_iter().chain(channel).chain(end).collect();
+        let events: Vec<Event<'_>> =
+            [Event::Readable(self.signals.fd())].into_iter().chain(channel).chain(end).collect();
         // Whatever it says, everything is looked at again.
         drop(sys::poll(&events, timeout));
     }

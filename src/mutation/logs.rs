@@ -1,6 +1,8 @@
-//! The logs of references. Git removes a log with its reference, and entries when it is told to: nothing else leads to what they name.
-//! Each log is kept under a second name, with how long it was, since git only appends to it; where references stand in tables, these are
-//! kept, because git never changes one. A log that lost entries by the command's gits gets them back.
+//! Keeps the logs of references, and puts entries back that they lose. Git removes a log with its reference, and entries when it is told
+//! to: nothing else leads to what they name.
+//!
+//! Each log is kept under a second name, with its length, since git only appends to it. If references stand in tables, the tables are kept,
+//! because git never changes one. There, HEAD's own log is not put back: it cannot be written as those of branches are.
 //!
 //! The stash is a log as well, and kept as a whole: `references`.
 
@@ -13,7 +15,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
-    repo::{Checkout, STASH},
+    repo::{Checkout, HEAD, Head, STASH},
 };
 
 /// With more references than these, no log is kept: to keep them takes longer than most mutations.
@@ -45,12 +47,13 @@ impl Before {
             }
             return Ok(kept);
         }
-        for reference in self.references.iter().filter(|one| one.name != STASH && !one.is_odd) {
-            let log = self.checkout.log_of(&reference.name);
+        let references = self.references.iter().filter(|one| one.name != STASH && !one.is_odd);
+        for name in references.map(|one| one.name.as_str()).chain([HEAD]) {
+            let log = self.checkout.log_of(name);
             let Ok(metadata) = std::fs::symlink_metadata(&log) else { continue };
             if metadata.is_file() && metadata.len() > 0 {
                 fs::link(&log, &self.kept_log(kept.len()), Sharing::default())?;
-                kept.push((reference.name.clone(), metadata.len()));
+                kept.push((name.to_owned(), metadata.len()));
             }
         }
         Ok(kept)
@@ -86,18 +89,19 @@ impl Before {
     }
 }
 
-/// Puts entries back that the command's gits took from logs, of references that are there.
-pub(super) fn put_back(before: &Before, traced: &Moves) -> Result<()> {
+/// Puts entries back that the command's gits took from logs, of references that are there. `head` is where HEAD is now.
+pub(super) fn put_back(before: &Before, head: &Head, traced: &Moves) -> Result<()> {
     let was_any_killed = before.was_any_killed();
     let may_have_lost = |name: &str| was_any_killed || traced.touch(name);
-    if !before.references.iter().any(|one| may_have_lost(&one.name)) {
+    let mut names = before.references.iter().map(|one| one.name.as_str()).chain([HEAD]);
+    if !names.any(may_have_lost) {
         return Ok(());
     }
     let was: HashSet<(&str, &str)> = before.references.iter().map(|one| (&*one.name, &*one.id)).collect();
     let now = before.checkout.references()?;
     let unmoved: HashSet<&str> =
         now.iter().filter(|one| was.contains(&(&*one.name, &*one.id))).map(|one| &*one.name).collect();
-    let is_as_it_was = |name: &str| unmoved.contains(name);
+    let is_as_it_was = |name: &str| unmoved.contains(name) || (name == HEAD && head == before.head());
     if before.checkout.has_reftable() {
         let Some(kept) = before.with_kept_tables()? else { return Ok(()) };
         let names = before.references.iter().map(|one| one.name.as_str()).filter(|name| *name != STASH);
@@ -126,9 +130,9 @@ pub(super) fn put_back(before: &Before, traced: &Moves) -> Result<()> {
         let is = fs::read_whole(&log, MOST_BYTES).unwrap_or_default();
         let lines = |text: &[u8]| text.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
         if let Some(whole) = merged(lines(&was), lines(&is)) {
-            let place = before.checkout.common_place(&format!("logs/{name}"))?;
+            let place = before.checkout.place_of_log(name)?;
             if let Some((above, _)) = name.rsplit_once('/') {
-                fs::make_directories(&before.checkout.common_place(&format!("logs/{above}"))?, None)?;
+                fs::make_directories(&before.checkout.place_of_log(above)?, None)?;
             }
             let mode = fs::metadata(path.as_path())?.permissions();
             fs::put_file(&place, mode, None, |file| file.write_all(&whole.concat()))?;

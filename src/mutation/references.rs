@@ -57,7 +57,7 @@ pub(super) fn put_back(
         }
         put_moved_back(before, &moved)?;
     }
-    logs::put_back(before, &traced)?;
+    logs::put_back(before, if whose == Whose::Commands { before.head() } else { now }, &traced)?;
     if !is_kept {
         forget_what_is_broken(before, head, &moved);
     }

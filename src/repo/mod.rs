@@ -19,7 +19,7 @@ mod trust;
 use std::path::{Path, PathBuf};
 
 pub(crate) use checkout::{
-    Blobs, Changes, Checkout, Conversion, Deletion, EXCLUDE, RawChange, Reference, STASH, STASH_LOG, Untracked,
+    Blobs, Changes, Checkout, Conversion, Deletion, EXCLUDE, HEAD, RawChange, Reference, STASH, STASH_LOG, Untracked,
     is_branch_name, is_reference_name,
 };
 pub use config::{Config, Setting};

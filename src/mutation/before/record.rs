@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{escaped, unescape};
 use crate::{
     fs::Root,
-    repo::{Head, Reference, Stat, is_reference_name, path_of},
+    repo::{HEAD, Head, Reference, Stat, is_reference_name, path_of},
     sys::{Below, Found},
 };
 
@@ -41,8 +41,6 @@ pub(in crate::mutation) struct Header {
     pub(in crate::mutation) own_index: bool,
     /// When this was taken, by the file system's clock, in seconds and nanoseconds: what changed before has older time stamps.
     pub(super) taken: (u32, u32),
-    /// How long the log of HEAD was, in bytes.
-    pub(in crate::mutation) head_log: u64,
     /// Which files of git's operations there were, those that are over.
     pub(in crate::mutation) operations: Vec<String>,
     /// Permission bits of the worktree's top.
@@ -69,7 +67,7 @@ impl Header {
     /// Refuses what would lead recovery elsewhere.
     pub(super) fn check(&self, tree: &Root) -> Result<(), String> {
         check_head(&self.head)?;
-        self.logs.iter().try_for_each(|(name, _)| check_name(name))?;
+        self.logs.iter().filter(|(name, _)| name != HEAD).try_for_each(|(name, _)| check_name(name))?;
         let spellings = self.spellings.iter().flat_map(|(one, other)| [one, other]);
         self.hidden_rules.iter().chain(spellings).try_for_each(|path| check_path(tree, &unescape(path)))
     }

@@ -57,7 +57,6 @@ impl Before {
             stash: false,
             own_index: false,
             taken: (0, 0),
-            head_log: std::fs::metadata(checkout.head_log()).map_or(0, |metadata| metadata.len()),
             operations: checkout.operation_files(),
             top: std::fs::metadata(&checkout.root).map_or(0o755, |metadata| crate::sys::mode(&metadata)),
             plain: 0,

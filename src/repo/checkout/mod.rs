@@ -162,11 +162,6 @@ impl Checkout {
         self.common_dir.join(STASH_LOG)
     }
 
-    /// The log of HEAD.
-    pub(crate) fn head_log(&self) -> PathBuf {
-        self.git_dir.join("logs/HEAD")
-    }
-
     /// The operation that is in progress here, if one is: a merge, a rebase.
     pub(crate) fn operation(&self) -> Option<&'static str> {
         const MARKS: &[(&str, &str)] = &[
@@ -331,6 +326,7 @@ impl Checkout {
 pub(crate) const EXCLUDE: &str = "info/exclude";
 pub(crate) const STASH_LOG: &str = "logs/refs/stash";
 pub(crate) const STASH: &str = "refs/stash";
+pub(crate) const HEAD: &str = "HEAD";
 
 /// Files and directories by which git knows what it is in the middle of.
 const OPERATION_FILES: &[&str] = &[

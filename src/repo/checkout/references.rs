@@ -13,11 +13,11 @@ use super::{
         discovery::{refuse_blocking_log, refuse_blocking_references},
         git, run,
     },
-    Checkout, STASH, line, paths,
+    Checkout, HEAD, STASH, line, paths,
 };
 use crate::{
     error::{Error, Result},
-    fs::{self, Root},
+    fs::{self, Place, Root},
 };
 
 /// A reference.
@@ -47,9 +47,22 @@ impl Checkout {
         self.common_dir.join(name)
     }
 
-    /// The log of a reference, where it is a file.
+    /// The log of a reference or of HEAD, if it is a file.
     pub(crate) fn log_of(&self, name: &str) -> PathBuf {
-        self.common_dir.join("logs").join(name)
+        self.log_directory(name).join("logs").join(name)
+    }
+
+    /// The place of such a log, for changing it: no link below the git directory leads elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn place_of_log(&self, name: &str) -> Result<Place> {
+        Root::open(self.log_directory(name), |_| false)?.at(format!("logs/{name}").as_bytes())
+    }
+
+    /// Where `logs` is: each worktree has a log of its HEAD, and all have the others in common.
+    fn log_directory(&self, name: &str) -> &Path {
+        if name == HEAD { &self.git_dir } else { &self.common_dir }
     }
 
     /// The files of the tables that references stand in.
