@@ -10,14 +10,12 @@ use crate::{
     repo::{HEAD, Head, Reference, Stat, is_reference_name, path_of},
     sys::{Below, Found},
 };
+pub(in crate::mutation) use crate::{
+    repo::SUBMODULE,
+    sys::{DIRECTORY, KIND, LINK, REGULAR},
+};
 
 pub(in crate::mutation) const SCHEMA: u32 = 1;
-/// The bits that tell a file's kind, and the kinds.
-pub(in crate::mutation) const KIND: u32 = 0o170_000;
-pub(in crate::mutation) const REGULAR: u32 = 0o100_000;
-pub(in crate::mutation) const LINK: u32 = 0o120_000;
-pub(in crate::mutation) const DIRECTORY: u32 = 0o040_000;
-pub(in crate::mutation) const SUBMODULE: u32 = 0o160_000;
 /// All permission bits.
 pub(in crate::mutation) const PERMISSIONS: u32 = 0o7777;
 

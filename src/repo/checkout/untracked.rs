@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    super::{Index, git, path_of, run},
+    super::{Index, git, index::SUBMODULE, path_of, run},
     Checkout, paths,
 };
 use crate::{error::Result, fs, sys};
@@ -233,6 +233,3 @@ impl Tracked {
         names.windows(2).all(|both| both[0].0 != both[1].0).then_some(names)
     }
 }
-
-/// The mode of a submodule.
-const SUBMODULE: u32 = 0o160_000;

@@ -63,6 +63,8 @@ const STAT_BYTES: usize = 40;
 const MODE: usize = 6;
 /// An entry up to its path: stat data, the longest id, and all flags.
 const MOST_FIXED: usize = STAT_BYTES + 32 + 4;
+/// The mode of a submodule, whose id is that of a commit.
+pub(crate) const SUBMODULE: u32 = 0o160_000;
 /// The mode of a directory that a sparse index has instead of what is in it.
 pub(crate) const SPARSE_DIRECTORY: u32 = 0o040_000;
 
