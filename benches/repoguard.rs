@@ -1,4 +1,5 @@
-//! What does repoguard cost, and is it fair? Prints the tables of `benches/README.md`, as ratios within this one run.
+//! Measures what repoguard costs, and how fair it is. Prints the tables of `benches/README.md`, as ratios within one
+//! run.
 //!
 //! `cargo bench` prints every section, `cargo bench -- exec growth` the named ones. Linux only: locks and processes
 //! are looked at through `/proc`. `REPOGUARD_BENCH_ROUNDS` (300) scales everything, `REPOGUARD_BENCH_SEED` repeats an

@@ -1,4 +1,4 @@
-//! Which environment variables matter? Every name in one place; the only module that reads the environment.
+//! Names every environment variable that matters. No other module reads the environment.
 
 #![expect(clippy::disallowed_methods, reason = "this is the module that reads the environment")]
 

@@ -1,4 +1,4 @@
-//! What can go wrong? One enum; a variant is an outcome that a caller can act on.
+//! Lists what can go wrong. One enum; a variant is an outcome that a caller can act on.
 //!
 //! Texts are lower case, say what, then where. I/O errors name the action and the path. [`Error::hint`] gives a
 //! command to paste. No text ever advises to delete a lock file. Names in a text are as they were found, and only

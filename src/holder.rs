@@ -1,4 +1,4 @@
-//! Who holds the lock, or waits for it? Plain data, for messages and for the question "is it already ours?".
+//! Describes who holds a lock or waits for it: plain data, for messages and for the look whether it is held around us.
 //!
 //! # Format
 //! One JSON object, padded with spaces to [`RECORD_BYTES`] and ended by a newline, so that it can be overwritten in

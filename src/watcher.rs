@@ -1,5 +1,5 @@
-//! What holds a lock when the process that took it must end? A watcher in the background, until another process has ended
-//! or a time is over.
+//! Holds a lock in the background when the process that took it must end, until another process has ended or a time is
+//! over.
 //!
 //! A git hook must end before git goes on, and git must end before the lock is let go; `repoguard acquire` prints a token
 //! and returns. Both leave a watcher behind: a child in a session of its own that shares the lock's open files, and has

@@ -1,4 +1,4 @@
-//! What does waiting cost? Processor time, wake-ups and memory of processes that wait for five seconds.
+//! Measures what waiting costs: processor time, wake-ups and memory of processes that wait for five seconds.
 
 use std::{fs, thread, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What does `repoguard exec -- true` cost beside `flock FILE true`?
+//! Measures `repoguard exec -- true` beside `flock FILE true`.
 
 use super::{
     process,

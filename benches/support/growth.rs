@@ -1,4 +1,4 @@
-//! Does `exec` get slower as the repository grows?
+//! Measures whether `exec` gets slower as the repository grows.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! How fast and how fair does the lock change hands, beside `flock(1)`?
+//! Measures how fast and how fair the lock changes hands, beside `flock(1)`.
 
 use std::{collections::HashMap, env, fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! What do the hooks cost a `git commit`, beside as many hooks that do nothing?
+//! Measures what the hooks cost a `git commit`, beside as many hooks that do nothing.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 

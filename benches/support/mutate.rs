@@ -1,5 +1,5 @@
-//! What does `repoguard mutate` cost beside the same change by hand: where looking at files takes the time, where starting programs does,
-//! and where there is much that git does not know?
+//! Measures `repoguard mutate` beside the same change by hand: with many files, with few, and with much that git does
+//! not know.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What does a number that is never given twice cost, beside a counter as it is usually written in shell?
+//! Measures a number that is never given twice, beside a counter as it is usually written in shell.
 
 use super::{
     repo::Repo,

@@ -1,4 +1,4 @@
-//! How is a process started here, and what does the kernel know about it?
+//! Starts processes, and reads what the kernel knows about them.
 
 use std::{
     collections::{HashMap, HashSet},

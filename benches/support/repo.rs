@@ -1,4 +1,4 @@
-//! Where does it all happen? Repositories made by git, small ones and ones that are large in one respect.
+//! Makes repositories with git, small ones and ones that are large in one respect.
 
 use std::{
     fmt::Write as _,

@@ -1,4 +1,4 @@
-//! How much slower is one command than another? Every variant once a round, in random order; medians of ratios.
+//! Compares commands: every variant once a round, in random order; medians of ratios.
 //!
 //! A ratio is taken within a round, where both ran under the same load, and the median over all rounds: a noisy
 //! machine then moves the microseconds, hardly the ratios.

@@ -1,4 +1,4 @@
-//! What is there to be measured? The builds of repoguard, the other programs, and a place to work in.
+//! Prepares a run: the builds of repoguard, the other programs, and a place to work in.
 
 use std::{
     cell::RefCell,

@@ -1,4 +1,4 @@
-//! When did a holder have the lock? This program itself, started again as the command under the lock, writes it down.
+//! Records when a holder had the lock: this program itself, started again as the command under the lock.
 //!
 //! `--stamp FILE LABEL` appends a line `START END LABEL`, in nanoseconds of the monotonic clock, which is one for all
 //! processes. `--loop COUNT FILE LABEL PROGRAM ARGUMENTS…` runs `PROGRAM ARGUMENTS… SELF --stamp FILE LABEL` that often.

@@ -1,4 +1,4 @@
-//! What does a change of the shared document cost, beside a program that locks, reads, parses, writes and renames, and no more?
+//! Measures a change of the shared document, beside a program that only locks, reads, parses, writes and renames.
 //!
 //! That program is this one, started again: `--naive LOCK DOCUMENT SECTION VALUE`, with `--naive-synced` as durable as ours. It
 //! keeps neither numbers nor order as they were, and knows nothing of damage, links and modes.

@@ -1,4 +1,4 @@
-//! What does `repoguard status` cost beside git's own questions?
+//! Measures `repoguard status` beside git's own questions.
 
 use super::{
     rounds::{Timings, Variant, ratio_text},

@@ -1,4 +1,4 @@
-//! How is a queue made? One holder, and waiters started behind it, each seen queued before the next is started.
+//! Makes a queue: one holder, and waiters started behind it, each seen queued before the next is started.
 
 use std::{
     collections::HashSet,

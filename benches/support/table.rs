@@ -1,4 +1,4 @@
-//! How is a result shown? A Markdown table whose last columns are the target and whether it is met.
+//! Shows results as a Markdown table whose last columns are the target and whether it is met.
 
 use std::fmt;
 

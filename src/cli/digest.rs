@@ -1,4 +1,4 @@
-//! `repoguard state digest`: are the inputs still what something was made from?
+//! `repoguard state digest`: tells whether the inputs have changed since something was made from them.
 
 use std::path::PathBuf;
 

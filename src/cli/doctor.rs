@@ -1,4 +1,4 @@
-//! `repoguard doctor`: is the guard effective here?
+//! `repoguard doctor`: tells whether the guard is effective here.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Which exit status does an outcome have? The table of the manual, in one place.
+//! Maps each outcome to its exit status: the table of the manual, in one place.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `repoguard hooks`: how does plain git get the lock? Puts hooks in place, takes them away, tells whether git reaches them.
+//! `repoguard hooks`: installs and removes hooks by which plain git takes the lock, and tells whether git reaches them.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Which verb is called? Picks it first and builds only its parser: a parser of all verbs costs more than the lock.
+//! Picks the verb first and builds only its parser: a parser of all verbs costs more than the lock.
 //!
 //! One verb is one file: its arguments (whose doc comments are its help) and `run`.
 

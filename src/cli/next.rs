@@ -1,4 +1,4 @@
-//! `repoguard next`: which numbers are ours, and nobody else's?
+//! `repoguard next`: gives out numbers, each once.
 
 use std::{fmt::Write as _, num::NonZeroU64};
 

@@ -1,4 +1,4 @@
-//! How is a number written? `{}` stands for it, `{:04}` for at least four digits, as in Rust's own formats.
+//! Formats numbers: `{}` stands for one, `{:04}` for at least four digits, as in Rust's own formats.
 
 use std::str::FromStr;
 

@@ -1,4 +1,4 @@
-//! What do several verbs ask for? Durations, and the resources that a lock is about.
+//! Parses what several verbs have in common: durations, and the resources that a lock is about.
 
 use std::{ffi::OsString, time::Duration};
 

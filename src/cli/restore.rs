@@ -1,4 +1,4 @@
-//! `repoguard restore`: how does what was undone come back?
+//! `repoguard restore`: brings back what was undone.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `repoguard snapshots`: what was undone, and can be brought back?
+//! `repoguard snapshots`: lists what was undone and can be brought back.
 
 use std::{
     fmt::Write as _,

@@ -1,4 +1,5 @@
-//! `repoguard worktrees`: which were made because another was busy, what is in them, and how does it land?
+//! `repoguard worktrees`: lists the worktrees that were made because another was busy, with what is in them and how it
+//! lands.
 
 use std::{
     path::Path,

@@ -1,5 +1,5 @@
-//! Which of git's own lock files did a git leave behind that has died? Removed only with proof: never by age, never because
-//! nobody has them open.
+//! Finds git's own lock files that a dead git left behind. They are removed only with proof: never by age, never
+//! because nobody has them open.
 //!
 //! Proof is that git's own note beside the lock (`core.lockfilePid`) names a process that has ended, or, on a local file
 //! system, that the lock was made before the machine started, or that the journal of a mutation which does not run any more

@@ -1,4 +1,4 @@
-//! Do locks on this file system exclude? Tried on a file of our own, in a child that is killed when it hangs.
+//! Finds out whether locks on this file system exclude, with a file of our own, in a child that is killed if it hangs.
 
 use std::{
     path::{Path, PathBuf},

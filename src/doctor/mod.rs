@@ -1,4 +1,4 @@
-//! Is the guard effective here? Tried where it can be tried, not assumed.
+//! Examines whether the guard is effective here. Tries it where that is possible, and assumes nothing.
 //!
 //! | file | what |
 //! | --- | --- |

@@ -1,4 +1,4 @@
-//! What do wrapper and keeper tell each other?
+//! The messages between wrapper and keeper.
 
 use std::io::{Read as _, Write as _};
 

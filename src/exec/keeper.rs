@@ -1,5 +1,5 @@
-//! What if the wrapper is killed? The keeper holds the lock until the command has ended, and then does what the wrapper
-//! would have done.
+//! Replaces a wrapper that was killed: the keeper holds the lock until the command has ended, and then does what the
+//! wrapper would have done.
 //!
 //! It is made when the command has run for a moment, and waits for the wrapper's end of their channel to close: a
 //! wrapper that ends otherwise than by being killed has killed its keeper before.

@@ -1,4 +1,4 @@
-//! How does the wrapped command run? As if repoguard were not there, and never without the lock.
+//! Runs a command as if repoguard were not there, and never without the lock.
 //!
 //! Three processes in one process group: the *wrapper* (who was called), the command (its child), and the *keeper* (its
 //! other child, made a moment later). Wrapper and keeper share the lock's open files, and the command inherits them:

@@ -1,5 +1,5 @@
-//! Which signals does the command get from us? Those sent to repoguard alone, once; those of the terminal or of a whole
-//! process group it got itself.
+//! Passes signals on to the command: those sent to repoguard alone, once. Those of the terminal or of a whole process
+//! group it got itself.
 //!
 //! Wrapper and keeper are in the command's process group. What reaches both was sent to the group, and so to the
 //! command; what reaches only one of them was meant for repoguard, and is passed on. The wrapper decides, because it is

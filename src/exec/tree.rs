@@ -1,4 +1,4 @@
-//! How is a command made to end? First asked, then killed, with everything below it; never the caller's group.
+//! Ends a command with everything below it: first by a request, then by force; never the caller's group.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Who looks after the command? The wrapper, who was called, its parent.
+//! Looks after the command as its parent.
 
 use std::time::{Duration, Instant};
 

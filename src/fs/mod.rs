@@ -1,4 +1,4 @@
-//! How are files written? The only writer: create with the right owner and mode, overwrite in place, append, remove.
+//! Writes files. The only writer: creates with the right owner and mode, overwrites in place, appends, removes.
 //!
 //! Our directory may contain anything. So no function here follows a link in the last component, blocks on a FIFO, or reads
 //! more than its limit. `place` keeps paths below their roots; `record` decides which owners are trusted.

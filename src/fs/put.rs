@@ -1,4 +1,4 @@
-//! How does a whole file, link or directory get into its place? In one step, and on disk when that is done.
+//! Puts a whole file, link or directory in its place, in one step, and on disk when that is done.
 
 use std::{
     fs::File,

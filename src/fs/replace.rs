@@ -1,5 +1,5 @@
-//! How does a document get a new content that who reads it sees whole or not at all? By another file under its name, on disk
-//! when that is done.
+//! Gives a document a new content that readers see whole or not at all: by another file under its name, on disk when
+//! that is done.
 //!
 //! Mode and group stay, and the owner where root writes; else the new file is the writer's, as with every editor that does
 //! the same.

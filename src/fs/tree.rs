@@ -1,4 +1,4 @@
-//! How are files of a worktree moved, copied, listed and removed? Whatever they are, byte for byte.
+//! Moves, copies, lists and removes files of a worktree, whatever they are, byte for byte.
 //!
 //! No link is followed in the last component, and nothing blocks on a FIFO.
 //!

@@ -1,4 +1,4 @@
-//! How do several changes become one? Each is noted with what undoes it: all are made, or none is left.
+//! Makes several changes as one. Each is noted with what undoes it: all are made, or none is left.
 //!
 //! Every step leaves git a hook that it had before or has afterwards, also when we are killed between two of them:
 //! what is replaced has a second name first, and the new file gets the old name in one step.

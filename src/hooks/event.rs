@@ -1,4 +1,4 @@
-//! Which of git's hooks take part?
+//! Lists those of git's hooks that take part.
 
 /// A hook that can take the lock. See githooks(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

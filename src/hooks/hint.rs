@@ -1,4 +1,4 @@
-//! How does the user of a refused git command get on? A command to paste.
+//! Gives the user of a git command that failed a way to go on: a command to paste.
 
 use super::{Event, git::Git};
 use crate::{error::Error, escape::quoted, repo::Repo};

@@ -1,4 +1,4 @@
-//! How do our scripts get to where git looks for hooks? All of them or none, beside what was there, as often as you like.
+//! Installs our scripts where git looks for hooks: all of them or none, beside what was there, any number of times.
 //!
 //! # Invariants
 //! - Everything is looked at and decided before anything is changed; a failure afterwards undoes what was done.

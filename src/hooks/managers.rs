@@ -1,4 +1,4 @@
-//! Who else installs hooks? Other programs, how to recognise them, and how each treats a hook that it finds.
+//! Recognises other programs that install hooks, and knows how each treats a hook that it finds.
 
 use std::path::{Path, PathBuf};
 

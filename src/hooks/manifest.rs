@@ -1,4 +1,4 @@
-//! What was installed here? So that a hook that was deleted is told from one that never was there.
+//! Records what was installed, so that a hook that was deleted is told from one that never was there.
 //!
 //! # Format
 //! `<common dir>/repoguard/hooks.json`: one JSON object: `schema` 1, `hooks` (names, in git's configuration or as scripts),

@@ -1,4 +1,4 @@
-//! What do git's hooks guard? Somebody who never heard of repoguard types `git commit`: the hooks take the lock for it.
+//! Guards plain git: for somebody who types `git commit`, the hooks take the lock.
 //!
 //! | file | what |
 //! | --- | --- |

@@ -1,4 +1,4 @@
-//! Where does git look for hooks here? And may they be written there?
+//! Finds where git looks for hooks, and whether they may be written there.
 
 use std::{
     ffi::OsString,

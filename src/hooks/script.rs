@@ -1,4 +1,4 @@
-//! What does git run? The text of our scripts, how to recognise one, and which program it starts.
+//! Writes the scripts that git runs, recognises them, and knows which program they start.
 
 use std::{
     ffi::OsStr,

@@ -1,4 +1,4 @@
-//! Which files does a hook have? What git runs, what was kept beside it, and where others put ours.
+//! Knows the files of a hook: what git runs, what was kept beside it, and where others put ours.
 
 use std::{
     ffi::OsString,

@@ -1,4 +1,4 @@
-//! Is the guard reached? Tells of each hook whether git runs it, and if not, why. Takes no lock, writes nothing.
+//! Reports of each hook whether git runs it, and if not, why. Takes no lock, writes nothing.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! May a change of references be refused? Git calls the hook when it has locked them, and some commands have changed the
-//! files by then: a checkout that is refused there stays half done.
+//! Decides whether a change of references may fail. Git calls the hook when it has locked them, and some commands have
+//! changed the files by then: a checkout that fails there stays half done.
 //!
 //! # Format
 //! Git gives pre-receive and reference-transaction one line for each reference: old value, new value, name.

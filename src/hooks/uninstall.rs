@@ -1,4 +1,4 @@
-//! How do our scripts go away again? What was there before us comes back, byte for byte.
+//! Removes our scripts. What was there before comes back, byte for byte.
 //!
 //! Also what others made of our scripts goes, and what we kept is where it would be if we had never been here.
 

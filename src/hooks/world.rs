@@ -1,4 +1,4 @@
-//! Has somebody changed what a git command was about to use? HEAD and index, before and after a wait.
+//! Finds out whether somebody has changed what a git command was about to use: HEAD and index, before and after a wait.
 //!
 //! # Format
 //! `<common dir>/repoguard/index/<pid namespace>-<pid>`: a hard link to an index as it was, of the git process that runs or of the hook that

@@ -1,4 +1,4 @@
-//! What does holding a lock mean? Locked files, a record of who holds, and a number greater than all before.
+//! A lock that is held: locked files, a record of the holder, and a number greater than all before.
 
 use std::{fs::File, path::PathBuf, time::SystemTime};
 

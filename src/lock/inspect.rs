@@ -1,4 +1,4 @@
-//! How does it stand? Who holds and who waits, read without taking a lock that could be in anybody's way.
+//! Inspects holders and waiters without taking a lock that could be in anybody's way.
 
 use std::path::{Path, PathBuf};
 

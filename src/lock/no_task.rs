@@ -1,4 +1,4 @@
-//! Which task runs here? None: this library was built without the feature `tokio`.
+//! Knows no tasks, because this library was built without the feature `tokio`.
 
 /// A task's number; there is none.
 pub(super) type Task = std::convert::Infallible;

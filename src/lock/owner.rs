@@ -1,4 +1,4 @@
-//! Who asks, within this process? A task where one runs, else a thread.
+//! Tells who asks within this process: a task where one runs, else a thread.
 
 use std::{fmt, thread};
 

@@ -1,4 +1,4 @@
-//! Where is a lock that belongs to no repository? At a path that its users agree upon.
+//! Locks that belong to no repository: at a path that their users agree upon.
 //!
 //! | lock of | file | records |
 //! | --- | --- | --- |

@@ -1,5 +1,5 @@
-//! How is a short lock taken, one that is held for milliseconds? In the kernel's queue; where there is a limit to the wait, by
-//! trying again and again, since a wait in that queue cannot be given up.
+//! Takes locks that are held for milliseconds: in the kernel's queue, or, if the wait is limited, by trying again and
+//! again, since a wait in that queue cannot be cancelled.
 //!
 //! Short locks are never skipped, also not inside a hold, and they are the last in the order of locks: whoever holds one
 //! waits for nothing but another short lock.

@@ -1,4 +1,4 @@
-//! Which task of a Tokio runtime runs here?
+//! Tells which task of a Tokio runtime runs here.
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 

@@ -1,5 +1,5 @@
-//! Whose turn is it within this process? Its threads and tasks stand in line here, so that one of them at a time stands in the
-//! queue that all processes share.
+//! The line within this process: its threads and tasks queue here, so that one of them at a time is in the queue that
+//! all processes share.
 //!
 //! # Invariants
 //! - Exclusion does not rest on this: it decides who goes on to the kernel's locks, not who gets them.

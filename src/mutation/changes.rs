@@ -1,4 +1,4 @@
-//! What differs now from how it was? Tracked files by their stat data, new ones by git's own listing.
+//! Finds what differs from the state before: tracked files by their stat data, new ones by git's own listing.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read as _, Write};

@@ -1,4 +1,4 @@
-//! Where do two indexes differ?
+//! Compares two indexes.
 
 use std::{
     cmp::Ordering,

@@ -1,4 +1,4 @@
-//! Which files can git give back, and which must be kept? A look at all of them, before anything changes.
+//! Decides which files git can give back, and which must be kept, by a look at all of them before anything changes.
 
 use std::{
     collections::{HashMap, HashSet},

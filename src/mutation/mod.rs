@@ -1,5 +1,5 @@
-//! How does a change of a repository land whole, or leave no trace? Everything is written down before the first change, so
-//! that it can be put back, also by a later process.
+//! Lets a change of a repository land whole, or leave no trace. Everything is recorded before the first change, so that
+//! it can be put back, also by a later process.
 //!
 //! | file | what |
 //! | --- | --- |

@@ -1,4 +1,4 @@
-//! Which of the files that were touched does somebody else write to, just now?
+//! Finds those of the touched files that somebody else has open for writing.
 //!
 //! A file that a process outside of the command has open for writing, a server's log or where the output of this very command goes,
 //! is not the command's change: it is not committed, no failure, and never moved. Once it was seen so, it stays so until the end of

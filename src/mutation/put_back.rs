@@ -1,5 +1,5 @@
-//! How are files put back? First the ignore rules, since they say which new files are anybody's business; then what is new
-//! is taken away, and what was there put in its place.
+//! Puts files back. First the ignore rules, since they say which new files are anybody's business; then new files are
+//! taken away, and what was there is put in its place.
 
 use std::{
     collections::{BTreeSet, HashSet},

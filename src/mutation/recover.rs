@@ -1,5 +1,5 @@
-//! What is to be done with a mutation that was never finished? What its journal predicts is undone or finished; what
-//! somebody has worked on since is left, and explained.
+//! Recovers a mutation that was never finished. What its journal predicts is undone or finished; what somebody has
+//! worked on since is left, and explained.
 //!
 //! | last step told | what is done |
 //! | --- | --- |

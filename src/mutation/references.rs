@@ -1,5 +1,5 @@
-//! Which references are put back, and how? Those that the command's gits have moved, each compared once more with what it
-//! is expected to be; what somebody else has moved is left, and named.
+//! Puts references back: those that the command's gits have moved, each compared once more with what it is expected to
+//! be. What somebody else has moved is left, and named.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},

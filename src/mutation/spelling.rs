@@ -1,6 +1,6 @@
-//! How are paths spelled on disk? On macOS, `/mnt/c` and vfat, names that differ in case only, or in how accents are composed, are one
-//! name: a look at `a` finds `A`. There, a file that was renamed so is found under both names, and only its directory tells which is
-//! the right one.
+//! Finds how paths are spelled on disk. On macOS, `/mnt/c` and vfat, names that differ in case only, or in how accents
+//! are composed, are one name: a look at `a` finds `A`. There, a file that was renamed so is found under both names,
+//! and only its directory tells which is the right one.
 
 use std::{
     collections::{HashMap, HashSet},

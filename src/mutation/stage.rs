@@ -1,5 +1,4 @@
-//! What is to be committed? An index of its own that holds HEAD as it was and the changes, and nothing else; and how that
-//! becomes the user's index.
+//! Makes the index to commit: HEAD as it was and the changes, nothing else. Then it becomes the user's index.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

@@ -1,5 +1,5 @@
-//! What did the command's own gits do? Only what one of them has moved was moved by the command; the rest was moved by
-//! somebody else.
+//! Reads what the command's own gits did. Only what one of them has moved was moved by the command; the rest was moved
+//! by somebody else.
 //!
 //! Git writes it down itself, for every git below the command: `GIT_TRACE2_EVENT` tells which commands ran and ended (JSON
 //! lines, git's `Documentation/technical/api-trace2`), `GIT_TRACE_REFS` each reference that was written and its new value

@@ -1,4 +1,4 @@
-//! How is everything put back? HEAD and references, then the index, then the files; each look begins anew, so that a process
+//! Puts everything back: HEAD and references, then the index, then the files. Each look begins anew, so that a process
 //! that goes on with what another began does the same.
 //!
 //! Nothing is destroyed: what is undone is first moved into a snapshot (`store/kept.rs`), commits into a bundle.

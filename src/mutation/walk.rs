@@ -1,5 +1,5 @@
-//! What is at each path of an index? Read once from start to end; the files are looked at by several threads, because that
-//! is where the time goes.
+//! Visits each entry of an index with what is at its path. The index is read once from start to end; several threads
+//! look at the files, because that is where the time goes.
 
 use std::{
     io,

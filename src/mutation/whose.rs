@@ -1,4 +1,4 @@
-//! Who has moved HEAD, or a reference: the command's gits, or somebody else? In doubt somebody else.
+//! Decides whether the command's gits or somebody else moved HEAD or a reference. In doubt it was somebody else.
 
 use std::path::PathBuf;
 

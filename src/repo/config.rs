@@ -1,4 +1,4 @@
-//! What did the user configure? git's own configuration, read without opening the repository.
+//! Reads what the user configured: git's own configuration, without opening the repository.
 //!
 //! Nearly nobody configures us, so the files are only looked through for our name (or an include) first; git itself is
 //! asked when there is anything, because it alone knows all levels, includes and conditions.

@@ -1,4 +1,4 @@
-//! Where is HEAD? Read from the files, as plain data; the cost does not grow with the number of refs.
+//! Reads where HEAD is, from the files, as plain data. The cost does not grow with the number of references.
 
 use std::{
     io::ErrorKind::{FileTooLarge, InvalidData, IsADirectory, NotADirectory, NotFound},

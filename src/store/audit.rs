@@ -1,4 +1,4 @@
-//! What happened? One line a hold, appended after it; never in the way of the lock.
+//! Logs what happened: one line a hold, appended after it, never in the way of the lock.
 //!
 //! # Format
 //! JSON lines in `log.jsonl`, times as RFC 3339 in UTC, durations in milliseconds. `schema` is [`SCHEMA`], `event` one of

@@ -1,5 +1,5 @@
-//! Which snapshots are not kept any longer? Those that are too old, and the oldest where all are too large; what is not
-//! finished, because the undoing is not, goes by its age only.
+//! Expires snapshots: those that are too old, and the oldest if all together are too large. What is not finished,
+//! because the undoing is not, goes by its age only.
 
 use std::{
     cmp::Reverse,

@@ -1,4 +1,5 @@
-//! What was undone, and can be brought back? Who undoes something moves it into a directory of its own first.
+//! Keeps what was undone, so that it can be brought back. Before something is undone, it is moved into a directory of
+//! its own.
 //!
 //! The format stands at the head of `manifest.rs`. Killed at any instant, each file is where it was or in the snapshot, and
 //! who goes on can [`Keeping::resume`] it. It is kept as `expiry.rs` says.

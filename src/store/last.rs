@@ -1,4 +1,5 @@
-//! Where was HEAD when the lock was last let go? What differs at the next acquire was changed outside the guard.
+//! Records where HEAD was when the lock was last released. What differs at the next acquire was changed outside the
+//! guard.
 //!
 //! # Format
 //! `heads/<worktree>`: one JSON object, padded with spaces and overwritten in place: `schema` 1, `fence` of the hold that

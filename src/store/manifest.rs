@@ -1,4 +1,4 @@
-//! What does a snapshot tell of itself?
+//! The manifest of a snapshot: what it tells of itself.
 //!
 //! # Format
 //! `snapshots/<id>/`, the id being the time in UTC and six random digits:

@@ -1,5 +1,5 @@
-//! What is kept on disk beside the lock? Records that are told of, never trusted for exclusion, and the document that others
-//! share.
+//! What is kept on disk beside the lock: records that are reported, never trusted for exclusion, and the document that
+//! others share.
 
 pub(crate) mod audit;
 pub(crate) mod document;

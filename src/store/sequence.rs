@@ -1,4 +1,4 @@
-//! Which numbers of a sequence were given? One record a sequence, on disk before anybody is told a number.
+//! Records which numbers of a sequence were given: one record a sequence, on disk before a number is given out.
 //!
 //! # Invariants
 //! - No number is given twice, whoever is killed when, and through a power loss: it is told only after both copies of the

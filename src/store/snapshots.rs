@@ -1,4 +1,4 @@
-//! Which snapshots are there, and what is in each? Read warily: the directory may hold anything.
+//! Lists snapshots and what is in each. Reads warily: the directory may hold anything.
 //!
 //! The format stands at the head of `manifest.rs`. What is damaged is told as such, and stays until it is too old; what has
 //! not the name of a snapshot is nobody's business.

@@ -1,4 +1,4 @@
-//! Who changed a worktree under somebody else's hold? Left for the holder, who is told when the hold ends.
+//! Records who changed a worktree under somebody else's hold, for the holder, who learns of it when the hold ends.
 //!
 //! # Format
 //! `violations/<fence>`: a [`Holder`] record of the process that did not wait, named after the hold that it ran under.

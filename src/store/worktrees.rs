@@ -1,5 +1,5 @@
-//! Which worktrees did repoguard make because another was busy, and for whom? Told of, and what proves that one is ours
-//! to remove.
+//! Records the worktrees that repoguard made because another was busy, and for whom; also the proof that one is ours to
+//! remove.
 //!
 //! # Format
 //! `worktrees/<name>.json`, replaced whole: one JSON object, `schema` 1, and the fields of [`Made`]. A path is as in

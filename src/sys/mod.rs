@@ -1,4 +1,4 @@
-//! What must the operating system give? The contract once; `unix` fulfils it, `windows` says what it lacks.
+//! What the operating system must give. The contract once; `unix` fulfils it, `windows` says what it lacks.
 //!
 //! Only this module has `cfg` for systems, and only it has `unsafe` code.
 //!

@@ -1,4 +1,4 @@
-//! What of the contract of [`crate::sys`] does Windows fulfil? Files, and nothing else yet.
+//! What Windows fulfils of the contract of [`crate::sys`]: files, and nothing else yet.
 //!
 //! # What is missing
 //! There is no fork, so there is no keeper that would hold the lock when repoguard is killed; there are no FIFOs for the

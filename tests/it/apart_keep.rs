@@ -1,4 +1,4 @@
-//! What keeps a worktree that repoguard made? Anything that would be lost with it; and in doubt everything.
+//! A worktree that repoguard made is kept if anything would be lost with it, and in doubt always.
 
 use std::ffi::OsString;
 use std::fs;

@@ -1,4 +1,5 @@
-//! Installing hooks: what is there afterwards, what was there before, and that uninstall puts it back. Who is in the way?
+//! Installing hooks: what is there afterwards, what was there before, who is in the way, and that uninstall puts it
+//! back.
 
 use std::ffi::OsStr;
 use std::fs;

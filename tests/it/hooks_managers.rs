@@ -1,5 +1,5 @@
-//! Other programs that install hooks, the real ones, before and after ours: is each still run, is the guard reached, and is
-//! it told as it is?
+//! Other programs that install hooks, the real ones, before and after ours: each is still run, the guard is reached,
+//! and both are reported.
 //!
 //! Those that are not on `PATH` are skipped; `.ci/run` puts them there.
 

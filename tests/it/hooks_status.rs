@@ -1,5 +1,5 @@
-//! Whether git reaches the hooks, and what a hook does when its program is gone; also with a git that reads hooks from its
-//! configuration. Is it told as it is?
+//! Reports whether git reaches the hooks, and what a hook does when its program is gone; also with a git that reads
+//! hooks from its configuration.
 
 use std::ffi::OsString;
 use std::fs;

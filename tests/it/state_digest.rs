@@ -1,4 +1,4 @@
-//! `repoguard state digest`: have the inputs changed since they were recorded?
+//! `repoguard state digest`: tells whether the inputs have changed since they were recorded.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

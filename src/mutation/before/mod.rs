@@ -1,4 +1,5 @@
-//! How was everything before? HEAD, references, index and files, kept so that a later process can put them back.
+//! Captures the state before a mutation: HEAD, references, index and files, kept so that a later process can put them
+//! back.
 //!
 //! What git can give back is not copied: a file that git knows to be clean, that no filter converts, and that has the usual
 //! permission bits is told by its entry in the index, whose stat data also tell whether it was touched since. Everything

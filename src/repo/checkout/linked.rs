@@ -1,5 +1,5 @@
-//! What is in a linked worktree, and what would be lost with it? Its branch is made and deleted here, each in one step that
-//! fails where somebody else was there.
+//! Examines linked worktrees, and what would be lost with them. Their branches are made and deleted here, each in one
+//! step that fails if somebody else was there.
 
 use std::{
     ffi::{OsStr, OsString},

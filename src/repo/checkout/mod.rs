@@ -1,4 +1,4 @@
-//! What does a mutation ask of git? Plumbing commands in one worktree, on an index of the caller's choice.
+//! Asks git what a mutation needs: plumbing commands in one worktree, on an index of the caller's choice.
 //!
 //! | file | what |
 //! | --- | --- |

@@ -1,4 +1,4 @@
-//! Where do references and commits stand, and how are they moved, kept and put back?
+//! Reads, moves, keeps and puts back references and commits.
 
 use std::{
     collections::HashMap,

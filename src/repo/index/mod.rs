@@ -1,4 +1,4 @@
-//! What is in git's index? Its entries one by one, as gitformat-index(5) lays them out, in memory that does not grow.
+//! Reads git's index, its entries one by one, as gitformat-index(5) lays them out, in memory that does not grow.
 //!
 //! Versions 2, 3 and 4, with SHA-1 and SHA-256. All numbers are big-endian.
 //!

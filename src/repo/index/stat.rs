@@ -1,4 +1,4 @@
-//! Is a file still what git has seen? As long as its metadata are what the index remembers of them.
+//! Compares a file's metadata with what the index remembers: while they are the same, so is the content.
 
 use std::fs::Metadata;
 

@@ -1,4 +1,4 @@
-//! Which numbers stand in the names of files, here and wherever else in this repository? Nothing is checked out for it.
+//! Finds the numbers in names of files, here and wherever else in the repository. Nothing is checked out for it.
 //!
 //! | where | how |
 //! | --- | --- |

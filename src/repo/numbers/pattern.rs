@@ -1,4 +1,4 @@
-//! Which number does a path hold? A pattern like `docs/adr/{}-*.md`, matched component by component, on bytes.
+//! Finds the number in a path by a pattern like `docs/adr/{}-*.md`, matched component by component, on bytes.
 
 use std::{collections::BTreeMap, str::FromStr};
 

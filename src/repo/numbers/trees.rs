@@ -1,4 +1,4 @@
-//! Which numbers stand in the trees of commits? Each tree is read once, however many branches share it, by one process.
+//! Finds the numbers in the trees of commits. Each tree is read once, however many branches share it, by one process.
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},

@@ -1,4 +1,4 @@
-//! How is a new value laid out? As the document around it is: its line ends, its indentation, or all in one line.
+//! Lays out a new value as the document around it is: its line ends, its indentation, or all in one line.
 
 use super::token::Tokens;
 

@@ -1,5 +1,5 @@
-//! What does a document say that many write to, each its own sections? Sections are the members of one JSON object; those of
-//! others are opaque here, and stay byte for byte as they are written.
+//! A document that many write to, each its own sections. Sections are the members of one JSON object; those of others
+//! are opaque here, and stay byte for byte as they are written.
 //!
 //! # Format
 //! One JSON object in UTF-8, without a byte order mark, of at most [`LIMIT`] bytes. No two sections have the same name; what

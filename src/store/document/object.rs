@@ -1,5 +1,5 @@
-//! How is one member of an object changed, and all else left byte for byte? The text stays what it is; only where its
-//! values stand is known.
+//! Changes one member of an object and leaves all else byte for byte. The text stays what it is; only the places of its
+//! values are known.
 
 use std::{collections::HashSet, ops::Range};
 

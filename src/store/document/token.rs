@@ -1,4 +1,4 @@
-//! What can be told and done about JSON without giving up how it is written? Numbers are text here and stay it.
+//! Reads and changes JSON without giving up how it is written. Numbers are text here and stay it.
 //!
 //! All but [`check`] take text that is JSON, and go through it without recursion as deep as the text is nested, but for
 //! [`equal`], which goes as deep as both are: one of them was checked.

@@ -1,4 +1,4 @@
-//! How do many processes write to one document, and nobody's change is lost? Each reads the newest under a short lock of the
+//! Lets many processes write to one document without losing a change. Each reads the newest under a short lock of the
 //! document's own, changes its own sections in it, and replaces it whole.
 //!
 //! # Invariants

@@ -1,4 +1,4 @@
-//! How is the newest document read, changed and replaced, so that nobody's change is lost?
+//! Reads, changes and replaces the newest document, so that no change is lost.
 
 use std::{
     cell::RefCell,

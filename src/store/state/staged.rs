@@ -1,4 +1,4 @@
-//! What is written at the next flush, on what condition, and how is it brought into the document?
+//! Holds what is written at the next flush, on which condition, and brings it into the document.
 
 use std::path::Path;
 

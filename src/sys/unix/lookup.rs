@@ -1,4 +1,4 @@
-//! What is at many paths below one directory, given in order? No link is followed, and each directory is opened once.
+//! Looks at many paths below one directory, given in order. No link is followed, and each directory is opened once.
 
 use std::{
     io,

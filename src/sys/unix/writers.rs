@@ -1,4 +1,4 @@
-//! Who has a file open for writing?
+//! Finds the processes that have a file open for writing.
 
 use std::{collections::HashSet, fs::File};
 

@@ -1,4 +1,4 @@
-//! What does the system tell about other processes? Who is above and below whom, who is stopped or has ended.
+//! Reads what the system tells about other processes: which is above and below which, which is stopped or has ended.
 //!
 //! What the system keeps is read by `procfs` or `macos`, which have the same functions; the rest follows from it.
 
