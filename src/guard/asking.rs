@@ -1,4 +1,4 @@
-//! How is a lock waited for within a program? First the line of this process, then the queue of all; blocking, or as a future.
+//! Waits for a lock within a program: first in the line of this process, then in the queue of all; blocking, or as a future.
 //!
 //! [`Asking::step`] does what can be done without waiting; what it does is short (some files, some locks that are only tried).
 //! What to wait for it says itself. Dropped at any point, it leaves nothing behind: the helper process is ended, the lock let
@@ -11,18 +11,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Guard, Notice,
-    hold::Hold,
-    lock::{Lock, Place},
-    recovery,
-};
+use super::{Guard, Interrupted, Notice, Terms, admission, lock::Lock};
 use crate::{
     error::{Error, Result},
-    exec::Duty as _,
     lock::{Asker, Clock, Entered, Held, Manner, Queued, Request, Turn, Waiting},
     sys,
 };
+
+/// How a program is admitted.
+const TERMS: Terms<'_> =
+    Terms { interrupted: Interrupted::Recover, expect: None, has_moved_head: false, reports_acquisition: true };
 
 /// A request for a lock under way.
 pub(super) struct Asking {
@@ -134,17 +132,12 @@ impl Asking {
     /// It is our turn in this process: asks where all processes do.
     fn enter(&mut self, request: &Request, may_block: bool) -> Result<Option<Guard>> {
         let holds = self.turn.as_ref().map(Turn::around).unwrap_or_default();
-        let tell = &mut |notice: Notice<'_>| (self.lock.tell)(notice);
-        let sharing = self.lock.sharing();
-        if let Place::Repo(place) = &self.lock.place {
-            recovery::before_acquire(&place.0, &place.1, request, sharing, tell)?;
-        }
+        let context = self.lock.context();
+        context.map_or(Ok(()), |context| admission::before(context, request, TERMS))?;
         match self.lock.own_site()?.enter(request, &Asker::Part { holds: &holds, may_block })? {
             Entered::Held(held) => self.begin(held).map(Some),
             Entered::Inside(inside) => {
-                if let Place::Repo(place) = &self.lock.place {
-                    recovery::inside(&place.0, &place.1, request, sharing, tell)?;
-                }
+                context.map_or(Ok(()), |context| admission::enter_inside(context, request, TERMS))?;
                 Ok(self.turn.take().map(|turn| Guard::inside(self.lock.clone(), turn, inside)))
             }
             Entered::Queued(queued) => {
@@ -157,24 +150,21 @@ impl Asking {
     /// The lock is ours: what is done when a hold begins.
     fn begin(&mut self, mut held: Box<Held>) -> Result<Guard> {
         let lock = &self.lock;
-        let tell = &mut |notice: Notice<'_>| (lock.tell)(notice);
         let id = lock.own_site()?.id_of(&held);
         let turn = self.turn.take();
         let turn = turn.inspect(|turn| turn.holds(id));
-        tell(Notice::Acquired(self.begun.elapsed()));
-        let Place::Repo(place) = &lock.place else {
-            held.troubles.iter().for_each(|trouble| tell(Notice::Trouble(trouble)));
+        let waited = self.begun.elapsed();
+        let Some(context) = lock.context() else {
+            (lock.tell)(Notice::Acquired(waited));
+            held.troubles.iter().for_each(|trouble| (lock.tell)(Notice::Trouble(trouble)));
             if let Err(trouble) = held.announce() {
-                tell(Notice::Trouble(&trouble));
+                (lock.tell)(Notice::Trouble(&trouble));
             }
             return Ok(Guard::of_path(lock.clone(), turn, held));
         };
-        let (repo, config) = &**place;
-        let sharing = lock.sharing();
-        recovery::in_hold(repo, config, &held, sharing, tell)?;
-        let mut duty = Hold::new(repo, sharing, held, false, tell);
-        duty.begin();
-        Ok(Guard::of_repo(lock.clone(), turn, duty.rest()))
+        let mut admitted = admission::enter(context, held, waited, TERMS)?;
+        admitted.announce();
+        Ok(Guard::of_repo(lock.clone(), turn, admitted.rest()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! How is a lock waited for in asynchronous code? Without a thread: by the runtime's own polling, and in line by its wakers.
+//! Waits for a lock in asynchronous code, without a thread: by the runtime's own polling, and in line by its wakers.
 
 use std::{
     future::{Future as _, poll_fn},

@@ -1,11 +1,10 @@
-//! What is done when a hold begins and when it ends? compare → … → write down → release.
+//! A hold of a repository: compares HEAD when it begins, records and logs it when it ends. [`super::admission`] begins it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{
     error::{Error, Result},
-    exec::{Duty, Ending},
-    fs::Sharing,
+    exec::{Duty, Ending, Run},
     holder::{Holder, Mode},
     lock::{Held, ended_with_its_container},
     repo::{ExpectedHead, Head, Repo, Worktree},
@@ -17,7 +16,7 @@ use crate::{
     sys,
 };
 
-use super::Notice;
+use super::{Context, Notice, Outcome};
 
 /// A worktree as it is when the lock is acquired, and as it was when the lock was last released.
 struct Before {
@@ -43,15 +42,10 @@ impl Before {
     }
 }
 
-/// Finds out what happened since the last release, tells it and logs it. Where HEAD was moved by the very process that the
-/// lock is for (a checkout, told of by its hook), that is no news.
-fn compare(
-    repo: &Repo,
-    held: &Held,
-    sharing: Sharing,
-    moved_head: bool,
-    tell: &mut dyn FnMut(Notice<'_>),
-) -> Vec<Before> {
+/// Finds out what happened since the last release, reports it and logs it. If the process that the lock is for has moved HEAD (a
+/// checkout, reported by its hook), that is no news.
+fn compare(context: Context<'_>, held: &Held, has_moved_head: bool) -> Vec<Before> {
+    let repo = context.repo;
     let look = |worktree: &Worktree| Before {
         last: Last::read(repo, worktree),
         now: Last::look(repo, worktree, held.record().id),
@@ -66,79 +60,94 @@ fn compare(
         let mut entry = if ended_with_its_container(died) {
             Entry::new(Event::Hold, died)
         } else {
-            tell(Notice::Died(died, moved.as_ref()));
+            context.notify(Notice::Died(died, moved.as_ref()));
             Entry::new(Event::Died, died)
         };
         (entry.head_before, entry.head_after) = moved.unzip();
-        note(repo, held, &entry, sharing, tell);
+        note(context, held, &entry);
     }
     for holder in &held.displaced {
-        tell(Notice::Displaced(holder));
+        context.notify(Notice::Displaced(holder));
     }
     for before in &before {
         if let Some((switched, now)) = before.switched().filter(|(switched, _)| !switched.is_by(held.record())) {
-            tell(Notice::Switched(&switched.from, &now.head, &switched.to_string()));
+            context.notify(Notice::Switched(&switched.from, &now.head, &switched.to_string()));
         }
         let others = held.others.iter().chain(&held.died).any(|hold| covers(hold, &before.worktree));
-        if let Some((last, now)) = before.head_moved().filter(|_| !others && !moved_head) {
-            tell(Notice::Violated(&last, &now));
+        if let Some((last, now)) = before.head_moved().filter(|_| !others && !has_moved_head) {
+            context.notify(Notice::Violated(&last, &now));
             let mut entry = Entry::new(Event::Violated, held.record());
             (entry.head_before, entry.head_after) = (Some(last), Some(now));
-            note(repo, held, &entry, sharing, tell);
+            note(context, held, &entry);
         }
     }
     for before in before.iter().filter(|before| held.is_recorded() && before.head_moved().is_some()) {
         // Known from now on: should this holder be killed as well, the move is not taken for its own.
-        let recorded = before.now.as_ref().map_or(Ok(()), |now| now.write(repo, &before.worktree, sharing));
-        if let Err(trouble) = recorded {
-            tell(Notice::Trouble(&trouble));
-        }
+        context.report(before.now.as_ref().map_or(Ok(()), |now| now.write(repo, &before.worktree, context.sharing)));
     }
     before
 }
 
-fn note(repo: &Repo, held: &Held, entry: &Entry, sharing: Sharing, tell: &mut dyn FnMut(Notice<'_>)) {
-    if !held.is_recorded() {
-        return;
-    }
-    if let Err(trouble) = audit::append(repo, entry, sharing) {
-        tell(Notice::Trouble(&trouble));
+fn note(context: Context<'_>, held: &Held, entry: &Entry) {
+    if held.is_recorded() {
+        context.report(audit::append(context.repo, entry, context.sharing));
     }
 }
 
-/// A hold of our own, and what is done when it begins and ends.
+/// A hold of our own.
 pub(crate) struct Hold<'a> {
-    pub(crate) repo: &'a Repo,
-    sharing: Sharing,
+    pub(crate) context: Context<'a>,
     pub(crate) held: Box<Held>,
     before: Vec<Before>,
     /// The session of the process that acquired it; whoever releases it may have left that.
     session: u32,
     /// For the log: what a mutation did.
     pub(super) steps: Vec<StepTime>,
-    pub(super) tell: &'a mut dyn FnMut(Notice<'_>),
+    /// How long it was waited for.
+    pub(super) waited: Duration,
+    pub(super) acquired: Instant,
 }
 
 impl<'a> Hold<'a> {
-    /// The lock was acquired: looks what happened since it was last released. `moved_head`: the process that it is for has
-    /// moved HEAD already.
-    pub(crate) fn new(
-        repo: &'a Repo,
-        sharing: Sharing,
+    /// The lock was acquired: finds out what happened since it was last released. Only [`super::admission`] calls this.
+    pub(super) fn enter(
+        context: Context<'a>,
         held: Box<Held>,
-        moved_head: bool,
-        tell: &'a mut dyn FnMut(Notice<'_>),
+        (waited, acquired): (Duration, Instant),
+        has_moved_head: bool,
     ) -> Self {
-        for trouble in &held.troubles {
-            tell(Notice::Trouble(trouble));
+        held.troubles.iter().for_each(|trouble| context.trouble(trouble));
+        let before = compare(context, &held, has_moved_head);
+        Self { context, held, before, session: sys::session(), steps: Vec::new(), waited, acquired }
+    }
+
+    /// Lets others see the hold.
+    pub(super) fn announce(&mut self) {
+        self.context.report(self.held.announce());
+    }
+
+    /// Records and logs how it ended, and releases the lock.
+    pub(super) fn finish(mut self, ending: Option<Ending>) {
+        self.write_down(ending);
+        self.let_go();
+    }
+
+    /// How a command ended that ran in it.
+    pub(super) fn outcome(&self, run: Run) -> Outcome {
+        let Run { ending, die_of, .. } = run;
+        Outcome {
+            ending,
+            die_of,
+            fence: Some(self.held.record().id),
+            waited: self.waited,
+            held: self.acquired.elapsed(),
         }
-        let before = compare(repo, &held, sharing, moved_head, tell);
-        Self { repo, sharing, held, before, session: sys::session(), steps: Vec::new(), tell }
     }
 
     /// Sets it aside until its end.
     pub(super) fn rest(self) -> Resting {
-        Resting { sharing: self.sharing, held: self.held, before: self.before, session: self.session }
+        let Self { held, before, session, waited, acquired, .. } = self;
+        Resting { held, before, session, waited, acquired }
     }
 
     /// Whether this hold switched HEAD to another branch.
@@ -146,27 +155,22 @@ impl<'a> Hold<'a> {
         let now = before.now.as_ref().filter(|now| now.head.branch != after.head.branch)?;
         Some(Switched::new(now.head.clone(), self.held.record(), self.session))
     }
-
-    fn try_to(&mut self, result: Result<()>) {
-        if let Err(trouble) = result {
-            (self.tell)(Notice::Trouble(&trouble));
-        }
-    }
 }
 
 /// A hold between its beginning and its end, which belongs to whoever asked for it.
 pub(super) struct Resting {
-    sharing: Sharing,
     pub(super) held: Box<Held>,
     before: Vec<Before>,
     session: u32,
+    waited: Duration,
+    acquired: Instant,
 }
 
 impl Resting {
     /// Takes it up again, to end it.
-    pub(super) fn resume<'a>(self, repo: &'a Repo, tell: &'a mut dyn FnMut(Notice<'_>)) -> Hold<'a> {
-        let Self { sharing, held, before, session } = self;
-        Hold { repo, sharing, held, before, session, steps: Vec::new(), tell }
+    pub(super) fn resume(self, context: Context<'_>) -> Hold<'_> {
+        let Self { held, before, session, waited, acquired } = self;
+        Hold { context, held, before, session, steps: Vec::new(), waited, acquired }
     }
 }
 
@@ -187,14 +191,12 @@ impl Duty for Hold<'_> {
     }
 
     fn begin(&mut self) {
-        let announced = self.held.announce();
-        self.try_to(announced);
+        self.announce();
     }
 
     fn started(&mut self, pid: u32, early: bool) {
         if early == self.held.admits_by_command_alone() {
-            let admitted = self.held.admit_command(pid);
-            self.try_to(admitted);
+            self.context.report(self.held.admit_command(pid));
         }
     }
 
@@ -203,15 +205,14 @@ impl Duty for Hold<'_> {
         record.keeper = Some(std::process::id());
         // It was told.
         record.lingers = left;
-        let announced = self.held.announce();
-        self.try_to(announced);
+        self.announce();
     }
 
     fn close(&mut self) -> bool {
         let told = self.held.record().lingers;
         let is_closed = self.held.close();
         if !is_closed && !told {
-            (self.tell)(Notice::Lingers(&self.held.those_inside()));
+            self.context.notify(Notice::Lingers(&self.held.those_inside()));
         }
         is_closed
     }
@@ -223,10 +224,11 @@ impl Duty for Hold<'_> {
     fn write_down(&mut self, ending: Option<Ending>) -> Ending {
         let lost = self.held.lost();
         for path in &lost {
-            (self.tell)(Notice::Lost(path));
+            self.context.notify(Notice::Lost(path));
         }
-        if let Some(intruder) = violations::take(self.repo, self.held.record().id) {
-            (self.tell)(Notice::Intruder(&intruder));
+        let Context { repo, sharing, .. } = self.context;
+        if let Some(intruder) = violations::take(repo, self.held.record().id) {
+            self.context.notify(Notice::Intruder(&intruder));
         }
         self.held.record_mut().lost = !lost.is_empty();
         let mut entry = Entry::new(if lost.is_empty() { Event::Hold } else { Event::Lost }, &self.held.ended());
@@ -234,7 +236,7 @@ impl Duty for Hold<'_> {
         entry.steps = std::mem::take(&mut self.steps);
         for index in 0..self.before.len() {
             let before = &self.before[index];
-            let after = Last::look(self.repo, &before.worktree, self.held.record().id);
+            let after = Last::look(repo, &before.worktree, self.held.record().id);
             if index == 0 {
                 entry.index_rewritten = before.index_rewritten();
                 entry.head_before = before.now.as_ref().map(|now| now.head.clone());
@@ -246,17 +248,14 @@ impl Duty for Hold<'_> {
                 after.switched_by(switched)
             });
             if let Some(after) = after.filter(is_new) {
-                let written = after.write(self.repo, &before.worktree, self.sharing);
-                self.try_to(written);
+                self.context.report(after.write(repo, &before.worktree, sharing));
             }
         }
-        note(self.repo, &self.held, &entry, self.sharing, self.tell);
-        if self.repo.git_dir().is_none() {
-            let hidden = self.repo.hide_lock_file();
-            self.try_to(hidden);
+        note(self.context, &self.held, &entry);
+        if repo.git_dir().is_none() {
+            self.context.report(repo.hide_lock_file());
         }
-        let recorded = self.held.record_release();
-        self.try_to(recorded);
+        self.context.report(self.held.record_release());
         if lost.is_empty() { ending.unwrap_or(Ending::Failed) } else { Ending::Lost }
     }
 

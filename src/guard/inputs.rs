@@ -1,5 +1,5 @@
-//! Are the inputs still what something was made from? Digests of files, directories and outputs of commands, kept in the
-//! shared document.
+//! Tells whether inputs are still what something was made from: digests of files, directories and outputs of commands,
+//! kept in the shared document.
 //!
 //! # Format
 //! In the section `inputs_digest` one member for each name: `digest`, of all below it, `inputs`, the digest of each path, and,

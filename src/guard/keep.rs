@@ -1,14 +1,17 @@
-//! Which holds outlive the process that took them? Those of git's hooks, and of `repoguard acquire`: a watcher keeps them.
+//! Keeps holds that outlive the process that took them, those of git's hooks and of `repoguard acquire`, in a watcher.
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Notice, hold::Hold, recovery};
+use super::{
+    Context, Notice, Terms,
+    admission::{self, not_interrupted},
+    hold::Hold,
+};
 use crate::{
     error::{Error, Result},
     exec::Duty as _,
-    fs::Sharing,
     holder::{self, Holder},
-    lock::{self, Acquired, Awaiting, Entered, Found, Held, Queued, Request, Token, Wait, Waiting},
+    lock::{self, Awaiting, Entered, Found, Queued, Request, Token, Wait, Waiting},
     repo::{Config, Repo},
     store::audit,
     sys::{self, Event, Process, Signals},
@@ -95,11 +98,15 @@ pub fn acquire(
         return Err(Error::NoProcess { pid });
     }
     let until = Background { process, ttl: until.ttl };
-    let sharing = config.sharing(repo);
-    let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
-    recovery::before_acquire(repo, config, request, sharing, tell)?;
+    Context::with(repo, config, tell, |context| acquire_until(context, request, until, background))
+}
+
+fn acquire_until(context: Context<'_>, request: &Request, until: Background, background: bool) -> Result<Grant> {
+    let terms = Terms { reports_acquisition: true, ..Terms::default() };
+    let signals = Signals::open().map_err(Error::io("catch signals for", context.repo.root()))?;
+    admission::before(context, request, terms)?;
     let begun = Instant::now();
-    let held = match lock::enter(repo, request, sharing)? {
+    let held = match lock::enter(context.repo, request, context.sharing)? {
         Entered::Inside(inside) => {
             return Ok(Grant {
                 token: Token::nested(inside.outer),
@@ -109,23 +116,22 @@ pub fn acquire(
             });
         }
         Entered::Queued(queued) if background => {
-            let token = wait_in_background(repo, config, sharing, queued, until)?;
+            let token = wait_in_background(context, queued, until)?;
             return Ok(Grant { token, turn: Turn::Queued, fence: None, waited: Duration::ZERO });
         }
         Entered::Queued(mut queued) => {
             if let Some(process) = &until.process {
                 queued.wait_only_for(process);
             }
-            let tell = &mut |waiting: &Waiting<'_>| tell(Notice::Waiting(waiting));
+            let tell = &mut |waiting: &Waiting<'_>| context.notify(Notice::Waiting(waiting));
             queued.wait(&mut Wait { signals: Some(&signals), tell })?
         }
         Entered::Held(held) => held,
     };
     not_interrupted(&held, &signals)?;
-    let waited = begun.elapsed();
-    tell(Notice::Acquired(waited));
-    recovery::in_hold(repo, config, &held, sharing, tell)?;
-    let (token, fence) = (held.token.as_str().to_owned(), Some(held.record().id));
+    let admitted = admission::enter(context, held, begun.elapsed(), terms)?;
+    let (token, fence, waited) =
+        (admitted.held.token.as_str().to_owned(), Some(admitted.held.record().id), admitted.waited);
     let (until, us) = (until.begin(), std::process::id());
     let shown = shown(&until);
     let describe = |record: &mut Holder| {
@@ -133,25 +139,9 @@ pub fn acquire(
         record.pid = std::process::id();
         (record.for_pid, record.until_ms) = shown;
     };
-    let duty = Hold::new(repo, sharing, held, false, tell);
     // Nobody can find the hold before its record names the watcher.
-    keep(duty, Watch { until, wait: watcher::Wait::UntilReady, describe, at_end: || {} })?;
+    keep(admitted, Watch { until, wait: watcher::Wait::UntilReady, describe, at_end: || {} })?;
     Ok(Grant { token, turn: Turn::Held, fence, waited })
-}
-
-/// Acquires a lock, blocking as the request says; `None` where it is held around this process.
-pub(crate) fn take(
-    repo: &Repo,
-    request: &Request,
-    sharing: Sharing,
-    tell: &mut dyn FnMut(Notice<'_>),
-) -> Result<Option<Box<Held>>> {
-    let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
-    let tell = &mut |waiting: &Waiting<'_>| tell(Notice::Waiting(waiting));
-    match lock::acquire(repo, request, sharing, &mut Wait { signals: Some(&signals), tell })? {
-        Acquired::Inside(_) => Ok(None),
-        Acquired::Held(held) => not_interrupted(&held, &signals).map(|()| Some(held)),
-    }
 }
 
 /// Leaves a lock that was acquired for `process`, a git, and named it in its request, to a watcher, until that process has ended.
@@ -201,18 +191,12 @@ fn keep<D: FnOnce(&mut Holder), E: FnOnce()>(mut hold: Hold<'_>, watch: Watch<D,
     });
     made.map_err(|error| {
         hold.let_go();
-        Error::io("make a background process for", hold.repo.root())(error)
+        Error::io("make a background process for", hold.context.repo.root())(error)
     })
 }
 
 /// Makes a watcher that waits in the queue in place of this process, and then keeps the lock; returns the token.
-fn wait_in_background(
-    repo: &Repo,
-    config: &Config,
-    sharing: Sharing,
-    mut queued: Box<Queued>,
-    until: Background,
-) -> Result<String> {
+fn wait_in_background(context: Context<'_>, mut queued: Box<Queued>, until: Background) -> Result<String> {
     let token = queued.make_token()?;
     let us = std::process::id();
     let files = queued.files();
@@ -228,21 +212,18 @@ fn wait_in_background(
         let wait = &mut Wait { signals: Some(signals), tell: &mut |_| {} };
         let Ok((held, place)) = queued.wait_keeping_place(wait) else { return };
         let until = until.begin();
-        let mut silent = |_: Notice<'_>| {};
         // Nobody is there to be told that somebody must choose: who asks next is.
-        if recovery::in_hold(repo, config, &held, sharing, &mut silent).is_err() {
-            return held.unlock();
-        }
-        let mut duty = Hold::new(repo, sharing, held, false, &mut silent);
-        let record = duty.held.record_mut();
+        let Ok(mut admitted) = admission::enter(context.silent(), held, Duration::ZERO, Terms::default()) else {
+            return;
+        };
+        let record = admitted.held.record_mut();
         record.takers.push(us);
         (record.for_pid, record.until_ms) = shown(&until);
-        duty.begin();
+        admitted.announce();
         drop(place);
-        watcher::watch(&until, signals, &mut || duty.held.keep_recorded());
-        duty.wait_for_those_inside();
-        duty.write_down(None);
-        duty.let_go();
+        watcher::watch(&until, signals, &mut || admitted.held.keep_recorded());
+        admitted.wait_for_those_inside();
+        admitted.finish(None);
     });
     let Some((queued, _)) = waiting_here else { return Ok(token.as_str().to_owned()) };
     match made {
@@ -250,7 +231,7 @@ fn wait_in_background(
             queued.leave_to_child();
             Ok(token.as_str().to_owned())
         }
-        Err(error) => Err(Error::io("make a background process for", repo.root())(error)),
+        Err(error) => Err(Error::io("make a background process for", context.repo.root())(error)),
     }
 }
 
@@ -392,11 +373,4 @@ impl Background {
 fn shown(until: &watcher::Until) -> (Option<u32>, Option<u64>) {
     let end = until.deadline.map(|deadline| SystemTime::now() + deadline.saturating_duration_since(Instant::now()));
     (until.process.as_ref().map(Process::pid), end.map(holder::unix_ms))
-}
-
-/// A signal may come in the instant that a wait ends.
-fn not_interrupted(held: &Held, signals: &Signals) -> Result<()> {
-    let Some(signal) = signals.interrupt() else { return Ok(()) };
-    held.unlock();
-    Err(Error::Interrupted { what: held.record().scope.clone(), signal })
 }

@@ -1,4 +1,4 @@
-//! How does a program hold a lock for a part of its own work? [`Lock`] asks, blocking or not, a [`Guard`] is the hold.
+//! Holds a lock for a part of a program's own work. [`Lock`] asks for it, blocking or not, and a [`Guard`] is the hold.
 //!
 //! The promise is that of [`super::exec()`], kept around a guard instead of a command: what was killed before is settled, HEAD is
 //! compared, the hold is recorded and logged.
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Asking, Guard, Notice};
+use super::{Asking, Context, Guard, Notice};
 use crate::{
     error::{Error, Result},
     fs::Sharing,
@@ -246,7 +246,15 @@ impl Lock {
         self.site(self.request.mode)
     }
 
-    pub(super) fn sharing(&self) -> Sharing {
+    /// What is needed to be admitted; `None` without a repository.
+    pub(super) fn context(&self) -> Option<Context<'_>> {
+        match &self.place {
+            Place::Repo(place) => Some(Context::new(&place.0, &place.1, &*self.tell)),
+            Place::Path(_) => None,
+        }
+    }
+
+    fn sharing(&self) -> Sharing {
         match &self.place {
             Place::Repo(place) => place.1.sharing(&place.0),
             Place::Path(_) => Sharing::default(),

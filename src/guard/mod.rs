@@ -1,9 +1,10 @@
-//! What does repoguard promise? This module keeps it, readable from top to bottom: acquire → compare → record → run →
-//! log → release.
+//! Keeps what repoguard promises around a lock: recover → acquire → compare → record → run → log → release.
 //!
 //! | file | what |
 //! | --- | --- |
 //! | this one | around a command: [`exec()`] |
+//! | `context` | what every verb works with |
+//! | `admission` | the way to a hold, for all callers |
 //! | `hold` | what is done when any hold begins and ends |
 //! | `lock`, `asking`, `own` | around a part of a program's own work: asking for a lock, waiting for it, having it |
 //! | `future` | the same in asynchronous code |
@@ -15,8 +16,10 @@
 //! | `apart` | a worktree of its own for a command that found this one busy |
 //! | `keep` | holds that outlive the process that took them, kept by a watcher in the background |
 
+pub(crate) mod admission;
 mod apart;
 mod asking;
+mod context;
 #[cfg(feature = "tokio")]
 mod future;
 mod hold;
@@ -30,12 +33,14 @@ mod recover;
 mod recovery;
 mod restore;
 
+use admission::{Admission, Interrupted, Terms, admit};
 pub use apart::{Apart, Linked, Place, Pruned, Stands, Work, exec_apart, prune_worktrees, worktrees};
 use asking::Asking;
+pub(crate) use context::Context;
 pub(crate) use hold::Hold;
 pub use inputs::{Checked, Difference, Digests, INPUTS_DIGEST, Inputs};
+pub(crate) use keep::keep_for;
 pub use keep::{Grant, Released, Turn, Until, acquire, command_of, is_pid_of_elsewhere, release, user_of, wait};
-pub(crate) use keep::{keep_for, take};
 pub use lock::Lock;
 pub use mutate::{Failure, Invalid, Landed, Landing, Mutated, Mutation, Rollback, Why, Write, mutate};
 pub use own::Guard;
@@ -44,19 +49,14 @@ pub use pending::{Pending, Told, pending};
 pub use recover::{Choice, Recovered, recover, unfinished};
 pub use restore::{Restored, restore, would_restore};
 
-use std::{
-    ffi::OsString,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{ffi::OsString, path::Path, time::Duration};
 
 use crate::{
     env,
     error::{Error, Result},
     exec::{self, Duty, Ending, Surroundings, Task},
-    fs::Sharing,
     holder::Holder,
-    lock::{Acquired, Held, Inside, Request, Wait, Waiting},
+    lock::{Held, Inside, Request, Waiting},
     repo::{Config, Head, Repo},
     store::{
         audit::{self, Entry, Event},
@@ -141,77 +141,29 @@ pub fn exec(
     task: &Task,
     tell: &mut dyn FnMut(Notice<'_>),
 ) -> Result<Outcome> {
-    let sharing = config.sharing(repo);
-    let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
-    recovery::before_acquire(repo, config, request, sharing, tell)?;
-    let begun = Instant::now();
-    let wait = &mut Wait { signals: Some(&signals), tell: &mut |waiting| tell(Notice::Waiting(waiting)) };
-    let held = match crate::lock::acquire(repo, request, sharing, wait)? {
-        Acquired::Held(mut held) => {
-            held.admit_commands();
-            held
+    Context::with(repo, config, tell, |context| {
+        let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
+        let terms = Terms { expect: Some(&task.expect), reports_acquisition: true, ..Terms::default() };
+        match admit(context, request, &signals, terms)? {
+            Admission::Held(hold) => run(hold, task, &signals),
+            Admission::Inside(inside) => Ok(run_inside(context, inside, task, &signals)),
         }
-        Acquired::Inside(inside) => {
-            recovery::inside(repo, config, request, sharing, tell)?;
-            expect(repo, task, None)?;
-            let mut guest = Guest { repo, sharing, inside, tell };
-            let run = exec::run(task, Surroundings::default(), &signals, &mut guest);
-            return Ok(Outcome {
-                ending: run.ending,
-                die_of: run.die_of,
-                fence: None,
-                waited: Duration::ZERO,
-                held: Duration::ZERO,
-            });
-        }
-    };
-    let acquired = Instant::now();
-    tell(Notice::Acquired(acquired - begun));
-    recovery::in_hold(repo, config, &held, sharing, tell)?;
-    let (fence, environment) = (held.record().id, environment(&repo.lock_path(), &held));
-    let mut duty = Hold::new(repo, sharing, held, false, tell);
-    if let Err(error) = expect(repo, task, Some(&duty)) {
-        duty.write_down(None);
-        duty.let_go();
-        return Err(error);
-    }
-    // Caught while waiting, come as the wait was over: the command does not exist yet, and would never see it.
-    if let Some(signal) = signals.interrupt() {
-        duty.let_go();
-        return Err(Error::Interrupted { what: duty.held.record().scope.clone(), signal });
-    }
-    let surroundings = Surroundings { environment: &environment, ..Surroundings::default() };
-    let run = exec::run(task, surroundings, &signals, &mut duty);
-    Ok(Outcome {
-        ending: run.ending,
-        die_of: run.die_of,
-        fence: Some(fence),
-        waited: acquired - begun,
-        held: acquired.elapsed(),
     })
 }
 
-/// A mutation that was killed and that nobody has settled yet; for who must not wait until it is. Only who holds the worktree
-/// alone can tell that it does not run any more.
-pub(crate) fn refuse_unfinished(repo: &Repo) -> Result<()> {
-    match repo.worktree().filter(|worktree| recovery::is_in_the_way(repo, worktree)) {
-        Some(_) => Err(Error::Unfinished { what: "`repoguard recover` puts it in order first".to_owned() }),
-        None => Ok(()),
-    }
+fn run(mut hold: Hold<'_>, task: &Task, signals: &Signals) -> Result<Outcome> {
+    hold.held.admit_commands();
+    // A signal that arrived since: the command does not exist yet, and would never see it.
+    admission::not_interrupted(&hold.held, signals)?;
+    let environment = environment(&hold.context.repo.lock_path(), &hold.held);
+    let surroundings = Surroundings { environment: &environment, ..Surroundings::default() };
+    let run = exec::run(task, surroundings, signals, &mut hold);
+    Ok(hold.outcome(run))
 }
 
-/// Checks that HEAD is where the task expects it.
-fn expect(repo: &Repo, task: &Task, hold: Option<&Hold<'_>>) -> Result<()> {
-    if !task.expect.is_any() {
-        return Ok(());
-    }
-    let no_repository = || Error::NoRepository { path: repo.root().to_owned(), needed_by: "an expected HEAD" };
-    let worktree = repo.worktree().ok_or_else(no_repository)?;
-    let head = repo.head(&worktree).ok_or_else(|| Error::BrokenRepository {
-        path: worktree.git_dir.clone(),
-        reason: "HEAD cannot be read".to_owned(),
-    })?;
-    hold::check_expected(&task.expect, repo, hold, &head)
+fn run_inside(context: Context<'_>, inside: Box<Inside>, task: &Task, signals: &Signals) -> Outcome {
+    let run = exec::run(task, Surroundings::default(), signals, &mut Guest { context, inside });
+    Outcome { ending: run.ending, die_of: run.die_of, fence: None, waited: Duration::ZERO, held: Duration::ZERO }
 }
 
 /// What a command can know about the hold that it runs in.
@@ -226,10 +178,8 @@ fn environment(lock: &Path, held: &Held) -> [(&'static str, OsString); 4] {
 
 /// What is done around a command that runs inside somebody else's hold: that hold does not end before.
 struct Guest<'a> {
-    repo: &'a Repo,
-    sharing: Sharing,
+    context: Context<'a>,
     inside: Box<Inside>,
-    tell: &'a mut dyn FnMut(Notice<'_>),
 }
 
 impl Duty for Guest<'_> {
@@ -252,16 +202,14 @@ impl Duty for Guest<'_> {
     }
 
     fn write_down(&mut self, ending: Option<Ending>) -> Ending {
-        let Self { repo, sharing, inside, tell } = self;
+        let Self { context, inside } = self;
         if !inside.visits.is_over() {
             return ending.unwrap_or(Ending::Failed);
         }
-        tell(Notice::LostAround(inside.outer));
+        context.notify(Notice::LostAround(inside.outer));
         let mut entry = Entry::new(Event::Lost, &inside.record);
         entry.status = ending.map(Ending::status);
-        if let Err(trouble) = audit::append(repo, &entry, *sharing) {
-            tell(Notice::Trouble(&trouble));
-        }
+        context.report(audit::append(context.repo, &entry, context.sharing));
         Ending::Lost
     }
 

@@ -1,15 +1,10 @@
-//! What is a hold of a program's own? A value: who has it is inside, and when it is dropped the hold is over.
+//! The hold of a program: a value that ends the hold when it is dropped.
 
 use std::{ffi::OsString, fmt, thread, time::Duration};
 
-use super::{
-    Notice, environment,
-    hold::Resting,
-    lock::{Lock, Place},
-};
+use super::{Notice, environment, hold::Resting, lock::Lock};
 use crate::{
     error::{Error, Result},
-    exec::Duty as _,
     holder::Holder,
     lock::{Held, Inside, Turn},
 };
@@ -195,22 +190,17 @@ fn linger(lock: Lock, mut kind: Kind) {
 
 /// Writes down that a hold is over, and lets the lock go.
 fn finish(lock: &Lock, kind: Kind) {
-    let tell = &mut |notice: Notice<'_>| (lock.tell)(notice);
-    match (kind, &lock.place) {
+    match (kind, lock.context()) {
         (Kind::Path(held), _) => {
             for path in &held.lost() {
-                tell(Notice::Lost(path));
+                (lock.tell)(Notice::Lost(path));
             }
             if let Err(trouble) = held.record_release() {
-                tell(Notice::Trouble(&trouble));
+                (lock.tell)(Notice::Trouble(&trouble));
             }
             held.unlock();
         }
-        (Kind::Repo(resting), Place::Repo(place)) => {
-            let mut hold = resting.resume(&place.0, tell);
-            hold.write_down(None);
-            hold.let_go();
-        }
+        (Kind::Repo(resting), Some(context)) => resting.resume(context).finish(None),
         _ => {}
     }
 }

@@ -1,5 +1,5 @@
-//! Which mutations have not come to their end? A glance at the journals, for who only looks: nothing is locked, git is not
-//! asked, and a worktree without one costs a look for one file.
+//! Lists mutations that have not come to their end, by a glance at the journals: nothing is locked, git is not asked,
+//! and a worktree without one costs a look for one file.
 
 use std::path::PathBuf;
 

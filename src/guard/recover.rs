@@ -1,12 +1,14 @@
-//! What of a mutation that was killed? Shown, undone or finished on demand.
+//! Inspects, undoes or finishes an interrupted mutation on demand.
 
-use super::{Notice, mutate::Rollback, recovery};
+use std::time::Duration;
+
+use super::{Context, Interrupted, Notice, Terms, admission, mutate::Rollback, recovery};
 use crate::{
     error::{Error, Result},
-    exec::Duty as _,
-    lock::Request,
+    lock::{Acquired, Request},
     mutation::{self, Settled, Unfinished},
     repo::{Config, Manner, Repo},
+    sys::Signals,
 };
 
 pub use crate::mutation::Choice;
@@ -60,15 +62,17 @@ pub fn recover(
 ) -> Result<Option<Recovered>> {
     let no_repository = || Error::NoRepository { path: repo.root().to_owned(), needed_by: "`repoguard recover`" };
     let worktree = repo.worktree().ok_or_else(no_repository)?;
-    let sharing = config.sharing(repo);
-    let lock = super::take(repo, request, sharing, tell)?;
-    let settled = recovery::settle(repo, config, &worktree, choice, sharing, &mut |_| {});
-    if let Some(lock) = lock {
-        // As after any hold: what was moved here was moved under the guard.
-        let mut hold = super::Hold::new(repo, sharing, lock, settled.is_ok(), tell);
-        hold.begin();
-        hold.write_down(None);
-        hold.let_go();
-    }
-    settled
+    Context::with(repo, config, tell, |context| {
+        let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
+        let acquired = admission::acquire(context, request, &signals)?;
+        let settled = recovery::settle(context.silent(), &worktree, choice);
+        if let Acquired::Held(held) = acquired {
+            // As after any hold: what was moved here was moved under the guard.
+            let terms = Terms { interrupted: Interrupted::Leave, has_moved_head: settled.is_ok(), ..Terms::default() };
+            let mut hold = admission::enter(context, held, Duration::ZERO, terms)?;
+            hold.announce();
+            hold.finish(None);
+        }
+        settled
+    })
 }

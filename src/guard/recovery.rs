@@ -1,18 +1,18 @@
-//! Who comes after a mutation that was killed? Whoever asks next settles it before anybody is let in.
+//! Recovers interrupted mutations before anybody else is admitted.
 
 use std::{
     path::Path,
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{Notice, Recovered};
+use super::{Context, Notice, Recovered};
 use crate::{
     error::{Error, Result},
     fs::Sharing,
     holder::{self, Holder, Mode},
     lock::{self, Acquired, Held, LockFile, Request, Scope, Wait},
     mutation::{self, Choice, Journal, Unfinished},
-    repo::{Checkout, Config, Manner, Repo, Worktree},
+    repo::{Checkout, Manner, Repo, Worktree},
     store::audit::{self, Entry, Event},
     sys,
 };
@@ -36,13 +36,8 @@ pub(super) fn try_lock(repo: &Repo, worktree: &Worktree, sharing: Sharing) -> Re
 
 /// Settles what is in the way of a request that covers no worktree alone: takes the worktree for that first. Who holds it,
 /// if somebody does, has settled it already.
-pub(super) fn before_acquire(
-    repo: &Repo,
-    config: &Config,
-    request: &Request,
-    sharing: Sharing,
-    tell: &mut dyn FnMut(Notice<'_>),
-) -> Result<()> {
+pub(super) fn before_acquire(context: Context<'_>, request: &Request) -> Result<()> {
+    let repo = context.repo;
     if !repo.worktree().is_some_and(|worktree| is_in_the_way(repo, &worktree)) {
         return Ok(());
     }
@@ -58,11 +53,11 @@ pub(super) fn before_acquire(
         command: request.command.clone(),
         ..Request::default()
     };
-    match lock::acquire(repo, &whole, sharing, &mut Wait { signals: None, tell: &mut |_| {} }) {
+    match lock::acquire(repo, &whole, context.sharing, &mut Wait { signals: None, tell: &mut |_| {} }) {
         Ok(Acquired::Held(held)) => {
-            in_hold(repo, config, &held, sharing, tell)?;
+            let recovered = in_hold(context, &held);
             held.unlock();
-            Ok(())
+            recovered
         }
         Ok(Acquired::Inside(_)) | Err(Error::Busy { .. } | Error::Deadlock { .. } | Error::NeverGranted { .. }) => {
             Ok(())
@@ -73,18 +68,13 @@ pub(super) fn before_acquire(
 
 /// Settles what is in the way inside of a hold around us, which the earlier one was inside of as well: where it still runs,
 /// it has the mutations' lock.
-pub(super) fn inside(
-    repo: &Repo,
-    config: &Config,
-    request: &Request,
-    sharing: Sharing,
-    tell: &mut dyn FnMut(Notice<'_>),
-) -> Result<()> {
+pub(super) fn inside(context: Context<'_>, request: &Request) -> Result<()> {
+    let repo = context.repo;
     let worktree = repo.worktree().filter(|worktree| is_in_the_way(repo, worktree));
     let Some(worktree) = worktree.filter(|_| request.mode == Mode::Exclusive) else { return Ok(()) };
     let begun = Instant::now();
     let lock = loop {
-        if let Some(lock) = try_lock(repo, &worktree, sharing)? {
+        if let Some(lock) = try_lock(repo, &worktree, context.sharing)? {
             break lock;
         }
         if runs(repo, &worktree) || begun.elapsed() >= ENDING {
@@ -93,7 +83,7 @@ pub(super) fn inside(
         std::thread::sleep(Duration::from_millis(1));
     };
     lock.unlock();
-    match settle(repo, config, &worktree, Choice::AsPredicted, sharing, tell) {
+    match settle(context, &worktree, Choice::AsPredicted) {
         Err(Error::Busy { .. }) => Ok(()),
         settled => settled.map(drop),
     }
@@ -105,14 +95,9 @@ fn runs(repo: &Repo, worktree: &Worktree) -> bool {
     plan.is_none_or(|plan| sys::process_state(plan.pid).is_some_and(|state| !state.zombie))
 }
 
-/// Settles what is in the way in all worktrees that a hold covers alone. Where that fails, the hold is let go.
-pub(super) fn in_hold(
-    repo: &Repo,
-    config: &Config,
-    held: &Held,
-    sharing: Sharing,
-    tell: &mut dyn FnMut(Notice<'_>),
-) -> Result<()> {
+/// Recovers what is in the way in all worktrees that a hold covers alone.
+pub(super) fn in_hold(context: Context<'_>, held: &Held) -> Result<()> {
+    let repo = context.repo;
     if held.record().mode != Some(Mode::Exclusive) {
         return Ok(());
     }
@@ -120,19 +105,13 @@ pub(super) fn in_hold(
     let own = repo.worktree();
     let is_ours = |worktree: &&Worktree| own.as_ref() == Some(worktree) || repo.is_at_home(worktree);
     let unsettled = held.worktrees.iter().filter(|worktree| is_in_the_way(repo, worktree)).filter(is_ours);
-    let mut settle = unsettled.map(|worktree| settle(repo, config, worktree, Choice::AsPredicted, sharing, tell));
-    settle.try_for_each(|settled| settled.map(drop)).inspect_err(|_| held.unlock())
+    let mut settle = unsettled.map(|worktree| settle(context, worktree, Choice::AsPredicted));
+    settle.try_for_each(|settled| settled.map(drop))
 }
 
 /// Settles a mutation, if one is in the way; the caller holds the worktree alone.
-pub(super) fn settle(
-    repo: &Repo,
-    config: &Config,
-    worktree: &Worktree,
-    choice: Choice,
-    sharing: Sharing,
-    tell: &mut dyn FnMut(Notice<'_>),
-) -> Result<Option<Recovered>> {
+pub(super) fn settle(context: Context<'_>, worktree: &Worktree, choice: Choice) -> Result<Option<Recovered>> {
+    let Context { repo, config, sharing, .. } = context;
     if is_in_the_way(repo, worktree) {
         is_its_own(repo, worktree, choice)?;
     }
@@ -147,10 +126,8 @@ pub(super) fn settle(
         let settled = mutation::settle(repo, worktree, choice, sharing, config.snapshot_limit()?)?;
         let recovered = settled.map(Recovered::new);
         if let (Some(recovered), Ok(Some(unfinished))) = (&recovered, &unfinished) {
-            tell(Notice::Recovered(unfinished, recovered));
-            if let Err(trouble) = audit::append(repo, &entry(unfinished, recovered), sharing) {
-                tell(Notice::Trouble(&trouble));
-            }
+            context.notify(Notice::Recovered(unfinished, recovered));
+            context.report(audit::append(repo, &entry(unfinished, recovered), sharing));
         }
         Ok(recovered)
     })();

@@ -1,5 +1,5 @@
-//! What does each hook do when git calls it? Ours already → try → wait, where no lock of git's is held → look whether the
-//! world has changed → hold until git has ended.
+//! Runs a hook that git calls: ours already → try → wait, if git holds no lock of its own → see whether the world has changed → hold
+//! until git has ended.
 //!
 //! The rules were measured, git by git. The two that matter most: where git holds one of its own locks while a hook runs,
 //! the hook must not wait, or the holder's git fails; and what was waited for may have changed HEAD or the index under the
@@ -22,15 +22,18 @@ use super::{
 use crate::{
     env,
     error::{Error, Result},
-    fs::Sharing,
-    guard::{self, Hold, Notice},
+    guard::{
+        self, Context, Notice,
+        admission::{self, Interrupted, Terms},
+    },
     holder::{self, Holder},
-    lock::{Held, Request, Scope},
+    lock::{Acquired, Held, Request, Scope},
     repo::{Config, Repo},
     store::{
         audit::{self, Entry},
         violations,
     },
+    sys::Signals,
 };
 
 /// Reads what git gave a hook on its standard input.
@@ -91,16 +94,18 @@ pub fn run(
     tell: &mut dyn FnMut(Notice<'_>),
 ) -> Result<(), Refusal> {
     let git = Git::find(call.event == Event::PreReceive);
-    let sharing = config.sharing(repo);
-    let hook = Hook { repo, sharing, call, git, scope: scope(repo, call.event, input)? };
-    match call.event {
-        Event::PostCheckout => {
-            hook.after_checkout(tell);
-            Ok(())
+    let scope = scope(repo, call.event, input)?;
+    Context::with(repo, config, tell, |context| {
+        let hook = Hook { context, call, git, scope };
+        match call.event {
+            Event::PostCheckout => {
+                hook.after_checkout();
+                Ok(())
+            }
+            Event::ReferenceTransaction => hook.before_references_change(input),
+            _ => hook.before_change(),
         }
-        Event::ReferenceTransaction => hook.before_references_change(input, tell),
-        _ => hook.before_change(tell),
-    }
+    })
 }
 
 /// Reads what git gives a hook on its standard input.
@@ -131,8 +136,7 @@ fn scope(repo: &Repo, event: Event, input: &mut Input<'_>) -> Result<Scope> {
 }
 
 struct Hook<'a> {
-    repo: &'a Repo,
-    sharing: Sharing,
+    context: Context<'a>,
     call: &'a Call,
     git: Option<Git>,
     scope: Scope,
@@ -140,22 +144,22 @@ struct Hook<'a> {
 
 impl Hook<'_> {
     /// A hook that can refuse before anything has changed.
-    fn before_change(self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Refusal> {
-        match self.take(Duration::ZERO, tell) {
-            Ok(Some(held)) => self.hold(held, tell),
+    fn before_change(self) -> Result<(), Refusal> {
+        match self.take(Duration::ZERO) {
+            Ok(Some(held)) => self.hold(held),
             Ok(None) => self.nothing_swept_in(),
             Err(error @ Error::Busy { .. }) if world::git_holds_its_index() => Err(self.refusal_at_once(error)),
-            Err(Error::Busy { .. }) if !self.call.timeout.is_zero() => self.wait(tell),
+            Err(Error::Busy { .. }) if !self.call.timeout.is_zero() => self.wait(),
             Err(error) => Err(self.refusal(error)),
         }
     }
 
     /// Waits for the lock; then what git has read must still be so.
-    fn wait(self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Refusal> {
-        let world = World::look(self.repo, self.sharing)?;
-        let held = self.take(self.call.timeout, tell);
+    fn wait(self) -> Result<(), Refusal> {
+        let world = World::look(self.context.repo, self.context.sharing)?;
+        let held = self.take(self.call.timeout);
         let changed = match &held {
-            Ok(_) => world.changed(self.repo, self.call.event == Event::PreCommit),
+            Ok(_) => world.changed(self.context.repo, self.call.event == Event::PreCommit),
             Err(_) => Ok(None),
         };
         world.forget();
@@ -166,7 +170,7 @@ impl Hook<'_> {
             Err(error) => Some(error),
         };
         match (refused, held) {
-            (None, Some(held)) => self.hold(held, tell),
+            (None, Some(held)) => self.hold(held),
             (None, None) => Ok(()),
             (Some(error), held) => {
                 if let Some(held) = held {
@@ -184,9 +188,11 @@ impl Hook<'_> {
             return Ok(());
         }
         let Some(git) = &self.git else { return Ok(()) };
-        let index = world::index_path(self.repo);
-        let Some(kept) = Kept::find(self.repo, index, &world::name_of(git.process.pid())) else { return Ok(()) };
-        match kept.has_changed(self.repo) {
+        let index = world::index_path(self.context.repo);
+        let Some(kept) = Kept::find(self.context.repo, index, &world::name_of(git.process.pid())) else {
+            return Ok(());
+        };
+        match kept.has_changed(self.context.repo) {
             Ok(false) => Ok(()),
             Ok(true) => {
                 let what = "other files were staged while it ran".to_owned();
@@ -197,39 +203,40 @@ impl Hook<'_> {
     }
 
     /// The files have changed already: nothing can be refused, but others can be told and kept out from now on.
-    fn after_checkout(self, tell: &mut dyn FnMut(Notice<'_>)) {
-        let held = match self.take(Duration::ZERO, tell) {
+    fn after_checkout(self) {
+        let context = self.context;
+        let held = match self.take(Duration::ZERO) {
             Err(Error::Busy { holders, .. }) => {
-                self.ran_under(&holders, tell);
-                self.take(self.call.timeout, tell)
+                self.ran_under(&holders);
+                self.take(self.call.timeout)
             }
             held => held,
         };
-        let held = held.map_err(Refusal::from).and_then(|held| held.map_or(Ok(()), |held| self.hold(held, tell)));
+        let held = held.map_err(Refusal::from).and_then(|held| held.map_or(Ok(()), |held| self.hold(held)));
         if let Err(refusal) = held {
-            tell(Notice::Unguarded(&refusal.error));
+            context.notify(Notice::Unguarded(&refusal.error));
         }
     }
 
     /// References are about to change, and git has locked them: only a try is possible, and a refusal only where it leaves
     /// nothing half done.
-    fn before_references_change(self, input: &mut Input<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Refusal> {
+    fn before_references_change(self, input: &mut Input<'_>) -> Result<(), Refusal> {
         let state = self.call.arguments.first();
         if state.is_none_or(|state| state != "prepared" && state != "preparing") {
             return Ok(());
         }
-        match self.take(Duration::ZERO, tell) {
-            Ok(Some(held)) => self.hold(held, tell),
+        match self.take(Duration::ZERO) {
+            Ok(Some(held)) => self.hold(held),
             // With an unfinished mutation it is too late to refuse: git has begun.
             Ok(None) | Err(Error::Unfinished { .. }) => Ok(()),
             Err(Error::Busy { holders, what, ahead, waited }) => {
-                let head = self.repo.worktree().and_then(|worktree| self.repo.head(&worktree));
+                let head = self.context.repo.worktree().and_then(|worktree| self.context.repo.head(&worktree));
                 let branch = head.and_then(|head| head.branch);
                 let verb = self.git.as_ref().and_then(Git::verb).unwrap_or_default();
                 match transaction::judge(&String::from_utf8_lossy(&input()?), &verb, branch.as_deref()) {
                     Judgement::Refuse => Err(self.refusal_at_once(Error::Busy { holders, what, ahead, waited })),
                     Judgement::Tell => {
-                        self.ran_under(&holders, tell);
+                        self.ran_under(&holders);
                         Ok(())
                     }
                     Judgement::Pass => Ok(()),
@@ -240,19 +247,18 @@ impl Hook<'_> {
     }
 
     /// Tells and logs that this git command changes the worktree while others hold it.
-    fn ran_under(&self, holders: &[Holder], tell: &mut dyn FnMut(Notice<'_>)) {
+    fn ran_under(&self, holders: &[Holder]) {
+        let Context { repo, sharing, .. } = self.context;
         let intruder = self.describe();
         for holder in holders {
             // Once: a git command changes references in several steps.
-            if violations::left(self.repo, holder.id).is_some_and(|left| left.pid == intruder.pid) {
+            if violations::left(repo, holder.id).is_some_and(|left| left.pid == intruder.pid) {
                 continue;
             }
-            tell(Notice::RanUnder(holder));
+            self.context.notify(Notice::RanUnder(holder));
             let entry = Entry::under(&intruder, holder);
-            let left = violations::leave(self.repo, holder.id, &intruder, self.sharing);
-            if let Err(trouble) = left.and_then(|()| audit::append(self.repo, &entry, self.sharing)) {
-                tell(Notice::Trouble(&trouble));
-            }
+            let left = violations::leave(repo, holder.id, &intruder, sharing);
+            self.context.report(left.and_then(|()| audit::append(repo, &entry, sharing)));
         }
     }
 
@@ -265,7 +271,7 @@ impl Hook<'_> {
             host: crate::sys::host(),
             agent: env::agent().map(str::to_owned),
             command: request.command,
-            directory: holder::readable(&self.repo.root().to_string_lossy()),
+            directory: holder::readable(&self.context.repo.root().to_string_lossy()),
             scope: "worktree".to_owned(),
             schema: holder::SCHEMA,
             requested_ms: now,
@@ -287,23 +293,28 @@ impl Hook<'_> {
         }
     }
 
-    /// Acquires the lock; `None` where it is held around us.
-    fn take(&self, timeout: Duration, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Option<Box<Held>>> {
-        let Some(mut held) = guard::take(self.repo, &self.request(timeout), self.sharing, tell)? else {
+    /// Acquires the lock; `None` if it is held around us.
+    fn take(&self, timeout: Duration) -> Result<Option<Box<Held>>> {
+        let repo = self.context.repo;
+        let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
+        let Acquired::Held(mut held) = admission::acquire(self.context, &self.request(timeout), &signals)? else {
             return Ok(None);
         };
-        // In the middle of git's work nothing can be put back under it.
-        guard::refuse_unfinished(self.repo).inspect_err(|_| held.unlock())?;
+        admission::refuse_interrupted(repo).inspect_err(|_| held.unlock())?;
         held.record_mut().editor = self.opens_editor();
         Ok(Some(held))
     }
 
-    /// Holds it until git has ended; only for this moment where no git is above us.
-    fn hold(self, held: Box<Held>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Refusal> {
+    /// Holds it until git has ended; only for this moment if no git is above us.
+    fn hold(self, held: Box<Held>) -> Result<(), Refusal> {
         // Git tells by a flag whether it was a checkout of a branch or of files.
         let of_branch = self.call.arguments.get(2).is_some_and(|flag| flag == "1");
-        let moved_head = self.call.event == Event::PostCheckout && of_branch;
-        let duty = Hold::new(self.repo, self.sharing, held, moved_head, tell);
+        let terms = Terms {
+            interrupted: Interrupted::Leave,
+            has_moved_head: self.call.event == Event::PostCheckout && of_branch,
+            ..Terms::default()
+        };
+        let duty = admission::enter(self.context, held, Duration::ZERO, terms)?;
         let last = self.is_the_last_hook();
         let Some(git) = self.git else {
             duty.held.unlock();
@@ -312,7 +323,7 @@ impl Hook<'_> {
         let plain = self.call.event == Event::PreCommit && !world::git_holds_its_index();
         let kept = (plain && last).then(|| {
             let name = world::name_of(git.process.pid());
-            Kept::keep(self.repo, world::index_path(self.repo), &name, self.sharing)
+            Kept::keep(self.context.repo, world::index_path(self.context.repo), &name, self.context.sharing)
         });
         let kept = match kept.transpose() {
             Ok(kept) => kept,
@@ -327,7 +338,7 @@ impl Hook<'_> {
             if let Some(kept) = kept {
                 kept.forget();
             }
-            world::tidy(self.repo);
+            world::tidy(self.context.repo);
         })
         .map_err(Refusal::from)
     }
@@ -337,7 +348,7 @@ impl Hook<'_> {
     fn is_the_last_hook(&self) -> bool {
         let Some(script) = &self.call.script else { return false };
         let by_git = script.file_name().is_some_and(|name| name == self.call.event.name());
-        by_git && !super::is_configured_script(self.repo, script) && self.call.chained().is_none()
+        by_git && !super::is_configured_script(self.context.repo, script) && self.call.chained().is_none()
     }
 
     /// Whether somebody may be typing a message while the lock is held: git tells hooks when nobody will.
@@ -347,7 +358,7 @@ impl Hook<'_> {
     }
 
     fn refusal(&self, error: Error) -> Refusal {
-        let hint = hint::after(self.repo, self.call.event, self.git.as_ref(), &error);
+        let hint = hint::after(self.context.repo, self.call.event, self.git.as_ref(), &error);
         Refusal { hint: hint.or_else(|| error.hint()), error }
     }
 

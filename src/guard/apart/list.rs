@@ -1,4 +1,4 @@
-//! Which worktrees did repoguard make, what is in them, and who is at it? And: which of them are empty, and can go?
+//! Lists the worktrees that repoguard made, with what is in them and who is at it, and removes those with nothing in them.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -10,7 +10,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
-    guard::Notice,
+    guard::Context,
     lock::{self, Acquired, Request, Wait},
     repo::{Config, Manner, Repo},
     store::worktrees::{Entry, Made, Register, Stage},
@@ -176,14 +176,14 @@ pub fn prune_worktrees(repo: &Repo, config: &Config) -> Result<Vec<Pruned>> {
 
 /// Removes what those who were killed left behind, and in which nothing is. Whatever goes wrong is nothing to whoever is
 /// about to make another.
-pub(super) fn tidy(repo: &Repo, register: &Register, sharing: Sharing, tell: &mut dyn FnMut(Notice<'_>)) {
+pub(super) fn tidy(context: Context<'_>, register: &Register) {
     let left = register.all().unwrap_or_default().into_iter().filter(|made| made.stage != Stage::Kept);
     for made in left {
         let Ok(Some(mut entry)) = register.open(&made.name) else { continue };
-        if let Err(error) = try_remove(repo, &mut entry, sharing, false)
+        if let Err(error) = try_remove(context.repo, &mut entry, context.sharing, false)
             && !matches!(error, Error::Busy { .. })
         {
-            tell(Notice::Trouble(&error));
+            context.trouble(&error);
         }
         entry.let_go();
     }

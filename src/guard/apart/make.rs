@@ -1,5 +1,5 @@
-//! How is a worktree made for one command? Record, directory, branch, git's list, lock, files: in this order, each step
-//! written down before it is taken, so that whoever is killed leaves nothing that nobody knows of.
+//! Makes a worktree for one command: record, directory, branch, git's list, lock, files. Each step is recorded before
+//! it is taken, so a kill leaves nothing unknown behind.
 
 use std::{
     ffi::OsString,

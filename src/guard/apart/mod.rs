@@ -1,5 +1,5 @@
-//! What if the worktree is busy, and the command need not run in this very one? It gets a worktree of its own: made from
-//! HEAD's commit on a new branch, locked as long as the command runs, and removed again when nothing of worth is in it.
+//! Runs a command in a worktree of its own if the caller's is busy: made from HEAD's commit on a new branch, locked as long as the command
+//! runs, and removed again if nothing is in it that would be lost.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -28,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Notice, Outcome, environment, hold::Hold};
+use super::{Context, Interrupted, Notice, Outcome, Terms, admission, environment, hold::Hold};
 use crate::{
     env,
     error::{Error, Result},
@@ -95,13 +95,26 @@ pub fn exec_apart(
     tell: &mut dyn FnMut(Notice<'_>),
 ) -> Result<(Outcome, Apart)> {
     place.check(repo)?;
-    super::expect(repo, task, None)?;
-    let sharing = config.sharing(repo);
-    let register = register(repo, sharing)?;
-    let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
-    // Who ignores it could not wait for git.
-    signals.insist(&[sys::CHILD_CHANGED]);
-    list::tidy(repo, &register, sharing, tell);
+    Context::with(repo, config, tell, |context| {
+        admission::expect(context, &task.expect, None)?;
+        let register = register(repo, context.sharing)?;
+        let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
+        // Who ignores it could not wait for git.
+        signals.insist(&[sys::CHILD_CHANGED]);
+        list::tidy(context, &register);
+        run(context, request, place, task, &register, &signals)
+    })
+}
+
+fn run(
+    context: Context<'_>,
+    request: &Request,
+    place: &Place,
+    task: &Task,
+    register: &Register,
+    signals: &Signals,
+) -> Result<(Outcome, Apart)> {
+    let Context { repo, config, sharing, .. } = context;
     let begun = Instant::now();
     // In it nobody can be in the way, and it can be removed by who holds it alone only.
     let request = Request {
@@ -111,32 +124,30 @@ pub fn exec_apart(
         timeout: Some(Duration::ZERO),
         ..request.clone()
     };
-    let wait = &mut Wait { signals: Some(&signals), tell: &mut |_| {} };
+    let wait = &mut Wait { signals: Some(signals), tell: &mut |_| {} };
     let held = match lock::acquire_for_new_worktree(repo, &request, sharing, wait)? {
         Acquired::Held(held) => Some(held),
         // Who holds us inside of something else keeps everything from being locked.
         Acquired::Inside(_) => None,
     };
     signals.catch(sys::INTERRUPTS.iter().copied());
-    let acquired = Instant::now();
+    let waited = begun.elapsed();
     let from = From::now(repo)?;
-    let mut entry = make::reserve(&from, place, config, &register, &request)?;
-    let worktree = make::add(&from, &mut entry, &signals).inspect_err(|_| undo(repo, &mut entry))?;
+    let mut entry = make::reserve(&from, place, config, register, &request)?;
+    let worktree = make::add(&from, &mut entry, signals).inspect_err(|_| undo(repo, &mut entry))?;
     let own = repo.seen_from(&worktree.git_dir).at(&entry.made.path());
-    let mut held = take(&own, &worktree, &request, sharing, held, &signals).inspect_err(|_| undo(repo, &mut entry))?;
+    let mut held = take(&own, &worktree, &request, sharing, held, signals).inspect_err(|_| undo(repo, &mut entry))?;
     held.admit_commands();
     if let Some(record) = repo.head_record(&worktree) {
         // Of another that git called the same.
         fs::remove(&record);
     }
-    if let Err(trouble) = git_lock::lock(&worktree) {
-        tell(Notice::Trouble(&trouble));
-    }
+    context.report(git_lock::lock(&worktree));
     let mut variables = environment(&own.lock_path(), &held).to_vec();
-    let fence = held.record().id;
-    let mut duty = Hold::new(&own, sharing, held, false, tell);
-    duty.begin();
-    let ready = make::check_out(&entry, &mut duty, &variables, &signals).and_then(|()| {
+    let terms = Terms { interrupted: Interrupted::Leave, ..Terms::default() };
+    let mut admitted = admission::enter(context.at(&own), held, waited, terms)?;
+    admitted.announce();
+    let ready = make::check_out(&entry, &mut admitted, &variables, signals).and_then(|()| {
         let directory = make::start(&from, &entry)?;
         entry.advance(Stage::Used)?;
         Ok(directory)
@@ -144,11 +155,10 @@ pub fn exec_apart(
     let directory = match ready {
         Ok(directory) => directory,
         Err(error) => {
-            if duty.held.check_before_removal() {
+            if admitted.held.check_before_removal() {
                 undo(repo, &mut entry);
             }
-            duty.write_down(Some(Ending::Failed));
-            duty.let_go();
+            admitted.finish(Some(Ending::Failed));
             return Err(error);
         }
     };
@@ -158,7 +168,7 @@ pub fn exec_apart(
         base: entry.made.base.clone(),
         kept: None,
     };
-    (duty.tell)(Notice::Apart(&apart));
+    context.notify(Notice::Apart(&apart));
     variables.push((env::WORKTREE, entry.made.path().into()));
     variables.push((env::WORKING_DIRECTORY, OsString::from(&directory)));
     let surroundings = Surroundings {
@@ -167,15 +177,9 @@ pub fn exec_apart(
         directory: Some(&directory),
         ..Surroundings::default()
     };
-    let mut stay = Stay { hold: duty, repo, entry, apart: &mut apart };
-    let run = exec::run(task, surroundings, &signals, &mut stay);
-    let outcome = Outcome {
-        ending: run.ending,
-        die_of: run.die_of,
-        fence: Some(fence),
-        waited: acquired - begun,
-        held: acquired.elapsed(),
-    };
+    let mut stay = Stay { hold: admitted, repo, entry, apart: &mut apart };
+    let run = exec::run(task, surroundings, signals, &mut stay);
+    let outcome = stay.hold.outcome(run);
     Ok((outcome, apart))
 }
 
@@ -266,13 +270,13 @@ impl Duty for Stay<'_, '_> {
     fn write_down(&mut self, ending: Option<Ending>) -> Ending {
         self.apart.kept = if self.hold.held.check_before_removal() {
             remove::remove(self.repo, &mut self.entry, false).unwrap_or_else(|error| {
-                (self.hold.tell)(Notice::Trouble(&error));
+                self.hold.context.trouble(&error);
                 Some(Work::doubt("it could not be removed"))
             })
         } else {
             Some(Work::doubt("its lock was lost"))
         };
-        (self.hold.tell)(match &self.apart.kept {
+        self.hold.context.notify(match &self.apart.kept {
             Some(work) => Notice::Kept(self.apart, work),
             None => Notice::Removed(self.apart),
         });

@@ -1,4 +1,4 @@
-//! Where is a worktree made, and what is it called? Beside the main worktree, never in a checkout: there it would be
+//! Decides where a worktree is made, and its name: beside the main worktree, never in a checkout. There it would be
 //! untracked content, and build tools would take the files above it for their own.
 
 use std::{

@@ -1,5 +1,5 @@
-//! How is a worktree removed without ever removing somebody's work? Whoever removes it has locked its record, so that
-//! nobody else does, and the worktree itself, so that nobody is in it.
+//! Removes a worktree without ever removing somebody's work. The record is locked meanwhile, so that nobody else
+//! removes it, and the worktree itself, so that nobody is in it.
 //!
 //! 1. Look: is there nothing of worth, does nobody wait for it, does no process stand in it?
 //! 2. Move it aside, in one step: who knows it by its name finds nothing there from now on.

@@ -1,4 +1,4 @@
-//! What is in a worktree that would be lost with it? In doubt there is something.
+//! Finds out what would be lost with a worktree. In doubt there is something.
 //!
 //! Nothing of worth means: HEAD is on the branch that was made for it, where it was made, or, if asked for, where another
 //! branch leads to; no commit that only its own log leads to; no change, staged or not, no untracked file (ignored files

@@ -1,4 +1,4 @@
-//! The commit step: how does the validated change become a commit, and how is that known?
+//! The commit step: commits the validated change by git, and reads it back.
 
 use std::ffi::OsString;
 
@@ -49,7 +49,7 @@ impl Session<'_> {
         // From here on it is there, and is not undone: what is missing, the next one does.
         let landed = kept.journal.note(Step::Landed { commit: Some(commit.clone()) });
         if let Err(error) = landed.and_then(|()| self.publish(kept, staged)) {
-            (self.say)(Notice::Trouble(&error));
+            self.context.notify(Notice::Trouble(&error));
             kept.index_is_missing = true;
         }
         Ok(commit)

@@ -1,5 +1,5 @@
-//! How does a change land whole or not at all? read → validate → write → validate → commit, under the lock; any step that
-//! fails puts everything back.
+//! Makes a change that lands whole or not at all: read → validate → write → validate → commit, under the lock. If a step fails, everything
+//! is put back.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -24,13 +24,13 @@ use std::{
 };
 
 use self::session::Session;
-use super::{Notice, environment, hold::Hold, recovery};
+use super::{Admission, Context, Notice, Terms, admit, environment, recovery};
 use crate::{
     env,
     error::{Error, Result},
     exec::{Duty as _, Ending},
-    fs::{self, Sharing},
-    lock::{self, Acquired, LockFile, Request, Wait},
+    fs,
+    lock::{LockFile, Request},
     mutation::{Changes, Choice, Journal, readable},
     repo::{Checkout, Config, ExpectedHead, Manner, Repo, Worktree},
     sys::{self, Signals},
@@ -169,49 +169,50 @@ pub fn mutate(
         return Err(Error::NoWorktree { path: checkout.git_dir, needed_by: NEEDED_BY });
     }
     let repo = &repo.at(&checkout.root);
-    let sharing = config.sharing(repo);
+    Context::with(repo, config, tell, |context| run(context, &worktree, &checkout, request, mutation, write))
+}
+
+fn run(
+    context: Context<'_>,
+    worktree: &Worktree,
+    checkout: &Checkout,
+    request: &Request,
+    mutation: &Mutation,
+    write: Write<'_>,
+) -> Result<Mutated> {
+    let Context { repo, config, .. } = context;
     let (limit, baseline_limit) = (config.snapshot_limit()?, config.baseline_limit()?);
     let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
-    let begun = Instant::now();
-    let wait = &mut Wait { signals: Some(&signals), tell: &mut |waiting| tell(Notice::Waiting(waiting)) };
-    let (locked, inside) = match lock::acquire(repo, request, sharing, wait)? {
-        Acquired::Held(mut locked) => {
-            locked.admit_commands();
-            (Some(locked), None)
-        }
-        Acquired::Inside(inside) => (None, Some(inside)),
+    let terms = Terms { reports_acquisition: true, ..Terms::default() };
+    let (mut hold, inside) = match admit(context, request, &signals, terms)? {
+        Admission::Held(hold) => (Some(hold), None),
+        Admission::Inside(inside) => (None, Some(inside)),
     };
-    let acquired = Instant::now();
+    let acquired = hold.as_ref().map_or_else(Instant::now, |hold| hold.acquired);
     // From now on a signal ends a step, not this process: what was begun must be put back.
     signals.catch(sys::forwarded());
-    // The hold tells what it finds, and so do we.
-    let tell = std::cell::RefCell::new(tell);
-    let say = |notice: Notice<'_>| (tell.borrow_mut())(notice);
-    let mut hold_says = |notice: Notice<'_>| say(notice);
-    let fence = locked.as_ref().map(|locked| locked.record().id);
-    let variables = locked.as_ref().map(|locked| environment(&repo.lock_path(), locked).to_vec()).unwrap_or_default();
-    let mut hold = locked.map(|locked| {
-        say(Notice::Acquired(acquired - begun));
-        Hold::new(repo, sharing, locked, false, &mut hold_says)
-    });
-    let let_go = |hold: &mut Option<Hold<'_>>| hold.as_mut().map(Hold::let_go);
-    let lock = match enter(repo, config, &worktree, request, &signals, sharing, &say) {
+    let lock = match enter(context, worktree, request, &signals) {
         Ok(lock) => lock,
         Err(error) => {
-            let_go(&mut hold);
+            if let Some(hold) = &mut hold {
+                hold.let_go();
+            }
             return Err(error);
         }
     };
     if let Some(hold) = &mut hold {
-        hold.begin();
+        hold.held.admit_commands();
+        hold.announce();
     }
+    let fence = hold.as_ref().map(|hold| hold.held.record().id);
+    let waited = hold.as_ref().map_or(Duration::ZERO, |hold| hold.waited);
+    let variables = hold.as_ref().map(|hold| environment(&repo.lock_path(), &hold.held).to_vec()).unwrap_or_default();
     let mut session = Session {
-        repo,
-        worktree: &worktree,
-        checkout: &checkout,
+        context,
+        worktree,
+        checkout,
         command: &request.command,
         mutation,
-        sharing,
         limit,
         baseline_limit,
         signals: &signals,
@@ -226,7 +227,6 @@ pub fn mutate(
         left_out: Vec::new(),
         made_by_checks: Changes::default(),
         die_of: None,
-        say: &say,
     };
     let result = session.run(write);
     let mut mutated = Mutated {
@@ -236,7 +236,7 @@ pub fn mutate(
         steps: session.steps,
         die_of: session.die_of,
         fence,
-        waited: acquired - begun,
+        waited,
         held: Duration::ZERO,
     };
     let (mut hold, lock) = (session.hold, session.lock);
@@ -246,7 +246,9 @@ pub fn mutate(
         hold.write_down(Some(Ending::Exited(mutated.status())));
     }
     lock.unlock();
-    let_go(&mut hold);
+    if let Some(hold) = &mut hold {
+        hold.let_go();
+    }
     if let Some(inside) = inside {
         inside.visits.leave();
     }
@@ -255,27 +257,19 @@ pub fn mutate(
 }
 
 /// Takes the mutations' lock, and settles what was left unfinished. An outer hold may have let in several.
-fn enter(
-    repo: &Repo,
-    config: &Config,
-    worktree: &Worktree,
-    request: &Request,
-    signals: &Signals,
-    sharing: Sharing,
-    say: &dyn Fn(Notice<'_>),
-) -> Result<LockFile> {
+fn enter(context: Context<'_>, worktree: &Worktree, request: &Request, signals: &Signals) -> Result<LockFile> {
     const LOOK: Duration = Duration::from_millis(20);
+    let repo = context.repo;
     let begun = Instant::now();
     let what = || format!("a mutation of `{}`", repo.root().display());
     loop {
         if let Some(signal) = signals.interrupt() {
             return Err(Error::Interrupted { what: what(), signal });
         }
-        if let Some(lock) = recovery::try_lock(repo, worktree, sharing)? {
+        if let Some(lock) = recovery::try_lock(repo, worktree, context.sharing)? {
             if recovery::is_in_the_way(repo, worktree) {
                 lock.unlock();
-                let tell = &mut |notice: Notice<'_>| say(notice);
-                recovery::settle(repo, config, worktree, Choice::AsPredicted, sharing, tell)?;
+                recovery::settle(context, worktree, Choice::AsPredicted)?;
                 continue;
             }
             return Ok(lock);

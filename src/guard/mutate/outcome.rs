@@ -1,4 +1,4 @@
-//! How did a mutation end? What landed, or which step failed, why, and what came of putting everything back.
+//! How a mutation ended: what landed, or which step failed, why, and what came of putting everything back.
 
 use std::{path::PathBuf, time::Duration};
 

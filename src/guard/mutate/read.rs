@@ -1,4 +1,5 @@
-//! The read step: is everything fit to be changed, and how is it now? Nothing of the user's changes.
+//! The read step: finds out whether everything is fit to be changed, and captures how it is. Nothing of the user's
+//! changes.
 
 use std::{
     path::Path,
@@ -38,8 +39,8 @@ impl Session<'_> {
         let here = std::env::current_dir().unwrap_or_else(|_| self.checkout.root.clone());
         self.checkout.check_pathspecs(&here, &self.mutation.paths).map_err(Why::Trouble)?;
         let head = self.head().map_err(Why::Trouble)?;
-        check_expected(&self.mutation.expect, self.repo, self.hold.as_ref(), &head).map_err(Why::Trouble)?;
-        let directory = self.repo.mutation_dir(self.worktree).unwrap_or_default();
+        check_expected(&self.mutation.expect, self.context.repo, self.hold.as_ref(), &head).map_err(Why::Trouble)?;
+        let directory = self.context.repo.mutation_dir(self.worktree).unwrap_or_default();
         let directory = std::path::absolute(&directory).map_err(|e| Why::Trouble(Error::io("find", directory)(e)))?;
         let begun = self.begin(&directory, head);
         begun.map_err(|unfit| {
@@ -53,15 +54,15 @@ impl Session<'_> {
 
     fn begin(&self, directory: &Path, head: Head) -> Result<Kept, Unfit> {
         fs::discard(directory)?;
-        fs::create_directory(directory, self.sharing)?;
-        Keeping::prepare(self.repo, self.sharing)?;
+        fs::create_directory(directory, self.context.sharing)?;
+        Keeping::prepare(self.context.repo, self.context.sharing)?;
         let plan = Plan {
             fence: self.fence.unwrap_or(0),
             pid: std::process::id(),
             user: sys::acting_user(),
             host: sys::host(),
             command: self.command.to_owned(),
-            directory: holder::readable(&self.repo.root().to_string_lossy()),
+            directory: holder::readable(&self.context.repo.root().to_string_lossy()),
             message: holder::readable(
                 &self.mutation.message.first().map_or_else(Default::default, |text| text.to_string_lossy()),
             ),
@@ -69,7 +70,7 @@ impl Session<'_> {
             ..Plan::default()
         };
         head.branch.as_ref().map_or(Ok(()), |branch| self.checkout.check_log(branch))?;
-        let sharing = self.sharing;
+        let sharing = self.context.sharing;
         let journal = || Journal::begin(directory, plan, sharing);
         let (journal, fence, before) = if self.mutation.fence {
             // Git's own locks are taken before anything else is on disk.
@@ -104,7 +105,7 @@ impl Session<'_> {
             allow_dirty: self.mutation.allow_dirty,
             untracked: self.mutation.untracked,
             limit: self.baseline_limit,
-            tell: &|kept, all| (self.say)(Notice::Keeping(kept, all)),
+            tell: &|kept, all| self.context.notify(Notice::Keeping(kept, all)),
         };
         Before::take(directory.to_owned(), self.checkout.clone(), head, &baseline)
     }
@@ -131,14 +132,14 @@ impl Session<'_> {
                         return Err(Unfit::Trouble(Error::Interrupted { what, signal }));
                     }
                     let waited = begun.elapsed().max(waited);
-                    let gits = self.repo.gits_at_work();
+                    let gits = self.context.repo.gits_at_work();
                     self.refuse_cycle_through(&gits, &path).map_err(Unfit::Trouble)?;
                     if waited >= limit {
                         return Err(Unfit::Trouble(Error::GitBusy { path, waited, git: Some(described(&gits)) }));
                     }
                     if !told && waited >= Wait::GRACE {
                         told = true;
-                        (self.say)(Notice::WaitingForGit(&path, &described(&gits)));
+                        self.context.notify(Notice::WaitingForGit(&path, &described(&gits)));
                     }
                 }
                 taken => return taken.map_err(Unfit::Trouble),
@@ -153,7 +154,12 @@ impl Session<'_> {
             lock::waiter_ancestors(request).iter().any(|pid| gits.iter().any(|git| git.pid == *pid))
         };
         let what = format!("git's own lock `{}`", lock.display());
-        lock::refuse_cycle_through(self.repo, &what, self.hold.as_ref().map(|hold| hold.held.record()), waits_in_git)
+        lock::refuse_cycle_through(
+            self.context.repo,
+            &what,
+            self.hold.as_ref().map(|hold| hold.held.record()),
+            waits_in_git,
+        )
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which step follows which? One method a step; nothing of the user's changes before everything is kept.
+//! Runs the steps of a mutation in their order, one method a step. Nothing of the user's changes before everything is kept.
 
 use std::{
     ffi::OsString,
@@ -7,16 +7,15 @@ use std::{
 };
 
 use super::{
-    super::{Notice, hold::Hold},
+    super::{Context, Notice, hold::Hold},
     Landing, Mutation, Write,
     outcome::{Failure, Invalid, Landed, Rollback, Why},
 };
 use crate::{
     error::{Error, Result},
-    fs::Sharing,
     lock::LockFile,
     mutation::{self, Before, Changes, Fence, Journal, LeftOut, PROTECTING, Staged, Step, Undo, Whose, readable},
-    repo::{Checkout, Head, Repo, Worktree},
+    repo::{Checkout, Head, Worktree},
     store::{audit::StepTime, kept},
     sys::Signals,
 };
@@ -51,12 +50,11 @@ pub(super) struct Kept {
 
 /// A mutation that runs.
 pub(super) struct Session<'a> {
-    pub(super) repo: &'a Repo,
+    pub(super) context: Context<'a>,
     pub(super) worktree: &'a Worktree,
     pub(super) checkout: &'a Checkout,
     pub(super) command: &'a str,
     pub(super) mutation: &'a Mutation,
-    pub(super) sharing: Sharing,
     pub(super) limit: u64,
     /// Most bytes that are kept before the command runs.
     pub(super) baseline_limit: u64,
@@ -74,7 +72,6 @@ pub(super) struct Session<'a> {
     pub(super) left_out: Vec<LeftOut>,
     pub(super) made_by_checks: Changes,
     pub(super) die_of: Option<i32>,
-    pub(super) say: &'a dyn Fn(Notice<'_>),
 }
 
 impl Session<'_> {
@@ -100,7 +97,7 @@ impl Session<'_> {
             Ok(landed) if kept.index_is_missing => landed,
             Ok(landed) => {
                 if let Err(error) = self.end(kept) {
-                    (self.say)(Notice::Trouble(&error));
+                    self.context.notify(Notice::Trouble(&error));
                 }
                 landed
             }
@@ -204,7 +201,7 @@ impl Session<'_> {
     }
 
     pub(super) fn head(&self) -> Result<Head> {
-        self.repo.head(self.worktree).ok_or_else(|| Error::BrokenRepository {
+        self.context.repo.head(self.worktree).ok_or_else(|| Error::BrokenRepository {
             path: self.checkout.git_dir.clone(),
             reason: "HEAD cannot be read".to_owned(),
         })
@@ -243,13 +240,13 @@ impl Session<'_> {
         };
         let undone = mutation::undo(
             &Undo {
-                repo: self.repo,
+                repo: self.context.repo,
                 worktree: self.worktree,
                 before: &kept.before,
                 journal: &kept.journal,
                 header,
                 begun: None,
-                sharing: self.sharing,
+                sharing: self.context.sharing,
                 limit: self.limit,
             },
             kept.fence.as_mut(),

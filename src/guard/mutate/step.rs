@@ -1,4 +1,4 @@
-//! How does one step run? As under `exec`, with the lock in its hands, but the hold goes on after it.
+//! Runs one step as under `exec`, with the lock in its hands. The hold goes on after it.
 
 use std::{ffi::OsString, path::Path, time::Instant};
 

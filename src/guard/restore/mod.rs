@@ -1,5 +1,4 @@
-//! How is brought back what was undone? Into the worktree that asks, file by file, each in one step; what stands in its
-//! place is kept first.
+//! Brings back what was undone into the worktree that asks, file by file, each in one step. What is in its place is kept first.
 //!
 //! # Invariants
 //! Nothing is written outside of the worktree or into a `.git`, whatever a snapshot says. Nothing is lost: what differs
@@ -18,11 +17,11 @@ use std::{
 };
 
 use self::{place::Place, plan::Plan};
-use super::{Notice, hold::Hold, recovery, take};
+use super::{Admission, Context, Notice, Terms, admit};
 use crate::{
     error::{Error, Result},
-    exec::{Duty as _, Ending},
-    fs::{self, Root, Sharing},
+    exec::Ending,
+    fs::{self, Root},
     holder::Mode,
     lock::{Request, Scope},
     repo::{Config, Repo, is_git_name},
@@ -30,7 +29,7 @@ use crate::{
         kept::{Header, Keeping},
         snapshots::{self, Kept},
     },
-    sys,
+    sys::{self, Signals},
 };
 
 /// So many files are written to disk one by one; more of them all at once.
@@ -76,23 +75,21 @@ pub fn restore(
     let limit = config.snapshot_limit()?;
     // Who asks for what is not there need not wait.
     let id = &Plan::new(repo, id, paths)?.snapshot.id;
-    let sharing = config.sharing(repo);
-    let request = Request { scope: Some(Scope::Worktree), mode: Mode::Exclusive, ..request.clone() };
-    let Some(held) = take(repo, &request, sharing, tell)? else {
-        return Work::new(repo, sharing, &request, None).run(&Plan::new(repo, id, paths)?, limit);
-    };
-    if let Err(error) = recovery::in_hold(repo, config, &held, sharing, tell) {
-        held.unlock();
-        return Err(error);
-    }
-    let work = Work::new(repo, sharing, &request, Some(held.record().id));
-    let mut duty = Hold::new(repo, sharing, held, false, tell);
-    duty.begin();
-    let restored = Plan::new(repo, id, paths).and_then(|plan| work.run(&plan, limit));
-    let is_whole = restored.as_ref().is_ok_and(|restored| restored.failed.is_empty());
-    duty.write_down(Some(Ending::Exited(i32::from(!is_whole))));
-    duty.let_go();
-    restored
+    let request = &Request { scope: Some(Scope::Worktree), mode: Mode::Exclusive, ..request.clone() };
+    Context::with(repo, config, tell, |context| {
+        let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
+        match admit(context, request, &signals, Terms::default())? {
+            Admission::Inside(_) => Work::new(context, request, None).run(&Plan::new(repo, id, paths)?, limit),
+            Admission::Held(mut hold) => {
+                let work = Work::new(context, request, Some(hold.held.record().id));
+                hold.announce();
+                let restored = Plan::new(repo, id, paths).and_then(|plan| work.run(&plan, limit));
+                let is_whole = restored.as_ref().is_ok_and(|restored| restored.failed.is_empty());
+                hold.finish(Some(Ending::Exited(i32::from(!is_whole))));
+                restored
+            }
+        }
+    })
 }
 
 /// Tells what [`restore`] would do now. Takes no lock, changes nothing.
@@ -123,8 +120,7 @@ fn tree(repo: &Repo) -> Result<Root> {
 
 /// A restore that is going on.
 struct Work<'a> {
-    repo: &'a Repo,
-    sharing: Sharing,
+    context: Context<'a>,
     header: Header,
     /// What is replaced; begun with the first.
     keeping: Option<Keeping>,
@@ -132,17 +128,18 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn new(repo: &'a Repo, sharing: Sharing, request: &Request, fence: Option<u64>) -> Self {
+    fn new(context: Context<'a>, request: &Request, fence: Option<u64>) -> Self {
+        let repo = context.repo;
         let now = repo.worktree().and_then(|worktree| repo.head(&worktree));
         let (why, command) = (format!("replaced by {}", request.command), request.command.clone());
         let header = Header { why, command, head_before: now.clone(), head_after: now, fence };
-        Self { repo, sharing, header, keeping: None, done: Restored::default() }
+        Self { context, header, keeping: None, done: Restored::default() }
     }
 
     fn run(mut self, plan: &Plan, limit: u64) -> Result<Restored> {
         self.done = plan.begin();
         let gone = || Error::NoSnapshot { id: plan.snapshot.id.clone() };
-        let tree = tree(self.repo)?;
+        let tree = tree(self.context.repo)?;
         let _held = snapshots::hold(&plan.snapshot).ok_or_else(gone)?;
         let mut free = Vec::new();
         for kept in &plan.files {
@@ -162,7 +159,7 @@ impl<'a> Work<'a> {
             }
         }
         if many {
-            fs::sync_all(self.repo.root())?;
+            fs::sync_all(self.context.repo.root())?;
         }
         self.done.kept = self.keeping.map_or(Ok(None), |keeping| keeping.finish(limit))?;
         Ok(self.done)
@@ -193,7 +190,7 @@ impl<'a> Work<'a> {
     fn keeping(&mut self) -> Result<&mut Keeping> {
         let keeping = match self.keeping.take() {
             Some(keeping) => keeping,
-            None => Keeping::begin(self.repo, self.header.clone(), self.sharing)?,
+            None => Keeping::begin(self.context.repo, self.header.clone(), self.context.sharing)?,
         };
         Ok(self.keeping.insert(keeping))
     }

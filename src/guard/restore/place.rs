@@ -1,4 +1,4 @@
-//! What stands where a kept file is to go, and is it the same already?
+//! Compares what is where a kept file is to go with that file.
 
 use std::{
     io::{self, Read},

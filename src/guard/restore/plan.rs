@@ -1,4 +1,4 @@
-//! Which kept files are wanted, and which of them must never be brought back?
+//! Decides which kept files are wanted, and which must never be brought back.
 
 use std::{
     collections::HashMap,
