@@ -1,4 +1,4 @@
-//! The table of threats in `docs/design.md`: each row names tests that exist.
+//! `docs/design.md`: its table of threats names tests that exist, its walks name files that exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,24 @@ fn every_row_of_threats_names_tests_that_exist() {
             let source =
                 fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {}: {error}", file.display()));
             assert!(source.contains(&format!("fn {function}")), "{name} is not in {}", file.display());
+        }
+    }
+}
+
+#[test]
+fn walks_have_few_steps_and_name_files_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/design.md")).unwrap();
+    let walks = text.split("## Three walks").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("the walks");
+    let walks: Vec<&str> = walks.split("\n**When ").skip(1).collect();
+    assert_eq!(walks.len(), 3);
+    for walk in walks {
+        let steps = walk.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_digit())).count();
+        assert!((10..=15).contains(&steps), "{steps} steps: {walk}");
+        let files: Vec<&str> = walk.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs")).collect();
+        assert!(files.len() > steps, "{files:?}");
+        for file in files {
+            assert!(root.join("src").join(file).is_file(), "{file} does not exist");
         }
     }
 }

@@ -159,7 +159,7 @@ fn lock_of_somebody_else_stays_where_a_fence_was_left() {
     // Somebody removed ours by hand, and another git works now: the file system may have given its lock the same number.
     let theirs: [fn(&Path); 2] = [
         |lock| fs::remove_file(lock).and_then(|()| File::create(lock)).map(drop).unwrap(),
-        |lock| File::options().write(true).open(lock).unwrap().set_modified(SystemTime::now()).unwrap(),
+        |lock| fs::write(lock, "DIRC").unwrap(),
     ];
     for make in theirs {
         let sandbox = Sandbox::new();

@@ -197,7 +197,9 @@ fn record_that_is_removed_while_it_is_waited_for_is_looked_up_again() {
     assert_eq!(sandbox.next(&["x", "--at-least", "20"]), ["20"]);
     holder.finish();
     assert!(waiter.ended().success());
-    assert_eq!(waiter.stdout(), "21\n", "after what the new record holds, not after the old one's 7");
+    // On a busy machine it may not have been waiting yet, and then made the new record itself.
+    let number = waiter.stdout();
+    assert!(["1\n", "21\n"].contains(&number.as_str()), "of the new record, not after the old one's 7: {number}");
 }
 
 #[test]

@@ -28,10 +28,10 @@ use super::{Admission, Context, Notice, Terms, admit, environment, recovery};
 use crate::{
     env,
     error::{Error, Result},
-    exec::{Duty as _, Ending},
+    exec::Duty as _,
     fs,
     lock::{LockFile, Request},
-    mutation::{Changes, Choice, Journal, readable},
+    mutation::{Changes, Choice, Journal},
     repo::{Checkout, Config, ExpectedHead, Manner, Repo, Worktree},
     sys::{self, Signals},
 };
@@ -205,7 +205,6 @@ fn run(
         hold.announce();
     }
     let fence = hold.as_ref().map(|hold| hold.held.record().id);
-    let waited = hold.as_ref().map_or(Duration::ZERO, |hold| hold.waited);
     let variables = hold.as_ref().map(|hold| environment(&repo.lock_path(), &hold.held).to_vec()).unwrap_or_default();
     let mut session = Session {
         context,
@@ -229,31 +228,7 @@ fn run(
         die_of: None,
     };
     let result = session.run(write);
-    let mut mutated = Mutated {
-        result,
-        changed: readable(&session.changed),
-        left_out: session.left_out,
-        steps: session.steps,
-        die_of: session.die_of,
-        fence,
-        waited,
-        held: Duration::ZERO,
-    };
-    let (mut hold, lock) = (session.hold, session.lock);
-    if let Some(hold) = &mut hold {
-        hold.steps.clone_from(&mutated.steps);
-        hold.wait_for_those_inside();
-        hold.write_down(Some(Ending::Exited(mutated.status())));
-    }
-    lock.unlock();
-    if let Some(hold) = &mut hold {
-        hold.let_go();
-    }
-    if let Some(inside) = inside {
-        inside.visits.leave();
-    }
-    mutated.held = acquired.elapsed();
-    Ok(mutated)
+    Ok(session.finish(result, inside))
 }
 
 /// Takes the mutations' lock, and settles what was left unfinished. An outer hold may have let in several.

@@ -9,11 +9,12 @@ use std::{
 use super::{
     super::{Context, Notice, hold::Hold},
     Landing, Mutation, Write,
-    outcome::{Failure, Invalid, Landed, Rollback, Why},
+    outcome::{Failure, Invalid, Landed, Mutated, Rollback, Why},
 };
 use crate::{
     error::{Error, Result},
-    lock::LockFile,
+    exec::{Duty as _, Ending},
+    lock::{Inside, LockFile},
     mutation::{self, Before, Changes, Fence, Journal, LeftOut, PROTECTING, Staged, Step, Undo, Whose, readable},
     repo::{Checkout, Head, Worktree},
     store::{audit::StepTime, kept},
@@ -108,6 +109,35 @@ impl Session<'_> {
                 Landed::failed(Failure { step, command, why, rollback: Some(rollback) })
             }
         }
+    }
+
+    /// Ends the hold, and tells how the mutation ended.
+    pub(super) fn finish(self, result: Landed, inside: Option<Box<Inside>>) -> Mutated {
+        let Self { mut hold, lock, .. } = self;
+        let mut mutated = Mutated {
+            result,
+            changed: readable(&self.changed),
+            left_out: self.left_out,
+            steps: self.steps,
+            die_of: self.die_of,
+            fence: self.fence,
+            waited: hold.as_ref().map_or(Duration::ZERO, |hold| hold.waited),
+            held: Duration::ZERO,
+        };
+        if let Some(hold) = &mut hold {
+            hold.steps.clone_from(&mutated.steps);
+            hold.wait_for_those_inside();
+            hold.write_down(Some(Ending::Exited(mutated.status())));
+        }
+        lock.unlock();
+        if let Some(hold) = &mut hold {
+            hold.let_go();
+        }
+        if let Some(inside) = inside {
+            inside.visits.leave();
+        }
+        mutated.held = self.acquired.elapsed();
+        mutated
     }
 
     /// Check, write, verify, commit.
