@@ -97,50 +97,23 @@
 //!   that wait can be given up and a thread's cannot. On Linux it shares the program's memory and costs the same whatever the
 //!   program's size. No signal reaches a handler in it, and `waitpid(-1)` does not see it. If it cannot be made (a limit of
 //!   processes, a filter of system calls, another system), the waiter tries the lock every 20 ms.
-//! - **Windows.** Everything compiles there; only what needs no place in a queue works.
+//! - **Windows** is not supported yet.
 //!
 //! # The modules
-//! | module | the question it answers |
+//! | module | what it does |
 //! | --- | --- |
-//! | [`doctor`] | Is the guard effective here? |
-//! | [`hooks`] | What do git's hooks guard, and how do they get and stay where git looks for them? |
-//! | `guard` | What does repoguard promise, around a command, a mutation or a part of a program? acquire → recover → compare → record → run → log → release |
-//! | `watcher` | What holds a lock when the process that took it must end? |
-//! | `exec` | How does the wrapped command run, and what if any of its processes is killed? |
-//! | `mutation` | How does a change land whole or leave no trace, also when everybody is killed? |
-//! | `store` | What is kept on disk beside the lock? |
-//! | `lock` | How is a lock acquired, and what does holding it mean? |
-//! | `repo` | Which repository is this, where is everything, where is HEAD, what did the user configure? |
-//! | `fs` | How are files written? |
-//! | `sys` | What must the operating system give? |
-//! | [`mod@error`], [`holder`], `env` | What can go wrong, who holds, which environment variables matter? |
-//! | [`escape`] | How is foreign text made safe for a terminal or a shell? |
+//! | [`doctor`] | Examines whether the guard is effective here. |
+//! | [`hooks`] | Guards plain git by its hooks, and keeps these where git looks for them. |
+//! | `guard` | Keeps the promise around a command, a mutation or a part of a program: recover → acquire → compare → record → run → log → release. |
+//! | `exec`, `mutation` | Run a command under a lock; let a change land whole or leave no trace, whoever is killed. |
+//! | `watcher` | Holds a lock when the process that took it must end. |
+//! | `store` | Keeps records, snapshots, numbers and the shared document on disk. |
+//! | `lock` | Acquires locks: queue, deadlocks, records. |
+//! | `repo` | Finds the repository, reads HEAD and the configuration, and starts git. |
+//! | `fs`, `sys` | Write files; ask the operating system. |
+//! | [`mod@error`], [`holder`], `env`, [`escape`] | What can go wrong, who holds, the environment, foreign text made safe. |
 //!
-//! # Who may import whom
-//! `cli` > `doctor` > `hooks` > `guard` > `exec`, `mutation` > `watcher` > `store` > `lock` > `repo` > `fs` > `sys` >
-//! `error` > `holder`, `env`, `escape`: imports go down only, and a test holds this table against the sources.
-//!
-//! # Invariants
-//! - Exclusion rests on flock(2) alone; queue and records can be lost without letting two holders in (`lock`).
-//! - Only `repo` knows gix and starts git; only `lock/file.rs` knows fd-lock; only `fs` writes; only `sys` has code for
-//!   one system or `unsafe` code; only `cli/render.rs` prints; only `env` reads the environment; only `guard/future.rs`,
-//!   `lock/task.rs` and `sys/unix/ready.rs` know tokio.
-//! - Foreign text is made safe where it is printed, whatever its source (`escape`, `cli/render.rs`).
-//! - We set `GIT_DIR` only for repositories that git itself trusts (`repo/trust.rs`). A git that only reads runs no program
-//!   that the repository names (`repo/git.rs`).
-//! - Blocking and asynchronous waits are one state machine (`lock/queued.rs`, `guard/asking.rs`); they differ in how they sleep.
-//! - Files in our directory are input from somebody else. A path in them becomes an `fs::Place` below its own root, or an
-//!   error. No link is followed. `fs/record.rs` decides which owners are trusted.
-//! - Readers never take a lock that could make anybody's attempt fail.
-//! - "Busy", "free" and "cannot tell" are three answers.
-//!
-//! # Files on disk
-//! The table stands at the head of `repo/layout.rs`; each format at the head of the file that owns it:
-//! `holder.rs` (a record), `lock/queue.rs` (tickets), `lock/record.rs` (holders), `store/last.rs` (HEAD at the last release),
-//! `store/audit.rs` (the log), `store/violations.rs`, `store/manifest.rs` (what was undone), `store/sequence.rs` (numbers that
-//! were given), `store/document/mod.rs` (the shared document), `store/worktrees.rs` (worktrees that were made),
-//! `mutation/journal.rs` (the steps of a mutation), `mutation/before/mod.rs` (how everything was before it), `hooks/world.rs`
-//! (kept indexes), `hooks/manifest.rs` (installed hooks).
+//! Imports go down only. Invariants, formats and walks through the source stand in `docs/design.md`.
 
 pub mod doctor;
 mod env;

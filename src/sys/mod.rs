@@ -1,4 +1,4 @@
-//! What the operating system must give. The contract once; `unix` fulfils it, `windows` says what it lacks.
+//! What the operating system must give: Linux, and macOS as far as it goes.
 //!
 //! Only this module has `cfg` for systems, and only it has `unsafe` code.
 //!
@@ -24,15 +24,11 @@
 //! where the start of a process is known by the wall clock only, and the directory of another process is not told; any
 //! other Unix answers "unknown".
 
-#[cfg(unix)]
-mod unix;
-#[cfg(unix)]
-pub(crate) use unix::*;
+#[cfg(not(unix))]
+compile_error!("repoguard runs on Linux, and is compiled for macOS; Windows is not supported yet");
 
-#[cfg(windows)]
-mod windows;
-#[cfg(windows)]
-pub(crate) use windows::*;
+mod unix;
+pub(crate) use unix::*;
 
 // It makes raw system calls, which differ from one architecture to the next.
 #[cfg(all(target_os = "linux", target_pointer_width = "64", any(target_arch = "x86_64", target_arch = "aarch64")))]

@@ -40,12 +40,13 @@ fn walks_have_few_steps_and_name_files_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(root.join("docs/design.md")).unwrap();
     let walks = text.split("## Three walks").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("the walks");
+    let is_rust = |name: &&str| Path::new(name).extension().is_some_and(|end| end == "rs");
     let walks: Vec<&str> = walks.split("\n**When ").skip(1).collect();
     assert_eq!(walks.len(), 3);
     for walk in walks {
         let steps = walk.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_digit())).count();
         assert!((10..=15).contains(&steps), "{steps} steps: {walk}");
-        let files: Vec<&str> = walk.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs")).collect();
+        let files: Vec<&str> = walk.split('`').skip(1).step_by(2).filter(is_rust).collect();
         assert!(files.len() > steps, "{files:?}");
         for file in files {
             assert!(root.join("src").join(file).is_file(), "{file} does not exist");
