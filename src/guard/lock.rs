@@ -6,7 +6,7 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Once},
     time::Duration,
 };
 
@@ -47,6 +47,8 @@ pub struct Lock {
     pub(super) place: Place,
     pub(super) request: Request,
     pub(super) tell: Tell,
+    /// Done once, with the first hold: what it leaves in a checkout is hidden from git.
+    hidden: Arc<Once>,
 }
 
 /// What is locked.
@@ -102,7 +104,7 @@ impl Lock {
         if request.command.is_empty() {
             request.command = holder::readable_command(&std::env::args_os().collect::<Vec<_>>());
         }
-        Self { place, request, tell: Arc::new(|_| {}) }
+        Self { place, request, tell: Arc::new(|_| {}), hidden: Arc::new(Once::new()) }
     }
 
     /// The lock of a directory, which must exist; a git repository it need not be. Its file is `.repoguard.lock` in the
@@ -252,6 +254,17 @@ impl Lock {
             Place::Repo(place) => Some(Context::new(&place.0, &place.1, &*self.tell)),
             Place::Path(_) => None,
         }
+    }
+
+    /// Sees to it that a commit does not take up the lock file of a directory in a checkout. Its records hide themselves.
+    pub(super) fn hide_file(&self) -> Result<()> {
+        let mut hidden = Ok(());
+        if let Place::Path(place) = &self.place
+            && place.is_directory()
+        {
+            self.hidden.call_once(|| hidden = Repo::hide_lock_file_of(place.directory()));
+        }
+        hidden
     }
 
     fn sharing(&self) -> Sharing {

@@ -1,4 +1,4 @@
-//! Keeps the lock file of a directory out of a repository that was made around it.
+//! Keeps the lock file of a directory out of the commits of a repository around it.
 
 use std::path::Path;
 
@@ -19,10 +19,18 @@ impl Repo {
     /// # Errors
     /// [`crate::Error::Io`] when the repository's `info/exclude` cannot be written.
     pub(crate) fn hide_lock_file(&self) -> Result<()> {
-        let mut around = vec![Self::find(self.root())];
-        around.extend(env::get("GIT_DIR").map(|_| Self::find_upwards(self.root())));
+        Self::hide_lock_file_of(self.root())
+    }
+
+    /// The same of any directory.
+    ///
+    /// # Errors
+    /// As [`Repo::hide_lock_file`].
+    pub(crate) fn hide_lock_file_of(directory: &Path) -> Result<()> {
+        let mut around = vec![Self::find(directory)];
+        around.extend(env::get("GIT_DIR").map(|_| Self::find_upwards(directory)));
         for repo in around.into_iter().flatten() {
-            if let Some(common) = repo.common_dir().filter(|common| !self.root().starts_with(common)) {
+            if let Some(common) = repo.common_dir().filter(|common| !directory.starts_with(common)) {
                 exclude(common)?;
             }
         }

@@ -28,6 +28,20 @@ fn lock_of_a_directory_is_the_one_of_exec_and_flock_there() {
 }
 
 #[test]
+fn locks_in_a_checkout_leave_nothing_for_a_commit() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("mkdir -p packs/a; echo x >packs/a/file; git add packs; git commit -qm packs").assert().success();
+    for _ in 0..2 {
+        let directory = Lock::of_directory(sandbox.path("packs/a")).unwrap().acquire().unwrap();
+        let file = Lock::of_file(sandbox.path("packs/a/file")).unwrap().acquire().unwrap();
+        assert_eq!(sandbox.git(["status", "--porcelain", "--untracked-files=all"]), "", "while they are held");
+        drop((directory, file));
+        sandbox.git(["add", "--all"]);
+        assert_eq!(sandbox.git(["status", "--porcelain", "--untracked-files=all"]), "", "afterwards");
+    }
+}
+
+#[test]
 fn all_paths_to_a_place_are_one_lock() {
     let sandbox = Sandbox::empty();
     fs::create_dir(sandbox.path("real")).unwrap();
