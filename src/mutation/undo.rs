@@ -196,6 +196,10 @@ pub(super) fn left_locks(before: &Before, plan: &Plan, lines: &[Line]) -> Vec<Pa
 /// Finds git's lock files that gits left which were killed: those of these traces, begun at that time. Not if one that works in the
 /// checkout or in `root` may have made them.
 pub(crate) fn locks_of_killed(checkout: &Checkout, root: &Path, traces: &[PathBuf], begun_ms: u64) -> Vec<PathBuf> {
+    /// How long a git has its locks, as a rule.
+    const SOON: Duration = Duration::from_millis(300);
+    /// A git that works for longer may be the one.
+    const LATEST: Duration = Duration::from_secs(5);
     let killed: Vec<Git> = traces.iter().flat_map(|trace| trace::gits(trace)).filter(Git::was_killed).collect();
     if killed.is_empty() {
         return Vec::new();
@@ -209,9 +213,13 @@ pub(crate) fn locks_of_killed(checkout: &Checkout, root: &Path, traces: &[PathBu
         if id.is_none() || !is_from_after(lock, begun_ms) {
             return false;
         }
-        // Another git may be at work just now.
+        // Another git may be at work just now. Those that were there come to an end; who comes later has not made the lock.
         let since = Instant::now();
-        while fs::identity(lock) == id && since.elapsed() < Duration::from_millis(300) {
+        let mut may_be_of_another = || match since.elapsed() {
+            waited if waited < SOON => true,
+            waited => waited < LATEST && trace::git_works_in(root, &checkout.git_dir, seen),
+        };
+        while fs::identity(lock) == id && may_be_of_another() {
             std::thread::sleep(Duration::from_millis(5));
         }
         fs::identity(lock) == id && !trace::git_works_in(root, &checkout.git_dir, seen)
