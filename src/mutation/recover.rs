@@ -284,6 +284,7 @@ impl Case {
         const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
         let index = self.checkout.index();
         let staged = Staged::left(before, &index)?;
+        staged.finish(&self.checkout)?;
         let lock = GitLock::take(Locked::Index, &self.checkout.git_dir, &self.directory, journal, PATIENCE)?;
         publish(before, &staged, &lock, &index)
     }

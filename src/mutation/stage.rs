@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     fs::{self, Root, Sharing},
-    repo::{Entry, Index, RawChange, hex, path_of},
+    repo::{Checkout, Entry, Index, RawChange, hex, path_of},
     sys::{self, Below},
 };
 
@@ -69,6 +69,18 @@ impl Staged {
     pub(crate) fn is_whole_in(&self, before: &Before, commit: &str) -> Result<bool> {
         let is_it = !Index::is_large(&self.index) && before.checkout.holds(commit, &self.index, &self.changes)?;
         Ok(is_it && staged_in(before, &self.index)? == self.changes)
+    }
+
+    /// Makes its index one that the user can have: with a checksum, and on disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Git`].
+    pub(crate) fn finish(&self, checkout: &Checkout) -> Result<()> {
+        if !self.index.exists() {
+            return Ok(());
+        }
+        checkout.seal(&self.index)?;
+        fs::sync(&self.index)
     }
 
     /// The paths that change.
@@ -528,8 +540,8 @@ impl Before {
     }
 }
 
-/// Makes the change part of the user's index: all of it where nobody else has changed that, else entry by entry. The caller
-/// holds the index' lock.
+/// Makes the change part of the user's index: all of it if nobody else has changed that, else entry by entry. The caller
+/// holds the index' lock, and has called [`Staged::finish`].
 pub(crate) fn publish(before: &Before, staged: &Staged, lock: &GitLock, worked_on: &Path) -> Result<()> {
     let checkout = &before.checkout;
     let made = before.directory().join("published");
@@ -540,8 +552,6 @@ pub(crate) fn publish(before: &Before, staged: &Staged, lock: &GitLock, worked_o
             // No index before, and nothing to put into one.
             return Ok(());
         }
-        checkout.seal(&staged.index)?;
-        fs::sync(&staged.index)?;
         fs::link(&staged.index, &made, Sharing::default())?;
     } else {
         // The caller's own staged changes, and others', stay as they are.

@@ -215,7 +215,7 @@ pub(crate) fn locks_of_killed(checkout: &Checkout, root: &Path, traces: &[PathBu
         }
         // Another git may be at work just now. Those that were there come to an end; who comes later has not made the lock.
         let since = Instant::now();
-        let mut may_be_of_another = || match since.elapsed() {
+        let may_be_of_another = || match since.elapsed() {
             waited if waited < SOON => true,
             waited => waited < LATEST && trace::git_works_in(root, &checkout.git_dir, seen),
         };

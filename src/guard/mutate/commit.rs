@@ -10,7 +10,6 @@ use super::{
 use crate::{
     error::{Result, listed},
     exec::Ending,
-    fs,
     mutation::{self, GitLock, Locked, Staged, Step, readable},
     repo::{Head, durable},
 };
@@ -41,14 +40,17 @@ impl Session<'_> {
         command.extend(self.mutation.allow_empty.then(|| "--allow-empty".into()));
         command.extend(self.mutation.message.iter().flat_map(|text| ["-m".into(), text.clone()]));
         self.step(STEP, command, kept, Some(&staged.index))?;
-        // The index is brought to disk for `publish` while the commit is read.
-        let commit = std::thread::scope(|scope| {
-            scope.spawn(|| fs::sync(staged.index.as_path()));
-            self.read_back(kept, staged)
-        })?;
+        // The index is brought to disk while the commit is read.
+        let checkout = self.checkout;
+        let (commit, finished) = std::thread::scope(|scope| {
+            let finished = scope.spawn(|| staged.finish(checkout));
+            let commit = self.read_back(kept, staged);
+            (commit, finished.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let commit = commit?;
         // From here on it is there, and is not undone: what is missing, the next one does.
         let landed = kept.journal.note(Step::Landed { commit: Some(commit.clone()) });
-        if let Err(error) = landed.and_then(|()| self.publish(kept, staged)) {
+        if let Err(error) = landed.and(finished).and_then(|()| self.give_index(kept, staged)) {
             self.context.notify(Notice::Trouble(&error));
             kept.index_is_missing = true;
         }
@@ -118,6 +120,12 @@ impl Session<'_> {
 
     /// Gives the user the index that goes with the change.
     pub(super) fn publish(&self, kept: &Kept, staged: &Staged) -> Result<()> {
+        staged.finish(self.checkout)?;
+        self.give_index(kept, staged)
+    }
+
+    /// The same when [`Staged::finish`] was called.
+    fn give_index(&self, kept: &Kept, staged: &Staged) -> Result<()> {
         let worked_on = self.worked_on(kept);
         if let Some(fence) = &kept.fence {
             return mutation::publish(&kept.before, staged, fence.index(), &worked_on);
