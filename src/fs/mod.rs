@@ -21,8 +21,8 @@ pub(crate) use record::{
 pub(crate) use replace::{create_document, open_document, replace_document, sync_name};
 pub(crate) use tree::{
     DEEPEST, Hidden, copy_entry, copy_index, discard, each_entry, find, hidden, in_the_way, is_forbidden, is_missing,
-    list, list_special, metadata, move_entry, not_a_directory, read_file, read_link, remove_entry, remove_if_empty,
-    set_mode, set_mode_of, size, sync, sync_all, sync_each,
+    is_too_long, list, list_special, metadata, move_entry, not_a_directory, read_file, read_link, remove_entry,
+    remove_if_empty, set_mode, set_mode_of, size, sync, sync_all, sync_each,
 };
 
 use std::{

@@ -288,6 +288,11 @@ pub(crate) fn is_forbidden(error: &Error) -> bool {
     matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::ResourceBusy | ErrorKind::ReadOnlyFilesystem)
 }
 
+/// Tells whether an error means that a path is longer than the system takes.
+pub(crate) fn is_too_long(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::InvalidFilename)
+}
+
 /// Tells whether an error means that nothing is there; below a file nothing is, either.
 pub(crate) fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)

@@ -1,12 +1,14 @@
 //! Finds what differs from the state before: tracked files by their stat data, new ones by git's own listing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{Read as _, Write};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    before::{Before, Content, DIRECTORY, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SUBMODULE, Stamp, is_same},
+    before::{
+        Before, Content, DIRECTORY, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SUBMODULE, Stamp, is_same, parents,
+    },
     escaped,
     spelling::{Respelled, Spelling},
     walk,
@@ -35,9 +37,16 @@ pub(crate) struct Changes {
     pub(crate) touched: Vec<Touched>,
     /// Files that were touched, too, but that others write to.
     pub(crate) others: Vec<Vec<u8>>,
+    /// New directories below which paths are longer than the system takes. What is in them cannot be looked at.
+    pub(crate) too_deep: Vec<Vec<u8>>,
 }
 
 impl Changes {
+    /// Fails if there is something that cannot be looked at, and so cannot be committed.
+    pub(crate) fn check_depth(&self) -> Result<()> {
+        self.too_deep.first().map_or(Ok(()), |path| Err(too_deep(path)))
+    }
+
     /// Looks at all files that were there before, and lists the new ones by the ignore rules as they are now.
     pub(crate) fn look(before: &Before) -> Result<Self> {
         let kept = before.index();
@@ -49,11 +58,16 @@ impl Changes {
         let untracked = untracked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         let mut touched = touched?;
         let mut below = below(before)?;
-        let Untracked { files, directories, repositories, .. } = untracked;
+        let Untracked { files, directories, repositories, too_deep, .. } = untracked;
+        let too_deep = new_tops(before, &too_deep)?;
+        let is_too_deep = |path: &[u8]| {
+            let is_below = |top: &Vec<u8>| path.strip_prefix(&top[..]).is_some_and(|rest| rest.starts_with(b"/"));
+            too_deep.iter().any(|top| path == top || is_below(top))
+        };
         let slashed = directories.into_iter().chain(repositories).map(|path| [&path, &b"/"[..]].concat());
         for path in files.into_iter().chain(slashed) {
             let bare = path.strip_suffix(b"/").unwrap_or(&path);
-            if before.item(bare).is_some() {
+            if before.item(bare).is_some() || is_too_deep(bare) {
                 continue;
             }
             let now = match look(&mut below, before, bare) {
@@ -75,7 +89,7 @@ impl Changes {
         touched.retain(|touched| !others.contains(&touched.path));
         let mut others: Vec<_> = others.into_iter().collect();
         others.sort();
-        Ok(Self { touched, others })
+        Ok(Self { touched, others, too_deep })
     }
 
     /// These without those new files that were there at an earlier look, and are as they were then.
@@ -111,11 +125,11 @@ impl Changes {
             let then = known.get(touched.path.as_slice());
             then.map_or(!touched.new, |then| then.now != touched.now)
         });
-        let found = Self { touched: other.cloned().collect(), others: Vec::new() };
+        let found = Self { touched: other.cloned().collect(), others: Vec::new(), too_deep: Vec::new() };
         let mut altered: Vec<Vec<u8>> = Vec::new();
         for touched in found.touched.iter().filter(|touched| is_file(touched)) {
             // What the earlier look found touched differs from that; what it did not, from how it was before.
-            let one = Self { touched: vec![touched.clone()], others: Vec::new() };
+            let one = Self { touched: vec![touched.clone()], others: Vec::new(), too_deep: Vec::new() };
             if known.contains_key(touched.path.as_slice()) || !one.really(before)?.is_empty() {
                 altered.push(touched.path.clone());
             }
@@ -131,6 +145,27 @@ impl Changes {
         let new = self.touched.iter().filter(|touched| touched.new && touched.now.is_some());
         new.map(|touched| touched.path.as_slice())
     }
+}
+
+/// The highest directories above these paths that were not there before.
+fn new_tops(before: &Before, paths: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
+    if paths.is_empty() {
+        return Ok(Vec::new());
+    }
+    let known: HashSet<Vec<u8>> = before.directories()?.into_iter().collect();
+    let is_new = |path: &Vec<u8>| !known.contains(path) && before.item(path).is_none();
+    let top = |path: &Vec<u8>| {
+        let mut above = parents(path);
+        above.sort_by_key(Vec::len);
+        above.into_iter().chain([path.clone()]).find(|path| !path.is_empty() && is_new(path))
+    };
+    let tops: BTreeSet<Vec<u8>> = paths.iter().filter_map(top).collect();
+    Ok(tops.into_iter().collect())
+}
+
+/// The error for a directory below which paths are longer than the system takes.
+pub(super) fn too_deep(path: &[u8]) -> Error {
+    Error::UnsafePath { path: path_of(path), why: "paths below it are longer than the system takes" }
 }
 
 fn below(before: &Before) -> Result<Below> {

@@ -254,6 +254,8 @@ impl<'a> PutBack<'a> {
                     self.left.push(directory);
                     continue;
                 }
+                // Nor here. It is taken away with all that is above it, later.
+                Err(error) if fs::is_too_long(&error) => continue,
                 names => names?,
             };
             for name in names {
@@ -290,6 +292,9 @@ impl<'a> PutBack<'a> {
     }
 
     fn take_new(&mut self, changes: &Changes) -> Result<()> {
+        for directory in &changes.too_deep {
+            self.take(directory)?;
+        }
         for path in changes.new_paths() {
             match path.strip_suffix(b"/") {
                 Some(directory) if !self.is_repository(directory) => {

@@ -336,7 +336,7 @@ fn doubts(before: &Before, (was, now): (&Head, &Head), left: &[Touched]) -> Resu
     let new = other.iter().filter(|one| one.new).map(|one| one.path.clone());
     let mut files: Vec<Vec<u8>> = altered.chain(gone).chain(new).collect();
     // Only touched, it is what it was.
-    files.extend(Changes { touched: other, others: Vec::new() }.really(before)?);
+    files.extend(Changes { touched: other, ..Changes::default() }.really(before)?);
     let mut files = super::readable(&files);
     files.sort();
     files.dedup();

@@ -256,6 +256,34 @@ fn refs_whose_objects_were_pruned_are_named_and_all_else_is_put_back() {
     sandbox.assert_no_traces();
 }
 
+/// Directories one in the other, with a path of more bytes than the system takes.
+const DEEP: &str = "i=0; while [ $i -lt 250 ]; do mkdir dddddddddddddddddddd; cd -P dddddddddddddddddddd; i=$((i+1)); done; echo leaf >leaf";
+
+#[test]
+fn directories_deeper_than_a_path_can_be() {
+    put_back(&format!("echo x >new; {DEEP}"));
+    put_back(&format!("cd d; rm a; echo x >e/b; {DEEP}"));
+    put_back(&format!("cd mine; echo x >m; {DEEP}"));
+    put_back(&format!("mkdir n; cd n; echo 'dd*' >.gitignore; {DEEP}"));
+}
+
+#[test]
+fn directories_deeper_than_a_path_can_be_are_no_change_to_commit() {
+    let sandbox = Sandbox::new();
+    let before = sandbox.state();
+    let output = sandbox.mutate(&[], &format!("echo x >file; {DEEP}")).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("longer than the system takes"), "{told}");
+    before.assert_same(&sandbox.state(), &told);
+    sandbox.repoguard(["exec", "--", "true"]).assert().success();
+    // There before, it is a reason not to begin.
+    sandbox.sh(DEEP).assert().success();
+    let output = sandbox.mutate(&[], "echo x >file").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("longer than the system takes") && told.len() < 1000, "{told}");
+    sandbox.repoguard(["exec", "--", "true"]).assert().success();
+}
+
 #[test]
 fn looking_at_the_state_changes_nothing() {
     let sandbox = wreckable(User::Own);

@@ -201,6 +201,7 @@ impl Session<'_> {
             return Err(Failed::new(STEP, Why::from(Invalid::Operation(name))));
         }
         let changes = Changes::look(before).map_err(trouble)?;
+        changes.check_depth().map_err(trouble)?;
         // Files that a check has made are not the command's: they stay where they are.
         let changes = changes.without_new(&self.made_by_checks);
         before.keep_index(&self.checkout.index()).map_err(trouble)?;

@@ -11,7 +11,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    super::{look::Look, spelling::Spelling, standby::Standby},
+    super::{changes::too_deep, look::Look, spelling::Spelling, standby::Standby},
     Baseline, Before, EXCLUDES, MOST_BYTES, PACKED, Unfit, digest, owner,
     record::{Content, Header, Item, Kind, SCHEMA, Stamp, stamp},
 };
@@ -119,6 +119,10 @@ impl Before {
         });
         let untracked = untracked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         let references = references.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        if let Some(path) = untracked.too_deep.first() {
+            let top = path.split(|byte| *byte == b'/').next().unwrap_or(path);
+            return Err(Unfit::Trouble(too_deep(top)));
+        }
         let (staged, mut look, partial) = looked?;
         if partial {
             return Ok(false);

@@ -142,7 +142,7 @@ fn worktree_of_tracked_files_only_needs_no_git_to_list_others() {
         let index = place.checkout.index();
         assert_eq!(place.checkout.holds_tracked_only(&index).expect("an index"), only_tracked, "{script}");
         let listed =
-            place.checkout.list_files(&index, &["ls-files", "--others", "-z", "--directory"]).expect("git lists");
+            place.checkout.list_files(&index, &["ls-files", "--others", "-z", "--directory"]).expect("git lists").paths;
         assert!(!only_tracked || listed.is_empty(), "{script}: {listed:?}");
     }
 }

@@ -21,8 +21,18 @@ pub(crate) struct Untracked {
     pub(crate) directories: Vec<Vec<u8>>,
     /// Other repositories.
     pub(crate) repositories: Vec<Vec<u8>>,
+    /// Directories whose paths are longer than the system takes. What is in them is not listed.
+    pub(crate) too_deep: Vec<Vec<u8>>,
     /// There is nothing but tracked files and their directories: nothing ignored, no FIFO.
     pub(crate) is_all_tracked: bool,
+}
+
+/// What git has listed.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) paths: Vec<Vec<u8>>,
+    /// As in [`Untracked`]; the end of a path may be missing.
+    pub(super) too_deep: Vec<Vec<u8>>,
 }
 
 impl Checkout {
@@ -33,11 +43,12 @@ impl Checkout {
             return Ok(Untracked { is_all_tracked: true, ..Untracked::default() });
         }
         let list = ["ls-files", "--others", "--exclude-standard", "-z"];
-        let listed = self.list_files(index, &[&list[..], &["--directory"]].concat())?;
-        let (directories, mut files): (Vec<_>, Vec<_>) = listed.into_iter().partition(|path| path.ends_with(b"/"));
+        let Listed { paths, mut too_deep } = self.list_files(index, &[&list[..], &["--directory"]].concat())?;
+        let (directories, mut files): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.ends_with(b"/"));
         if !directories.is_empty() {
             // Git lists a directory, or what is in it.
-            files = self.list_files(index, &list)?;
+            let all = self.list_files(index, &list)?;
+            (files, too_deep) = (all.paths, [too_deep, all.too_deep].concat());
         }
         let bare = |path: Vec<u8>| path[..path.len() - 1].to_vec();
         let own = self.git_directories_inside();
@@ -63,7 +74,7 @@ impl Checkout {
         let tops =
             directories.into_iter().map(bare).filter(|path| !repositories.contains(path) && !is_own(path)).collect();
         let directories = self.not_ignored_below(tops, &others)?;
-        Ok(Untracked { files, directories, repositories, is_all_tracked: false })
+        Ok(Untracked { files, directories, repositories, too_deep, is_all_tracked: false })
     }
 
     /// The directories above these paths, below the top, that have a `.git`.
@@ -77,20 +88,24 @@ impl Checkout {
     }
 
     /// What `git ls-files` lists. Git only warns if it cannot read a directory, and leaves out what is in it: an error, unless nobody may
-    /// read that directory, or it has gone.
-    pub(super) fn list_files(&self, index: &Path, arguments: &[&str]) -> Result<Vec<Vec<u8>>> {
-        const AS_IF_EMPTY: [&str; 3] = ["Permission denied", "No such file or directory", "Not a directory"];
+    /// read that directory, or it has gone, or its path is too long.
+    pub(super) fn list_files(&self, index: &Path, arguments: &[&str]) -> Result<Listed> {
+        const AS_IF_EMPTY: [&[u8]; 3] = [b"Permission denied", b"No such file or directory", b"Not a directory"];
+        const UNOPENED: &[u8] = b"warning: could not open directory '";
+        const TOO_LONG: &[u8] = b"': File name too long";
+        /// Git cuts its messages at 4096 bytes, so that the reason is missing after such a path.
+        const CUT: usize = 4000;
         // Its messages are read.
         let output = run::output(self.command(Some(index), arguments)?.env("LC_ALL", "C"))?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        let lacks = |line: &str| {
-            line.contains("could not open directory") && !AS_IF_EMPTY.iter().any(|reason| line.ends_with(reason))
-        };
-        if output.status.success() && !said.lines().any(lacks) {
-            Ok(paths(&output.stdout))
-        } else {
-            Err(git::failed(arguments, &output))
+        let unopened = output.stderr.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(UNOPENED));
+        let (too_long, others): (Vec<_>, Vec<_>) =
+            unopened.partition(|line| line.ends_with(TOO_LONG) || line.len() > CUT);
+        let is_as_if_empty = |line: &&[u8]| AS_IF_EMPTY.iter().any(|reason| line.ends_with(reason));
+        if !output.status.success() || !others.iter().all(is_as_if_empty) {
+            return Err(git::failed(arguments, &output));
         }
+        let too_deep = too_long.iter().map(|line| line.strip_suffix(TOO_LONG).unwrap_or(line).to_vec());
+        Ok(Listed { paths: paths(&output.stdout), too_deep: too_deep.collect() })
     }
 
     /// The repository's own git directories that lie in the worktree, by their paths in it.
