@@ -111,7 +111,7 @@
 //! | `lock` | Acquires locks: queue, deadlocks, records. |
 //! | `repo` | Finds the repository, reads HEAD and the configuration, and starts git. |
 //! | `fs`, `sys` | Write files; ask the operating system. |
-//! | [`mod@error`], [`holder`], `env`, [`escape`] | What can go wrong, who holds, the environment, foreign text made safe. |
+//! | [`mod@error`], [`holder`], `env`, [`escape`] | Errors, holders, environment variables, and foreign text made safe. |
 //!
 //! Imports go down only. Invariants, formats and walks through the source stand in `docs/design.md`.
 

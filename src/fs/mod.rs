@@ -267,14 +267,8 @@ pub(crate) fn create_directory(path: &Path, sharing: Sharing) -> Result<()> {
             }
             None => Err(Error::io("create", path)(error)),
         },
-        made => made.map_err(|error| cannot("create", path, error)).and_then(|()| hide(path, sharing)),
+        made => made.map_err(|error| cannot("create", path, error)),
     }
-}
-
-/// Has git ignore what is in a directory of records beside a lock file: it may lie in a checkout.
-fn hide(directory: &Path, sharing: Sharing) -> Result<()> {
-    let is_beside = directory.file_name().is_some_and(|name| name != "repoguard" && is_ours_name(name));
-    if is_beside { write_new(&directory.join(".gitignore"), b"*\n", sharing) } else { Ok(()) }
 }
 
 fn make_directory_at(path: &Path, mode: u32, sharing: Sharing) -> io::Result<()> {

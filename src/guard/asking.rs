@@ -157,7 +157,7 @@ impl Asking {
         let Some(context) = lock.context() else {
             (lock.tell)(Notice::Acquired(waited));
             held.troubles.iter().for_each(|trouble| (lock.tell)(Notice::Trouble(trouble)));
-            for trouble in [held.announce(), lock.hide_file()].into_iter().filter_map(Result::err) {
+            for trouble in [held.announce(), lock.hide()].into_iter().filter_map(Result::err) {
                 (lock.tell)(Notice::Trouble(&trouble));
             }
             return Ok(Guard::of_path(lock.clone(), turn, held));

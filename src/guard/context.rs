@@ -14,7 +14,7 @@ use crate::{
 pub(crate) struct Context<'a> {
     pub(crate) repo: &'a Repo,
     pub(crate) config: &'a Config,
-    /// Who may use the files that are made.
+    /// Permissions of the files that are made.
     pub(crate) sharing: Sharing,
     observer: &'a dyn Fn(Notice<'_>),
 }

@@ -13,7 +13,7 @@ use std::{
 use super::{Asking, Context, Guard, Notice};
 use crate::{
     error::{Error, Result},
-    fs::Sharing,
+    fs::{self, Sharing},
     holder::{self, Holder, Mode},
     lock::{Manner, PathPlace, Request, Site, State},
     repo::{Config, Repo},
@@ -256,14 +256,18 @@ impl Lock {
         }
     }
 
-    /// Sees to it that a commit does not take up the lock file of a directory in a checkout. Its records hide themselves.
-    pub(super) fn hide_file(&self) -> Result<()> {
+    /// Sees to it that a commit takes up neither the records of a lock at a path nor the lock file of a directory.
+    pub(super) fn hide(&self) -> Result<()> {
+        let Place::Path(place) = &self.place else { return Ok(()) };
+        let hide = || {
+            let rules = place.records().join(".gitignore");
+            if fs::identity(&rules).is_none() {
+                fs::write_new(&rules, b"*\n", Sharing::default())?;
+            }
+            if place.is_directory() { Repo::hide_lock_file_of(place.directory()) } else { Ok(()) }
+        };
         let mut hidden = Ok(());
-        if let Place::Path(place) = &self.place
-            && place.is_directory()
-        {
-            self.hidden.call_once(|| hidden = Repo::hide_lock_file_of(place.directory()));
-        }
+        self.hidden.call_once(|| hidden = hide());
         hidden
     }
 

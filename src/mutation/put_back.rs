@@ -293,7 +293,10 @@ impl<'a> PutBack<'a> {
 
     fn take_new(&mut self, changes: &Changes) -> Result<()> {
         for directory in &changes.too_deep {
-            self.take(directory)?;
+            // On another file system it cannot be copied, either. It stays, is named, and locks nobody out.
+            if self.take(directory).is_err() {
+                self.left.push(directory.clone());
+            }
         }
         for path in changes.new_paths() {
             match path.strip_suffix(b"/") {

@@ -158,7 +158,7 @@ fn command_line_uses_the_public_library_only() {
 #[test]
 fn each_dependency_is_used_in_its_module_only() {
     let doors: [(&[&str], &[&str]); 12] = [
-        // Whoever wants a hold has to be admitted.
+        // Every hold begins by an admission.
         (&["guard/admission.rs"], &["Hold::enter("]),
         // These hold for a look, a recovery or a worktree of their own.
         (&["guard/admission.rs", "guard/recovery.rs", "guard/apart/", "doctor/leftovers.rs"], &["lock::acquire("]),

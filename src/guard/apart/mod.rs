@@ -99,7 +99,7 @@ pub fn exec_apart(
         admission::expect(context, &task.expect, None)?;
         let register = register(repo, context.sharing)?;
         let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
-        // Who ignores it could not wait for git.
+        // A caller that ignores this signal could not wait for git.
         signals.insist(&[sys::CHILD_CHANGED]);
         list::tidy(context, &register);
         run(context, request, place, task, &register, &signals)

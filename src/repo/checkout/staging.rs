@@ -1,7 +1,7 @@
 //! Puts files and entries into an index.
 //!
-//! A few files are stored by this process if git would store them as they are: that takes a tenth of what a git takes. Git does it if
-//! something may convert them, if the repository is an unusual one, and if a path needs git's judgement.
+//! A few files are stored by this process, without starting a git, if git would store them as they are. Git does it if something may
+//! convert them, if the repository is an unusual one, and if a path needs git's judgement.
 
 use std::{
     collections::HashSet,

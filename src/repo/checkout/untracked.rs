@@ -23,7 +23,7 @@ pub(crate) struct Untracked {
     pub(crate) repositories: Vec<Vec<u8>>,
     /// Directories whose paths are longer than the system takes. What is in them is not listed.
     pub(crate) too_deep: Vec<Vec<u8>>,
-    /// There is nothing but tracked files and their directories: nothing ignored, no FIFO.
+    /// Every entry is a tracked file or the directory of one: nothing is ignored, and there is no FIFO.
     pub(crate) is_all_tracked: bool,
 }
 

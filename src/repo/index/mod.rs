@@ -112,7 +112,7 @@ pub(crate) struct Index {
     partial: bool,
     /// The tree of all entries, where git has noted it.
     tree: Option<Vec<u8>>,
-    /// Where the extension `TREE` is, and how many bytes it has.
+    /// Offset and length of the extension `TREE`, in bytes.
     trees: Option<(u64, u32)>,
     /// There is an extension that tells more of the entries than their trees.
     is_extended: bool,
