@@ -165,7 +165,9 @@ fn new_tops(before: &Before, paths: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
 
 /// The error for a directory below which paths are longer than the system takes.
 pub(super) fn too_deep(path: &[u8]) -> Error {
-    Error::UnsafePath { path: path_of(path), why: "paths below it are longer than the system takes" }
+    let source =
+        std::io::Error::other("paths below it are longer than the system takes; if git ignores it, it is left alone");
+    Error::Io { action: "list all of", path: path_of(path), source }
 }
 
 fn below(before: &Before) -> Result<Below> {
