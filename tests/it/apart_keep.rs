@@ -127,6 +127,26 @@ fn what_only_git_knows_of_keeps_it() {
 }
 
 #[test]
+fn lock_of_its_branch_keeps_it_and_what_is_noted_does_not_grow() {
+    let sandbox = Sandbox::new();
+    let _holder = sandbox.hold(&[]);
+    sandbox.apart(&[], "touch \"$(git rev-parse --git-common-dir)/$(git symbolic-ref HEAD).lock\"");
+    let branch = sandbox.branches().remove(0);
+    let name = branch.rsplit('/').next().unwrap();
+    let noted =
+        || fs::metadata(sandbox.path(format!(".git/repoguard/worktrees/{name}.trace"))).map_or(0, |file| file.len());
+    assert!(sandbox.prune().contains("cannot lock ref"));
+    let once = noted();
+    for _ in 0..3 {
+        assert!(sandbox.prune().contains("cannot lock ref"));
+    }
+    assert!(noted() <= once, "{} bytes, then {}", once, noted());
+    fs::remove_file(sandbox.path(format!(".git/refs/heads/{branch}.lock"))).unwrap();
+    assert!(sandbox.prune().starts_with("removed"));
+    sandbox.assert_no_worktree_left();
+}
+
+#[test]
 fn what_is_of_no_worth_does_not_keep_it() {
     let sandbox = Sandbox::new();
     sandbox.sh("printf 'ignored\\nbuild\\n' >.gitignore && git add . && git commit -q -m ignore").assert().success();

@@ -26,7 +26,7 @@ use crate::{
     error::Result,
     fs::{self, Hidden},
     lock::Request,
-    mutation::locks_of_killed,
+    mutation::{gits, locks_of_killed},
     repo::{Checkout, Deletion, MOST_LINK, Manner, Repo, Worktree, leads_to, named_git_dir},
     store::worktrees::{Entry, Made, Stage},
     sys,
@@ -119,8 +119,13 @@ pub(super) fn unlock(repo: &Repo, entry: &Entry) -> Result<()> {
     if fs::identity(&notes).is_none() {
         return Ok(());
     }
-    let left = locks_of_killed(&noting(repo, entry)?, repo.root(), &[notes], entry.made.created_ms);
-    left.iter().try_for_each(fs::remove_entry)
+    let left = locks_of_killed(&noting(repo, entry)?, repo.root(), std::slice::from_ref(&notes), entry.made.created_ms);
+    left.iter().try_for_each(fs::remove_entry)?;
+    if gits(&notes).iter().all(|git| git.ended) {
+        // They would grow with each try to remove what another's lock keeps.
+        fs::remove(&notes);
+    }
+    Ok(())
 }
 
 /// Looks, and finds out who is in it.
