@@ -359,24 +359,26 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
-    /// FIFOs, sockets and devices beside the files. Not where there are so many directories that to list them takes a while.
-    pub(super) fn odd(&mut self) {
+    /// FIFOs, sockets and devices beside the files, which are among `strays`. If those are not known, not where there are so many
+    /// directories that to list them takes a while.
+    pub(super) fn odd(&mut self, strays: Option<&[Vec<u8>]>) {
         const MOST: usize = 2000;
-        let directories = std::mem::take(&mut self.entered);
-        if directories.len() > MOST {
-            return;
-        }
         let known: HashSet<Vec<u8>> = self.items.iter().map(|item| item.path.clone()).collect();
-        for directory in directories {
-            // Also what the file system does not give a kind.
-            for name in fs::list_special(self.checkout.root.join(path_of(&directory)).as_path()) {
-                let path = below(&directory, &crate::sys::bytes(&name));
-                if !known.contains(&path)
-                    && let Ok(Some(found)) = self.below.look(&path)
-                    && !matches!(found.mode & KIND, REGULAR | DIRECTORY | LINK)
-                {
-                    self.items.push(item(&path, Kind::Odd, Some(&found), Content::None, false));
-                }
+        let listed = || {
+            let directories = if self.entered.len() > MOST { &[][..] } else { &self.entered };
+            let special = |directory: &Vec<u8>| {
+                // Also what the file system does not give a kind.
+                let names = fs::list_special(&self.checkout.root.join(path_of(directory)));
+                names.into_iter().map(|name| below(directory, &crate::sys::bytes(&name))).collect::<Vec<_>>()
+            };
+            directories.iter().flat_map(special).collect()
+        };
+        let paths = strays.map_or_else(listed, <[_]>::to_vec);
+        for path in paths.iter().filter(|path| !known.contains(*path)) {
+            if let Ok(Some(found)) = self.below.look(path)
+                && !matches!(found.mode & KIND, REGULAR | DIRECTORY | LINK)
+            {
+                self.items.push(item(path, Kind::Odd, Some(&found), Content::None, false));
             }
         }
     }

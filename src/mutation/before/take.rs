@@ -143,9 +143,7 @@ impl Before {
         let staged_paths: HashSet<&[u8]> = staged.iter().map(|change| change.path.as_slice()).collect();
         look.convert(&kept, &untracked)?;
         look.untracked(&untracked, baseline.untracked)?;
-        if !untracked.is_all_tracked {
-            look.odd();
-        }
+        look.odd(untracked.strays.as_deref());
         look.own(&staged_paths)?;
         look.items.sort_by(|a, b| a.path.cmp(&b.path));
         let (latest, intents) = (look.latest, look.intents);

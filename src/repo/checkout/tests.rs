@@ -119,31 +119,49 @@ fn index_that_git_notes_to_be_the_commit_is_it_and_no_other_is() {
 }
 
 #[test]
-fn worktree_of_tracked_files_only_needs_no_git_to_list_others() {
-    for (script, only_tracked) in [
-        ("true", true),
-        ("echo x >>a; rm -r d/e", true),
-        ("rm -rf d; echo d >d", false),
-        ("rm a; mkdir a", false),
-        ("rm -r d/e; ln -s .. d/e", false),
-        ("echo new >d/new", false),
-        ("touch x.log", false),
-        ("mkdir empty", false),
-        ("mkfifo d/e/fifo", false),
-        ("git init -q d/e", false),
-        ("git rm -q --cached a", false),
-        ("mv d D", false),
-        ("echo x >'d-e'; git add d-e; mkdir 'd.e'; echo x >'d.e/x'; git add d.e", true),
-        ("git -C d init -q sub; git -C d/sub commit -q --allow-empty -m s; git add d/sub", true),
-        ("git update-index --split-index", false),
-        ("chmod 0 a", true),
+fn git_need_look_only_at_what_is_neither_tracked_nor_above_it() {
+    for (script, strays) in [
+        ("true", Some("")),
+        ("echo x >>a; rm -r d/e", Some("")),
+        ("rm -rf d; echo d >d", None),
+        ("rm a; mkdir a", None),
+        ("rm -r d/e; ln -s .. d/e", None),
+        ("echo new >d/new", Some("d/new")),
+        ("touch x.log d/y.log", Some("d/y.log x.log")),
+        ("mkdir -p d/empty/e new/f; echo 1 >new/f/g; touch d/empty/x.log", Some("d/empty new")),
+        ("mkfifo d/e/fifo", Some("d/e/fifo")),
+        ("git init -q d/e", None),
+        ("git init -q d/f; git -C d/f commit -q --allow-empty -m 1", Some("d/f")),
+        ("git rm -q --cached a", Some("a")),
+        ("mv d D", Some("D")),
+        ("touch '*' ':!a' '[d]'", Some("* :!a [d]")),
+        (
+            "echo 'd/' >.gitignore; touch d/new; mkdir d/g; touch d/g/new; echo '!/d/g' >d/.gitignore",
+            Some("d/.gitignore d/g d/new"),
+        ),
+        ("echo x >'d-e'; git add d-e; mkdir 'd.e'; echo x >'d.e/x'; git add d.e", Some("")),
+        ("git -C d init -q sub; git -C d/sub commit -q --allow-empty -m s; git add d/sub", Some("")),
+        ("git config core.ignoreCase true; touch b", None),
+        ("git update-index --split-index", None),
+        ("touch $(seq 200)", None),
+        ("chmod 0 a", Some("")),
     ] {
         let place = Place::new(script);
         let index = place.checkout.index();
-        assert_eq!(place.checkout.holds_tracked_only(&index).expect("an index"), only_tracked, "{script}");
-        let listed =
-            place.checkout.list_files(&index, &["ls-files", "--others", "-z", "--directory"]).expect("git lists").paths;
-        assert!(!only_tracked || listed.is_empty(), "{script}: {listed:?}");
+        let found = place.checkout.strays(&index).expect("an index").map(|mut strays| {
+            strays.sort();
+            strays
+        });
+        let named = found.as_ref().map(|strays| String::from_utf8_lossy(&strays.join(&b' ')).into_owned());
+        assert_eq!(named.as_deref(), strays, "{script}");
+        for options in [&["--directory"][..], &[], &["--exclude-standard", "--directory"], &["--exclude-standard"]] {
+            let listed = |only: &[Vec<u8>]| place.checkout.list_files(&index, options, only).expect("git lists").paths;
+            match &found {
+                Some(none) if none.is_empty() => assert_eq!(listed(&[]), [b""; 0], "{script}"),
+                Some(strays) => assert_eq!(listed(strays), listed(&[]), "{script} {options:?}"),
+                None => {}
+            }
+        }
     }
 }
 

@@ -23,8 +23,9 @@ pub(crate) struct Untracked {
     pub(crate) repositories: Vec<Vec<u8>>,
     /// Directories whose paths are longer than the system takes. What is in them is not listed.
     pub(crate) too_deep: Vec<Vec<u8>>,
-    /// Every entry is a tracked file or the directory of one: nothing is ignored, and there is no FIFO.
-    pub(crate) is_all_tracked: bool,
+    /// All entries that are neither a tracked file nor the directory of one, also ignored ones and FIFOs, without what is below them;
+    /// `None` where that is not known.
+    pub(crate) strays: Option<Vec<Vec<u8>>>,
 }
 
 /// What git has listed.
@@ -39,15 +40,16 @@ impl Checkout {
     /// Lists what is neither in the index nor ignored. The repository's own git directories are no files of the worktree, also if they
     /// lie in it under another name than `.git`: `--separate-git-dir`, and dotfiles in a home directory.
     pub(crate) fn untracked(&self, index: &Path) -> Result<Untracked> {
-        if self.holds_tracked_only(index)? {
-            return Ok(Untracked { is_all_tracked: true, ..Untracked::default() });
+        let strays = self.strays(index)?;
+        if strays.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(Untracked { strays, ..Untracked::default() });
         }
-        let list = ["ls-files", "--others", "--exclude-standard", "-z"];
-        let Listed { paths, mut too_deep } = self.list_files(index, &[&list[..], &["--directory"]].concat())?;
+        let only = strays.as_deref().unwrap_or_default();
+        let Listed { paths, mut too_deep } = self.list_files(index, &["--exclude-standard", "--directory"], only)?;
         let (directories, mut files): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.ends_with(b"/"));
         if !directories.is_empty() {
             // Git lists a directory, or what is in it.
-            let all = self.list_files(index, &list)?;
+            let all = self.list_files(index, &["--exclude-standard"], only)?;
             (files, too_deep) = (all.paths, [too_deep, all.too_deep].concat());
         }
         let bare = |path: Vec<u8>| path[..path.len() - 1].to_vec();
@@ -74,7 +76,7 @@ impl Checkout {
         let tops =
             directories.into_iter().map(bare).filter(|path| !repositories.contains(path) && !is_own(path)).collect();
         let directories = self.not_ignored_below(tops, &others)?;
-        Ok(Untracked { files, directories, repositories, too_deep, is_all_tracked: false })
+        Ok(Untracked { files, directories, repositories, too_deep, strays })
     }
 
     /// The directories above these paths, below the top, that have a `.git`.
@@ -87,22 +89,25 @@ impl Checkout {
         above.into_iter().filter(is_one).map(<[u8]>::to_vec).collect()
     }
 
-    /// What `git ls-files` lists. Git only warns if it cannot read a directory, and leaves out what is in it: an error, unless nobody may
-    /// read that directory, or it has gone, or its path is too long.
-    pub(super) fn list_files(&self, index: &Path, arguments: &[&str]) -> Result<Listed> {
+    /// What `git ls-files --others` lists, everywhere or only at and below these paths. Git only warns if it cannot read a directory, and
+    /// leaves out what is in it: an error, unless nobody may read that directory, or it has gone, or its path is too long.
+    pub(super) fn list_files(&self, index: &Path, options: &[&str], only: &[Vec<u8>]) -> Result<Listed> {
         const AS_IF_EMPTY: [&[u8]; 3] = [b"Permission denied", b"No such file or directory", b"Not a directory"];
         const UNOPENED: &[u8] = b"warning: could not open directory '";
         const TOO_LONG: &[u8] = b"': File name too long";
         /// Git cuts its messages at 4096 bytes, so that the reason is missing after such a path.
         const CUT: usize = 4000;
+        let arguments = [&["ls-files", "--others", "-z"], options].concat();
+        let mut git = self.command(Some(index), &arguments)?;
+        git.arg("--").args(only.iter().map(|path| path_of(path)));
         // Its messages are read.
-        let output = run::output(self.command(Some(index), arguments)?.env("LC_ALL", "C"))?;
+        let output = run::output(git.env("LC_ALL", "C"))?;
         let unopened = output.stderr.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(UNOPENED));
         let (too_long, others): (Vec<_>, Vec<_>) =
             unopened.partition(|line| line.ends_with(TOO_LONG) || line.len() > CUT);
         let is_as_if_empty = |line: &&[u8]| AS_IF_EMPTY.iter().any(|reason| line.ends_with(reason));
         if !output.status.success() || !others.iter().all(is_as_if_empty) {
-            return Err(git::failed(arguments, &output));
+            return Err(git::failed(&arguments, &output));
         }
         let too_deep = too_long.iter().map(|line| line.strip_suffix(TOO_LONG).unwrap_or(line).to_vec());
         Ok(Listed { paths: paths(&output.stdout), too_deep: too_deep.collect() })
@@ -145,19 +150,24 @@ impl Checkout {
         Ok(found)
     }
 
-    /// Tells whether each entry of the worktree is known to be tracked, whatever is ignored: then git need not be asked. A directory
-    /// with anything else in it ends the search; those near the top come first.
-    pub(super) fn holds_tracked_only(&self, index: &Path) -> Result<bool> {
-        let Some(tracked) = Tracked::read(index, self.id_bytes)? else { return Ok(false) };
+    /// Finds each entry of the worktree that is neither a tracked file nor the directory of one, whatever is ignored: git need look only at
+    /// these. `None` where that cannot be told, or there are many.
+    pub(super) fn strays(&self, index: &Path) -> Result<Option<Vec<Vec<u8>>>> {
+        /// Each is an argument of git's, which compares it with whatever else it sees.
+        const MOST: usize = 100;
+        let Some(tracked) = Tracked::read(index, self.id_bytes)? else { return Ok(None) };
+        // One name may have several spellings.
+        let most = if self.is_one_case() || self.settings()?.ignore_case { 0 } else { MOST };
         // Each directory: how long its path is with the slash, and which paths begin with it.
         let mut next = VecDeque::from([(0, 0..tracked.ends.len())]);
         let root = self.tree()?;
+        let mut strays = Vec::new();
         let (mut names, mut found): (Vec<u8>, Vec<(Range<usize>, bool)>) = Default::default();
         while let Some((above, range)) = next.pop_front() {
-            let Some(known) = tracked.names(above, range.clone()) else { return Ok(false) };
-            let directory = tracked.path(range.start)[..above].strip_suffix(b"/");
-            let place = directory.map_or_else(|| Ok(root.top()), |directory| root.at(directory));
-            let Ok(place) = place else { return Ok(false) };
+            let Some(known) = tracked.names(above, range.clone()) else { return Ok(None) };
+            let directory = &tracked.path(range.start)[..above];
+            let place = directory.strip_suffix(b"/").map_or_else(|| Ok(root.top()), |directory| root.at(directory));
+            let Ok(place) = place else { return Ok(None) };
             names.clear();
             found.clear();
             let listed = fs::each_entry(&place, |name, is_directory| {
@@ -168,7 +178,7 @@ impl Checkout {
                 }
             });
             if listed.is_err() {
-                return Ok(false);
+                return Ok(None);
             }
             found.sort_unstable_by_key(|(name, _)| &names[name.clone()]);
             let mut known = known.into_iter().peekable();
@@ -181,11 +191,15 @@ impl Checkout {
                     Some((_, Known::Directory(range))) if *is_directory => {
                         next.push_back((above + name.len() + 1, range));
                     }
-                    _ => return Ok(false),
+                    // A repository in place of a tracked directory is told by its `.git`.
+                    None if strays.len() < most && !name.eq_ignore_ascii_case(b".git") => {
+                        strays.push([directory, name].concat());
+                    }
+                    _ => return Ok(None),
                 }
             }
         }
-        Ok(true)
+        Ok(Some(strays))
     }
 }
 
