@@ -4,13 +4,14 @@
 //! convert them, if the repository is an unusual one, and if a path needs git's judgement.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fs::File,
     io::{self, Read as _, Write as _},
     path::Path,
 };
 
 use gix::{
+    ObjectId,
     hash::Kind as Hash,
     objs::{Kind, compute_hash, encode::loose_header},
     zlib::{Compression, stream::deflate},
@@ -116,8 +117,21 @@ impl Checkout {
         // Refuses unusual repositories.
         self.objects()?;
         let mut edits: Edits = remove.iter().map(|path| (path.clone(), None)).collect();
-        edits.extend(self.store(index, changed)?);
-        self.edit(index, &edits)
+        let mut blobs = BTreeMap::new();
+        let tree = self.tree().map_err(|_| Unknown)?;
+        for path in changed {
+            let (mode, stat, bytes) = read(&tree, path)?;
+            let id = compute_hash(Hash::Sha1, Kind::Blob, &bytes).map_err(|_| Unknown)?;
+            blobs.insert(id, encoded(&bytes).map_err(|_| Unknown)?);
+            edits.insert(path.clone(), Some(NewEntry { mode, id: id.as_bytes().to_vec(), stat }));
+        }
+        // The disk needs longer for them than all else takes.
+        std::thread::scope(|scope| {
+            let store = |(id, blob): (&ObjectId, &Vec<u8>)| self.write_object(&id.to_string(), blob, index);
+            let writers: Vec<_> = blobs.iter().map(|blob| scope.spawn(move || store(blob))).collect();
+            let are_stored = || writers.into_iter().all(|writer| writer.join().is_ok_and(|stored| stored.is_ok()));
+            self.edit(index, &edits, are_stored)
+        })
     }
 
     /// Whether git would store these files byte by byte, and with the modes that they have.
@@ -137,22 +151,9 @@ impl Checkout {
         Ok(!self.conversion(&attributes).map_err(|_| Unknown)?.any())
     }
 
-    /// Stores files as blobs, on disk when this returns.
-    fn store(&self, index: &Path, changed: &[Vec<u8>]) -> Known<Edits> {
-        let tree = self.tree().map_err(|_| Unknown)?;
-        let mut entries = Edits::new();
-        for path in changed {
-            let (mode, stat, bytes) = read(&tree, path)?;
-            let id = compute_hash(Hash::Sha1, Kind::Blob, &bytes).map_err(|_| Unknown)?;
-            self.write_object(&id.to_string(), &encoded(&bytes).map_err(|_| Unknown)?, index).map_err(|_| Unknown)?;
-            entries.insert(path.clone(), Some(NewEntry { mode, id: id.as_bytes().to_vec(), stat }));
-        }
-        Ok(entries)
-    }
-
-    /// Writes an object of this repository. Until it is whole it is beside an index of ours: git does not remove our leftovers.
+    /// Writes an object of this repository, to disk. Until it is whole it is beside an index of ours: git does not remove our leftovers.
     fn write_object(&self, id: &str, encoded: &[u8], index: &Path) -> Result<()> {
-        let beside = index.with_extension("object");
+        let beside = index.with_extension(id);
         fs::Beside::write(&beside, encoded, 0o444, Sharing::default())?.replace()?;
         let directory = self.common_dir.join("objects").join(&id[..2]);
         if !directory.exists() {
@@ -162,8 +163,8 @@ impl Checkout {
     }
 
     /// Replaces an index of ours by a changed copy. It keeps its time: the new entries are then as young as the index, so git compares
-    /// the files once more before it trusts their stat data.
-    fn edit(&self, index: &Path, edits: &Edits) -> Known<()> {
+    /// the files once more before it trusts their stat data. `are_stored` waits for the objects: without them there is no such index.
+    fn edit(&self, index: &Path, edits: &Edits, are_stored: impl FnOnce() -> bool) -> Known<()> {
         let source = Index::open(index, self.id_bytes).map_err(|_| Unknown)?.ok_or(Unknown)?;
         let metadata = std::fs::metadata(index).map_err(|_| Unknown)?;
         let modified = metadata.modified().map_err(|_| Unknown)?;
@@ -177,7 +178,11 @@ impl Checkout {
         let put = fs::put_file_of_many(index, sys::mode(&metadata), owner, |file| {
             let is_done =
                 source.edit(edits, file, |entry| hidden |= is_hidden(entry.path)).is_ok_and(|is_done| is_done);
-            if is_done && !hidden { file.set_modified(modified) } else { Err(io::ErrorKind::Unsupported.into()) }
+            if is_done && !hidden && are_stored() {
+                file.set_modified(modified)
+            } else {
+                Err(io::ErrorKind::Unsupported.into())
+            }
         });
         put.map_err(|_| Unknown)
     }
