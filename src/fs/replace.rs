@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sha2::{Digest as _, Sha256};
+use hmac_sha256::Hash as Sha256;
 
 use super::{PASSING, Passing, Place, Sharing, create_directory, is_ours, tree};
 use crate::{
@@ -127,7 +127,7 @@ fn directory(path: &Path) -> PathBuf {
 /// What the names of new contents of a document begin with: no other document's do.
 fn prefix(path: &Path) -> String {
     let name = sys::bytes(path.file_name().unwrap_or_default());
-    let digest = Sha256::digest(&name);
+    let digest = Sha256::hash(&name);
     let short = digest.iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
     format!("{PASSING}{short:08x}-")
 }

@@ -23,8 +23,8 @@ use std::{
     process::ExitStatus,
 };
 
+use hmac_sha256::Hash as Sha256;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::{
     error::{Error, Result},

@@ -49,8 +49,7 @@ pub(super) fn text(event: Event, binary: &Path, if_missing: IfMissing) -> Vec<u8
 
 /// The sum of a script whose mark has no sum yet.
 fn sum(unsigned: &[u8]) -> Vec<u8> {
-    use sha2::Digest as _;
-    hex(&sha2::Sha256::digest(unsigned))[..16].into()
+    hex(&hmac_sha256::Hash::hash(unsigned))[..16].into()
 }
 
 /// Replaces the first occurrence of a text.

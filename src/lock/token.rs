@@ -61,8 +61,7 @@ impl Token {
 
     /// The digest that records contain. It depends on the resources, so it is worthless in a record of others.
     pub(super) fn digest(&self, resources: &[(String, Mode)]) -> String {
-        use sha2::Digest as _;
-        let mut digest = sha2::Sha256::new();
+        let mut digest = hmac_sha256::Hash::new();
         digest.update(self.0.as_bytes());
         for (key, mode) in resources {
             digest.update([0]);

@@ -177,10 +177,10 @@ fn parse(path: &Path, text: &[u8]) -> Result<Option<String>> {
     Ok(file.string("core.sharedRepository").map(|value| value.to_string()))
 }
 
-fn file(text: &[u8]) -> std::result::Result<gix::config::File, String> {
-    let options = gix::config::file::init::Options::default();
-    let source = gix::config::file::Metadata::from(gix::config::Source::Local);
-    gix::config::File::from_bytes_no_includes(text, source, options).map_err(|error| error.to_string())
+fn file(text: &[u8]) -> std::result::Result<gix_config::File, String> {
+    let options = gix_config::file::init::Options::default();
+    let source = gix_config::file::Metadata::from(gix_config::Source::Local);
+    gix_config::File::from_bytes_no_includes(text, source, options).map_err(|error| error.to_string())
 }
 
 /// Tells whether a repository is one of the usual kind: SHA-1, files beside the git directory, no extension. Else git has to say

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use gix::discover::{self, repository::Kind, upwards};
+use gix_discover::{repository::Kind, upwards};
 
 use super::{GitDirs, MOST_LINK, Repo, is_true, named_git_dir, trust::Trust};
 use crate::{
@@ -17,7 +17,7 @@ impl Repo {
         let (path, _) = search(directory, upwards::Options::default()).ok()??;
         let (own, _) = path.into_repository_and_work_tree_directories();
         let own = directory.join(own);
-        let common = discover::path::from_plain_file(&own.join("commondir")).and_then(std::result::Result::ok);
+        let common = gix_discover::path::from_plain_file(&own.join("commondir")).and_then(std::result::Result::ok);
         Some(common.map_or(own.clone(), |common| own.join(common)).join("repoguard"))
     }
 
@@ -72,8 +72,8 @@ impl Repo {
     /// The repository of the checkout at `level`, for which [`linked_head`] has found a git directory.
     fn with_linked_head(level: &Path, directory: &Path) -> Result<Self> {
         let own = linked_head(&level.join(".git")).unwrap_or_else(|| level.join(".git"));
-        let owner = gix::sec::Trust::from_path_ownership(&own).map_err(Error::io("read", &own))?;
-        let trust = Trust::of_found(directory, &discover::repository::Path::WorkTree(level.to_owned()), owner);
+        let owner = gix_sec::Trust::from_path_ownership(&own).map_err(Error::io("read", &own))?;
+        let trust = Trust::of_found(directory, &gix_discover::repository::Path::WorkTree(level.to_owned()), owner);
         Self::from_dirs(own, Some(level.to_owned()), directory, trust)
     }
 
@@ -83,7 +83,7 @@ impl Repo {
         }
         let broken = |reason: String| Error::BrokenRepository { path: git_dir.to_owned(), reason };
         refuse_blocking(git_dir)?;
-        let kind = discover::is_git(git_dir).map_err(|error| broken(format!("`GIT_DIR` names it, but {error}")))?;
+        let kind = gix_discover::is_git(git_dir).map_err(|error| broken(format!("`GIT_DIR` names it, but {error}")))?;
         let own = match kind {
             Kind::Submodule { git_dir } | Kind::WorkTree { linked_git_dir: Some(git_dir) } => git_dir,
             _ => git_dir.to_owned(),
@@ -94,7 +94,7 @@ impl Repo {
     pub(super) fn from_dirs(own: PathBuf, work_dir: Option<PathBuf>, directory: &Path, trust: Trust) -> Result<Self> {
         let common = match env::get("GIT_COMMON_DIR") {
             Some(common) => directory.join(common),
-            None => match discover::path::from_plain_file(&own.join("commondir")) {
+            None => match gix_discover::path::from_plain_file(&own.join("commondir")) {
                 Some(common) => {
                     let common = own.join(common.map_err(Error::io("read", own.join("commondir")))?);
                     // Not through the worktree's own directory: that may be removed while we hold its lock.
@@ -117,7 +117,7 @@ impl Repo {
 fn search(
     directory: &Path,
     options: upwards::Options<'_>,
-) -> Result<Option<(discover::repository::Path, gix::sec::Trust)>> {
+) -> Result<Option<(gix_discover::repository::Path, gix_sec::Trust)>> {
     // Gix goes upwards from where links lead.
     let real = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     for level in real.ancestors() {
@@ -125,7 +125,7 @@ fn search(
             break;
         }
     }
-    match discover::upwards_opts(directory, options) {
+    match gix_discover::upwards_opts(directory, options) {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.downcast_any_ref::<upwards::Error>().is_some() => Ok(None),
         Err(error) => Err(Error::BrokenRepository { path: directory.to_owned(), reason: error.to_string() }),
@@ -138,20 +138,20 @@ fn search(
 /// [`Error::NotAFile`] if gix would block there.
 fn holds_repository(level: &Path) -> Result<bool> {
     let dot_git = level.join(".git");
-    if refuse_blocking(&dot_git)? && discover::is_git(&dot_git).is_ok() {
+    if refuse_blocking(&dot_git)? && gix_discover::is_git(&dot_git).is_ok() {
         return Ok(true);
     }
     // A bare repository; an ordinary directory may hold any `HEAD`.
-    Ok(level.join("objects").is_dir() && refuse_blocking(level)? && discover::is_git(level).is_ok())
+    Ok(level.join("objects").is_dir() && refuse_blocking(level)? && gix_discover::is_git(level).is_ok())
 }
 
 /// Tells whether a repository was found in a directory of `GIT_CEILING_DIRECTORIES`, above the one it was looked for:
 /// gix looks there, git does not.
-fn is_ceiling(found: &discover::repository::Path, directory: &Path) -> bool {
+fn is_ceiling(found: &gix_discover::repository::Path, directory: &Path) -> bool {
     let Some(ceilings) = env::get("GIT_CEILING_DIRECTORIES") else { return false };
     let level = match found {
-        discover::repository::Path::WorkTree(level) | discover::repository::Path::Repository(level) => level,
-        discover::repository::Path::LinkedWorkTree { work_dir, .. } => work_dir,
+        gix_discover::repository::Path::WorkTree(level) | gix_discover::repository::Path::Repository(level) => level,
+        gix_discover::repository::Path::LinkedWorkTree { work_dir, .. } => work_dir,
     };
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let level = real(level);
@@ -264,12 +264,12 @@ fn is_still_to_be_made(git_dir: &Path) -> bool {
 /// Git accepts such a link, gix does not.
 fn linked_head(dot_git: &Path) -> Option<PathBuf> {
     let own = if dot_git.is_file() {
-        dot_git.parent()?.join(discover::path::from_gitdir_file(dot_git).ok()?)
+        dot_git.parent()?.join(gix_discover::path::from_gitdir_file(dot_git).ok()?)
     } else {
         dot_git.to_owned()
     };
     let link = std::fs::read_link(own.join("HEAD")).ok()?;
-    let common = match discover::path::from_plain_file(&own.join("commondir")) {
+    let common = match gix_discover::path::from_plain_file(&own.join("commondir")) {
         Some(common) => own.join(common.ok()?),
         None => own.clone(),
     };
@@ -301,12 +301,12 @@ fn nearer(directory: &Path, found: Option<&Path>) -> Result<Option<PathBuf>> {
         }
         let empty = metadata.is_dir() && std::fs::read_dir(&candidate).is_ok_and(|mut dir| dir.next().is_none());
         if !empty {
-            let reason = match discover::path::from_gitdir_file(&candidate) {
+            let reason = match gix_discover::path::from_gitdir_file(&candidate) {
                 Ok(target) if metadata.is_file() => {
                     format!("it points to `{}`, which is not a git directory", level.join(target).display())
                 }
                 Err(error) if metadata.is_file() => error.to_string(),
-                _ => match discover::is_git(&candidate) {
+                _ => match gix_discover::is_git(&candidate) {
                     Err(error) => error.to_string(),
                     // A repository beyond git's own limits (`GIT_CEILING_DIRECTORIES`, another file system).
                     Ok(_) => continue,

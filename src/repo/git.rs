@@ -337,5 +337,5 @@ pub(super) fn matched<A: AsRef<OsStr>>(arguments: &[A], output: Output) -> Resul
 
 /// A path from its bytes, as git prints it.
 pub(crate) fn path_of(bytes: &[u8]) -> PathBuf {
-    gix::path::from_byte_slice(bytes).map(Path::to_owned).unwrap_or_default()
+    gix_path::from_byte_slice(bytes).map(Path::to_owned).unwrap_or_default()
 }

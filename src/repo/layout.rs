@@ -27,7 +27,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sha2::{Digest, Sha256};
+use hmac_sha256::Hash as Sha256;
 
 use super::{Repo, outside::LOCK_NAME};
 use crate::{
@@ -293,10 +293,10 @@ fn worktree_key(linked: Option<&OsStr>) -> String {
 
 /// Tells whether a name is `.git`, or some file system takes it for that.
 pub(crate) fn is_git_name(name: &OsStr) -> bool {
-    use gix::validate::path::component::{self, Options};
+    use gix_validate::path::component::{self, Options};
     let options = Options { protect_windows: false, protect_hfs: true, protect_ntfs: true };
     let name = sys::bytes(name);
-    matches!(gix::validate::path::component(name.as_ref().into(), None, options), Err(component::Error::DotGitDir))
+    matches!(gix_validate::path::component(name.as_ref().into(), None, options), Err(component::Error::DotGitDir))
 }
 
 /// Tells whether a name in a path of a worktree's file leads into a repository on the file systems that are usual here: git has
@@ -307,7 +307,7 @@ pub(crate) fn is_git_directory(name: &OsStr) -> bool {
 
 /// Sixteen hex digits of a SHA-256: a file name for any text.
 fn hash(text: &[u8]) -> String {
-    hex(&Sha256::digest(text))[..16].to_owned()
+    hex(&Sha256::hash(text))[..16].to_owned()
 }
 
 /// Bytes as lower-case hex digits.

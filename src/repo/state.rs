@@ -134,7 +134,7 @@ fn read_packed(common: &Path, name: &str) -> Reference {
         Ok(_) => return Reference::Blocked,
         Err(_) => return Reference::Missing,
     }
-    let store = gix::refs::file::Store::at(common.to_owned(), gix::hash::Kind::default());
+    let store = gix_ref::file::Store::at(common.to_owned(), gix_hash::Kind::default());
     let found = match store.open_packed_buffer() {
         Ok(Some(packed)) => store.try_find_packed(name, Some(&packed)),
         Ok(None) => return Reference::Missing,

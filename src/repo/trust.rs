@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use gix::{discover::repository, sec};
+use gix_discover::repository;
 
 use super::{Repo, config, git, run};
 use crate::{
@@ -46,8 +46,8 @@ impl Trust {
     }
 
     /// Judges a repository that was found from `directory`. Asks no git if the user owns all that git looks at.
-    pub(super) fn of_found(directory: &Path, found: &repository::Path, owner: sec::Trust) -> Self {
-        let is_given = owner == sec::Trust::Full
+    pub(super) fn of_found(directory: &Path, found: &repository::Path, owner: gix_sec::Trust) -> Self {
+        let is_given = owner == gix_sec::Trust::Full
             && match found {
                 repository::Path::Repository(git_dir) => is_own(git_dir) && !config::may_forbid_bare(),
                 repository::Path::WorkTree(root) => is_own(root) && is_own(&root.join(".git")),

@@ -22,8 +22,8 @@
 
 use std::{fs::File, num::NonZeroU64, ops::RangeInclusive, path::PathBuf, time::Duration};
 
+use hmac_sha256::Hash as Sha256;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::{
     error::{Error, Result, listed},
@@ -259,5 +259,5 @@ impl Record {
 }
 
 fn check(sequence: &str, last: u64) -> String {
-    hex(&Sha256::digest(format!("{SCHEMA}\n{sequence}\n{last}")))[..32].to_owned()
+    hex(&Sha256::hash(format!("{SCHEMA}\n{sequence}\n{last}").as_bytes()))[..32].to_owned()
 }

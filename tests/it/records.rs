@@ -9,8 +9,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hmac_sha256::Hash as Sha256;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use crate::mutate::furnished;
 use crate::support::{At, Sandbox, WORK, is_root, own, skip, to_the_end};
@@ -46,7 +46,7 @@ fn rewrite(sandbox: &Sandbox, name: &str, change: impl Fn(&mut Vec<Value>)) {
     fs::write(kept(sandbox, name), text).unwrap();
     let mut header: Value = serde_json::from_str(&read("before.json")).unwrap();
     let digest = |name: &str| {
-        let digest = Sha256::digest(read(name).replace('\n', "").as_bytes());
+        let digest = Sha256::hash(read(name).replace('\n', "").as_bytes());
         digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
     };
     header["digests"] = json!([digest("items.jsonl"), digest("references.jsonl")]);

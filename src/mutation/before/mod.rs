@@ -466,8 +466,7 @@ fn parse<T: serde::de::DeserializeOwned>(
 }
 
 fn digest(text: &[u8]) -> String {
-    use sha2::Digest as _;
-    crate::repo::hex(&sha2::Sha256::digest(text))
+    crate::repo::hex(&hmac_sha256::Hash::hash(text))
 }
 
 /// A path in a directory, which is empty for the top.

@@ -55,12 +55,12 @@ pub(crate) enum Deletion {
 /// Tells whether git would take this for the name of a branch.
 pub(crate) fn is_branch_name(name: &str) -> bool {
     let full = format!("refs/heads/{name}");
-    name != "HEAD" && !name.starts_with('-') && gix::validate::reference::name(full.as_str().into()).is_ok()
+    name != "HEAD" && !name.starts_with('-') && gix_validate::reference::name(full.as_str().into()).is_ok()
 }
 
 /// Tells whether git would take this for the full name of a reference below `refs/`.
 pub(crate) fn is_reference_name(name: &str) -> bool {
-    name.starts_with("refs/") && gix::validate::reference::name(name.into()).is_ok()
+    name.starts_with("refs/") && gix_validate::reference::name(name.into()).is_ok()
 }
 
 impl Checkout {

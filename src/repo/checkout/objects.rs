@@ -5,11 +5,9 @@
 
 use std::{ffi::OsStr, io, path::Path};
 
-use gix::{
-    hash::Kind as Hash,
-    objs::{CommitRef, Find as _, Kind, TagRef, TreeRefIter},
-    odb::Header as _,
-};
+use gix_hash::Kind as Hash;
+use gix_object::{CommitRef, Find as _, Kind, TagRef, TreeRefIter};
+use gix_odb::Header as _;
 
 use super::{
     super::{config, git, state},
@@ -28,7 +26,7 @@ pub(super) type Known<T> = Result<T, Unknown>;
 /// The objects of a repository.
 pub(super) struct Objects<'a> {
     checkout: &'a Checkout,
-    database: gix::odb::Handle,
+    database: gix_odb::Handle,
 }
 
 /// What a path is in a tree: its mode as git prints it, and its id.
@@ -49,7 +47,7 @@ impl Checkout {
         if !packs.all(|pack| pack.is_ok_and(|pack| pack.file_type().is_ok_and(|kind| kind.is_file()))) {
             return Err(Unknown);
         }
-        Ok(Objects { checkout: self, database: gix::odb::at(directory, Hash::Sha1).map_err(|_| Unknown)? })
+        Ok(Objects { checkout: self, database: gix_odb::at(directory, Hash::Sha1).map_err(|_| Unknown)? })
     }
 }
 
@@ -130,7 +128,7 @@ impl Objects<'_> {
         if self.checkout.is_no_file(id) || is_replaced() {
             return Err(Unknown);
         }
-        let id = gix::ObjectId::from_hex(id.as_bytes()).map_err(|_| Unknown)?;
+        let id = gix_hash::ObjectId::from_hex(id.as_bytes()).map_err(|_| Unknown)?;
         let header = self.database.try_header(&id).ok().flatten().ok_or(Unknown)?;
         Ok((header.kind(), header.size()))
     }
@@ -140,7 +138,7 @@ impl Objects<'_> {
         if found != kind || size > MOST_BYTES {
             return Err(Unknown);
         }
-        let id = gix::ObjectId::from_hex(id.as_bytes()).map_err(|_| Unknown)?;
+        let id = gix_hash::ObjectId::from_hex(id.as_bytes()).map_err(|_| Unknown)?;
         let mut data = Vec::new();
         self.database.try_find(&id, &mut data).ok().flatten().ok_or(Unknown)?;
         Ok(data)

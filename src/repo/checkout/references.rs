@@ -136,21 +136,21 @@ impl Checkout {
         let objects = self.objects().ok()?;
         let (own, common) = (self.git_dir.clone(), self.common_dir.clone());
         let store = if own == common {
-            gix::refs::file::Store::at(own, gix::hash::Kind::Sha1)
+            gix_ref::file::Store::at(own, gix_hash::Kind::Sha1)
         } else {
-            gix::refs::file::Store::for_linked_worktree(own, common, gix::hash::Kind::Sha1)
+            gix_ref::file::Store::for_linked_worktree(own, common, gix_hash::Kind::Sha1)
         };
         let (mut found, mut symbolic) = (Vec::new(), Vec::new());
         for one in store.iter().ok()?.all().ok()? {
             let one = one.ok()?;
             let name = String::from_utf8(one.name.as_bstr().to_vec()).ok()?;
             match one.target {
-                gix::refs::Target::Object(id) => {
+                gix_ref::Target::Object(id) => {
                     let id = id.to_string();
                     let commit = objects.peeled(&id).ok()?;
                     found.push(Reference { name, id, target: None, commit, is_odd: false });
                 }
-                gix::refs::Target::Symbolic(target) => {
+                gix_ref::Target::Symbolic(target) => {
                     symbolic.push((name, String::from_utf8(target.as_bstr().to_vec()).ok()?));
                 }
             }

@@ -10,12 +10,9 @@ use std::{
     path::Path,
 };
 
-use gix::{
-    ObjectId,
-    hash::Kind as Hash,
-    objs::{Kind, compute_hash, encode::loose_header},
-    zlib::{Compression, stream::deflate},
-};
+use gix_hash::{Kind as Hash, ObjectId};
+use gix_object::{Kind, compute_hash, encode::loose_header};
+use gix_zlib::{Compression, stream::deflate};
 
 use super::{
     super::{
