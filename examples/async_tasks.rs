@@ -31,7 +31,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let impatient = CancellationToken::new();
         let gives_up = lock.clone();
         let token = impatient.clone();
-        running.spawn(async move { gives_up.acquire_cancellable(&token).await.map(drop).map_err(|e| e.to_string()) });
+        running.spawn(async move {
+            gives_up.acquire_cancellable(token.cancelled()).await.map(drop).map_err(|e| e.to_string())
+        });
         sleep(Duration::from_millis(1)).await;
         impatient.cancel();
         while let Some(done) = running.join_next().await {
@@ -44,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn commit(lock: Lock, root: std::path::PathBuf, number: usize, cancel: CancellationToken) -> Result<(), String> {
-    let guard = lock.acquire_cancellable(&cancel).await.map_err(|error| error.to_string())?;
+    let guard = lock.acquire_cancellable(cancel.cancelled()).await.map_err(|error| error.to_string())?;
     let environment = guard.environment();
     // Git takes some milliseconds, and does not belong on the runtime's threads.
     let committed = tokio::task::spawn_blocking(move || {

@@ -62,7 +62,7 @@
 //! use tokio_util::sync::CancellationToken;
 //!
 //! let stop = CancellationToken::new();
-//! let guard = lock.acquire_cancellable(&stop).await?; // Or `acquire_async`, or `tokio::time::timeout` around it.
+//! let guard = lock.acquire_cancellable(stop.cancelled()).await?; // Or `acquire_async`, or `tokio::time::timeout` around it.
 //! guard.release()?;
 //! # Ok::<(), repoguard::Error>(())
 //! # })?; }

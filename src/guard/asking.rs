@@ -39,7 +39,7 @@ impl Asking {
         let site = lock.own_site()?;
         let begun = Instant::now();
         let clock = Clock::new(begun, lock.request.timeout);
-        let turn = Turn::ask(site.what(), site.resources()?, manner)?;
+        let turn = Turn::ask(site.what(), site.resources()?, manner, lock.owner())?;
         if turn.is_none() {
             let (holders, ahead) = site.look();
             return Err(Error::Busy { what: site.what().to_owned(), holders, ahead, waited: Duration::ZERO });

@@ -1,14 +1,8 @@
 //! Waits for a lock in asynchronous code, without a thread: by the runtime's own polling, and in line by its wakers.
 
-use std::{
-    future::{Future as _, poll_fn},
-    pin::pin,
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use tokio::{runtime::Handle, time::timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::{Asking, Guard, lock::Lock};
 use crate::{
@@ -76,11 +70,22 @@ impl Lock {
         }
     }
 
-    /// As [`Lock::acquire_async`], until `token` is cancelled. When it returns [`Error::Cancelled`], everything is given up
-    /// already.
+    /// As [`Lock::acquire_async`], for a guard that no thread or task owns; see [`Lock::acquire_owned`].
     ///
     /// # Errors
-    /// [`Error::Cancelled`], also where the lock would be free; else as [`Lock::acquire_async`].
+    /// As [`Lock::acquire_owned`]; [`Error::Unsupported`] outside of a Tokio runtime.
+    ///
+    /// # Panics
+    /// As [`Lock::acquire_async`].
+    pub async fn acquire_owned_async(&self) -> Result<Guard> {
+        self.as_owned().acquire_async().await
+    }
+
+    /// As [`Lock::acquire_async`], until `cancelled` is ready: any future, for example `CancellationToken::cancelled` of `tokio-util`.
+    /// When this returns [`Error::Cancelled`], nothing is left that could take the lock.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], also if the lock is free; else as [`Lock::acquire_async`].
     ///
     /// # Panics
     /// As [`Lock::acquire_async`].
@@ -88,19 +93,18 @@ impl Lock {
     /// # Example
     /// ```
     /// use repoguard::{Error, Lock};
-    /// use tokio_util::sync::CancellationToken;
     ///
     /// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     /// let directory = tempfile::tempdir()?;
     /// let lock = Lock::of_directory(directory.path())?;
-    /// let token = CancellationToken::new();
-    /// token.cancel();
-    /// let result = runtime.block_on(lock.acquire_cancellable(&token));
+    /// let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    /// drop(stop);
+    /// let result = runtime.block_on(lock.acquire_cancellable(async { drop(stopped.await) }));
     /// assert!(matches!(result, Err(Error::Cancelled { .. })));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub async fn acquire_cancellable(&self, token: &CancellationToken) -> Result<Guard> {
-        let mut cancelled = pin!(token.cancelled());
+    pub async fn acquire_cancellable(&self, cancelled: impl Future<Output = ()>) -> Result<Guard> {
+        let mut cancelled = pin!(cancelled);
         let mut acquired = pin!(self.acquire_async());
         // What is given up is dropped when this function returns, before anybody sees what it returned.
         poll_fn(|context| {

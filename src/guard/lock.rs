@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
     holder::{self, Holder, Mode},
-    lock::{Manner, PathPlace, Request, Site, State},
+    lock::{Manner, Owner, PathPlace, Request, Site, State},
     repo::{Config, Repo},
 };
 
@@ -47,6 +47,8 @@ pub struct Lock {
     pub(super) place: Place,
     pub(super) request: Request,
     pub(super) tell: Tell,
+    /// Its holds belong to no thread or task.
+    pub(super) owned: bool,
     /// Done once, with the first hold: what it leaves in a checkout is hidden from git.
     hidden: Arc<Once>,
 }
@@ -104,7 +106,7 @@ impl Lock {
         if request.command.is_empty() {
             request.command = holder::readable_command(&std::env::args_os().collect::<Vec<_>>());
         }
-        Self { place, request, tell: Arc::new(|_| {}), hidden: Arc::new(Once::new()) }
+        Self { place, request, tell: Arc::new(|_| {}), owned: false, hidden: Arc::new(Once::new()) }
     }
 
     /// The lock of a directory, which must exist; a git repository it need not be. Its file is `.repoguard.lock` in the
@@ -199,6 +201,50 @@ impl Lock {
             return self.try_acquire();
         }
         Asking::new(self, Manner::Wait)?.wait_blocking()
+    }
+
+    /// Acquires the lock for a guard that no thread or task owns. A request from the thread that already has such a guard waits for it
+    /// like any other. For servers, whose requests share threads. Blocks as [`Lock::acquire`] does.
+    ///
+    /// A program that waits for a lock while it holds one this way can deadlock with itself: only cycles of owners are found.
+    ///
+    /// # Errors
+    /// As [`Lock::acquire`], without [`Error::AlreadyHeld`] and [`Error::Circle`]. In a runtime of one thread, waiting for a guard that
+    /// was acquired on that thread is [`Error::AlreadyHeld`] all the same: it would block what must release it.
+    ///
+    /// # Example
+    /// ```
+    /// let directory = tempfile::tempdir()?;
+    /// let lock = repoguard::Lock::of_directory(directory.path())?;
+    /// let guard = lock.acquire_owned()?;
+    /// let waiter = std::thread::spawn({
+    ///     let lock = lock.clone();
+    ///     move || lock.acquire_owned().map(drop)
+    /// });
+    /// assert!(matches!(lock.try_acquire_owned(), Err(repoguard::Error::Busy { .. })));
+    /// guard.release()?;
+    /// waiter.join().expect("no panic")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn acquire_owned(&self) -> Result<Guard> {
+        self.as_owned().acquire()
+    }
+
+    /// As [`Lock::try_acquire`], for a guard that no thread or task owns; see [`Lock::acquire_owned`].
+    ///
+    /// # Errors
+    /// [`Error::Busy`], also if the guard that is in the way was acquired by this thread; else as [`Lock::acquire`].
+    pub fn try_acquire_owned(&self) -> Result<Guard> {
+        self.as_owned().try_acquire()
+    }
+
+    /// Who waits for a hold of it, and has it then.
+    pub(super) fn owner(&self) -> Owner {
+        if self.owned { Owner::itself() } else { Owner::current() }
+    }
+
+    pub(super) fn as_owned(&self) -> Self {
+        Self { owned: true, ..self.clone() }
     }
 
     /// Tells whether somebody holds the lock, so that a request for it alone would have to wait. Takes no lock, never blocks,

@@ -50,6 +50,7 @@ pub(crate) use find::{Found, any_lives, find, find_again, is_keeper, lives, was_
 pub(crate) use held::Held;
 pub(crate) use inspect::is_locked;
 pub use inspect::{Inspection, State};
+pub(crate) use owner::Owner;
 pub(crate) use path::PathPlace;
 pub(crate) use queued::Queued;
 pub(crate) use request::Wait;

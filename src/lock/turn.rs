@@ -109,8 +109,12 @@ impl Turn {
     ///
     /// # Errors
     /// [`Error::AlreadyHeld`] where it would wait for itself, [`Error::Circle`] where it would through others.
-    pub(crate) fn ask(what: &str, resources: Vec<(Resource, Mode)>, manner: Manner) -> Result<Option<Self>> {
-        let owner = Owner::current();
+    pub(crate) fn ask(
+        what: &str,
+        resources: Vec<(Resource, Mode)>,
+        manner: Manner,
+        owner: Owner,
+    ) -> Result<Option<Self>> {
         let mut table = table();
         table.refuse_again(owner, what, &resources)?;
         let others = table.owners.get(&owner);
@@ -352,7 +356,7 @@ mod tests {
     fn ask(directory: &Path, mode: Mode) -> Turn {
         let asks = || {
             let resource = Resource::new(directory, "a".into(), false)?;
-            Turn::ask("a", vec![(resource, mode)], Manner::Wait)
+            Turn::ask("a", vec![(resource, mode)], Manner::Wait, Owner::current())
         };
         let turn = thread::scope(|scope| scope.spawn(asks).join()).expect("no panic");
         turn.expect("no error").expect("a place")

@@ -164,6 +164,43 @@ fn asking_again_where_it_is_held_is_an_error_at_once() {
 }
 
 #[test]
+fn owned_guard_makes_its_own_thread_wait_like_any_other() {
+    let sandbox = Sandbox::new();
+    let lock = sandbox.lock();
+    let owned = lock.acquire_owned().unwrap();
+    assert!(matches!(lock.try_acquire_owned(), Err(Error::Busy { .. })));
+    let impatient = lock.clone().timeout(Duration::from_millis(50));
+    assert!(matches!(impatient.acquire_owned(), Err(Error::Busy { .. })));
+    assert!(matches!(impatient.acquire(), Err(Error::Busy { .. })), "nor does this thread own it");
+    assert_eq!(sandbox.outsider_tries(&[]), 75);
+    let (sender, receiver) = mpsc::channel();
+    thread::scope(|scope| {
+        for number in 0..4 {
+            let (lock, sender) = (&lock, sender.clone());
+            scope.spawn(move || {
+                let guard = lock.acquire_owned().unwrap();
+                sender.send((number, guard.fence())).unwrap();
+            });
+        }
+        thread::sleep(Duration::from_millis(30));
+        assert!(receiver.try_recv().is_err());
+        // Released by another thread than the one that acquired it.
+        scope.spawn(move || owned.release().unwrap());
+    });
+    let mut fences: Vec<_> = receiver.try_iter().map(|(_, fence)| fence).collect();
+    assert_eq!(fences.len(), 4);
+    assert!(fences.is_sorted());
+    fences.dedup();
+    assert_eq!(fences.len(), 4);
+
+    let mut adopted = lock.acquire_owned().unwrap();
+    adopted.adopt();
+    assert!(matches!(lock.try_acquire(), Err(Error::AlreadyHeld { .. })));
+    adopted.release().unwrap();
+    assert_eq!(sandbox.outsider_tries(&[]), 0);
+}
+
+#[test]
 fn shared_and_asked_for_again_is_an_error_too() {
     let sandbox = Sandbox::new();
     let lock = sandbox.lock().shared();

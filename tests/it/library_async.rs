@@ -137,6 +137,24 @@ fn asking_again_in_a_task_is_an_error_and_other_tasks_wait() {
 }
 
 #[test]
+fn owned_guards_of_one_task_wait_for_each_other() {
+    let sandbox = Sandbox::new();
+    let lock = sandbox.lock();
+    one_thread().block_on(async {
+        let first = lock.acquire_owned_async().await.unwrap();
+        let next = async { lock.acquire_owned_async().await.unwrap().fence() };
+        let release = async {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            let fence = first.fence();
+            first.release().unwrap();
+            fence
+        };
+        let (next, first) = tokio::join!(next, release);
+        assert!(next > first);
+    });
+}
+
+#[test]
 fn futures_joined_in_one_task_never_wait_for_each_other() {
     let sandbox = Sandbox::new();
     let lock = sandbox.lock();
@@ -279,7 +297,7 @@ struct Seen {
 }
 
 async fn ask_in_order(lock: Lock, token: CancellationToken, number: usize, seen: Arc<Seen>) {
-    let mut acquired = pin!(lock.acquire_cancellable(&token));
+    let mut acquired = pin!(lock.acquire_cancellable(token.cancelled()));
     let mut first = true;
     let result = poll_fn(|context| {
         // Nobody asks between the note and the question.

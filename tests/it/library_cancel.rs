@@ -181,12 +181,12 @@ fn token_that_is_cancelled_before_during_or_never() {
     let lock = sandbox.lock();
     let runtime = runtime();
     let token = CancellationToken::new();
-    drop(runtime.block_on(lock.acquire_cancellable(&token)).unwrap());
+    drop(runtime.block_on(lock.acquire_cancellable(token.cancelled())).unwrap());
 
     let mut holder = sandbox.hold(&[]);
     let cancel = token.clone();
     let waited = runtime.block_on(async {
-        let mut waits = pin!(lock.acquire_cancellable(&token));
+        let mut waits = pin!(lock.acquire_cancellable(token.cancelled()));
         assert!(tokio::time::timeout(Duration::from_millis(100), waits.as_mut()).await.is_err());
         cancel.cancel();
         waits.await
@@ -195,7 +195,7 @@ fn token_that_is_cancelled_before_during_or_never() {
     assert_eq!(sandbox.waiters(), 0);
     holder.finish();
     assert_eq!(sandbox.outsider_tries(&[]), 0);
-    let cancelled = runtime.block_on(lock.acquire_cancellable(&token));
+    let cancelled = runtime.block_on(lock.acquire_cancellable(token.cancelled()));
     assert!(matches!(cancelled, Err(Error::Cancelled { .. })), "also where it is free");
 }
 
@@ -208,7 +208,7 @@ fn next_in_line_goes_on_when_the_first_gives_up() {
     let (first, second) = (CancellationToken::new(), CancellationToken::new());
     let spawn = |token: &CancellationToken| {
         let (lock, token) = (lock.clone(), token.clone());
-        runtime.spawn(async move { lock.acquire_cancellable(&token).await.map(drop) })
+        runtime.spawn(async move { lock.acquire_cancellable(token.cancelled()).await.map(drop) })
     };
     let one = spawn(&first);
     eventually("the first is queued", || sandbox.waiters() == 1);

@@ -234,7 +234,7 @@ impl Ring {
                 tokio::time::sleep(pause).await;
                 later.cancel();
             });
-            let acquired = lock.acquire_cancellable(&token).await;
+            let acquired = lock.acquire_cancellable(token.cancelled()).await;
             canceller.abort();
             match acquired {
                 Ok(guard) => {
