@@ -3,6 +3,8 @@
 //! # Format
 //! One JSON object, padded with spaces to [`RECORD_BYTES`] and ended by a newline, so that it can be overwritten in
 //! place by one write. `schema` is [`SCHEMA`]; a record of another schema is shown raw, never interpreted.
+//!
+//! A long reason and the caller's metadata follow as a second object of `more` bytes, with the `id` of the record that they belong to.
 //! The kernel's lock is the truth; a record only tells who it is.
 
 use std::{
@@ -21,7 +23,10 @@ pub const RECORD_BYTES: usize = 4096;
 /// Longest text kept of a command line, in bytes; what is cut off is marked by `…`.
 const COMMAND_BYTES: usize = 1000;
 
-/// Longest text kept of a reason, directory or list of names, in bytes.
+/// Longest reason, and longest metadata as JSON, in bytes.
+pub const MOST_TEXT_BYTES: usize = 64 << 10;
+
+/// Longest text shown of a reason, and kept of a directory or list of names, in bytes.
 const TEXT_BYTES: usize = 400;
 
 /// How a resource is held: together with others, or alone.
@@ -136,9 +141,15 @@ pub struct Holder {
     pub scope: String,
     /// Shared or exclusive.
     pub mode: Option<Mode>,
-    /// Why, as told with `--reason`.
+    /// Why, as told with `--reason`; at most [`MOST_TEXT_BYTES`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What the caller attached to the request; at most [`MOST_TEXT_BYTES`] of JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<serde_json::Value>,
+    /// How many bytes follow the record.
+    #[serde(default, skip_serializing_if = "is_none_more")]
+    pub(crate) more: usize,
     /// Milliseconds since 1970 when the lock was asked for.
     pub requested_ms: u64,
     /// Milliseconds since 1970 when it was acquired; `None` for a waiter.
@@ -171,10 +182,32 @@ pub struct Holder {
     pub token_sha256: Option<String>,
 }
 
+/// What does not fit into a record.
+#[derive(Serialize, Deserialize)]
+struct More {
+    id: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metadata: Option<serde_json::Value>,
+}
+
 impl Holder {
-    /// Serialises the record to exactly [`RECORD_BYTES`] bytes.
+    /// Serialises the record to [`RECORD_BYTES`] bytes, and what does not fit behind them.
     #[must_use]
     pub fn to_record(&self) -> Vec<u8> {
+        if self.metadata.is_none() && self.reason.as_ref().is_none_or(|reason| reason.len() <= TEXT_BYTES) {
+            return self.to_short_record();
+        }
+        let more = More { id: self.id, reason: self.reason.clone(), metadata: self.metadata.clone() };
+        let more = serde_json::to_vec(&more).unwrap_or_default();
+        let reason = self.reason.as_deref().map(readable);
+        let mut record = Self { reason, metadata: None, more: more.len(), ..self.clone() }.to_short_record();
+        record.extend(more);
+        record
+    }
+
+    fn to_short_record(&self) -> Vec<u8> {
         let mut record = serde_json::to_vec(self).unwrap_or_default();
         if record.len() >= RECORD_BYTES {
             // Only a very long list of names gets here: who it is matters more than what it is called.
@@ -183,6 +216,7 @@ impl Holder {
                 directory: String::new(),
                 scope: String::new(),
                 elsewhere: Vec::new(),
+                reason: None,
                 ..self.clone()
             };
             record = serde_json::to_vec(&brief).unwrap_or_default();
@@ -192,10 +226,23 @@ impl Holder {
         record
     }
 
-    /// Reads a record; `None` when it is empty, damaged or of an unknown schema.
+    /// Reads a record; `None` when it is empty, damaged or of an unknown schema. What follows it counts if it is whole.
     #[must_use]
     pub fn from_record(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice::<Self>(bytes).ok().filter(|holder| holder.schema == SCHEMA)
+        let (record, more) = bytes.split_at(bytes.len().min(RECORD_BYTES));
+        let holder = serde_json::from_slice::<Self>(record).ok().filter(|holder| holder.schema == SCHEMA)?;
+        let more = more.get(..holder.more).and_then(|more| serde_json::from_slice::<More>(more).ok());
+        Some(match more.filter(|more| more.id == holder.id) {
+            Some(More { reason, metadata, .. }) => Self { reason, metadata, more: 0, ..holder },
+            None => holder,
+        })
+    }
+
+    /// How many bytes more than [`RECORD_BYTES`] must be read for all that a record says; 0 once they were.
+    pub(crate) fn bytes_missing(&self) -> usize {
+        /// As JSON, a reason takes twice as much if it consists of quotes.
+        const MOST: usize = 4 * MOST_TEXT_BYTES;
+        if self.more > MOST { 0 } else { self.more }
     }
 
     /// How to free a lock that is kept only by processes that inherited it.
@@ -226,6 +273,11 @@ impl Holder {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_none_more(bytes: &usize) -> bool {
+    *bytes == 0
 }
 
 /// Milliseconds since 1970, the unit of every time on disk.
@@ -281,6 +333,27 @@ mod tests {
         let record = holder.to_record();
         assert_eq!(record.len(), RECORD_BYTES);
         assert_eq!(Holder::from_record(&record), Some(holder));
+    }
+
+    #[test]
+    fn long_reason_and_metadata_follow_the_record_and_those_of_another_hold_are_ignored() {
+        let reason = "\"\n".repeat(MOST_TEXT_BYTES / 2);
+        let metadata = serde_json::json!({"task": [1, "\u{1b}", null]});
+        let holder = Holder {
+            schema: SCHEMA,
+            id: 7,
+            reason: Some(reason.clone()),
+            metadata: Some(metadata),
+            ..Holder::default()
+        };
+        let record = holder.to_record();
+        assert_eq!(Holder::from_record(&record).as_ref(), Some(&holder));
+        let short = Holder::from_record(&record[..RECORD_BYTES]).expect("a record");
+        assert_eq!(short.reason, Some(readable(&reason)));
+        assert_eq!(short.bytes_missing(), record.len() - RECORD_BYTES);
+        let next = Holder { id: 8, ..holder };
+        let mixed = [&next.to_record()[..RECORD_BYTES], &record[RECORD_BYTES..]].concat();
+        assert_eq!(Holder::from_record(&mixed).and_then(|mixed| mixed.metadata), None);
     }
 
     #[test]

@@ -145,7 +145,7 @@ pub use guard::{
 pub use holder::{Holder, Mode};
 pub use lock::{Inspection, MOST_NAMES, Request, Scope, State, Waiting, has_stray_token};
 pub use mutation::{Doubt, Found, LeftOut, Unfinished, WhyLeftOut};
-pub use repo::{Config, ExpectedHead, Head, Repo, ScanPattern, Seen, Setting};
+pub use repo::{Config, DURATION, ExpectedHead, Head, Repo, ScanPattern, Seen, Setting, read_duration};
 pub use store::{
     audit::{Entry, Event, StepTime},
     document::Document,

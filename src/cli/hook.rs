@@ -12,7 +12,6 @@ use repoguard::{
 use super::{
     Context,
     exit::{self, Exit, Usage},
-    options,
 };
 
 /// How long a hook waits unless `repoguard.hookTimeout` says otherwise.
@@ -109,7 +108,7 @@ fn guard(context: &Context, call: &mut Call, input: &mut Option<Vec<u8>>) -> any
         context.ui.repeat_every(PUSH_REPEAT);
     }
     if let Some(setting) = config.setting("hookTimeout") {
-        call.timeout = options::duration(&setting.value).map_err(|_| setting.bad(options::DURATION))?;
+        call.timeout = setting.duration()?;
     }
     let mut read = || hooks::read_input().map(|bytes| input.insert(bytes).clone());
     Ok(hooks::run(&repo, &config, call, &mut read, &mut |notice| context.ui.notice(&notice)))

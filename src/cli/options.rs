@@ -3,12 +3,9 @@
 use std::{ffi::OsString, time::Duration};
 
 use clap::{Args, ValueEnum};
-use repoguard::{Config, ExpectedHead, MOST_NAMES, Mode, Request, Scope};
+use repoguard::{Config, DURATION, ExpectedHead, MOST_NAMES, Mode, Request, Scope, Setting, read_duration};
 
 use super::exit::Usage;
-
-/// How long a duration on the command line may be written.
-pub(super) const DURATION: &str = "a duration like `30s`, `5m` or `1.5` (seconds)";
 
 /// Which lock is meant.
 #[derive(Debug, Default, PartialEq, Args)]
@@ -117,11 +114,7 @@ impl Lock {
 
 /// How long to wait, where the command line does not say as it is configured.
 fn timeout(own: Option<Duration>, config: &Config) -> repoguard::Result<Option<Duration>> {
-    if own.is_some() {
-        return Ok(own);
-    }
-    let Some(setting) = config.setting("timeout") else { return Ok(None) };
-    duration(&setting.value).map(Some).map_err(|_| setting.bad(DURATION))
+    own.map_or_else(|| config.setting("timeout").map(Setting::duration).transpose(), |own| Ok(Some(own)))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
@@ -145,15 +138,8 @@ impl Resources {
         if self.names.len() > MOST_NAMES {
             return Err(Usage(format!("at most {MOST_NAMES} names can be taken together")).into());
         }
-        let mut scope = self.scope.map(Scope::from);
-        if scope.is_none()
-            && self.names.is_empty()
-            && let Some(setting) = config.setting("scope")
-        {
-            let name = ScopeName::from_str(&setting.value, true);
-            scope = Some(name.map_err(|_| setting.bad("`worktree` or `repo`"))?.into());
-        }
-        Ok(Request { scope, names: self.names.clone(), ..Request::default() })
+        let scope = self.scope.map(Scope::from);
+        Ok(Request { scope, names: self.names.clone(), ..Request::default() }.or_configured(config)?)
     }
 }
 
@@ -167,8 +153,7 @@ fn name(text: &str) -> Result<String, String> {
 
 /// Reads a duration: `30s`, `5m`, `1h 30m`, `250ms`, or seconds with a fraction.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().map(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds.unwrap_or_else(|| humantime::parse_duration(text).ok()).ok_or_else(|| format!("expected {DURATION}"))
+    read_duration(text).ok_or_else(|| format!("expected {DURATION}"))
 }
 
 /// Reads a duration in which something can happen: a hold that ends at once would be none.

@@ -633,7 +633,7 @@ pub(super) fn who(holder: &Holder) -> String {
         parts.push(format!("since {} ({})", clock(since), duration(holder.age())));
     }
     if let Some(reason) = &holder.reason {
-        parts.push(format!("for: {reason}"));
+        parts.push(format!("for: {}", repoguard::holder::readable(reason)));
     }
     if holder.lingers {
         parts.push("(has ended; kept for those who work inside of it)".to_owned());

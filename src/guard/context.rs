@@ -6,8 +6,31 @@ use super::Notice;
 use crate::{
     error::{Error, Result},
     fs::Sharing,
-    repo::{Config, Repo},
+    lock::{Request, Scope},
+    repo::{Config, Repo, Setting},
 };
+
+impl Request {
+    /// Fills in the timeout and the scope that are configured (`repoguard.timeout`, `repoguard.scope`), as far as this has none. A request
+    /// for names has a scope.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a configured value is wrong.
+    pub fn or_configured(self, config: &Config) -> Result<Self> {
+        let timeout = || config.setting("timeout").map(Setting::duration).transpose();
+        let scope = || match config.setting("scope").filter(|_| self.names.is_empty()) {
+            None => Ok(None),
+            Some(setting) if setting.value.eq_ignore_ascii_case("worktree") => Ok(Some(Scope::Worktree)),
+            Some(setting) if setting.value.eq_ignore_ascii_case("repo") => Ok(Some(Scope::Repo)),
+            Some(setting) => Err(setting.bad("`worktree` or `repo`")),
+        };
+        Ok(Self {
+            timeout: self.timeout.map_or_else(timeout, |timeout| Ok(Some(timeout)))?,
+            scope: self.scope.map_or_else(scope, |scope| Ok(Some(scope)))?,
+            ..self
+        })
+    }
+}
 
 /// A repository with its configuration, and the caller that notices go to.
 #[derive(Clone, Copy)]

@@ -67,12 +67,12 @@ impl fmt::Debug for Lock {
 }
 
 impl Repo {
-    /// The lock that `request` describes; nothing is acquired yet. Reads the configuration, and does not block. Where there is
-    /// no git directory, it is that of [`Lock::of_directory`].
+    /// The lock that `request` describes; nothing is acquired yet. Reads the configuration, whose timeout and scope apply if the request
+    /// has none, and does not block. Without a git directory, it is that of [`Lock::of_directory`].
     ///
     /// # Errors
-    /// [`Error::BrokenRepository`] when git's configuration is damaged, [`Error::NoRepository`] when something needs a
-    /// repository that is asked for where there is none.
+    /// [`Error::BrokenRepository`] if git's configuration is damaged, [`Error::Config`] if a value in it is wrong,
+    /// [`Error::NoRepository`] if the request needs a repository and there is none.
     ///
     /// # Example
     /// ```
@@ -87,8 +87,10 @@ impl Repo {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn lock(&self, request: Request) -> Result<Lock> {
+        let config = Config::load(self)?;
+        let request = request.or_configured(&config)?;
         let place = if self.git_dir().is_some() {
-            Place::Repo(Box::new((self.clone(), Config::load(self)?)))
+            Place::Repo(Box::new((self.clone(), config)))
         } else if request.names.is_empty() {
             Place::Path(PathPlace::of_directory(self.root())?)
         } else {
@@ -147,7 +149,7 @@ impl Lock {
         self
     }
 
-    /// Waits no longer than this; without it there is no limit. Zero is to try once.
+    /// Waits no longer than this. Zero tries once; [`Duration::MAX`] is no limit, also if one is configured.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
@@ -156,6 +158,22 @@ impl Lock {
     /// Tells those who wait what it is held for.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.request.reason = Some(reason.into());
+        self
+    }
+
+    /// Attaches JSON of at most 64 KiB that anybody finds in [`Holder::metadata`] while the lock is held, or waited for.
+    ///
+    /// # Example
+    /// ```
+    /// let directory = tempfile::tempdir()?;
+    /// let lock = repoguard::Lock::of_directory(directory.path())?.metadata(serde_json::json!({"task": 17}));
+    /// let _guard = lock.acquire()?;
+    /// let holder = lock.holder()?.expect("somebody");
+    /// assert_eq!(holder.metadata.expect("metadata")["task"], 17);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn metadata(mut self, metadata: serde_json::Value) -> Self {
+        self.request.metadata = Some(metadata);
         self
     }
 

@@ -141,10 +141,11 @@ pub fn exec(
     task: &Task,
     tell: &mut dyn FnMut(Notice<'_>),
 ) -> Result<Outcome> {
+    let request = request.clone().or_configured(config)?;
     Context::with(repo, config, tell, |context| {
         let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
         let terms = Terms { expect: Some(&task.expect), reports_acquisition: true, ..Terms::default() };
-        match admit(context, request, &signals, terms)? {
+        match admit(context, &request, &signals, terms)? {
             Admission::Held(hold) => run(hold, task, &signals),
             Admission::Inside(inside) => Ok(run_inside(context, inside, task, &signals)),
         }

@@ -165,6 +165,7 @@ impl Site {
     /// As [`acquire`].
     pub(crate) fn enter(self, request: &Request, asker: &Asker<'_>) -> Result<Entered> {
         let Self { mut plan, table, queue, root, records, common: _ } = self;
+        request.check()?;
         let record = describe(&root, request, &plan);
         let mut around = EnclosingHolds::by_token(table.as_ref());
         around.enter(table.as_ref());
@@ -270,7 +271,8 @@ fn describe(root: &Path, request: &Request, plan: &Plan) -> Holder {
         command: request.command.clone(),
         scope: plan.scope.clone(),
         mode: Some(request.mode),
-        reason: request.reason.as_deref().map(holder::readable),
+        reason: request.reason.clone(),
+        metadata: request.metadata.clone(),
         descent: process.and_then(descent_from),
         ..this_process(root)
     }

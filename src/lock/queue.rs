@@ -25,11 +25,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::{Holder, Mode, enclosing::same_namespaces, file::LockFile};
+use super::{Holder, Mode, enclosing::same_namespaces, file::LockFile, record::read_record};
 use crate::{
     error::Result,
     fs::{self, Sharing},
-    holder::RECORD_BYTES,
     sys,
 };
 
@@ -220,7 +219,7 @@ impl Queue {
     /// The request of a ticket; only its number is known where the record cannot be read.
     pub(crate) fn request(&self, number: u64) -> Holder {
         let path = self.directory.join(format!("{number}.json"));
-        let record = fs::read_small(&path, RECORD_BYTES).and_then(|record| Holder::from_record(&record));
+        let record = fs::open_record(&path).ok().and_then(|file| read_record(&file));
         record.filter(|record| record.id == number).unwrap_or_else(|| Holder { id: number, ..Holder::default() })
     }
 

@@ -15,7 +15,10 @@
 //! nobody may get the lock here. If it has locked a slot of another repository, this one is a copy. Else the lock's place was
 //! replaced, and the process does not know yet that it lost the lock.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Holder, Mode,
@@ -304,8 +307,7 @@ fn locked_slot(record: &Holder) -> Option<PathBuf> {
     let pids = [Some(record.pid), record.keeper].into_iter().flatten().filter(|_| still_runs(record));
     let is_slot = |path: &PathBuf| path.parent().is_some_and(|parent| parent.ends_with("repoguard/holders"));
     let is_same_hold = |path: &PathBuf| {
-        let other = fs::open(path, false).ok().and_then(|file| fs::read_start(&file, RECORD_BYTES).ok());
-        let other = other.and_then(|bytes| Holder::from_record(&bytes));
+        let other = fs::open(path, false).ok().and_then(|file| read_record(&file));
         // A slot that cannot be read may be of this hold.
         other.is_none_or(|other| (other.id, &other.token_sha256) == (record.id, &record.token_sha256))
     };
@@ -335,5 +337,15 @@ pub(super) fn is_hold(slot: &LockFile, id: u64) -> bool {
 }
 
 fn read(slot: &LockFile) -> Option<Holder> {
-    Holder::from_record(&fs::read_start(slot.file(), RECORD_BYTES).ok()?)
+    read_record(slot.file())
+}
+
+/// Reads a record, and what follows it.
+pub(super) fn read_record(file: &File) -> Option<Holder> {
+    let read = |bytes| Holder::from_record(&fs::read_start(file, bytes).ok()?);
+    let record = read(RECORD_BYTES)?;
+    match record.bytes_missing() {
+        0 => Some(record),
+        more => read(RECORD_BYTES + more),
+    }
 }

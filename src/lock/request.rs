@@ -31,8 +31,10 @@ pub struct Request {
     pub mode: Mode,
     /// How long to wait: `None` without limit, zero to try once.
     pub timeout: Option<Duration>,
-    /// Why, told to those who wait.
+    /// Why, told to those who wait; at most [`holder::MOST_TEXT_BYTES`].
     pub reason: Option<String>,
+    /// Anything that callers want to tell each other in [`Holder::metadata`]; at most [`holder::MOST_TEXT_BYTES`] of JSON.
+    pub metadata: Option<serde_json::Value>,
     /// The command, told to those who wait.
     pub command: String,
     /// The process that the lock is for, where it is not this one: what runs below it is inside the hold.
@@ -51,11 +53,32 @@ impl Default for Request {
             mode: Mode::Exclusive,
             timeout: None,
             reason: None,
+            metadata: None,
             command: String::new(),
             for_process: None,
             holds_git_lock: false,
             content: false,
         }
+    }
+}
+
+impl Request {
+    /// Checks what is handed on to others.
+    ///
+    /// # Errors
+    /// [`Error::BadValue`] if reason or metadata are longer than [`holder::MOST_TEXT_BYTES`].
+    pub(super) fn check(&self) -> Result<()> {
+        let too_long = |what: &str| Error::BadValue {
+            what: what.to_owned(),
+            reason: format!("it has more than {} KiB", holder::MOST_TEXT_BYTES >> 10),
+        };
+        if self.reason.as_ref().is_some_and(|reason| reason.len() > holder::MOST_TEXT_BYTES) {
+            return Err(too_long("the reason"));
+        }
+        if self.metadata.as_ref().is_some_and(|metadata| metadata.to_string().len() > holder::MOST_TEXT_BYTES) {
+            return Err(too_long("the metadata"));
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,10 @@
 //! Nearly nobody configures us, so the files are only looked through for our name (or an include) first; git itself is
 //! asked when there is anything, because it alone knows all levels, includes and conditions.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{Repo, git, is_true};
 use crate::{
@@ -35,10 +38,30 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// The value as a duration.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is none.
+    pub fn duration(self) -> Result<Duration> {
+        read_duration(&self.value).ok_or_else(|| self.bad(DURATION))
+    }
+
     /// The error to return when the value is not what was `expected`.
     #[must_use]
     pub fn bad(self, expected: &'static str) -> Error {
         Error::Config { key: self.key, value: self.value, origin: self.origin, expected }
+    }
+}
+
+/// How a duration is written.
+pub const DURATION: &str = "a duration like `30s`, `5m` or `1.5` (seconds)";
+
+/// Reads a duration: `30s`, `5m`, `1h 30m`, `250ms`, or seconds with a fraction.
+#[must_use]
+pub fn read_duration(text: &str) -> Option<Duration> {
+    match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+        Err(_) => humantime::parse_duration(text).ok(),
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) use checkout::{
     Blobs, Changes, Checkout, Conversion, Deletion, EXCLUDE, HEAD, RawChange, Reference, STASH, STASH_LOG, Untracked,
     is_branch_name, is_reference_name,
 };
-pub use config::{Config, Setting};
+pub use config::{Config, DURATION, Setting, read_duration};
 pub use expected::ExpectedHead;
 pub(crate) use git::{HookFacts, Manner, durable, path_of};
 pub(crate) use index::{Entry, Index, SUBMODULE, Stat};

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::Result,
     fs::{self, Sharing},
-    holder::{Holder, Mode},
+    holder::{self, Holder, Mode},
     lock::LockFile,
     repo::{Head, Repo},
 };
@@ -133,7 +133,7 @@ impl Entry {
             directory: record.directory.clone(),
             scope: record.scope.clone(),
             mode: record.mode,
-            reason: record.reason.clone(),
+            reason: record.reason.as_deref().map(holder::readable),
             requested: rfc3339(record.requested_ms),
             acquired: record.acquired_ms.map(rfc3339),
             released: record.released_ms.map(rfc3339),

@@ -56,14 +56,15 @@ impl Switched {
             session,
             user: holder.user.clone(),
             agent: holder.agent.clone(),
-            reason: holder.reason.clone(),
+            reason: holder.reason.as_deref().map(holder::readable),
             command: holder.command.clone(),
         }
     }
 
     /// Tells whether it was done in the name of the same agent or session, for the same reason.
     pub(crate) fn is_by(&self, holder: &Holder) -> bool {
-        (&self.user, &self.agent, &self.reason) == (&holder.user, &holder.agent, &holder.reason)
+        (&self.user, &self.agent, &self.reason)
+            == (&holder.user, &holder.agent, &holder.reason.as_deref().map(holder::readable))
             && (self.agent.is_some() || self.session == sys::session())
     }
 }

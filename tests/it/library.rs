@@ -164,6 +164,72 @@ fn asking_again_where_it_is_held_is_an_error_at_once() {
 }
 
 #[test]
+fn reason_and_metadata_are_whole_for_others_and_cut_where_shown() {
+    let sandbox = Sandbox::new();
+    let reason = format!("{}the end", "a long reason, \"quoted\"; ".repeat(2000));
+    let metadata = serde_json::json!({"task": "x".repeat(60_000), "ids": [1, 2]});
+    let lock = sandbox.lock().reason(&reason).metadata(metadata.clone());
+    let guard = lock.acquire().unwrap();
+    for holder in [lock.holder().unwrap().unwrap(), guard.holder().unwrap().clone()] {
+        assert_eq!(holder.reason.as_ref(), Some(&reason));
+        assert_eq!(holder.metadata.as_ref(), Some(&metadata));
+    }
+    let shown = sandbox.status();
+    assert_eq!(shown["holders"][0]["reason"], reason.as_str());
+    assert_eq!(shown["holders"][0]["metadata"], metadata);
+    let text = sandbox.repoguard(["status"]).assert().success().get_output().stdout.clone();
+    assert!(text.len() < 2000, "{} bytes", text.len());
+    // A waiter's, too.
+    let mut waiter = sandbox.queue(&["--reason", &reason], "true");
+    assert_eq!(sandbox.status()["waiters"][0]["reason"], reason.as_str());
+    guard.release().unwrap();
+    assert!(waiter.ended().success(), "{}", waiter.stderr());
+    let log = fs::read_to_string(sandbox.path(".git/repoguard/log.jsonl")).unwrap();
+    assert!(log.lines().all(|line| line.len() < 4096));
+
+    // A short hold in the same slot has nothing of it.
+    let guard = sandbox.lock().acquire().unwrap();
+    let holder = sandbox.lock().holder().unwrap().unwrap();
+    assert_eq!((holder.reason, holder.metadata), (None, None));
+    guard.release().unwrap();
+
+    let too_long = "x".repeat(65 * 1024);
+    for lock in [sandbox.lock().reason(&too_long), sandbox.lock().metadata(too_long.as_str().into())] {
+        assert!(matches!(lock.acquire(), Err(Error::BadValue { .. })));
+        assert_eq!(sandbox.outsider_tries(&[]), 0);
+    }
+}
+
+#[test]
+fn configured_timeout_and_scope_apply_unless_the_request_has_its_own() {
+    let sandbox = Sandbox::new();
+    sandbox.git(["config", "repoguard.timeout", "50ms"]);
+    let mut holder = sandbox.hold(&[]);
+    let Err(Error::Busy { waited, .. }) = sandbox.lock().acquire() else { panic!("two holders") };
+    assert!(waited >= Duration::from_millis(50));
+    thread::scope(|scope| {
+        let patient = scope.spawn(|| sandbox.lock().timeout(Duration::MAX).acquire().map(drop));
+        thread::sleep(Duration::from_millis(200));
+        holder.finish();
+        patient.join().unwrap().unwrap();
+    });
+    sandbox.git(["config", "repoguard.scope", "repo"]);
+    let guard = sandbox.lock().acquire().unwrap();
+    assert_eq!(guard.holder().unwrap().scope, "repo");
+    guard.release().unwrap();
+    let guard = sandbox.lock_for(Request { scope: Some(Scope::Worktree), ..Request::default() }).acquire().unwrap();
+    assert_eq!(guard.holder().unwrap().scope, "worktree");
+    drop(guard);
+    let guard = named(&sandbox, &["a"]).acquire().unwrap();
+    assert_eq!(guard.holder().unwrap().scope, "name a");
+    drop(guard);
+    sandbox.git(["config", "repoguard.timeout", "soon"]);
+    let repo = repoguard::Repo::discover(&sandbox.path("")).unwrap();
+    let error = repo.lock(Request::default()).expect_err("a bad value");
+    assert!(matches!(&error, Error::Config { value, .. } if value == "soon"), "{error}");
+}
+
+#[test]
 fn owned_guard_makes_its_own_thread_wait_like_any_other() {
     let sandbox = Sandbox::new();
     let lock = sandbox.lock();

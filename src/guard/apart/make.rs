@@ -86,7 +86,7 @@ fn try_names(from: &From<'_>, place: &Place, parent: &Path, register: &Register,
         made.stash.clone_from(&stash);
         made.created_ms = holder::unix_ms(now);
         made.command.clone_from(&request.command);
-        made.reason.clone_from(&request.reason);
+        made.reason = request.reason.as_deref().map(holder::readable);
         let Some(mut entry) = register.reserve(made)? else { continue };
         match fill(&common, &mut entry, &path) {
             Ok(true) => return Ok(entry),

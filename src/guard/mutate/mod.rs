@@ -169,7 +169,8 @@ pub fn mutate(
         return Err(Error::NoWorktree { path: checkout.git_dir, needed_by: NEEDED_BY });
     }
     let repo = &repo.at(&checkout.root);
-    Context::with(repo, config, tell, |context| run(context, &worktree, &checkout, request, mutation, write))
+    let request = request.clone().or_configured(config)?;
+    Context::with(repo, config, tell, |context| run(context, &worktree, &checkout, &request, mutation, write))
 }
 
 fn run(
