@@ -10,7 +10,7 @@
 
 use std::{error::Error, path::Path, process::ExitCode, time::Duration};
 
-use repoguard::{Config, Place, Repo, Request, Task};
+use repoguard::{Config, Repo, Request, run::Task, worktree::Place};
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let command: Vec<_> = std::env::args_os().skip(1).collect();
@@ -27,9 +27,9 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         ..Request::default()
     };
     place.check(&repo)?;
-    let outcome = match repoguard::exec(&repo, &config, &once, &task, &mut |_| {}) {
+    let outcome = match repoguard::run::exec(&repo, &config, &once, &task, &mut |_| {}) {
         Err(repoguard::Error::Busy { .. }) => {
-            let (outcome, apart) = repoguard::exec_apart(&repo, &config, &once, &place, &task, &mut |_| {})?;
+            let (outcome, apart) = repoguard::worktree::exec_apart(&repo, &config, &once, &place, &task, &mut |_| {})?;
             match &apart.kept {
                 Some(work) => println!("{work} on branch {} in {}", apart.branch, apart.path.display()),
                 None => println!("left nothing"),

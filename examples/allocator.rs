@@ -10,7 +10,10 @@
 
 use std::{error::Error, fs, num::NonZeroU64, path::Path};
 
-use repoguard::{Config, Repo, Sequence, SequenceOptions};
+use repoguard::{
+    Config, Repo,
+    sequence::{Sequence, SequenceOptions},
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let titles: Vec<String> = std::env::args().skip(1).collect();

@@ -11,7 +11,7 @@
 
 use std::{collections::BTreeMap, error::Error, path::Path};
 
-use repoguard::{Config, Repo, StateFile};
+use repoguard::{Config, Repo, state::StateFile};
 
 fn main() -> Result<(), Box<dyn Error>> {
     const USAGE: &str = "usage: lock_file FILE TOOL [NAME=VERSION…]";

@@ -68,33 +68,45 @@
 //! # })?; }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//! And a command instead of a guard, which never runs without the lock, whatever is killed:
+//! A command instead of a guard. It never runs without the lock, even if this process is killed:
 //! ```no_run
-//! use repoguard::{Config, Repo, Request, Task};
+//! use repoguard::{Config, Repo, Request, run::Task};
 //!
 //! let repo = Repo::discover(std::path::Path::new("."))?;
 //! let config = Config::load(&repo)?;
 //! let task = Task::new(["git", "commit", "-am", "a change"]);
-//! let outcome = repoguard::exec(&repo, &config, &Request::default(), &task, &mut |notice| eprintln!("{notice:?}"))?;
+//! let outcome = repoguard::run::exec(&repo, &config, &Request::default(), &task, &mut |notice| eprintln!("{notice:?}"))?;
 //! std::process::exit(outcome.ending.status());
 //! # Ok::<(), repoguard::Error>(())
 //! ```
-//! [`mutate()`] lands a change whole or not at all. [`StateFile`] is a JSON document that many write to, section by section,
-//! [`Sequence`] gives numbers that nobody else gets, and [`exec_apart`] runs a command in a worktree of its own. The programs
-//! in `examples/` are a package manager's lock for each pack, a daemon that runs once, many tasks on one checkout, a lock file
-//! with sections, an allocator of ids, and an agent's loop that moves to a worktree.
 //!
-//! # What one should know
-//! - **Who counts as one.** A task where one runs, else a thread. What it holds it cannot ask for again ([`Error::AlreadyHeld`]);
-//!   futures that are joined in one task count as one as well: spawn them. A guard that was sent elsewhere counts for whoever
-//!   acquired it, until [`Guard::adopt`] is called there.
-//! - **Circles.** Threads and tasks that would wait for each other are refused ([`Error::Circle`]), and so are those that wait
-//!   for each other through other processes ([`Error::Deadlock`]), whatever repositories their locks belong to.
-//! - **Children.** A process that this one starts is inside the hold if it shows the hold's token: give it
-//!   [`Guard::environment`]. No other process is, so what was started before the hold stays outside. Children do not
-//!   keep it: where a command must never run on without the lock, also when this process is killed, [`exec()`] runs it.
+//! # When to use what
+//! | you want to | use |
+//! | --- | --- |
+//! | hold a lock for a part of a program | [`Lock`], [`Guard`] |
+//! | hold a lock in a server, whose requests share threads | [`Lock::acquire_owned`] |
+//! | run a command that never runs on without the lock | [`run`] |
+//! | land a change whole or not at all | [`mutation`], [`snapshot`] |
+//! | run a command in a worktree of its own if the checkout is busy | [`worktree`] |
+//! | hold a lock beyond the end of the process that acquired it | [`background`] |
+//! | write to a JSON document that others write to | [`state`] |
+//! | give numbers that nobody else gets | [`sequence`] |
+//! | read who held the lock | [`log`](mod@log) |
+//! | guard plain git, and find out whether it is guarded | [`hooks`], [`doctor`] |
+//!
+//! The programs in `examples/` are a package manager's lock for each pack, a daemon that runs once, many tasks on one checkout, a
+//! lock file with sections, an allocator of ids, and an agent's loop that moves to a worktree.
+//!
+//! # What to know
+//! - **Owners.** A task owns what it acquires; outside of a task, the thread does. Asking again for what the owner holds fails
+//!   ([`Error::AlreadyHeld`]). Futures that are joined in one task have one owner: spawn them. A guard that was sent elsewhere keeps its
+//!   owner until [`Guard::adopt`] is called there. [`Lock::acquire_owned`] has no owner.
+//! - **Cycles.** Waiting fails if threads or tasks would wait for each other ([`Error::Circle`]), or if they would do so through other
+//!   processes ([`Error::Deadlock`]), in any number of repositories.
+//! - **Children.** A child process is inside the hold if it has the hold's token: give it [`Guard::environment`]. Other processes are
+//!   outside. Children do not keep the lock if this process is killed. [`run::exec`] does.
 //! - **Waiting costs a process.** The first waiter in the queue has a helper process that waits in the kernel's queue, because
-//!   that wait can be given up and a thread's cannot. On Linux it shares the program's memory and costs the same whatever the
+//!   a thread's wait cannot be cancelled. On Linux it shares the program's memory and costs the same whatever the
 //!   program's size. No signal reaches a handler in it, and `waitpid(-1)` does not see it. If it cannot be made (a limit of
 //!   processes, a filter of system calls, another system), the waiter tries the lock every 20 ms.
 //! - **Windows** is not supported yet.
@@ -105,7 +117,7 @@
 //! | [`doctor`] | Examines whether the guard is effective here. |
 //! | [`hooks`] | Guards plain git by its hooks, and keeps these where git looks for them. |
 //! | `guard` | Keeps the promise around a command, a mutation or a part of a program: recover → acquire → compare → record → run → log → release. |
-//! | `exec`, `mutation` | Run a command under a lock; let a change land whole or leave no trace, whoever is killed. |
+//! | `exec`, `transaction` | Run a command under a lock; let a change land whole or leave no trace, whoever is killed. |
 //! | `watcher` | Holds a lock when the process that took it must end. |
 //! | `store` | Keeps records, snapshots, numbers and the shared document on disk. |
 //! | `lock` | Acquires locks: queue, deadlocks, records. |
@@ -125,31 +137,88 @@ mod guard;
 pub mod holder;
 pub mod hooks;
 mod lock;
-mod mutation;
 mod repo;
 mod store;
 mod sys;
+mod transaction;
 mod watcher;
 
-pub use env::{ci_job, is_trial, no_color, shell, skipped_once};
 pub use error::{Error, Result};
-pub use exec::{Ending, Task, die_of, prepare_signals, replace_by};
-pub use fs::check_output;
-pub use guard::{
-    Apart, Checked, Choice, Difference, Digests, Failure, Grant, Guard, INPUTS_DIGEST, Inputs, Invalid, Landed,
-    Landing, Linked, Lock, Mutated, Mutation, Notice, Outcome, Pending, Place, Pruned, Recovered, Released, Restored,
-    Rollback, Stands, Told, Turn, Until, Why, Work, Write, acquire, changed_outside, command_of, exec, exec_apart,
-    is_pid_of_elsewhere, log, mutate, pending, prune_worktrees, recover, release, restore, unfinished, user_of, wait,
-    worktrees, would_restore,
-};
+pub use guard::{Guard, Lock, Notice};
 pub use holder::{Holder, Mode};
-pub use lock::{Inspection, MOST_NAMES, Request, Scope, State, Waiting, has_stray_token};
-pub use mutation::{Doubt, Found, LeftOut, Unfinished, WhyLeftOut};
-pub use repo::{Config, DURATION, ExpectedHead, Head, Repo, ScanPattern, Seen, Setting, read_duration};
-pub use store::{
-    audit::{Entry, Event, StepTime},
-    document::Document,
-    sequence::{Numbers, Sequence, SequenceOptions},
-    snapshots::{Bundle, Kept, KeptElsewhere, MovedReference, Snapshot, snapshot, snapshots},
-    state::StateFile,
-};
+pub use lock::{Inspection, Request, Scope, State, Waiting};
+pub use repo::{Config, ExpectedHead, Head, Repo};
+
+/// Runs a command under the lock.
+pub mod run {
+    pub use crate::{
+        exec::{Ending, Task},
+        guard::{Outcome, exec},
+    };
+}
+
+/// Lets a change land whole or not at all, and recovers one that was interrupted.
+pub mod mutation {
+    pub use crate::{
+        guard::{
+            Choice, Failure, Invalid, Landed, Landing, Mutated, Mutation, Pending, Recovered, Rollback, Told, Why,
+            Write, mutate, pending, recover, unfinished,
+        },
+        transaction::{Doubt, Found, LeftOut, Unfinished, WhyLeftOut},
+    };
+}
+
+/// Runs a command in a worktree of its own if the checkout is busy.
+pub mod worktree {
+    pub use crate::guard::{Apart, Linked, Place, Pruned, Stands, Work, exec_apart, prune_worktrees, worktrees};
+}
+
+/// Holds the lock beyond the end of the process that acquired it.
+pub mod background {
+    pub use crate::guard::{Grant, Released, Turn, Until, acquire, release, wait};
+}
+
+/// A JSON document that many processes write to, section by section.
+pub mod state {
+    pub use crate::{
+        guard::{Checked, Difference, Digests, INPUTS_DIGEST, Inputs},
+        store::{document::Document, state::StateFile},
+    };
+}
+
+/// Numbers that are given once.
+pub mod sequence {
+    pub use crate::{
+        repo::{ScanPattern, Seen},
+        store::sequence::{Numbers, Sequence, SequenceOptions},
+    };
+}
+
+/// What undone mutations leave, and how to put it back.
+pub mod snapshot {
+    pub use crate::{
+        guard::{Restored, restore, would_restore},
+        store::snapshots::{Bundle, Kept, KeptElsewhere, MovedReference, Snapshot, snapshot, snapshots},
+    };
+}
+
+/// The log of holds.
+pub mod log {
+    pub use crate::{
+        guard::log,
+        store::audit::{Entry, Event, StepTime},
+    };
+}
+
+/// What only the program of the same name needs; it may change with any version.
+#[doc(hidden)]
+pub mod program {
+    pub use crate::{
+        env::{ci_job, is_trial, no_color, shell, skipped_once},
+        exec::{die_of, prepare_signals, replace_by},
+        fs::check_output,
+        guard::{changed_outside, command_of, is_pid_of_elsewhere, user_of},
+        lock::{MOST_NAMES, has_stray_token},
+        repo::{DURATION, Setting, read_duration},
+    };
+}

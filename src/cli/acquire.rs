@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{ArgGroup, ArgMatches, Args, FromArgMatches};
-use repoguard::{Config, Error, Grant, Released, Repo, Request, Turn, Until};
+use repoguard::{
+    Config, Error, Repo, Request,
+    background::{Grant, Released, Turn, Until},
+};
 use serde_json::json;
 
 use super::{
@@ -75,11 +78,12 @@ pub(super) fn acquire(context: &Context, matches: &ArgMatches) -> anyhow::Result
     render::check_output("the token")?;
     context.ui.may_have_token(&repo);
     let config = Config::load(&repo)?;
-    let command = arguments.for_pid.and_then(repoguard::command_of).unwrap_or_else(|| "repoguard acquire".to_owned());
+    let command =
+        arguments.for_pid.and_then(repoguard::program::command_of).unwrap_or_else(|| "repoguard acquire".to_owned());
     let request = Request { command, ..arguments.lock.request(&config)? };
     let until = Until { process: arguments.for_pid, ttl: arguments.ttl };
     let tell = &mut |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
-    let grant = repoguard::acquire(&repo, &config, &request, until, arguments.background, tell);
+    let grant = repoguard::background::acquire(&repo, &config, &request, until, arguments.background, tell);
     context.ui.waiting_over();
     match grant {
         Ok(grant) => {
@@ -87,7 +91,7 @@ pub(super) fn acquire(context: &Context, matches: &ArgMatches) -> anyhow::Result
                 if context.json { render::json(&to_json(&grant)) } else { render::raw(&format!("{}\n", grant.token)) };
             if let Err(error) = printed {
                 // Nobody could release what nobody was told of.
-                drop(repoguard::release(&repo, &grant.token));
+                drop(repoguard::background::release(&repo, &grant.token));
                 return Err(anyhow::anyhow!("cannot print the token, so the lock was released: {error:#}"));
             }
             Ok(Exit::OK)
@@ -101,7 +105,7 @@ pub(super) fn acquire(context: &Context, matches: &ArgMatches) -> anyhow::Result
 
 pub(super) fn release(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
     let arguments = Release::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
-    let released = repoguard::release(&repo()?, &arguments.token)?;
+    let released = repoguard::background::release(&repo()?, &arguments.token)?;
     let (name, said) = match released {
         Released::Done => ("released", None),
         Released::Inside => ("inside", Some("nothing to release: it was acquired inside a hold, which goes on")),
@@ -131,7 +135,7 @@ pub(super) fn release(context: &Context, matches: &ArgMatches) -> anyhow::Result
 pub(super) fn wait(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
     let arguments = Wait::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
     let tell = &mut |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
-    let turn = repoguard::wait(&repo()?, &arguments.token, arguments.timeout, tell);
+    let turn = repoguard::background::wait(&repo()?, &arguments.token, arguments.timeout, tell);
     context.ui.waiting_over();
     let turn = turn?;
     if context.json {

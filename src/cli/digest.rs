@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use repoguard::{Checked, Difference, Digests, INPUTS_DIGEST, Inputs, Repo, StateFile};
+use repoguard::{
+    Repo,
+    state::{Checked, Difference, Digests, INPUTS_DIGEST, Inputs, StateFile},
+};
 use serde_json::json;
 
 use super::{

@@ -4,7 +4,11 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
-use repoguard::{Apart, Config, Ending, Error, Notice, Outcome, Place, Repo, Request, Scope, Task, holder};
+use repoguard::{
+    Config, Error, Notice, Repo, Request, Scope, holder,
+    run::{Ending, Outcome, Task},
+    worktree::{Apart, Place},
+};
 use serde_json::json;
 
 use super::{
@@ -150,11 +154,11 @@ fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<(Outcome,
     let place = arguments.place(&request)?;
     place.as_ref().map_or(Ok(()), |place| place.check(&repo))?;
     let mut tell = |notice: Notice<'_>| context.ui.notice(&notice);
-    let (outcome, apart) = match (repoguard::exec(&repo, &config, &request, &task, &mut tell), place) {
+    let (outcome, apart) = match (repoguard::run::exec(&repo, &config, &request, &task, &mut tell), place) {
         (Err(busy @ (Error::Busy { .. } | Error::Deadlock { .. })), Some(place)) => {
             let waited = if let Error::Busy { waited, .. } = busy { waited } else { Duration::ZERO };
             context.ui.waiting_over();
-            let (outcome, apart) = repoguard::exec_apart(&repo, &config, &request, &place, &task, &mut tell)?;
+            let (outcome, apart) = repoguard::worktree::exec_apart(&repo, &config, &request, &place, &task, &mut tell)?;
             (Outcome { waited: outcome.waited + waited, ..outcome }, Some(apart))
         }
         (outcome, _) => (outcome?, None),
@@ -168,7 +172,7 @@ fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<(Outcome,
 impl Arguments {
     fn task(&self) -> Task {
         let command = match &self.command_line {
-            Some(line) => vec![repoguard::shell(), "-c".into(), line.clone()],
+            Some(line) => vec![repoguard::program::shell(), "-c".into(), line.clone()],
             None => self.cmd.clone(),
         };
         Task { max_hold: self.max_hold, kill_after: self.kill_after, expect: self.expect.head(), ..Task::new(command) }

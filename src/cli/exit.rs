@@ -37,7 +37,7 @@ impl Exit {
         match self {
             Self::Status(status) => ExitCode::from(status),
             Self::Signal(signal) => {
-                repoguard::die_of(signal);
+                repoguard::program::die_of(signal);
                 ExitCode::from(status(128 + signal))
             }
         }

@@ -69,12 +69,12 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
     let Some(event) = Event::from_name(&arguments.event) else {
         return Err(Usage(format!("`{}` is no hook that takes the lock", arguments.event)).into());
     };
-    if repoguard::is_trial() {
+    if repoguard::program::is_trial() {
         return Ok(Exit::Status(exit::status(hooks::ANSWER)));
     }
     let mut call = Call { event, script: arguments.script, arguments: arguments.given, timeout: TIMEOUT };
     let mut input = None;
-    if !repoguard::skipped_once() {
+    if !repoguard::program::skipped_once() {
         let guarded = guard(context, &mut call, &mut input);
         // Git died of the same Ctrl-C, and the shell's prompt may stand where we would write.
         if let Ok(Err(Refusal { error: error @ Error::Interrupted { .. }, .. })) = &guarded {
@@ -94,7 +94,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
         }
     }
     let Some(chained) = call.chained() else { return Ok(Exit::OK) };
-    let error = repoguard::replace_by(&chained, &call.arguments, input.as_deref());
+    let error = repoguard::program::replace_by(&chained, &call.arguments, input.as_deref());
     Err(error).with_context(|| format!("cannot run the hook `{}`", chained.display()))
 }
 

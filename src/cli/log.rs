@@ -5,7 +5,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
 use jiff::{Timestamp, civil, tz::TimeZone};
-use repoguard::{Entry, Event, Repo};
+use repoguard::{
+    Repo,
+    log::{Entry, Event},
+};
 
 use super::{
     Context,
@@ -33,7 +36,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
     let arguments = Arguments::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
     let directory = std::env::current_dir().context("cannot find the current directory")?;
     let repo = Repo::discover_of_any_owner(&directory)?;
-    let mut entries = repoguard::log(&repo, arguments.count.filter(|_| arguments.since.is_none()));
+    let mut entries = repoguard::log::log(&repo, arguments.count.filter(|_| arguments.since.is_none()));
     if let Some(since) = arguments.since {
         entries.retain(|entry| entry.time().parse::<Timestamp>().is_ok_and(|time| time >= since));
         let surplus = arguments.count.map_or(0, |count| entries.len().saturating_sub(count));
@@ -59,7 +62,7 @@ const STEPS: &str = "                     ";
 
 /// The steps of a mutation, how long they took, and which failed.
 fn steps(entry: &Entry) -> String {
-    let step = |step: &repoguard::StepTime| {
+    let step = |step: &repoguard::log::StepTime| {
         let time = match step.ms {
             ms @ ..1000 => format!("{ms} ms"),
             ms => render::duration(Duration::from_millis(ms)),

@@ -123,7 +123,7 @@ const VERBS: &[Verb] = &[
 
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
-    repoguard::prepare_signals();
+    repoguard::program::prepare_signals();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if let Some(arguments) = exec::quick(&arguments) {
         let context = Context::plain();

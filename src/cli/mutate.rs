@@ -5,8 +5,8 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
 use repoguard::{
-    Config, Error, Failure, Landed, Landing, Mode, Mutated, Mutation, Repo, Request, Scope, Why, WhyLeftOut, Write,
-    holder,
+    Config, Error, Mode, Repo, Request, Scope, holder,
+    mutation::{Failure, Landed, Landing, Mutated, Mutation, Why, WhyLeftOut, Write},
 };
 use serde_json::json;
 
@@ -128,7 +128,7 @@ fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<Mutated> 
     let request = arguments.request(&config)?;
     let write = Write::Command(arguments.cmd.clone());
     let mut tell = |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
-    Ok(repoguard::mutate(&repo, &config, &request, &arguments.mutation(), write, &mut tell)?)
+    Ok(repoguard::mutation::mutate(&repo, &config, &request, &arguments.mutation(), write, &mut tell)?)
 }
 
 impl Arguments {

@@ -4,7 +4,10 @@ use std::{fmt::Write as _, num::NonZeroU64};
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
-use repoguard::{Config, Repo, ScanPattern, Sequence, SequenceOptions};
+use repoguard::{
+    Config, Repo,
+    sequence::{ScanPattern, Sequence, SequenceOptions},
+};
 use serde_json::json;
 
 use super::{

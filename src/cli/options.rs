@@ -3,7 +3,10 @@
 use std::{ffi::OsString, time::Duration};
 
 use clap::{Args, ValueEnum};
-use repoguard::{Config, DURATION, ExpectedHead, MOST_NAMES, Mode, Request, Scope, Setting, read_duration};
+use repoguard::{
+    Config, ExpectedHead, Mode, Request, Scope,
+    program::{DURATION, MOST_NAMES, Setting, read_duration},
+};
 
 use super::exit::Usage;
 
@@ -84,7 +87,7 @@ impl Patience {
     /// The request that these options make.
     pub(super) fn request(&self, config: &Config) -> repoguard::Result<Request> {
         let own = self.timeout.or(self.no_wait.then_some(Duration::ZERO));
-        let reason = self.reason.clone().or_else(repoguard::ci_job);
+        let reason = self.reason.clone().or_else(repoguard::program::ci_job);
         Ok(Request { timeout: timeout(own, config)?, reason, ..Request::default() })
     }
 }
@@ -101,7 +104,7 @@ impl Lock {
         Ok(Request {
             mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
             timeout: timeout(self.own_timeout(), config)?,
-            reason: self.reason.clone().or_else(repoguard::ci_job),
+            reason: self.reason.clone().or_else(repoguard::program::ci_job),
             ..request
         })
     }

@@ -2,7 +2,10 @@
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
-use repoguard::{Choice, Config, Found, Notice, Recovered, Repo, Request, Unfinished};
+use repoguard::{
+    Config, Notice, Repo, Request,
+    mutation::{Choice, Found, Recovered, Unfinished},
+};
 use serde_json::json;
 
 use super::{
@@ -59,7 +62,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
             context.ui.notice(&notice);
         }
     };
-    let recovered = repoguard::recover(&repo, &config, &request, choice, &mut tell)?;
+    let recovered = repoguard::mutation::recover(&repo, &config, &request, choice, &mut tell)?;
     context.ui.waiting_over();
     if context.json {
         return render::json(&document(recovered.as_ref())).map(|()| Exit::OK);
@@ -83,7 +86,7 @@ fn document(recovered: Option<&Recovered>) -> serde_json::Value {
 
 fn status(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
     // One that runs will settle itself.
-    if let Some(pending) = repoguard::pending(repo).into_iter().find(|pending| pending.here && pending.runs) {
+    if let Some(pending) = repoguard::mutation::pending(repo).into_iter().find(|pending| pending.here && pending.runs) {
         let told = pending.told.as_ref();
         if context.json {
             let running = told.map(|told| json!({ "command": told.command, "pid": told.pid, "step": told.step }));
@@ -95,7 +98,7 @@ fn status(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::OK);
     }
-    let unfinished = repoguard::unfinished(repo)?;
+    let unfinished = repoguard::mutation::unfinished(repo)?;
     if context.json {
         render::json(&status_document(unfinished.as_ref()))?;
     } else {

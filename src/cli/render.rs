@@ -21,10 +21,11 @@ use clap::builder::styling::{AnsiColor, Style};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use repoguard::{
-    Ending, Error, Failure, Holder, Landed, Landing, Mutated, Notice, Recovered, Repo, Rollback, Task, Waiting, Why,
-    WhyLeftOut,
+    Error, Holder, Notice, Repo, Waiting,
     escape::{escaped, escaped_data, escaped_json, is_showable, quoted_path},
     hooks::Refusal,
+    mutation::{Failure, Landed, Landing, Mutated, Recovered, Rollback, Why, WhyLeftOut},
+    run::{Ending, Task},
 };
 use serde::Serialize;
 
@@ -61,7 +62,7 @@ impl Ui {
         let color = match color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => !repoguard::no_color() && io::stderr().is_terminal(),
+            Color::Auto => !repoguard::program::no_color() && io::stderr().is_terminal(),
         };
         let (waiting, settled, token) = (Rc::default(), Rc::default(), Rc::default());
         Self { color, quiet, verbose, waiting, repeat: Rc::new(Cell::new(REPEAT)), settled, token }
@@ -422,7 +423,7 @@ impl Ui {
     /// Says once that the token in the environment is of no use, if it is not.
     pub(super) fn look_at_token(&self) {
         let repo = self.token.borrow_mut().take();
-        if repo.is_some_and(|repo| repoguard::has_stray_token(&repo)) {
+        if repo.is_some_and(|repo| repoguard::program::has_stray_token(&repo)) {
             self.warn("REPOGUARD_TOKEN names no live hold here and is ignored");
             self.hint(
                 "`unset REPOGUARD_TOKEN`, or acquire again; a hold ends with its command, its process or its --ttl",
@@ -497,7 +498,7 @@ pub(super) fn parsed(
     arguments: &[OsString],
 ) -> anyhow::Result<()> {
     if !error.use_stderr() {
-        repoguard::check_output().context(NOT_WRITTEN)?;
+        repoguard::program::check_output().context(NOT_WRITTEN)?;
     }
     let is_safe = |argument: &OsString| argument.to_str().is_some_and(|text| text.chars().all(is_showable));
     let printed = if arguments.iter().all(is_safe) {
@@ -567,14 +568,15 @@ pub(super) fn raw(data: &str) -> anyhow::Result<()> {
 
 fn write(text: &str) -> anyhow::Result<()> {
     // The standard library replaces a closed descriptor by /dev/null, which accepts everything.
-    repoguard::check_output().context(NOT_WRITTEN)?;
+    repoguard::program::check_output().context(NOT_WRITTEN)?;
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context(NOT_WRITTEN)
 }
 
 /// Fails if standard output cannot take `what`, which is printed only once and would be lost.
 pub(super) fn check_output(what: &str) -> anyhow::Result<()> {
-    repoguard::check_output().map_err(|error| anyhow::anyhow!("{NOT_WRITTEN}, so {what} is not given: {error}"))
+    repoguard::program::check_output()
+        .map_err(|error| anyhow::anyhow!("{NOT_WRITTEN}, so {what} is not given: {error}"))
 }
 
 /// Tells whether an error means that the reader closed our output.
@@ -617,7 +619,7 @@ fn waiting_text(waiting: &Waiting<'_>) -> String {
 pub(super) fn who(holder: &Holder) -> String {
     let mut parts = vec![match holder.pid {
         0 => "an unknown process".to_owned(),
-        pid if repoguard::is_pid_of_elsewhere(holder) => format!("pid {pid} of another pid namespace"),
+        pid if repoguard::program::is_pid_of_elsewhere(holder) => format!("pid {pid} of another pid namespace"),
         pid => format!("pid {pid}"),
     }];
     let user = user(holder);
@@ -655,7 +657,7 @@ pub(super) fn who(holder: &Holder) -> String {
 
 /// Who works inside of a hold whose command has ended: the first process, which has started the others.
 fn still_inside(pids: &[u32]) -> String {
-    match pids.first().and_then(|pid| repoguard::command_of(*pid).map(|command| (pid, command))) {
+    match pids.first().and_then(|pid| repoguard::program::command_of(*pid).map(|command| (pid, command))) {
         Some((pid, command)) => format!("pid {pid} `{command}` still runs inside of this hold"),
         None => "somebody still works inside of this hold".to_owned(),
     }
@@ -663,7 +665,7 @@ fn still_inside(pids: &[u32]) -> String {
 
 /// Which processes keep the lock of a holder that has ended.
 fn kept_by(holder: &Holder, heirs: &[u32]) -> String {
-    let heir = |pid: &u32| match repoguard::command_of(*pid) {
+    let heir = |pid: &u32| match repoguard::program::command_of(*pid) {
         Some(command) => format!("pid {pid} `{command}`"),
         None => format!("pid {pid}"),
     };
@@ -678,7 +680,7 @@ fn kept_by(holder: &Holder, heirs: &[u32]) -> String {
 /// The user of a holder or waiter: as the system shows its process, since anybody who may write a record can lie in it.
 pub(super) fn user(holder: &Holder) -> String {
     let recorded = &holder.user;
-    match repoguard::user_of(holder) {
+    match repoguard::program::user_of(holder) {
         Some(user) if recorded.split(" (USER=").next() != Some(&user) && !recorded.is_empty() => {
             format!("{user}, recorded as {recorded}")
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
-use repoguard::{Config, Error, Repo, Request, Restored, escape::quoted_path};
+use repoguard::{Config, Error, Repo, Request, escape::quoted_path, snapshot::Restored};
 use serde_json::{Value, json};
 
 use super::{
@@ -48,13 +48,13 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
     let directory = std::env::current_dir().context("cannot find the current directory")?;
     let repo = Repo::discover(&directory)?;
     let restored = if arguments.dry_run {
-        repoguard::would_restore(&repo, &arguments.id, &arguments.paths)
+        repoguard::snapshot::would_restore(&repo, &arguments.id, &arguments.paths)
     } else {
         let config = Config::load(&repo)?;
         let request = arguments.patience.request(&config)?;
         let request = Request { command: format!("repoguard restore {}", arguments.id), ..request };
         let tell = &mut |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
-        let restored = repoguard::restore(&repo, &config, &request, &arguments.id, &arguments.paths, tell);
+        let restored = repoguard::snapshot::restore(&repo, &config, &request, &arguments.id, &arguments.paths, tell);
         context.ui.waiting_over();
         restored
     };

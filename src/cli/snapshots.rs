@@ -9,8 +9,9 @@ use std::{
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
 use repoguard::{
-    Repo, Snapshot,
+    Repo,
     escape::{quoted, quoted_path},
+    snapshot::Snapshot,
 };
 use serde_json::{Value, json};
 
@@ -40,7 +41,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
     let directory = std::env::current_dir().context("cannot find the current directory")?;
     let repo = Repo::discover_of_any_owner(&directory)?;
     if let Some(id) = &arguments.id {
-        let snapshot = repoguard::snapshot(&repo, id)?;
+        let snapshot = repoguard::snapshot::snapshot(&repo, id)?;
         if context.json {
             render::json(&details(&snapshot))?;
         } else {
@@ -48,7 +49,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
         }
         return Ok(Exit::OK);
     }
-    let mut all = repoguard::snapshots(&repo)?;
+    let mut all = repoguard::snapshot::snapshots(&repo)?;
     all.reverse();
     if context.json {
         let all: Vec<Value> = all.iter().map(brief).collect();

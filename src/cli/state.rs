@@ -10,8 +10,9 @@ use std::{
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 use repoguard::{
-    Config, Repo, StateFile,
+    Config, Repo,
     escape::{escaped_json, is_showable},
+    state::StateFile,
 };
 use serde::Serialize;
 use serde_json::{json, value::RawValue};

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
-use repoguard::{Config, Head, Holder, Inspection, Pending, Repo, Request, State, escape::quoted_path};
+use repoguard::{Config, Head, Holder, Inspection, Repo, Request, State, escape::quoted_path, mutation::Pending};
 use serde_json::{Value, json};
 
 use super::{
@@ -74,15 +74,15 @@ impl Status {
         // Whose repository cannot be trusted, whose configuration is not asked.
         let config = Config::load(repo).unwrap_or_default();
         let lock = repo.inspect(&arguments.resources.request(&config)?)?;
-        let pending = repoguard::pending(repo);
+        let pending = repoguard::mutation::pending(repo);
         // Under a live hold of the worktree, HEAD moves by right; under one of a name only, it does not.
         let free = || repo.inspect(&Request::default()).is_ok_and(|own| own.state == State::Free);
         let quiet = lock.died.is_empty() && lock.ended.is_empty() && (lock.holders.is_empty() || free());
         // Nor is it known who moved HEAD where a mutation was killed.
         let quiet = quiet && !pending.iter().any(|mutation| mutation.here);
-        let changed = quiet.then(|| repoguard::changed_outside(repo)).flatten();
+        let changed = quiet.then(|| repoguard::program::changed_outside(repo)).flatten();
         // Somebody may have taken and released the lock while we looked: what is so must still be so.
-        let changed = changed.filter(|seen| free() && repoguard::changed_outside(repo).as_ref() == Some(seen));
+        let changed = changed.filter(|seen| free() && repoguard::program::changed_outside(repo).as_ref() == Some(seen));
         Ok(Self { lock, pending, changed })
     }
 

@@ -9,8 +9,9 @@ use std::{
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 use repoguard::{
-    Apart, Config, Linked, Pruned, Repo, Stands, Work,
+    Config, Repo,
     escape::{quoted, quoted_path},
+    worktree::{Apart, Linked, Pruned, Stands, Work},
 };
 use serde_json::{Value, json};
 
@@ -55,7 +56,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
 }
 
 fn list(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
-    let all = repoguard::worktrees(repo)?;
+    let all = repoguard::worktree::worktrees(repo)?;
     if context.json {
         let all: Vec<Value> = all.iter().map(to_json).collect();
         render::json(&json!({"schema": 1, "worktrees": all}))?;
@@ -75,7 +76,7 @@ fn list(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
 }
 
 fn prune(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
-    let all = repoguard::prune_worktrees(repo, &Config::load(repo)?)?;
+    let all = repoguard::worktree::prune_worktrees(repo, &Config::load(repo)?)?;
     if context.json {
         let all: Vec<Value> = all.iter().map(pruned_to_json).collect();
         render::json(&json!({"schema": 1, "worktrees": all}))?;

@@ -98,7 +98,7 @@ pub fn die_of(signal: i32) {
 
 /// Makes a write of this process beyond its limit of file sizes (`ulimit -f`) fail, instead of ending it by SIGXFSZ, and children
 /// be waited for, also if SIGCHLD is ignored. A program whose locks must be released and logged under such a limit calls it at its
-/// start; [`exec`](crate::exec()) and [`mutate`](crate::mutate()) do so themselves, and hand both signals down to their commands as
+/// start; [`exec`](crate::run::exec) and [`mutate`](crate::mutation::mutate) do so themselves, and hand both signals down to their commands as
 /// they were.
 pub fn prepare_signals() {
     sys::prepare_signals();

@@ -41,7 +41,7 @@ pub const INPUTS_DIGEST: &str = "inputs_digest";
 ///
 /// # Example
 /// ```
-/// use repoguard::{Config, Inputs, Repo, StateFile};
+/// use repoguard::{Config, Repo, state::{Inputs, StateFile}};
 ///
 /// let directory = tempfile::tempdir()?;
 /// let repo = Repo::discover(directory.path())?;

@@ -94,7 +94,7 @@ pub enum Notice<'a> {
     /// This git command changed the worktree while somebody held the lock.
     RanUnder(&'a Holder),
     /// A mutation that was killed was settled.
-    Recovered(&'a crate::mutation::Unfinished, &'a Recovered),
+    Recovered(&'a crate::transaction::Unfinished, &'a Recovered),
     /// A checkout goes on without the lock.
     Unguarded(&'a Error),
     /// Somebody who does not ask, an ordinary git command, changed this worktree while the lock was held.

@@ -7,9 +7,9 @@ use super::recovery;
 use crate::{
     fs::{self, Sharing},
     lock::{self, LockFile},
-    mutation::{Journal, Line, Plan},
     repo::{Repo, Worktree},
     sys::{self, FileId},
+    transaction::{Journal, Line, Plan},
 };
 
 /// A mutation that has not come to its end.

@@ -6,12 +6,12 @@ use super::{Context, Interrupted, Notice, Terms, admission, mutate::Rollback, re
 use crate::{
     error::{Error, Result},
     lock::{Acquired, Request},
-    mutation::{self, Settled, Unfinished},
     repo::{Config, Manner, Repo},
     sys::Signals,
+    transaction::{self, Settled, Unfinished},
 };
 
-pub use crate::mutation::Choice;
+pub use crate::transaction::Choice;
 
 /// What came of a mutation that was killed.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub fn unfinished(repo: &Repo) -> Result<Option<Unfinished>> {
         return Ok(None);
     };
     recovery::is_its_own(repo, &worktree, Choice::AsPredicted)?;
-    mutation::inspect(&recovery::of_worktree(repo, &worktree)?, &worktree, Manner::Reading)
+    transaction::inspect(&recovery::of_worktree(repo, &worktree)?, &worktree, Manner::Reading)
 }
 
 /// Undoes or finishes a mutation of this worktree that was killed; blocks for the lock as the request says. `None` where

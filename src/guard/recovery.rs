@@ -11,10 +11,10 @@ use crate::{
     fs::Sharing,
     holder::{self, Holder, Mode},
     lock::{self, Acquired, Held, LockFile, Request, Scope, Wait},
-    mutation::{self, Choice, Journal, Unfinished},
     repo::{Checkout, Manner, Repo, Worktree},
     store::audit::{self, Entry, Event},
     sys,
+    transaction::{self, Choice, Journal, Unfinished},
 };
 
 /// How long a mutation that was killed may take to let go.
@@ -122,8 +122,8 @@ pub(super) fn settle(context: Context<'_>, worktree: &Worktree, choice: Choice) 
     };
     let settled = (|| {
         // One that cannot be read can still be forgotten.
-        let unfinished = mutation::inspect(repo, worktree, Manner::Writing);
-        let settled = mutation::settle(repo, worktree, choice, sharing, config.snapshot_limit()?)?;
+        let unfinished = transaction::inspect(repo, worktree, Manner::Writing);
+        let settled = transaction::settle(repo, worktree, choice, sharing, config.snapshot_limit()?)?;
         let recovered = settled.map(Recovered::new);
         if let (Some(recovered), Ok(Some(unfinished))) = (&recovered, &unfinished) {
             context.notify(Notice::Recovered(unfinished, recovered));

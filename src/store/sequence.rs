@@ -46,7 +46,7 @@ const TRIES: usize = 10;
 ///
 /// # Example
 /// ```
-/// use repoguard::{Config, Repo, Sequence, SequenceOptions};
+/// use repoguard::{Config, Repo, sequence::{Sequence, SequenceOptions}};
 ///
 /// # let directory = tempfile::tempdir()?;
 /// # std::process::Command::new("git").args(["init", "-q"]).current_dir(directory.path()).status()?;

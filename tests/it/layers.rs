@@ -10,7 +10,7 @@ const MODULES: [&[&str]; 13] = [
     &["doctor"],
     &["hooks"],
     &["guard"],
-    &["exec", "mutation"],
+    &["exec", "transaction"],
     &["watcher"],
     &["store"],
     &["lock"],
@@ -153,6 +153,22 @@ fn command_line_uses_the_public_library_only() {
         .filter(|line| !line.ends_with(": cli"))
         .collect();
     assert_eq!(lines, NOWHERE);
+}
+
+#[test]
+fn root_of_the_library_has_few_names() {
+    let root = fs::read_to_string(source().join("lib.rs")).unwrap();
+    let public = |line: &&str| line.starts_with("pub ") && !line.contains(" mod program ");
+    let names = |line: &str| match line.split_once("::{") {
+        Some((_, list)) => list.split(',').count(),
+        None => 1,
+    };
+    let count: usize = root.lines().filter(public).map(names).sum();
+    assert!((20..=40).contains(&count), "{count} names");
+    assert!(
+        !root.lines().filter(public).any(|line| line.ends_with('{') && line.contains("use ")),
+        "a list of many lines"
+    );
 }
 
 #[test]

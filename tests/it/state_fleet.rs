@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use repoguard::{Config, Error, Repo, StateFile};
+use repoguard::{Config, Error, Repo, state::StateFile};
 use serde_json::Value;
 
 use crate::support::{Sandbox, Traced, can_trace, chosen, eventually, long, tampered, writing_calls};

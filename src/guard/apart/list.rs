@@ -83,7 +83,7 @@ pub struct Pruned {
 /// # Example
 /// ```no_run
 /// let repo = repoguard::Repo::discover(std::path::Path::new("."))?;
-/// for worktree in repoguard::worktrees(&repo)? {
+/// for worktree in repoguard::worktree::worktrees(&repo)? {
 ///     println!("{}: {}", worktree.branch, worktree.work);
 /// }
 /// # Ok::<(), repoguard::Error>(())

@@ -70,16 +70,16 @@ pub struct Apart {
 ///
 /// # Example
 /// ```no_run
-/// use repoguard::{Config, Error, Place, Repo, Request, Task};
+/// use repoguard::{Config, Error, Repo, Request, run::Task, worktree::Place};
 ///
 /// let repo = Repo::discover(std::path::Path::new("."))?;
 /// let config = Config::load(&repo)?;
 /// let (task, place) = (Task::new(["make", "test"]), Place::default());
 /// let once = Request { timeout: Some(std::time::Duration::ZERO), ..Request::default() };
 /// place.check(&repo)?;
-/// match repoguard::exec(&repo, &config, &once, &task, &mut |_| {}) {
+/// match repoguard::run::exec(&repo, &config, &once, &task, &mut |_| {}) {
 ///     Err(Error::Busy { .. }) => {
-///         let (_, apart) = repoguard::exec_apart(&repo, &config, &once, &place, &task, &mut |_| {})?;
+///         let (_, apart) = repoguard::worktree::exec_apart(&repo, &config, &once, &place, &task, &mut |_| {})?;
 ///         println!("ran in {}, {}", apart.path.display(), if apart.kept.is_some() { "which is kept" } else { "removed" });
 ///     }
 ///     outcome => println!("{:?}", outcome?.ending),

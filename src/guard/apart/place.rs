@@ -24,7 +24,7 @@ const OURS: &str = "repoguard/";
 ///
 /// # Example
 /// ```
-/// let place = repoguard::Place { branch: Some("agent/fix".to_owned()), ..repoguard::Place::default() };
+/// let place = repoguard::worktree::Place { branch: Some("agent/fix".to_owned()), ..repoguard::worktree::Place::default() };
 /// assert!(place.directory.is_none(), "beside the main worktree");
 /// ```
 #[derive(Debug, Clone, Default)]

@@ -26,10 +26,10 @@ use crate::{
     error::Result,
     fs::{self, Hidden},
     lock::Request,
-    mutation::{gits, locks_of_killed},
     repo::{Checkout, Deletion, MOST_LINK, Manner, Repo, Worktree, leads_to, named_git_dir},
     store::worktrees::{Entry, Made, Stage},
     sys,
+    transaction::{gits, locks_of_killed},
 };
 
 /// How long a process that is about to end may take.

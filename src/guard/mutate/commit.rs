@@ -10,8 +10,8 @@ use super::{
 use crate::{
     error::{Result, listed},
     exec::Ending,
-    mutation::{self, GitLock, Locked, Staged, Step, readable},
     repo::{Head, durable},
+    transaction::{self, GitLock, Locked, Staged, Step, readable},
 };
 
 impl Session<'_> {
@@ -128,10 +128,10 @@ impl Session<'_> {
     fn give_index(&self, kept: &Kept, staged: &Staged) -> Result<()> {
         let worked_on = self.worked_on(kept);
         if let Some(fence) = &kept.fence {
-            return mutation::publish(&kept.before, staged, fence.index(), &worked_on);
+            return transaction::publish(&kept.before, staged, fence.index(), &worked_on);
         }
         let (git_dir, directory) = (&self.checkout.git_dir, kept.before.directory());
         let lock = GitLock::take(Locked::Index, git_dir, directory, &kept.journal, MORE_PATIENCE)?;
-        mutation::publish(&kept.before, staged, &lock, &worked_on)
+        transaction::publish(&kept.before, staged, &lock, &worked_on)
     }
 }

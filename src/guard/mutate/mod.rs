@@ -31,9 +31,9 @@ use crate::{
     exec::Duty as _,
     fs,
     lock::{LockFile, Request},
-    mutation::{Changes, Choice, Journal},
     repo::{Checkout, Config, ExpectedHead, Manner, Repo, Worktree},
     sys::{self, Signals},
+    transaction::{Changes, Choice, Journal},
 };
 
 /// What a mutation is to be: everything but the change itself.
@@ -124,7 +124,7 @@ impl std::fmt::Debug for Write<'_> {
 ///
 /// # Example
 /// ```standalone_crate
-/// use repoguard::{Config, Landed, Mutation, Repo, Request, Write, mutate};
+/// use repoguard::{Config, Repo, Request, mutation::{Landed, Mutation, Write, mutate}};
 ///
 /// # let directory = tempfile::tempdir()?;
 /// # for arguments in ["init -q", "config user.name A", "config user.email a@example.org"] {

@@ -5,9 +5,9 @@ use std::{path::PathBuf, time::Duration};
 use crate::{
     error::{Error, Result, listed},
     exec::Ending,
-    mutation::{self, LeftOut, Unfit, Unlike, readable},
     repo::Head,
     store::audit::StepTime,
+    transaction::{self, LeftOut, Unfit, Unlike, readable},
 };
 
 /// How a mutation ended.
@@ -205,7 +205,7 @@ impl From<Unlike> for Why {
 /// What came of putting everything back.
 #[derive(Debug)]
 pub struct Rollback {
-    /// The snapshot that keeps what was undone, for [`crate::restore`].
+    /// The snapshot that keeps what was undone, for [`crate::snapshot::restore`].
     pub kept: Option<String>,
     /// Files that were left as they are: somebody else's by now, or without bytes to put back.
     pub left: Vec<PathBuf>,
@@ -240,7 +240,7 @@ impl Mutated {
 }
 
 impl Rollback {
-    pub(in crate::guard) fn new(undone: mutation::Undone) -> Self {
+    pub(in crate::guard) fn new(undone: transaction::Undone) -> Self {
         Self {
             kept: undone.kept,
             left: readable(&undone.left),

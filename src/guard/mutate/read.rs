@@ -17,10 +17,10 @@ use crate::{
     fs,
     holder::{self, Holder},
     lock::{self, Wait},
-    mutation::{Baseline, Before, Fence, GitLock, Journal, Locked, PROTECTING, Plan, Step, Unfit},
     repo::{Head, git_process::GitProcess},
     store::kept::Keeping,
     sys,
+    transaction::{Baseline, Before, Fence, GitLock, Journal, Locked, PROTECTING, Plan, Step, Unfit},
 };
 
 /// How long another git may have one of its own locks, before it is asked whether to go on waiting.

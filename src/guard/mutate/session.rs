@@ -15,10 +15,10 @@ use crate::{
     error::{Error, Result},
     exec::{Duty as _, Ending},
     lock::{Inside, LockFile},
-    mutation::{self, Before, Changes, Fence, Journal, LeftOut, PROTECTING, Staged, Step, Undo, Whose, readable},
     repo::{Checkout, Head, Worktree},
     store::{audit::StepTime, kept},
     sys::Signals,
+    transaction::{self, Before, Changes, Fence, Journal, LeftOut, PROTECTING, Staged, Step, Undo, Whose, readable},
 };
 
 /// How long another git may have the index' lock when there is no way back.
@@ -207,10 +207,10 @@ impl Session<'_> {
         before.keep_index(&self.checkout.index()).map_err(trouble)?;
         let ran = Step::Ran { head: before.head().clone(), touched: changes.touched.clone() };
         kept.journal.note(ran).map_err(trouble)?;
-        let gits = mutation::gits(&before.trace());
+        let gits = transaction::gits(&before.trace());
         let staged_by_command = kept.fence.is_some() || gits.iter().any(|git| !git.reads_only());
         let directory = std::env::current_dir().unwrap_or_else(|_| self.checkout.root.clone());
-        let staged = mutation::stage(
+        let staged = transaction::stage(
             before,
             &changes,
             &self.worked_on(kept),
@@ -269,7 +269,7 @@ impl Session<'_> {
             head_after: self.head().ok(),
             fence: self.fence,
         };
-        let undone = mutation::undo(
+        let undone = transaction::undo(
             &Undo {
                 repo: self.context.repo,
                 worktree: self.worktree,

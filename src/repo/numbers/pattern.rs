@@ -13,9 +13,9 @@ use crate::error::{Error, Result};
 ///
 /// # Example
 /// ```
-/// let pattern: repoguard::ScanPattern = "docs/adr/{}-*.md".parse()?;
+/// let pattern: repoguard::sequence::ScanPattern = "docs/adr/{}-*.md".parse()?;
 /// assert_eq!(pattern.as_str(), "docs/adr/{}-*.md");
-/// assert!("docs/adr/*.md".parse::<repoguard::ScanPattern>().is_err(), "which number?");
+/// assert!("docs/adr/*.md".parse::<repoguard::sequence::ScanPattern>().is_err(), "which number?");
 /// # Ok::<(), repoguard::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]

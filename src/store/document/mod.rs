@@ -29,7 +29,7 @@ const FRESH: &str = "{\n  \"lock_version\": 1\n}\n";
 ///
 /// # Example
 /// ```
-/// use repoguard::{Config, Repo, StateFile};
+/// use repoguard::{Config, Repo, state::StateFile};
 ///
 /// let directory = tempfile::tempdir()?;
 /// let repo = Repo::discover(directory.path())?;

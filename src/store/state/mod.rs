@@ -45,7 +45,7 @@ use crate::{
 ///
 /// # Example
 /// ```
-/// use repoguard::{Config, Repo, StateFile};
+/// use repoguard::{Config, Repo, state::StateFile};
 ///
 /// let directory = tempfile::tempdir()?;
 /// let repo = Repo::discover(directory.path())?;

@@ -48,7 +48,7 @@ use crate::{
 };
 
 /// Far more than what is kept of a large repository takes.
-pub(in crate::mutation) const MOST_BYTES: u64 = 512 << 20;
+pub(in crate::transaction) const MOST_BYTES: u64 = 512 << 20;
 
 /// Why a mutation cannot begin here.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl Before {
     }
 
     /// The ignore rules of the repository as they were; `None` if there were none.
-    pub(in crate::mutation) fn kept_exclude(&self) -> Result<Option<Vec<u8>>> {
+    pub(in crate::transaction) fn kept_exclude(&self) -> Result<Option<Vec<u8>>> {
         let path = self.header.exclude.then(|| self.directory.join("exclude"));
         path.map(|path| fs::read_trusted(&path, MOST_BYTES, self.owner.0)).transpose()
     }
@@ -133,7 +133,7 @@ impl Before {
     }
 
     /// Which of these paths were ignored before, by the rules in a copy of the worktree's and those of the repository and the user.
-    pub(in crate::mutation) fn were_ignored(&self, rules: &Path, paths: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
+    pub(in crate::transaction) fn were_ignored(&self, rules: &Path, paths: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
         // A git directory for git to look at, with nothing but the rules.
         let git_dir = self.directory.join("rules.git");
         fs::remove_entry(&git_dir)?;
@@ -153,23 +153,23 @@ impl Before {
     }
 
     /// The log of the stash as it was, and its permission bits; `None` if there was none.
-    pub(in crate::mutation) fn kept_stash(&self) -> Result<Option<(Vec<u8>, u32)>> {
+    pub(in crate::transaction) fn kept_stash(&self) -> Result<Option<(Vec<u8>, u32)>> {
         let Some(path) = self.header.stash.then(|| self.directory.join("stash")) else { return Ok(None) };
         let mode = fs::metadata(&path).map_or(0o644, |found| found.permissions());
         Ok(Some((fs::read_trusted(&path, MOST_BYTES, self.owner.0)?, self.rights(mode, None).0)))
     }
 
     /// How files were spelled on disk whose names git spells otherwise.
-    pub(in crate::mutation) fn spellings(&self) -> HashMap<Vec<u8>, Vec<u8>> {
+    pub(in crate::transaction) fn spellings(&self) -> HashMap<Vec<u8>, Vec<u8>> {
         let both = |(git, disk): &(String, String)| (super::unescape(git), super::unescape(disk));
         self.header.spellings.iter().map(both).collect()
     }
 
-    pub(in crate::mutation) fn hidden_rules(&self) -> HashSet<Vec<u8>> {
+    pub(in crate::transaction) fn hidden_rules(&self) -> HashSet<Vec<u8>> {
         self.header.hidden_rules.iter().map(|path| super::unescape(path)).collect()
     }
 
-    pub(in crate::mutation) fn item(&self, path: &[u8]) -> Option<&Item> {
+    pub(in crate::transaction) fn item(&self, path: &[u8]) -> Option<&Item> {
         self.items.binary_search_by(|item| item.path.as_slice().cmp(path)).ok().map(|at| &self.items[at])
     }
 
@@ -179,12 +179,12 @@ impl Before {
     }
 
     /// Tells whether an inode was made or changed since.
-    pub(in crate::mutation) fn is_from_after(&self, found: &Found) -> bool {
+    pub(in crate::transaction) fn is_from_after(&self, found: &Found) -> bool {
         found.ctime >= self.header.taken
     }
 
     /// The inodes of all files that git knew or could have known.
-    pub(in crate::mutation) fn inodes(&self) -> Result<HashSet<u32>> {
+    pub(in crate::transaction) fn inodes(&self) -> Result<HashSet<u32>> {
         let mut inodes: HashSet<u32> = self.items.iter().filter_map(|item| item.stamp.map(Stamp::inode)).collect();
         if let Some(mut entries) = self.entries()? {
             while let Some(entry) = entries.next()? {
@@ -195,7 +195,7 @@ impl Before {
     }
 
     /// The directories that held files, the top included.
-    pub(in crate::mutation) fn directories(&self) -> Result<HashSet<Vec<u8>>> {
+    pub(in crate::transaction) fn directories(&self) -> Result<HashSet<Vec<u8>>> {
         let mut found: HashSet<Vec<u8>> = HashSet::from([Vec::new()]);
         let mut last: Vec<u8> = Vec::new();
         if let Some(mut entries) = self.entries()? {
@@ -215,12 +215,12 @@ impl Before {
     }
 
     /// Tells whether something was added to a directory since, or taken out.
-    pub(in crate::mutation) fn was_added_to(&self, directory: &std::fs::Metadata) -> bool {
+    pub(in crate::transaction) fn was_added_to(&self, directory: &std::fs::Metadata) -> bool {
         Stat::of(directory).modified >= self.header.taken
     }
 
     /// Tells whether an entry was made since; where the file system does not tell, whether it was made or changed.
-    pub(in crate::mutation) fn was_made_after(&self, metadata: &std::fs::Metadata) -> bool {
+    pub(in crate::transaction) fn was_made_after(&self, metadata: &std::fs::Metadata) -> bool {
         match metadata.created().ok().and_then(|made| made.duration_since(std::time::UNIX_EPOCH).ok()) {
             Some(made) => {
                 (made.as_secs(), made.subsec_nanos()) >= (u64::from(self.header.taken.0), self.header.taken.1)
@@ -231,13 +231,13 @@ impl Before {
 
     /// Tells whether a repository or worktree in this one is the command's own: its gits have made it, by their trace. Others appear while
     /// it runs as well.
-    pub(in crate::mutation) fn is_made_by_command(&self, path: &[u8]) -> bool {
+    pub(in crate::transaction) fn is_made_by_command(&self, path: &[u8]) -> bool {
         let place = self.checkout.root.join(path_of(path)).canonicalize();
         place.is_ok_and(|place| super::trace::made_worktrees(&self.trace()).contains(&place))
     }
 
     /// Tells whether the user's index was touched since.
-    pub(in crate::mutation) fn index_is_touched(&self) -> bool {
+    pub(in crate::transaction) fn index_is_touched(&self) -> bool {
         stamp(&self.checkout.index()) != self.header.index_stamp
     }
 
@@ -250,13 +250,13 @@ impl Before {
 
     /// Removes an index of ours, and what a git that was killed left of it.
     #[expect(clippy::unused_self, reason = "only indexes that belong to a mutation are cleared")]
-    pub(in crate::mutation) fn clear(&self, index: &Path) -> Result<()> {
+    pub(in crate::transaction) fn clear(&self, index: &Path) -> Result<()> {
         fs::remove_entry(index)?;
         fs::remove_entry(&index.with_extension("lock"))
     }
 
     /// The index as the command left it, where it is another one.
-    pub(in crate::mutation) fn ran_index(&self) -> PathBuf {
+    pub(in crate::transaction) fn ran_index(&self) -> PathBuf {
         self.directory.join("ran")
     }
 
@@ -296,7 +296,7 @@ impl Before {
     }
 
     /// Puts objects back that no commit leads to.
-    pub(in crate::mutation) fn restore_objects(&self) -> Result<()> {
+    pub(in crate::transaction) fn restore_objects(&self) -> Result<()> {
         let pack = self.directory.join("objects.pack");
         if fs::find(&pack)?.is_none() {
             return Ok(());
@@ -305,7 +305,7 @@ impl Before {
     }
 
     /// Opens the index as it was.
-    pub(in crate::mutation) fn entries(&self) -> Result<Option<Index>> {
+    pub(in crate::transaction) fn entries(&self) -> Result<Option<Index>> {
         Index::open(&self.index(), self.checkout.id_bytes)
     }
 
@@ -379,7 +379,7 @@ impl Before {
     }
 
     /// The copy of a link that was kept.
-    pub(in crate::mutation) fn copy(&self, number: usize) -> Place {
+    pub(in crate::transaction) fn copy(&self, number: usize) -> Place {
         Place::from(&self.copy_path(number))
     }
 
@@ -388,7 +388,7 @@ impl Before {
     }
 
     /// Opens the copy of a file that was kept, which has this size, if that is known.
-    pub(in crate::mutation) fn open_copy(&self, number: usize, size: Option<u64>) -> Result<File> {
+    pub(in crate::transaction) fn open_copy(&self, number: usize, size: Option<u64>) -> Result<File> {
         let path = self.copy_path(number);
         let file = if self.is_left { fs::open_trusted(&path, self.owner.0)? } else { fs::read_file(&path)? };
         let is = file.metadata().map_err(Error::io("read", &path))?.len();
@@ -400,7 +400,7 @@ impl Before {
     }
 
     /// Opens a large file that was kept: `None` if somebody has written to it while nobody stood by.
-    pub(in crate::mutation) fn open_leased(&self, number: usize, was: Option<Stamp>) -> Result<Option<File>> {
+    pub(in crate::transaction) fn open_leased(&self, number: usize, was: Option<Stamp>) -> Result<Option<File>> {
         if fs::identity(&self.copy_path(number)).is_some() {
             return self.open_copy(number, was.map(Stamp::size)).map(Some);
         }
@@ -411,7 +411,7 @@ impl Before {
     }
 
     /// The bytes of a small file that was kept.
-    pub(in crate::mutation) fn open_packed(&self, at: u64, size: u64) -> Result<impl std::io::Read + use<>> {
+    pub(in crate::transaction) fn open_packed(&self, at: u64, size: u64) -> Result<impl std::io::Read + use<>> {
         let path = self.directory.join("files").join(PACKED);
         let mut file = if self.is_left { fs::open_trusted(&path, self.owner.0)? } else { fs::read_file(&path)? };
         let is = file.metadata().map_err(Error::io("read", &path))?.len();
@@ -423,13 +423,13 @@ impl Before {
     }
 
     /// The stranger whose mutation this is, if it is one's.
-    pub(in crate::mutation) fn stranger(&self) -> Option<u32> {
+    pub(in crate::transaction) fn stranger(&self) -> Option<u32> {
         Some(self.owner.0).filter(|_| self.is_strangers)
     }
 
     /// Permission bits and owner to put a file back with. Root gives a file to another user only as that user could have had
     /// it: the owner of this directory can change what is kept in it.
-    pub(in crate::mutation) fn rights(&self, mode: u32, owner: Option<(u32, u32)>) -> (u32, Option<(u32, u32)>) {
+    pub(in crate::transaction) fn rights(&self, mode: u32, owner: Option<(u32, u32)>) -> (u32, Option<(u32, u32)>) {
         /// They give rights of the owner's, or of the group's.
         const SET_ID: u32 = 0o6000;
         if self.is_strangers {
@@ -470,12 +470,12 @@ fn digest(text: &[u8]) -> String {
 }
 
 /// A path in a directory, which is empty for the top.
-pub(in crate::mutation) fn below(directory: &[u8], name: &[u8]) -> Vec<u8> {
+pub(in crate::transaction) fn below(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }
 
 /// The directories above a path, the nearest first.
-pub(in crate::mutation) fn parents(path: &[u8]) -> Vec<Vec<u8>> {
+pub(in crate::transaction) fn parents(path: &[u8]) -> Vec<Vec<u8>> {
     let slashes = path.iter().enumerate().rev().filter(|(_, byte)| **byte == b'/');
     slashes.map(|(at, _)| path[..at].to_vec()).collect()
 }

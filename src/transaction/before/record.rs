@@ -10,23 +10,23 @@ use crate::{
     repo::{HEAD, Head, Reference, Stat, is_reference_name, path_of},
     sys::{Below, Found},
 };
-pub(in crate::mutation) use crate::{
+pub(in crate::transaction) use crate::{
     repo::SUBMODULE,
     sys::{DIRECTORY, KIND, LINK, REGULAR},
 };
 
-pub(in crate::mutation) const SCHEMA: u32 = 1;
+pub(in crate::transaction) const SCHEMA: u32 = 1;
 /// All permission bits.
-pub(in crate::mutation) const PERMISSIONS: u32 = 0o7777;
+pub(in crate::transaction) const PERMISSIONS: u32 = 0o7777;
 
 /// What there is to know beside items and references.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a file that was there or not")]
-pub(in crate::mutation) struct Header {
+pub(in crate::transaction) struct Header {
     pub(super) schema: u32,
-    pub(in crate::mutation) head: Head,
+    pub(in crate::transaction) head: Head,
     /// Whether there was an index, a file of ignore rules, a stash.
-    pub(in crate::mutation) index: bool,
+    pub(in crate::transaction) index: bool,
     /// Stat data of the user's index, which change whenever it does.
     pub(super) index_stamp: Option<Stamp>,
     pub(super) exclude: bool,
@@ -36,17 +36,17 @@ pub(in crate::mutation) struct Header {
     pub(super) ignore_case: bool,
     pub(super) stash: bool,
     /// Whether the caller had something in the index that HEAD has not: changes, conflicts, intents to add.
-    pub(in crate::mutation) own_index: bool,
+    pub(in crate::transaction) own_index: bool,
     /// When this was taken, by the file system's clock, in seconds and nanoseconds: what changed before has older time stamps.
     pub(super) taken: (u32, u32),
     /// Which files of git's operations there were, those that are over.
-    pub(in crate::mutation) operations: Vec<String>,
+    pub(in crate::transaction) operations: Vec<String>,
     /// Permission bits of the worktree's top.
-    pub(in crate::mutation) top: u32,
+    pub(in crate::transaction) top: u32,
     /// Permission bits of files that git says are `100644`, `100755`, and of directories.
-    pub(in crate::mutation) plain: u32,
-    pub(in crate::mutation) executable: u32,
-    pub(in crate::mutation) directory: u32,
+    pub(in crate::transaction) plain: u32,
+    pub(in crate::transaction) executable: u32,
+    pub(in crate::transaction) directory: u32,
     /// SHA-256 of the items and the references, without the ends of their lines.
     #[serde(default)]
     pub(super) digests: [String; 2],
@@ -58,7 +58,7 @@ pub(in crate::mutation) struct Header {
     pub(super) spellings: Vec<(String, String)>,
     /// Logs of references that are kept, with their lengths in bytes.
     #[serde(default)]
-    pub(in crate::mutation) logs: Vec<(String, u64)>,
+    pub(in crate::transaction) logs: Vec<(String, u64)>,
 }
 
 impl Header {
@@ -75,14 +75,14 @@ impl Header {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Item {
     #[serde(with = "escaped")]
-    pub(in crate::mutation) path: Vec<u8>,
-    pub(in crate::mutation) kind: Kind,
+    pub(in crate::transaction) path: Vec<u8>,
+    pub(in crate::transaction) kind: Kind,
     /// Permission bits.
-    pub(in crate::mutation) mode: u32,
-    pub(in crate::mutation) stamp: Option<Stamp>,
-    pub(in crate::mutation) content: Content,
+    pub(in crate::transaction) mode: u32,
+    pub(in crate::transaction) stamp: Option<Stamp>,
+    pub(in crate::transaction) content: Content,
     /// Content of the caller's own, that no commit may take.
-    pub(in crate::mutation) own: bool,
+    pub(in crate::transaction) own: bool,
 }
 
 impl Item {
@@ -132,7 +132,7 @@ fn is_id(id: &str) -> bool {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(in crate::mutation) enum Kind {
+pub(in crate::transaction) enum Kind {
     File,
     Link,
     Directory,
@@ -150,7 +150,7 @@ pub(in crate::mutation) enum Kind {
 /// Where the bytes are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(in crate::mutation) enum Content {
+pub(in crate::transaction) enum Content {
     None,
     /// In git's object database, under this id.
     Blob(String),
@@ -189,27 +189,27 @@ impl Stamp {
         self.mode
     }
 
-    pub(in crate::mutation) fn inode(self) -> u32 {
+    pub(in crate::transaction) fn inode(self) -> u32 {
         self.inode
     }
 
-    pub(in crate::mutation) fn size(self) -> u64 {
+    pub(in crate::transaction) fn size(self) -> u64 {
         self.size
     }
 
     /// Tells whether an open file is this one, and was not written to since.
-    pub(in crate::mutation) fn has_bytes_of(self, metadata: &std::fs::Metadata) -> bool {
+    pub(in crate::transaction) fn has_bytes_of(self, metadata: &std::fs::Metadata) -> bool {
         let now = Stat::of(metadata);
         (now.inode, now.modified, metadata.len()) == (self.inode, self.mtime, self.size)
     }
 
-    pub(in crate::mutation) fn owner(self) -> (u32, u32) {
+    pub(in crate::transaction) fn owner(self) -> (u32, u32) {
         self.owner
     }
 }
 
 /// Stat data of a file of git's.
-pub(in crate::mutation) fn stamp(path: &Path) -> Option<Stamp> {
+pub(in crate::transaction) fn stamp(path: &Path) -> Option<Stamp> {
     let name = path.file_name()?;
     let found = Below::open(path.parent()?).and_then(|mut below| below.look(&crate::sys::bytes(name)));
     found.ok().flatten().map(|found| Stamp::of(&found))
@@ -217,7 +217,7 @@ pub(in crate::mutation) fn stamp(path: &Path) -> Option<Stamp> {
 
 /// Tells whether a file is as it was when git wrote down its stat data.
 #[expect(clippy::cast_possible_truncation, reason = "as git cuts it")]
-pub(in crate::mutation) fn is_same(found: &Found, stat: &Stat) -> bool {
+pub(in crate::transaction) fn is_same(found: &Found, stat: &Stat) -> bool {
     found.ctime == stat.changed
         && found.mtime == stat.modified
         && found.inode == stat.inode
