@@ -89,7 +89,7 @@ fn without_the_guard_rounds_fail() {
 fn under_the_guard_every_commit_lands() {
     let gits = gits();
     if gits.is_empty() {
-        return skip("the fleet", "no git in /usr/local/bin or /usr/bin");
+        return skip("the fleet", "git is not in /usr/local/bin or /usr/bin");
     }
     for (number, git) in gits.iter().enumerate() {
         // The first git works the whole programme; the others show that they can.

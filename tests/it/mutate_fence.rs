@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::process::Signal;
 
 use crate::mutate::furnished;
-use crate::support::{At, Running, Sandbox, WORK, eventually, has_program, process_group, shell_status, skip};
+use crate::support::{At, Running, Sandbox, WORK, eventually, process_group, python, shell_status, skip};
 
 /// A checkout with a branch beside `main`, and a file of the user's own.
 fn forked() -> Sandbox {
@@ -127,29 +127,41 @@ fn who_takes_the_index_lock_as_git_does_cannot() {
 }
 
 #[test]
-fn libgit2_changes_nothing() {
+fn libgit2_changes_neither_index_nor_head_nor_references() {
     let sandbox = forked();
-    let has = || sandbox.sh("python3 -c 'import pygit2'").output().is_ok_and(|output| output.status.success());
-    if !has_program("python3") || !has() {
+    let mut import = sandbox.command(python());
+    if !import.args(["-c", "import pygit2"]).output().is_ok_and(|output| output.status.success()) {
         return skip("libgit2 under the fence", "no pygit2");
     }
+    let fails = |sandbox: &Sandbox, act: &str| {
+        let mut command = sandbox.command(python());
+        command.args(["-c", &format!("import pygit2; repo = pygit2.Repository('.'); {act}")]);
+        crate::support::to_the_end(command).assert().failure();
+    };
     let mut running = sandbox.mutation_at(At::Command, &["--fence"], CHANGE);
     let meanwhile = sandbox.state();
-    for act in [
-        "repo.index.add('mine'); repo.index.write()",
-        "repo.checkout('refs/heads/side')",
-        "repo.reset(repo.head.target, pygit2.GIT_RESET_HARD)",
-        "repo.set_head('refs/heads/side')",
-    ] {
-        let script = format!("import pygit2; repo = pygit2.Repository('.'); {act}");
-        let mut command = sandbox.command("python3");
-        command.args(["-c", &script]);
-        crate::support::to_the_end(command).assert().failure();
+    for act in ["repo.index.add('mine'); repo.index.write()", "repo.set_head('refs/heads/side')"] {
+        fails(&sandbox, act);
         meanwhile.assert_same(&sandbox.state(), act);
     }
     let_go_on(&sandbox);
     assert!(running.ended().success(), "{}", running.stderr());
     assert_eq!(sandbox.landed(), LANDED);
+
+    // These write files before they look for the lock of the index.
+    for act in ["repo.checkout('refs/heads/side')", "repo.reset(repo.head.target, pygit2.GIT_RESET_HARD)"] {
+        let sandbox = forked();
+        let mut running = sandbox.mutation_at(At::Command, &["--fence"], CHANGE);
+        let recorded = || {
+            let index = fs::read(sandbox.path(".git/index")).unwrap();
+            (index, sandbox.git(["symbolic-ref", "HEAD"]), sandbox.git(["for-each-ref"]))
+        };
+        let meanwhile = recorded();
+        fails(&sandbox, act);
+        assert!(recorded() == meanwhile, "{act}");
+        let_go_on(&sandbox);
+        running.ended();
+    }
 }
 
 /// Opens the gate of a mutation.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::support::{Mount, Sandbox, skip};
+use crate::support::{Mount, Sandbox, python, skip};
 
 /// A repository on a file system to which they are one name, mounted as long as the first value lives.
 fn on_one_case() -> Option<(Mount, Sandbox)> {
@@ -12,11 +12,10 @@ fn on_one_case() -> Option<(Mount, Sandbox)> {
     for directory in [&source, &target] {
         fs::create_dir(directory).unwrap();
     }
-    let python = std::env::var_os("REPOGUARD_TEST_PYTHON").unwrap_or_else(|| "python3".into());
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/one_case.py");
-    let mounted = Command::new(python).arg(script).args([&source, &target]).output();
+    let mounted = Command::new(python()).arg(script).args([&source, &target]).output();
     if !mounted.is_ok_and(|output| output.status.success()) {
-        skip("a file system to which names that differ in case only are one", "no fusepy, or no FUSE");
+        skip("a file system to which names that differ in case only are one", "fusepy or FUSE is missing");
         return None;
     }
     let mount = Mount::of(target);

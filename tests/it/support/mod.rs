@@ -55,7 +55,7 @@ pub(crate) use running::Running;
 pub(crate) use state::RepoState;
 pub(crate) use terminal::Terminal;
 pub(crate) use tree::{find, listing, own, walk};
-pub(crate) use wait::{eventually, has_program, is_root, long, shell_status, skip, until};
+pub(crate) use wait::{eventually, has_program, is_root, long, python, shell_status, skip, until};
 
 /// What a holder runs: it tells its pid, and ends when its standard input does.
 pub(crate) const HOLD: &str = "echo $$; read _ || :";
@@ -84,6 +84,8 @@ impl Sandbox {
 
     /// As `empty`, the directory having this name.
     pub(crate) fn named(name: &OsStr) -> Self {
+        static USUAL: std::sync::Once = std::sync::Once::new();
+        USUAL.call_once(wait::usual_signals);
         let dir = tempfile::Builder::new().prefix("rg-").tempdir().unwrap();
         let here = dir.path().canonicalize().unwrap().join(name);
         fs::create_dir_all(&here).unwrap();

@@ -25,9 +25,18 @@ pub(crate) fn until(what: &str, mut look: impl FnMut() -> Result<(), String>) {
     }
 }
 
-/// Tells in one line, past the test harness's capture, what was not tried and why.
+/// Tells in one line, past the test harness's capture, what was not tried and why. With `REPOGUARD_NO_SKIP=1` it fails if a program is
+/// missing (`no …`): that can be installed, unlike another kernel.
+#[track_caller]
 pub(crate) fn skip(what: &str, why: &str) {
+    let is_strict = std::env::var_os("REPOGUARD_NO_SKIP").is_some_and(|value| value == "1");
+    assert!(!(is_strict && why.starts_with("no ")), "skipped: {what}: {why}");
     writeln!(std::io::stderr(), "skipped: {what}: {why}").ok();
+}
+
+/// The Python whose packages the tests may need, `python3` unless `REPOGUARD_TEST_PYTHON` names one.
+pub(crate) fn python() -> std::ffi::OsString {
+    std::env::var_os("REPOGUARD_TEST_PYTHON").unwrap_or_else(|| "python3".into())
 }
 
 /// Whether the long variants are wanted.
@@ -49,4 +58,14 @@ pub(crate) fn has_program(name: &str) -> bool {
 /// A status as a shell's `$?` shows it: death by a signal is 128 and its number.
 pub(crate) fn shell_status(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().expect("a code or a signal"))
+}
+
+/// Gives signals their usual effect here and in all children, also if whoever started the tests ignores them, as a shell does for a
+/// job in the background, and `nohup`.
+#[allow(unsafe_code, reason = "no crate offers it safely")]
+pub(crate) fn usual_signals() {
+    for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTERM] {
+        // SAFETY: no handler is set, and the tests have none that this could replace.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }
