@@ -447,7 +447,8 @@ fn sort(before: &Before, changes: &Changes, by_command: &Added) -> Result<Sorted
         let item = before.item(path);
         match item.map(|item| item.kind) {
             Some(Kind::Submodule | Kind::Repository) => repositories.push(path.clone()),
-            Some(Kind::Directory) => {}
+            // In place of a directory that held no tracked file, or had a mode of its own.
+            Some(Kind::Directory) => new.extend(matches!(kind, Some(REGULAR | LINK)).then(|| path.clone())),
             // Nothing of git's.
             Some(Kind::Odd) if kind.is_none() => {}
             Some(Kind::Odd) => special.push(path.clone()),

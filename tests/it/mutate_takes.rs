@@ -204,3 +204,30 @@ fn fifos_sockets_and_repositories_that_the_command_removed_are_named() {
         eventually("it is clean", || sandbox.git(["status", "--porcelain"]).is_empty());
     }
 }
+
+#[test]
+fn file_in_place_of_a_directory_is_committed() {
+    for (prepare, script, landed) in [
+        ("mkdir empty", "rmdir empty; echo 1 >empty", &["A empty"][..]),
+        ("mkdir empty", "rmdir empty; ln -s file empty; git add empty", &["A empty"]),
+        ("mkdir -p logs; touch logs/a.log", "rm -r logs; echo 1 >logs", &["A logs"]),
+        ("mkdir d; echo 1 >d/f; git add d; git commit -q -m d; chmod 700 d", "rm -r d; echo 1 >d", &["A d", "D d/f"]),
+    ] {
+        let sandbox = ignoring("*.log\n");
+        sandbox.sh(prepare).assert().success();
+        let before = sandbox.sh("find . -path ./.git -prune -o -print | sort").output().unwrap().stdout;
+        let (status, told, _) = mutate(&sandbox, &format!("{script}; false"));
+        assert_eq!(status, Some(1), "{script}: {told}");
+        let after = sandbox.sh("find . -path ./.git -prune -o -print | sort").output().unwrap().stdout;
+        let ignored = prepare.contains("log");
+        assert!(ignored || before == after, "{script}: {}", String::from_utf8_lossy(&after));
+        sandbox.sh("rm -rf logs").assert().success();
+        if ignored {
+            sandbox.sh(prepare).assert().success();
+        }
+        let (status, told, _) = mutate(&sandbox, script);
+        assert_eq!(status, Some(0), "{script}: {told}");
+        assert_eq!(sandbox.landed(), landed, "{script}");
+        assert_eq!(sandbox.git(["status", "--porcelain"]), "", "{script}");
+    }
+}
