@@ -21,6 +21,9 @@ pub(crate) const SWITCH: &str = "REPOGUARD";
 /// What git and its hooks hand down about one worktree, which is not so in another.
 pub(crate) const OF_ONE_WORKTREE: &[&str] =
     &["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_IMPLICIT_WORK_TREE"];
+/// Git's own: how it reads pathspecs; git fails if one of these is set beside `--literal-pathspecs`.
+pub(crate) const PATHSPECS: [&str; 4] =
+    ["GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS"];
 /// Git's own: where every git below appends what it does; set for the commands of a mutation.
 pub(crate) const GIT_TRACE: &str = "GIT_TRACE2_EVENT";
 /// Git's own: where every git below appends which references it writes; set for the commands of a mutation.

@@ -57,6 +57,9 @@ pub(super) fn command(manner: Manner) -> Command {
     const UNSIGNED: [&str; 2] = ["-c", "log.showSignature=false"];
     // Found once here, not again and again by each child.
     let mut git = Command::new(program().as_deref().unwrap_or(Path::new("git")));
+    for name in env::PATHSPECS {
+        git.env_remove(name);
+    }
     match manner {
         Manner::Asking => return with(git, &["--no-optional-locks"]),
         Manner::Reading => {

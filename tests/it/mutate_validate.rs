@@ -217,6 +217,28 @@ fn pathspec_that_looks_like_an_option_is_a_path() {
 }
 
 #[test]
+fn how_pathspecs_are_read_can_be_set_and_counts_for_the_users_own() {
+    for (setting, given, landed) in [
+        ("GIT_LITERAL_PATHSPECS", "new", true),
+        ("GIT_GLOB_PATHSPECS", "n*", true),
+        ("GIT_NOGLOB_PATHSPECS", "n*", false),
+        ("GIT_ICASE_PATHSPECS", "NEW", true),
+    ] {
+        let sandbox = furnished();
+        let mut command = sandbox.mutate(&[], "echo x >other/o");
+        command.env(setting, "1");
+        sandbox.commits_with(command);
+        let mut command = sandbox.mutate(&["--paths", given], "echo x >new");
+        command.env(setting, "1");
+        if landed {
+            sandbox.commits_with(command);
+        } else {
+            sandbox.undone_with(command, 65);
+        }
+    }
+}
+
+#[test]
 fn start_that_is_not_clean_is_refused_and_touches_nothing() {
     let cases = [
         ("echo x >>file", "file"),

@@ -89,6 +89,8 @@ impl Checkout {
         let fixed = fixed.into_iter().chain([tree, "--"]).map(OsStr::new);
         let arguments: Vec<&OsStr> = fixed.chain(pathspecs.iter().map(OsString::as_os_str)).collect();
         let mut git = self.command(Some(index), &arguments)?;
+        // These are the user's, to be read as the user says.
+        git.envs(env::PATHSPECS.iter().filter_map(|name| Some((name, env::get(name)?))));
         let output = run::output(git.current_dir(directory))?;
         if output.status.success() { Ok(raw_changes(&output.stdout)) } else { Err(git::failed(&arguments, &output)) }
     }
