@@ -407,8 +407,8 @@ pub(crate) fn sync_each(paths: &[PathBuf]) -> Result<()> {
         return sync(path.as_path());
     }
     std::thread::scope(|scope| {
-        let syncs: Vec<_> = paths.iter().map(|path| scope.spawn(|| sync(path.as_path()))).collect();
-        syncs.into_iter().try_for_each(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        let syncs: Vec<_> = paths.iter().map(|path| sys::beside(scope, || sync(path.as_path()))).collect();
+        syncs.into_iter().try_for_each(sys::Beside::join)
     })
 }
 

@@ -72,7 +72,7 @@ impl<'a> Patience<'a> {
     fn queue(&mut self, file: &LockFile) -> io::Result<()> {
         std::thread::scope(|scope| {
             let (done, is_done) = mpsc::channel();
-            scope.spawn(move || done.send(file.lock()));
+            std::thread::Builder::new().spawn_scoped(scope, move || done.send(file.lock()))?;
             loop {
                 let next_word = self.told.map_or(FIRST_WORD, |told| told + NEXT_WORD);
                 match is_done.recv_timeout(next_word.saturating_sub(self.begun.elapsed())) {

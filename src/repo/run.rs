@@ -7,6 +7,7 @@ use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Output, Stdio},
+    thread,
 };
 
 use super::git_process::is_git;
@@ -34,9 +35,12 @@ pub(super) fn output_with(git: &mut Command, input: &[u8]) -> Result<Output> {
     let mut child = git.spawn().map_err(Error::io("start", "git"))?;
     let stdin = child.stdin.take();
     std::thread::scope(|scope| {
-        // Git may answer before it has read everything.
-        scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(input)));
-        sys::output_of(child, refuse_blocked).map_err(|error| failed(git, error))
+        // Git may answer before it has read everything. Without a thread its input ends at once.
+        let write = move || stdin.map(|mut stdin| stdin.write_all(input));
+        let writer = thread::Builder::new().spawn_scoped(scope, write);
+        let output = sys::output_of(child, refuse_blocked).map_err(|error| failed(git, error));
+        writer.map_err(Error::io("start a thread for", "git"))?;
+        output
     })
 }
 

@@ -11,6 +11,7 @@
 //! | `session` | leaving the session of whoever started us |
 //! | `signal` | catching signals into a descriptor that can be polled, sending them, dying of them |
 //! | `table` | other processes: who is above and below whom, stopped or ended, started when, runs what; waiting for their end |
+//! | `threads` | work beside other work |
 //! | `wait` | polling descriptors |
 //! | `helper` | a blocking flock(2) that can be given up |
 //! | `ready` | the same polling in asynchronous code |
@@ -26,6 +27,9 @@
 
 #[cfg(not(unix))]
 compile_error!("repoguard runs on Linux, and is compiled for macOS; Windows is not supported yet");
+
+mod threads;
+pub(crate) use threads::{Beside, beside};
 
 mod unix;
 pub(crate) use unix::*;

@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Result},
     fs,
     repo::{Blobs, Untracked, hex, path_of},
-    sys::{Below, Found},
+    sys::{Below, Found, beside},
 };
 
 /// A file, or what should be one, that was touched since.
@@ -51,12 +51,11 @@ impl Changes {
     pub(crate) fn look(before: &Before) -> Result<Self> {
         let kept = before.index();
         let (untracked, touched) = std::thread::scope(|scope| {
-            let untracked = scope.spawn(|| before.checkout.untracked(&kept));
+            let untracked = beside(scope, || before.checkout.untracked(&kept));
             let touched = Walk::new(before).and_then(Walk::run);
             (untracked.join(), touched)
         });
-        let untracked = untracked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        let mut touched = touched?;
+        let (untracked, mut touched) = (untracked?, touched?);
         let mut below = below(before)?;
         let Untracked { files, directories, repositories, too_deep, .. } = untracked;
         let too_deep = new_tops(before, &too_deep)?;

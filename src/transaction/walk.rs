@@ -81,35 +81,41 @@ pub(super) fn each(
     mut visit: impl FnMut(&Entry<'_>, Option<Found>) -> Result<()>,
 ) -> Result<Walked> {
     let Some(mut entries) = Index::open(index, checkout.id_bytes)? else { return Ok(Walked::default()) };
-    if entries.count() <= BATCH {
-        // A thread takes as long to start as some hundred files to look at.
-        let mut below = Below::open(&checkout.root).map_err(Error::io("read", &checkout.root))?;
-        while let Some(entry) = entries.next()? {
-            let found = below.look(entry.path);
-            visit(&entry, found.map_err(Error::io("read", checkout.root.join(path_of(entry.path))))?)?;
-        }
-        return Ok(Walked { is_partial: entries.is_partial()?, tree: entries.tree()? });
-    }
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
     let open = || Below::open(&checkout.root).map_err(Error::io("read", &checkout.root));
-    let workers: Vec<Below> = (0..threads).map(|_| open()).collect::<Result<_>>()?;
+    // A thread takes as long to start as some hundred files to look at.
+    let wanted = if entries.count() <= BATCH {
+        0
+    } else {
+        std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS)
+    };
+    let workers: Vec<Below> = (0..wanted).map(|_| open()).collect::<Result<_>>()?;
     std::thread::scope(|scope| {
         let (work, results): (Vec<SyncSender<Batch>>, Vec<Receiver<Batch>>) = workers
             .into_iter()
-            .map(|mut below| {
+            .filter_map(|mut below| {
                 let (give, work) = sync_channel::<Batch>(2);
                 let (done, result) = sync_channel(2);
-                scope.spawn(move || {
+                let looks = move || {
                     for mut batch in work {
                         batch.look(&mut below);
                         if done.send(batch).is_err() {
                             break;
                         }
                     }
-                });
-                (give, result)
+                };
+                // The system may give fewer threads, or none.
+                std::thread::Builder::new().spawn_scoped(scope, looks).ok().map(|_| (give, result))
             })
             .unzip();
+        let threads = work.len();
+        if threads == 0 {
+            let mut below = open()?;
+            while let Some(entry) = entries.next()? {
+                let found = below.look(entry.path);
+                visit(&entry, found.map_err(Error::io("read", checkout.root.join(path_of(entry.path))))?)?;
+            }
+            return Ok(Walked { is_partial: entries.is_partial()?, tree: entries.tree()? });
+        }
         let mut spare: Vec<Batch> = Vec::new();
         let (mut given, mut taken, mut ended) = (0, 0, false);
         loop {

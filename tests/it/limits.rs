@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::support::{Sandbox, alive, eventually, shell_status};
+use crate::support::{Sandbox, alive, eventually, has_program, is_root, shell_status, skip};
 
 /// A repository whose log is longer than most limits here.
 fn with_long_log() -> Sandbox {
@@ -201,4 +201,35 @@ fn result_file_that_cannot_be_written_is_told_and_changes_no_status() {
     let nowhere = sandbox.outside("no-such-directory/result");
     sandbox.refused(&["--result-file", nowhere.to_str().unwrap()], 125);
     assert!(Path::new("/dev/full").exists());
+}
+
+#[test]
+fn mutation_with_fewer_threads_and_processes_than_it_wants_ends_in_order() {
+    // Its processes are the only ones of this user.
+    const USER: u32 = 61_031;
+    if !is_root() || !has_program("setpriv") {
+        return skip("a limit of threads and processes", "needs root, whom no such limit stops, and setpriv");
+    }
+    let sandbox = Sandbox::new();
+    sandbox.open_to_all();
+    sandbox.sh(&format!("chown -R {USER}:{USER} .")).assert().success();
+    let mutate = |limit: &str| {
+        let mut command = sandbox.command("setpriv");
+        command.args([&format!("--reuid={USER}"), &format!("--regid={USER}"), "--clear-groups"]);
+        command.args(["prlimit", &format!("--nproc={limit}"), "repoguard", "mutate", "-q", "-m", "m", "--"]);
+        let output = command.args(["sh", "-c", "echo x >>file"]).output().unwrap();
+        assert!(!told(&output).contains("panicked"), "limit {limit}: {}", told(&output));
+        output.status.success()
+    };
+    let limits = ["1", "2", "3", "4", "5", "6", "8", "12", "unlimited"];
+    let landed = limits.into_iter().filter(|limit| mutate(limit)).count();
+    assert!((1..limits.len()).contains(&landed), "{landed} of them landed");
+    let git = |args: &[&str]| {
+        let mut git = sandbox.command("git");
+        let output = git.args(["-c", "safe.directory=*"]).args(args).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(git(&["log", "--format=%s"]).matches("m\n").count(), landed);
+    assert_eq!(git(&["status", "--porcelain"]), "");
+    assert_eq!(fs::read_to_string(sandbox.path("file")).unwrap().matches('x').count(), landed);
 }

@@ -11,6 +11,7 @@ use crate::{
     error::{Result, listed},
     exec::Ending,
     repo::{Head, durable},
+    sys,
     transaction::{self, GitLock, Locked, Staged, Step, readable},
 };
 
@@ -43,9 +44,9 @@ impl Session<'_> {
         // The index is brought to disk while the commit is read.
         let checkout = self.checkout;
         let (commit, finished) = std::thread::scope(|scope| {
-            let finished = scope.spawn(|| staged.finish(checkout));
+            let finished = sys::beside(scope, || staged.finish(checkout));
             let commit = self.read_back(kept, staged);
-            (commit, finished.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            (commit, finished.join())
         });
         let commit = commit?;
         // From here on it is there, and is not undone: what is missing, the next one does.

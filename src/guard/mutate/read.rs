@@ -71,7 +71,7 @@ impl Session<'_> {
         };
         head.branch.as_ref().map_or(Ok(()), |branch| self.checkout.check_log(branch))?;
         let sharing = self.context.sharing;
-        let journal = || Journal::begin(directory, plan, sharing);
+        let journal = || Journal::begin(directory, plan.clone(), sharing);
         let (journal, fence, before) = if self.mutation.fence {
             // Git's own locks are taken before anything else is on disk.
             let journal = journal()?;
@@ -85,9 +85,9 @@ impl Session<'_> {
             self.wait_for_head(&head, true)?;
             // The disk needs as long for the one as this process for the other.
             let (journal, before) = std::thread::scope(|scope| {
-                let journal = scope.spawn(journal);
+                let journal = sys::beside(scope, journal);
                 let before = self.take(directory, head);
-                (journal.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), before)
+                (journal.join(), before)
             });
             (journal?, None, before?)
         };

@@ -125,8 +125,8 @@ impl Checkout {
         // The disk needs longer for them than all else takes.
         std::thread::scope(|scope| {
             let store = |(id, blob): (&ObjectId, &Vec<u8>)| self.write_object(&id.to_string(), blob, index);
-            let writers: Vec<_> = blobs.iter().map(|blob| scope.spawn(move || store(blob))).collect();
-            let are_stored = || writers.into_iter().all(|writer| writer.join().is_ok_and(|stored| stored.is_ok()));
+            let writers: Vec<_> = blobs.iter().map(|blob| sys::beside(scope, move || store(blob))).collect();
+            let are_stored = || writers.into_iter().all(|writer| writer.join().is_ok());
             self.edit(index, &edits, are_stored)
         })
     }

@@ -5,6 +5,7 @@ use std::{
     io::{self, Write as _},
     process::{Command, Stdio},
     sync::mpsc,
+    thread,
 };
 
 use super::{
@@ -49,9 +50,11 @@ pub(super) fn look(repo: &Repo, patterns: &[ScanPattern], heads: &[Head], greate
     let mut objects = Objects::start(repo_git(repo, &worktree)?, Stdio::piped())?;
     let (questions, answers, errors) = (objects.questions.take(), objects.answers.take(), objects.errors.take());
     let (send, asked) = mpsc::channel::<String>();
-    let (walked, told) = std::thread::scope(|scope| {
-        let told = scope.spawn(move || errors.map(io::read_to_string));
-        scope.spawn(move || {
+    let (walked, told) = thread::scope(|scope| {
+        let thread = thread::Builder::new;
+        let no_thread = Error::io("start a thread for", "git");
+        let told = thread().spawn_scoped(scope, move || errors.map(io::read_to_string));
+        let asks = move || {
             let Some(mut questions) = questions else { return };
             // Git answers each question at once; more questions follow from the answers.
             while let Ok(object) = asked.recv() {
@@ -59,12 +62,16 @@ pub(super) fn look(repo: &Repo, patterns: &[ScanPattern], heads: &[Head], greate
                     return;
                 }
             }
-        });
+        };
+        let (told, _) = match (told, thread().spawn_scoped(scope, asks)) {
+            (Ok(told), Ok(asks)) => (told, asks),
+            (Err(error), _) | (_, Err(error)) => return Err(no_thread(error)),
+        };
         let mut walk = Walk { patterns, tips: &tips, send, pending: VecDeque::new(), seen: HashSet::new(), greatest };
         let walked = answers.map_or(Ok(()), |mut answers| walk.run(&mut answers));
         drop(walk);
-        (walked, told.join())
-    });
+        Ok((walked, told.join()))
+    })?;
     let Err(Stopped { object, reference, ended }) = walked else { return Ok(()) };
     let told = told.ok().flatten().and_then(io::Result::ok).unwrap_or_default();
     match ended {

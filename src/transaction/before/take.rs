@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     fs::{self, Place, Sharing},
     repo::{Checkout, Head, Index, STASH, Stat, path_of},
-    sys::{Below, Found},
+    sys::{Below, Found, beside},
 };
 
 /// More files than these are kept for nobody: to look at them all again would take too long.
@@ -107,8 +107,8 @@ impl Before {
         let checkout = &self.checkout;
         // Git walks the worktree for untracked files while we look at the tracked ones.
         let (untracked, references, looked) = std::thread::scope(|scope| {
-            let untracked = scope.spawn(|| checkout.untracked(&kept));
-            let references = scope.spawn(|| checkout.references());
+            let untracked = beside(scope, || checkout.untracked(&kept));
+            let references = beside(scope, || checkout.references());
             let looked = Look::new(checkout).and_then(|mut look| {
                 let walked = look.tracked(&kept, written)?;
                 let is_clean = walked.tree.is_some_and(|noted| checkout.is_tree_of(&tree, &noted));
@@ -117,8 +117,7 @@ impl Before {
             });
             (untracked.join(), references.join(), looked)
         });
-        let untracked = untracked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        let references = references.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let (untracked, references) = (untracked?, references?);
         if let Some(path) = untracked.too_deep.first() {
             let top = path.split(|byte| *byte == b'/').next().unwrap_or(path);
             return Err(Unfit::Trouble(too_deep(top)));
