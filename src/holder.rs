@@ -148,8 +148,8 @@ pub struct Holder {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<serde_json::Value>,
     /// How many bytes follow the record.
-    #[serde(default, skip_serializing_if = "is_none_more")]
-    pub(crate) more: usize,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) more: u64,
     /// Milliseconds since 1970 when the lock was asked for.
     pub requested_ms: u64,
     /// Milliseconds since 1970 when it was acquired; `None` for a waiter.
@@ -196,13 +196,14 @@ impl Holder {
     /// Serialises the record to [`RECORD_BYTES`] bytes, and what does not fit behind them.
     #[must_use]
     pub fn to_record(&self) -> Vec<u8> {
-        if self.metadata.is_none() && self.reason.as_ref().is_none_or(|reason| reason.len() <= TEXT_BYTES) {
-            return self.to_short_record();
-        }
-        let more = More { id: self.id, reason: self.reason.clone(), metadata: self.metadata.clone() };
-        let more = serde_json::to_vec(&more).unwrap_or_default();
         let reason = self.reason.as_deref().map(readable);
-        let mut record = Self { reason, metadata: None, more: more.len(), ..self.clone() }.to_short_record();
+        let more = if self.metadata.is_none() && reason == self.reason {
+            Vec::new()
+        } else {
+            let more = More { id: self.id, reason: self.reason.clone(), metadata: self.metadata.clone() };
+            serde_json::to_vec(&more).unwrap_or_default()
+        };
+        let mut record = Self { reason, metadata: None, more: more.len() as u64, ..self.clone() }.to_short_record();
         record.extend(more);
         record
     }
@@ -216,7 +217,6 @@ impl Holder {
                 directory: String::new(),
                 scope: String::new(),
                 elsewhere: Vec::new(),
-                reason: None,
                 ..self.clone()
             };
             record = serde_json::to_vec(&brief).unwrap_or_default();
@@ -231,18 +231,18 @@ impl Holder {
     pub fn from_record(bytes: &[u8]) -> Option<Self> {
         let (record, more) = bytes.split_at(bytes.len().min(RECORD_BYTES));
         let holder = serde_json::from_slice::<Self>(record).ok().filter(|holder| holder.schema == SCHEMA)?;
-        let more = more.get(..holder.more).and_then(|more| serde_json::from_slice::<More>(more).ok());
+        let more = more.get(..holder.bytes_missing()).and_then(|more| serde_json::from_slice::<More>(more).ok());
         Some(match more.filter(|more| more.id == holder.id) {
             Some(More { reason, metadata, .. }) => Self { reason, metadata, more: 0, ..holder },
             None => holder,
         })
     }
 
-    /// How many bytes more than [`RECORD_BYTES`] must be read for all that a record says; 0 once they were.
+    /// How many bytes more than [`RECORD_BYTES`] must be read for all that a record says; 0 if they were, or are too many to be ours.
     pub(crate) fn bytes_missing(&self) -> usize {
         /// As JSON, a reason takes twice as much if it consists of quotes.
         const MOST: usize = 4 * MOST_TEXT_BYTES;
-        if self.more > MOST { 0 } else { self.more }
+        usize::try_from(self.more).ok().filter(|more| *more <= MOST).unwrap_or(0)
     }
 
     /// How to free a lock that is kept only by processes that inherited it.
@@ -273,11 +273,6 @@ impl Holder {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
-fn is_none_more(bytes: &usize) -> bool {
-    *bytes == 0
 }
 
 /// Milliseconds since 1970, the unit of every time on disk.
