@@ -5,7 +5,7 @@ use std::{ffi::OsString, time::Duration};
 use clap::{Args, ValueEnum};
 use repoguard::{
     Config, ExpectedHead, Mode, Request, Scope,
-    program::{DURATION, MOST_NAMES, Setting, read_duration},
+    program::{DURATION, MOST_NAMES, read_duration},
 };
 
 use super::exit::Usage;
@@ -85,39 +85,35 @@ pub(super) struct Patience {
 
 impl Patience {
     /// The request that these options make.
-    pub(super) fn request(&self, config: &Config) -> repoguard::Result<Request> {
-        let own = self.timeout.or(self.no_wait.then_some(Duration::ZERO));
+    pub(super) fn request(&self) -> Request {
+        let timeout = self.timeout.or(self.no_wait.then_some(Duration::ZERO));
         let reason = self.reason.clone().or_else(repoguard::program::ci_job);
-        Ok(Request { timeout: timeout(own, config)?, reason, ..Request::default() })
+        Request { timeout, reason, ..Request::default() }
     }
 }
 
 impl Lock {
-    /// The request that these options make.
+    /// The request that these options make; what they leave open is as configured.
     pub(super) fn request(&self, config: &Config) -> anyhow::Result<Request> {
-        let request = self.resources.request(config)?;
+        let request = Request {
+            mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
+            timeout: self.own_timeout(),
+            reason: self.reason.clone().or_else(repoguard::program::ci_job),
+            ..self.resources.request()?
+        };
+        let request = request.or_configured(config)?;
         if self.shared && request.scope == Some(Scope::Repo) {
             return Err(
                 Usage("the whole repository cannot be held shared: --shared with --scope repo".to_owned()).into()
             );
         }
-        Ok(Request {
-            mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
-            timeout: timeout(self.own_timeout(), config)?,
-            reason: self.reason.clone().or_else(repoguard::program::ci_job),
-            ..request
-        })
+        Ok(request)
     }
 
     /// How long to wait, as far as the command line says.
     pub(super) fn own_timeout(&self) -> Option<Duration> {
         self.timeout.or(self.no_wait.then_some(Duration::ZERO))
     }
-}
-
-/// How long to wait, where the command line does not say as it is configured.
-fn timeout(own: Option<Duration>, config: &Config) -> repoguard::Result<Option<Duration>> {
-    own.map_or_else(|| config.setting("timeout").map(Setting::duration).transpose(), |own| Ok(Some(own)))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
@@ -136,13 +132,13 @@ impl From<ScopeName> for Scope {
 }
 
 impl Resources {
-    /// The request for these resources; the configured scope is the default where no name is given.
-    pub(super) fn request(&self, config: &Config) -> anyhow::Result<Request> {
+    /// The request for these resources.
+    pub(super) fn request(&self) -> anyhow::Result<Request> {
         if self.names.len() > MOST_NAMES {
             return Err(Usage(format!("at most {MOST_NAMES} names can be taken together")).into());
         }
         let scope = self.scope.map(Scope::from);
-        Ok(Request { scope, names: self.names.clone(), ..Request::default() }.or_configured(config)?)
+        Ok(Request { scope, names: self.names.clone(), ..Request::default() })
     }
 }
 

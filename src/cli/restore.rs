@@ -51,7 +51,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
         repoguard::snapshot::would_restore(&repo, &arguments.id, &arguments.paths)
     } else {
         let config = Config::load(&repo)?;
-        let request = arguments.patience.request(&config)?;
+        let request = arguments.patience.request();
         let request = Request { command: format!("repoguard restore {}", arguments.id), ..request };
         let tell = &mut |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
         let restored = repoguard::snapshot::restore(&repo, &config, &request, &arguments.id, &arguments.paths, tell);

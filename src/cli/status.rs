@@ -73,7 +73,9 @@ impl Status {
     fn look(repo: &Repo, arguments: &Arguments) -> anyhow::Result<Self> {
         // Whose repository cannot be trusted, whose configuration is not asked.
         let config = Config::load(repo).unwrap_or_default();
-        let lock = repo.inspect(&arguments.resources.request(&config)?)?;
+        // It waits for nothing, so the configured timeout does not matter, be it wrong.
+        let request = Request { timeout: Some(Duration::ZERO), ..arguments.resources.request()? };
+        let lock = repo.inspect(&request.or_configured(&config)?)?;
         let pending = repoguard::mutation::pending(repo);
         // Under a live hold of the worktree, HEAD moves by right; under one of a name only, it does not.
         let free = || repo.inspect(&Request::default()).is_ok_and(|own| own.state == State::Free);

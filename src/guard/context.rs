@@ -11,8 +11,8 @@ use crate::{
 };
 
 impl Request {
-    /// Fills in the timeout and the scope that are configured (`repoguard.timeout`, `repoguard.scope`), as far as this has none. A request
-    /// for names has a scope.
+    /// Fills in the configured timeout and scope (`repoguard.timeout`, `repoguard.scope`) if this has none. A request for names needs no
+    /// scope. [`Repo::lock`] and all functions that take a [`Config`] and wait do so themselves.
     ///
     /// # Errors
     /// [`Error::Config`] if a configured value is wrong.

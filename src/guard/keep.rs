@@ -98,7 +98,8 @@ pub fn acquire(
         return Err(Error::NoProcess { pid });
     }
     let until = Background { process, ttl: until.ttl };
-    Context::with(repo, config, tell, |context| acquire_until(context, request, until, background))
+    let request = request.clone().or_configured(config)?;
+    Context::with(repo, config, tell, |context| acquire_until(context, &request, until, background))
 }
 
 fn acquire_until(context: Context<'_>, request: &Request, until: Background, background: bool) -> Result<Grant> {

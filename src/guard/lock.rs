@@ -256,7 +256,7 @@ impl Lock {
         self.as_owned().try_acquire()
     }
 
-    /// Who waits for a hold of it, and has it then.
+    /// The owner of a request for this lock.
     pub(super) fn owner(&self) -> Owner {
         if self.owned { Owner::itself() } else { Owner::current() }
     }

@@ -41,6 +41,11 @@ fn bad_value_is_an_error_that_names_key_value_and_file() {
         for part in [key, value, ".git/config"] {
             assert!(told.to_lowercase().contains(part), "`{part}`: {told}");
         }
+        // What is given on the command line is not looked up, and `status` waits for nothing.
+        if key == "repoguard.timeout" {
+            sandbox.repoguard(["exec", "-w", "1", "--", "true"]).assert().success();
+            sandbox.repoguard(["status"]).assert().success();
+        }
         sandbox.git(["config", "--unset", key]);
     }
 }

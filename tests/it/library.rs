@@ -209,7 +209,10 @@ fn configured_timeout_and_scope_apply_unless_the_request_has_its_own() {
     assert!(waited >= Duration::from_millis(50));
     thread::scope(|scope| {
         let patient = scope.spawn(|| sandbox.lock().timeout(Duration::MAX).acquire().map(drop));
-        thread::sleep(Duration::from_millis(200));
+        eventually("it waits", || sandbox.waiters() == 1);
+        // That takes as long as the configured timeout.
+        assert!(matches!(sandbox.lock().acquire(), Err(Error::Busy { .. })));
+        assert!(!patient.is_finished());
         holder.finish();
         patient.join().unwrap().unwrap();
     });
@@ -240,24 +243,24 @@ fn owned_guard_makes_its_own_thread_wait_like_any_other() {
     assert!(matches!(impatient.acquire(), Err(Error::Busy { .. })), "nor does this thread own it");
     assert_eq!(sandbox.outsider_tries(&[]), 75);
     let (sender, receiver) = mpsc::channel();
-    thread::scope(|scope| {
-        for number in 0..4 {
+    let fences: Vec<u64> = thread::scope(|scope| {
+        for _ in 0..4 {
             let (lock, sender) = (&lock, sender.clone());
             scope.spawn(move || {
-                let guard = lock.acquire_owned().unwrap();
-                sender.send((number, guard.fence())).unwrap();
+                sender.send(None).unwrap();
+                sender.send(lock.acquire_owned().unwrap().fence()).unwrap();
             });
         }
-        thread::sleep(Duration::from_millis(30));
-        assert!(receiver.try_recv().is_err());
+        drop(sender);
+        for _ in 0..4 {
+            assert_eq!(receiver.recv().unwrap(), None, "they ask, and get nothing");
+        }
         // Released by another thread than the one that acquired it.
         scope.spawn(move || owned.release().unwrap());
+        receiver.iter().flatten().collect()
     });
-    let mut fences: Vec<_> = receiver.try_iter().map(|(_, fence)| fence).collect();
     assert_eq!(fences.len(), 4);
-    assert!(fences.is_sorted());
-    fences.dedup();
-    assert_eq!(fences.len(), 4);
+    assert!(fences.is_sorted_by(|one, next| one < next));
 
     let mut adopted = lock.acquire_owned().unwrap();
     adopted.adopt();

@@ -144,7 +144,8 @@ fn owned_guards_of_one_task_wait_for_each_other() {
         let first = lock.acquire_owned_async().await.unwrap();
         let next = async { lock.acquire_owned_async().await.unwrap().fence() };
         let release = async {
-            tokio::time::sleep(Duration::from_millis(30)).await;
+            // The other one is polled first, and waits.
+            tokio::task::yield_now().await;
             let fence = first.fence();
             first.release().unwrap();
             fence

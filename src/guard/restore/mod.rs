@@ -75,7 +75,8 @@ pub fn restore(
     let limit = config.snapshot_limit()?;
     // Who asks for what is not there need not wait.
     let id = &Plan::new(repo, id, paths)?.snapshot.id;
-    let request = &Request { scope: Some(Scope::Worktree), mode: Mode::Exclusive, ..request.clone() };
+    let request = Request { scope: Some(Scope::Worktree), mode: Mode::Exclusive, ..request.clone() };
+    let request = &request.or_configured(config)?;
     Context::with(repo, config, tell, |context| {
         let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
         match admit(context, request, &signals, Terms::default())? {
