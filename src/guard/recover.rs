@@ -62,9 +62,10 @@ pub fn recover(
 ) -> Result<Option<Recovered>> {
     let no_repository = || Error::NoRepository { path: repo.root().to_owned(), needed_by: "`repoguard recover`" };
     let worktree = repo.worktree().ok_or_else(no_repository)?;
+    let request = request.clone().or_configured(config)?;
     Context::with(repo, config, tell, |context| {
         let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
-        let acquired = admission::acquire(context, request, &signals)?;
+        let acquired = admission::acquire(context, &request, &signals)?;
         let settled = recovery::settle(context.silent(), &worktree, choice);
         if let Acquired::Held(held) = acquired {
             // As after any hold: what was moved here was moved under the guard.

@@ -23,13 +23,13 @@ pub enum Scope {
 /// A request for a lock.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// How much; `None` means the worktree, or with `names` nothing but these.
+    /// How much; `None`: with `names` only these, else as configured, else the worktree.
     pub scope: Option<Scope>,
     /// Names of further resources of this repository, taken together or not at all; [`MOST_NAMES`] at most.
     pub names: Vec<String>,
     /// Shared or exclusive. A shared request for the whole repository is refused.
     pub mode: Mode,
-    /// How long to wait: `None` without limit, zero to try once.
+    /// How long to wait: zero tries once, [`Duration::MAX`] is no limit. `None`: as configured, else without limit.
     pub timeout: Option<Duration>,
     /// Why, told to those who wait; at most [`holder::MOST_TEXT_BYTES`].
     pub reason: Option<String>,
