@@ -7,7 +7,10 @@
 //! # Limitations
 //! Who opened a file, wrote to it and closed it again is not seen.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use super::{
     before::{Before, KIND, REGULAR},
@@ -19,45 +22,60 @@ use crate::{
     sys::{self, FileId},
 };
 
+/// A process whose parent has just ended may not be seen below us: a writer is another's only if it is each time.
+const LOOKS: usize = 3;
+/// Between two of them.
+const PAUSE: Duration = Duration::from_millis(5);
+
 impl Before {
     /// Those of these paths that others have open for writing.
     pub(super) fn written_by_others(&self, touched: &[Touched]) -> Result<HashSet<Vec<u8>>> {
+        let is_file = |touched: &&Touched| touched.now.is_some_and(|now| now.mode() & KIND == REGULAR);
+        let mut written: Vec<&[u8]> = touched.iter().filter(is_file).map(|touched| &touched.path[..]).collect();
+        for look in 0..LOOKS {
+            if look > 0 && !written.is_empty() {
+                std::thread::sleep(PAUSE);
+            }
+            written = self.seen_written_by_others(&written)?;
+        }
+        let mut others = self.others.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        others.extend(written.into_iter().map(<[u8]>::to_vec));
+        let is_one = |touched: &&Touched| others.contains(&touched.path);
+        Ok(touched.iter().filter(is_one).map(|touched| touched.path.clone()).collect())
+    }
+
+    /// The same as one look shows it.
+    fn seen_written_by_others<'a>(&self, paths: &[&'a [u8]]) -> Result<Vec<&'a [u8]>> {
         let tree = self.checkout.tree()?;
         // Certain only if the kernel says that somebody writes to it, whoever that is.
         let mut open: HashMap<FileId, (Vec<&[u8]>, bool)> = HashMap::new();
-        for touched in touched.iter().filter(|touched| touched.now.is_some_and(|now| now.mode() & KIND == REGULAR)) {
-            let Ok(file) = tree.at(&touched.path).and_then(fs::read_file) else { continue };
+        for path in paths {
+            let Ok(file) = tree.at(path).and_then(fs::read_file) else { continue };
             let written = sys::is_written(&file);
             if let (Some(true) | None, Ok(metadata)) = (written, file.metadata()) {
                 let (paths, certain) = open.entry(sys::identity(&metadata)).or_default();
-                paths.push(&touched.path);
+                paths.push(path);
                 *certain |= written.is_some();
             }
         }
-        let mut others = self.others.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if !open.is_empty() {
-            let ours = std::process::id();
-            let below: HashSet<u32> = sys::descendants(ours).into_iter().collect();
-            let writers = sys::writers(&open.keys().copied().collect());
-            for (file, (paths, certain)) in open {
-                let mut of_it = writers.iter().filter(|writer| writer.file == file).peekable();
-                let nobody_seen = of_it.peek().is_none();
-                // What this process inherited, it was started to write to.
-                let is_others =
-                    of_it.any(
-                        |writer| {
-                            if writer.pid == ours { writer.is_inheritable } else { !below.contains(&writer.pid) }
-                        },
-                    );
-                if is_others || (certain && nobody_seen) {
-                    others.extend(paths.into_iter().map(<[u8]>::to_vec));
-                }
-            }
+        if open.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(touched
-            .iter()
-            .filter(|touched| others.contains(&touched.path))
-            .map(|touched| touched.path.clone())
-            .collect())
+        let ours = std::process::id();
+        let writers = sys::writers(&open.keys().copied().collect());
+        let seen = sys::boot_ms();
+        let below: HashSet<u32> = sys::descendants(ours).into_iter().collect();
+        // A child of the command's may have ended before it was seen below us.
+        let runs = |pid: u32| sys::still_runs(pid, seen) != Some(false);
+        let is_other = |writer: &sys::Writer| {
+            // What this process inherited, it was started to write to.
+            if writer.pid == ours { writer.is_inheritable } else { !below.contains(&writer.pid) && runs(writer.pid) }
+        };
+        open.retain(|file, (_, certain)| {
+            let mut of_it = writers.iter().filter(|writer| writer.file == *file).peekable();
+            let nobody_seen = of_it.peek().is_none();
+            of_it.any(is_other) || (*certain && nobody_seen)
+        });
+        Ok(open.into_values().flat_map(|(paths, _)| paths).collect())
     }
 }
