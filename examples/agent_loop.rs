@@ -6,11 +6,11 @@
 //!
 //! Start several at once: one works here, the others each on a branch of their own, which is kept as long as it holds anything.
 
-#![expect(clippy::print_stdout, reason = "a program of its own, not a room of this house")]
+#![expect(clippy::print_stdout, reason = "a program of its own")]
 
 use std::{error::Error, path::Path, process::ExitCode, time::Duration};
 
-use repoguard::{Config, Repo, Request, run::Task, worktree::Place};
+use repoguard::{Repo, Request, run::Task, worktree::Place};
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let command: Vec<_> = std::env::args_os().skip(1).collect();
@@ -18,28 +18,14 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         return Err("usage: agent_loop CMD [ARG]…".into());
     }
     let repo = Repo::discover(Path::new("."))?;
-    let config = Config::load(&repo)?;
-    let (task, place) = (Task::new(command), Place::default());
-    let once = Request {
-        timeout: Some(Duration::ZERO),
-        reason: Some("agent loop".to_owned()),
-        command: "agent_loop".to_owned(),
-        ..Request::default()
-    };
-    place.check(&repo)?;
-    let outcome = match repoguard::run::exec(&repo, &config, &once, &task, &mut |_| {}) {
-        Err(repoguard::Error::Busy { .. }) => {
-            let (outcome, apart) = repoguard::worktree::exec_apart(&repo, &config, &once, &place, &task, &mut |_| {})?;
-            match &apart.kept {
-                Some(work) => println!("{work} on branch {} in {}", apart.branch, apart.path.display()),
-                None => println!("left nothing"),
-            }
-            outcome
-        }
-        outcome => {
-            println!("ran here");
-            outcome?
-        }
-    };
+    let once = Request { timeout: Some(Duration::ZERO), reason: Some("agent loop".to_owned()), ..Request::default() };
+    let (outcome, worktree) = repo.exec_in_worktree(&once, &Place::default(), &Task::new(command))?;
+    match &worktree {
+        None => println!("ran here"),
+        Some(worktree) => match &worktree.kept {
+            Some(work) => println!("{work} on branch {} in {}", worktree.branch, worktree.path.display()),
+            None => println!("left nothing"),
+        },
+    }
     Ok(ExitCode::from(u8::try_from(outcome.ending.status()).unwrap_or(1)))
 }

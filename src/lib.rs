@@ -68,15 +68,13 @@
 //! # })?; }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//! A command instead of a guard. It never runs without the lock, even if this process is killed:
+//! A command instead of a guard. It never runs without the lock, even if this process is killed. The `repoguard` program runs it:
 //! ```no_run
-//! use repoguard::{Config, Repo, Request, run::Task};
+//! use repoguard::{Repo, Request, run::Task};
 //!
 //! let repo = Repo::discover(std::path::Path::new("."))?;
-//! let config = Config::load(&repo)?;
-//! let task = Task::new(["git", "commit", "-am", "a change"]);
-//! let outcome = repoguard::run::exec(&repo, &config, &Request::default(), &task, &mut |notice| eprintln!("{notice:?}"))?;
-//! std::process::exit(outcome.ending.status());
+//! let outcome = repo.exec(&Request::default(), &Task::new(["git", "commit", "-am", "a change"]))?;
+//! println!("ended with {}", outcome.ending.status());
 //! # Ok::<(), repoguard::Error>(())
 //! ```
 //!
@@ -85,9 +83,9 @@
 //! | --- | --- |
 //! | hold a lock for a part of a program | [`Lock`], [`Guard`] |
 //! | hold a lock in a server, whose requests share threads | [`Lock::acquire_owned`] |
-//! | run a command that never runs on without the lock | [`run`] |
-//! | land a change whole or not at all | [`mutation`], [`snapshot`] |
-//! | run a command in a worktree of its own if the checkout is busy | [`worktree`] |
+//! | run a command that never runs on without the lock | [`Repo::exec`], [`run`] |
+//! | land a change whole or not at all | [`Repo::mutate`], [`mutation`], [`snapshot`] |
+//! | run a command in a worktree of its own if the checkout is busy | [`Repo::exec_in_worktree`], [`worktree`] |
 //! | hold a lock beyond the end of the process that acquired it | [`background`] |
 //! | write to a JSON document that others write to | [`state`] |
 //! | give numbers that nobody else gets | [`sequence`] |
@@ -104,7 +102,7 @@
 //! - **Cycles.** Waiting fails if threads or tasks would wait for each other ([`Error::Circle`]), or if they would do so through other
 //!   processes ([`Error::Deadlock`]), in any number of repositories.
 //! - **Children.** A child process is inside the hold if it has the hold's token: give it [`Guard::environment`]. Other processes are
-//!   outside. Children do not keep the lock if this process is killed. [`run::exec`] does.
+//!   outside. Children do not keep the lock if this process is killed. [`Repo::exec`] does.
 //! - **Waiting costs a process.** The first waiter in the queue has a helper process that waits in the kernel's queue, because
 //!   a thread's wait cannot be cancelled. On Linux it shares the program's memory and costs the same whatever the
 //!   program's size. No signal reaches a handler in it, and `waitpid(-1)` does not see it. If it cannot be made (a limit of
@@ -152,8 +150,8 @@ pub use repo::{Config, ExpectedHead, Head, Repo};
 /// Runs a command under the lock.
 pub mod run {
     pub use crate::{
-        exec::{Ending, Task},
-        guard::{Outcome, exec},
+        exec::{Ending, Stream, Task},
+        guard::Outcome,
     };
 }
 
@@ -162,7 +160,7 @@ pub mod mutation {
     pub use crate::{
         guard::{
             Choice, Failure, Invalid, Landed, Landing, Mutated, Mutation, Pending, Recovered, Rollback, Told, Why,
-            Write, mutate, pending, recover, unfinished,
+            Write, pending, recover, unfinished,
         },
         transaction::{Doubt, Found, LeftOut, Unfinished, WhyLeftOut},
     };
@@ -170,7 +168,7 @@ pub mod mutation {
 
 /// Runs a command in a worktree of its own if the checkout is busy.
 pub mod worktree {
-    pub use crate::guard::{Apart, Linked, Place, Pruned, Stands, Work, exec_apart, prune_worktrees, worktrees};
+    pub use crate::guard::{Apart, Linked, Place, Pruned, Stands, Work, prune_worktrees, worktrees};
 }
 
 /// Holds the lock beyond the end of the process that acquired it.
@@ -217,7 +215,7 @@ pub mod program {
         env::{ci_job, is_trial, no_color, shell, skipped_once},
         exec::{die_of, prepare_signals, replace_by},
         fs::check_output,
-        guard::{changed_outside, command_of, is_pid_of_elsewhere, user_of},
+        guard::{changed_outside, command_of, exec, exec_apart, is_pid_of_elsewhere, mutate, user_of},
         lock::{MOST_NAMES, has_stray_token},
         repo::{DURATION, Setting, read_duration},
     };

@@ -2,10 +2,9 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 use repoguard::{
-    Config, Error, Notice, Repo, Request, Scope, holder,
+    Config, Error, Notice, Request, Scope, holder,
     run::{Ending, Outcome, Task},
     worktree::{Apart, Place},
 };
@@ -14,7 +13,7 @@ use serde_json::json;
 use super::{
     Context,
     exit::{self, Exit, Usage},
-    options::{self, Expect, Lock},
+    options::{self, Caller, Expect, Lock},
     result_file::ResultFile,
     worktrees,
 };
@@ -64,6 +63,8 @@ pub(super) struct Arguments {
     /// Write how it went to a file, as JSON, so that it is never mistaken for CMD's own status
     #[arg(long, value_name = "PATH")]
     result_file: Option<PathBuf>,
+    #[command(flatten)]
+    caller: Caller,
     /// A command line for the shell (`$SHELL -c STRING`), instead of CMD
     #[arg(short, long = "command", value_name = "STRING", conflicts_with = "cmd")]
     command_line: Option<OsString>,
@@ -95,6 +96,7 @@ pub(super) fn quick(arguments: &[OsString]) -> Option<Arguments> {
         max_hold: None,
         kill_after: KILL_AFTER,
         result_file: None,
+        caller: Caller::default(),
         command_line: None,
         cmd: Vec::new(),
     };
@@ -129,6 +131,7 @@ pub(super) fn parsed(context: &Context, matches: &ArgMatches) -> anyhow::Result<
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let context = &arguments.caller.heeded(context);
     let result_file = ResultFile::create(arguments.result_file.as_deref())?;
     let result = execute(context, arguments);
     context.ui.waiting_over();
@@ -142,8 +145,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
 }
 
 fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<(Outcome, Option<Apart>)> {
-    let directory = std::env::current_dir().context("cannot find the current directory")?;
-    let repo = Repo::discover(&directory)?;
+    let repo = arguments.caller.repo()?;
     if repo.git_dir().is_none() {
         context.ui.say(&format!("not inside a Git repository: locking `{}`", repo.lock_path().display()));
     }
@@ -154,11 +156,11 @@ fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<(Outcome,
     let place = arguments.place(&request)?;
     place.as_ref().map_or(Ok(()), |place| place.check(&repo))?;
     let mut tell = |notice: Notice<'_>| context.ui.notice(&notice);
-    let (outcome, apart) = match (repoguard::run::exec(&repo, &config, &request, &task, &mut tell), place) {
+    let (outcome, apart) = match (repoguard::program::exec(&repo, &config, &request, &task, &mut tell), place) {
         (Err(busy @ (Error::Busy { .. } | Error::Deadlock { .. })), Some(place)) => {
             let waited = if let Error::Busy { waited, .. } = busy { waited } else { Duration::ZERO };
             context.ui.waiting_over();
-            let (outcome, apart) = repoguard::worktree::exec_apart(&repo, &config, &request, &place, &task, &mut tell)?;
+            let (outcome, apart) = repoguard::program::exec_apart(&repo, &config, &request, &place, &task, &mut tell)?;
             (Outcome { waited: outcome.waited + waited, ..outcome }, Some(apart))
         }
         (outcome, _) => (outcome?, None),
@@ -175,7 +177,10 @@ impl Arguments {
             Some(line) => vec![repoguard::program::shell(), "-c".into(), line.clone()],
             None => self.cmd.clone(),
         };
-        Task { max_hold: self.max_hold, kill_after: self.kill_after, expect: self.expect.head(), ..Task::new(command) }
+        let mut task = Task::new(command).kill_after(self.kill_after).expect(self.expect.head());
+        task.max_hold = self.max_hold;
+        task.term_ends_all = self.caller.silent;
+        task
     }
 
     fn request(&self, config: &Config, task: &Task) -> anyhow::Result<Request> {
@@ -187,7 +192,7 @@ impl Arguments {
             }
             None => {}
         }
-        Ok(Request { command: holder::readable_command(&task.command), ..request })
+        Ok(Request { command: holder::readable_command(&task.command), ..self.caller.complete(request) })
     }
 }
 
@@ -219,7 +224,17 @@ fn busy(context: &Context, arguments: &Arguments, error: anyhow::Error) -> anyho
             Ok(Exit::OK)
         }
         Some(Error::Busy { .. } | Error::Deadlock { .. }) => Ok(context.failed(&error, arguments.lock.busy_exit_code)),
+        _ if arguments.caller.silent => Ok(context.failed(&error, exit::of(&error))),
         _ => Err(error),
+    }
+}
+
+/// Who kept a request from the lock, in the result files.
+pub(super) fn in_the_way(error: Option<&Error>) -> serde_json::Value {
+    match error {
+        Some(Error::Busy { what, holders, ahead, .. }) => json!({"what": what, "holders": holders, "ahead": ahead}),
+        Some(Error::Deadlock { what, cycle }) => json!({"what": what, "holders": cycle, "ahead": []}),
+        _ => serde_json::Value::Null,
     }
 }
 
@@ -241,7 +256,7 @@ fn report(arguments: &Arguments, result: &anyhow::Result<(Outcome, Option<Apart>
                 "schema": 1, "outcome": name, "acquired": true, "inside": outcome.fence.is_none(),
                 "fence": outcome.fence, "waited_ms": ms(outcome.waited), "held_ms": ms(outcome.held),
                 "status": status, "signal": signal, "exit_status": outcome.ending.status(), "error": null,
-                "worktree": apart.as_ref().map(worktrees::report),
+                "worktree": apart.as_ref().map(worktrees::report), "in_the_way": null,
             })
         }
         Err(error) => {
@@ -260,7 +275,7 @@ fn report(arguments: &Arguments, result: &anyhow::Result<(Outcome, Option<Apart>
             json!({
                 "schema": 1, "outcome": name, "acquired": false, "inside": false, "fence": null,
                 "waited_ms": ms(waited), "held_ms": 0, "status": null, "signal": null, "exit_status": status,
-                "error": format!("{error:#}"), "worktree": null,
+                "error": format!("{error:#}"), "worktree": null, "in_the_way": in_the_way(error.downcast_ref()),
             })
         }
     }

@@ -2,18 +2,18 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
 use repoguard::{
-    Config, Error, Mode, Repo, Request, Scope, holder,
+    Config, Error, Mode, Request, Scope, holder,
     mutation::{Failure, Landed, Landing, Mutated, Mutation, Why, WhyLeftOut, Write},
 };
 use serde_json::json;
 
 use super::{
     Context,
+    exec::in_the_way,
     exit::{self, Exit, Usage},
-    options::{self, Expect, Lock},
+    options::{self, Caller, Expect, Lock},
     result_file::ResultFile,
 };
 
@@ -84,6 +84,8 @@ pub(super) struct Arguments {
     /// Write how it went to a file, as JSON
     #[arg(long, value_name = "PATH")]
     result_file: Option<PathBuf>,
+    #[command(flatten)]
+    caller: Caller,
     /// The command that makes the change, and its arguments
     #[arg(value_name = "CMD", trailing_var_arg = true, required = true)]
     cmd: Vec<OsString>,
@@ -91,6 +93,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
     let arguments = Arguments::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
+    let context = &arguments.caller.heeded(context);
     arguments.refuse_nonsense()?;
     let result_file = ResultFile::create(arguments.result_file.as_deref())?;
     let result = execute(context, &arguments);
@@ -111,6 +114,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
             Some(Error::Busy { .. } | Error::Deadlock { .. }) => {
                 Ok(context.failed(&error, arguments.lock.busy_exit_code))
             }
+            _ if arguments.caller.silent => Ok(context.failed(&error, exit::of(&error))),
             _ => Err(error),
         },
     }
@@ -121,14 +125,13 @@ fn is_busy(failure: &Failure) -> bool {
 }
 
 fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<Mutated> {
-    let directory = std::env::current_dir().context("cannot find the current directory")?;
-    let repo = Repo::discover(&directory)?;
+    let repo = arguments.caller.repo()?;
     context.ui.may_have_token(&repo);
     let config = Config::load(&repo)?;
     let request = arguments.request(&config)?;
     let write = Write::Command(arguments.cmd.clone());
     let mut tell = |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
-    Ok(repoguard::mutation::mutate(&repo, &config, &request, &arguments.mutation(), write, &mut tell)?)
+    Ok(repoguard::program::mutate(&repo, &config, &request, &arguments.mutation(), write, &mut tell)?)
 }
 
 impl Arguments {
@@ -166,6 +169,8 @@ impl Arguments {
             landing: self.landing(),
             max_hold: self.max_hold,
             kill_after: self.kill_after,
+            term_ends_all: self.caller.silent,
+            ..Mutation::default()
         }
     }
 
@@ -178,7 +183,7 @@ impl Arguments {
             scope: Some(request.scope.unwrap_or(Scope::Worktree)),
             mode: Mode::Exclusive,
             command: holder::readable_command(&command),
-            ..request
+            ..self.caller.complete(request)
         })
     }
 }
@@ -211,7 +216,7 @@ fn report(arguments: &Arguments, result: &anyhow::Result<Mutated>) -> serde_json
                 "schema": 1, "outcome": name, "acquired": false, "inside": false, "fence": null,
                 "waited_ms": ms(waited), "held_ms": 0, "commit": null, "changed": [], "left_out": [], "step": null, "steps": [],
                 "status": null, "exit_status": status, "rolled_back": null, "left": null, "gone": null, "snapshot": null,
-                "error": format!("{error:#}"),
+                "error": format!("{error:#}"), "in_the_way": in_the_way(error.downcast_ref()),
             });
         }
     };
@@ -246,6 +251,6 @@ fn report(arguments: &Arguments, result: &anyhow::Result<Mutated>) -> serde_json
         "left": rollback.and_then(|rollback| Some(paths(&rollback.as_ref().ok()?.left))),
         "gone": rollback.and_then(|rollback| Some(paths(&rollback.as_ref().ok()?.gone))),
         "snapshot": rollback.and_then(|rollback| rollback.as_ref().ok()?.kept.clone()),
-        "error": failure.map(super::render::failure),
+        "error": failure.map(super::render::failure), "in_the_way": null,
     })
 }

@@ -1,14 +1,15 @@
 //! Parses what several verbs have in common: durations, and the resources that a lock is about.
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
+use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use repoguard::{
-    Config, ExpectedHead, Mode, Request, Scope,
+    Config, ExpectedHead, Mode, Repo, Request, Scope,
     program::{DURATION, MOST_NAMES, read_duration},
 };
 
-use super::exit::Usage;
+use super::{Context, exit::Usage};
 
 /// Which lock is meant.
 #[derive(Debug, Default, PartialEq, Args)]
@@ -45,6 +46,47 @@ pub(super) struct Lock {
     /// Exit with this status when busy
     #[arg(short = 'E', long, value_name = "N", default_value_t = super::exit::BUSY)]
     pub(super) busy_exit_code: u8,
+}
+
+/// How a program that uses the library calls this one.
+#[derive(Debug, Default, PartialEq, Args)]
+pub(super) struct Caller {
+    /// Find the repository from here, not from the current directory
+    #[arg(long, value_name = "DIR", hide = true)]
+    repository: Option<PathBuf>,
+    /// Its git directory: another repository is an error
+    #[arg(long, value_name = "DIR", hide = true)]
+    git_dir: Option<PathBuf>,
+    /// JSON that others find in the record of the hold
+    #[arg(long, value_name = "JSON", value_parser = json, hide = true)]
+    metadata: Option<serde_json::Value>,
+    /// Print nothing, since the result file tells everything, and end CMD with all its descendants at SIGTERM
+    #[arg(long, hide = true)]
+    pub(super) silent: bool,
+}
+
+impl Caller {
+    /// The repository that is meant.
+    pub(super) fn repo(&self) -> anyhow::Result<Repo> {
+        let here = || std::env::current_dir().context("cannot find the current directory");
+        let repo = Repo::discover(&self.repository.clone().map_or_else(here, Ok)?)?;
+        match &self.git_dir {
+            Some(expected) if repo.git_dir() != Some(expected) => {
+                bail!("the git directory of `{}` is not `{}`", repo.root().display(), expected.display())
+            }
+            _ => Ok(repo),
+        }
+    }
+
+    /// A request with the caller's metadata.
+    pub(super) fn complete(&self, request: Request) -> Request {
+        Request { metadata: self.metadata.clone().or(request.metadata), ..request }
+    }
+
+    /// Where messages go.
+    pub(super) fn heeded(&self, context: &Context) -> Context {
+        if self.silent { Context { ui: context.ui.silent(), json: context.json } } else { context.clone() }
+    }
 }
 
 /// Where HEAD has to be.
@@ -140,6 +182,10 @@ impl Resources {
         let scope = self.scope.map(Scope::from);
         Ok(Request { scope, names: self.names.clone(), ..Request::default() })
     }
+}
+
+fn json(text: &str) -> Result<serde_json::Value, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 fn name(text: &str) -> Result<String, String> {

@@ -38,14 +38,24 @@ const REPEAT: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(super) struct Ui {
     color: bool,
-    quiet: bool,
-    verbose: bool,
+    volume: Volume,
     waiting: Rc<RefCell<Line>>,
     repeat: Rc<Cell<Duration>>,
     /// A mutation that was killed has been settled: nothing of it is left to look at.
     settled: Rc<Cell<bool>>,
     /// The repository whose token may be in the environment, until that was checked.
     token: Rc<RefCell<Option<Repo>>>,
+}
+
+/// How much is printed to stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Volume {
+    /// Nothing, errors included.
+    Silent,
+    /// Errors.
+    Quiet,
+    Usual,
+    Verbose,
 }
 
 /// The line that says that we wait.
@@ -64,13 +74,28 @@ impl Ui {
             Color::Never => false,
             Color::Auto => !repoguard::program::no_color() && io::stderr().is_terminal(),
         };
+        let volume = match (quiet, verbose) {
+            (true, _) => Volume::Quiet,
+            (_, true) => Volume::Verbose,
+            _ => Volume::Usual,
+        };
         let (waiting, settled, token) = (Rc::default(), Rc::default(), Rc::default());
-        Self { color, quiet, verbose, waiting, repeat: Rc::new(Cell::new(REPEAT)), settled, token }
+        Self { color, volume, waiting, repeat: Rc::new(Cell::new(REPEAT)), settled, token }
+    }
+
+    /// The same for a caller that reads the result file: nothing is printed.
+    pub(super) fn silent(&self) -> Self {
+        Self { volume: Volume::Silent, ..self.clone() }
+    }
+
+    /// Whether only errors are printed, or nothing.
+    fn is_quiet(&self) -> bool {
+        self.volume <= Volume::Quiet
     }
 
     /// Whether more is to be said.
     pub(super) fn is_verbose(&self) -> bool {
-        self.verbose
+        self.volume == Volume::Verbose
     }
 
     /// Prints what a command learns while it runs.
@@ -83,7 +108,7 @@ impl Ui {
             Notice::Waiting(waiting) => self.waiting(waiting),
             Notice::Acquired(waited) => {
                 self.waiting_over();
-                if self.verbose {
+                if self.is_verbose() {
                     self.say(&format!("acquired after {}", duration(*waited)));
                 }
             }
@@ -272,14 +297,14 @@ impl Ui {
             Recovered::Undone(_) => "recovered: undone",
             Recovered::Finished(_) => "recovered: finished",
         });
-        if !self.quiet {
+        if !self.is_quiet() {
             self.settled(recovered);
         }
         Ok(())
     }
 
     fn waiting(&self, waiting: &Waiting<'_>) {
-        if self.quiet {
+        if self.is_quiet() {
             return;
         }
         let mut line = self.waiting.borrow_mut();
@@ -298,7 +323,7 @@ impl Ui {
 
     /// Shows how far something is, on a terminal; the next message takes it off.
     fn live(&self, text: &str) {
-        if !self.quiet && io::stderr().is_terminal() {
+        if !self.is_quiet() && io::stderr().is_terminal() {
             self.waiting.borrow_mut().live = true;
             print_now(&format!("{REDRAW}{} {text}", self.styled(YELLOW, PREFIX)));
         }
@@ -405,12 +430,12 @@ impl Ui {
 
     /// Prints to stdout what a command did.
     pub(super) fn report(&self, lines: &Lines) -> anyhow::Result<()> {
-        if self.quiet { Ok(()) } else { print(lines) }
+        if self.is_quiet() { Ok(()) } else { print(lines) }
     }
 
     /// Says something that -q keeps quiet.
     pub(super) fn say(&self, text: &str) {
-        if !self.quiet {
+        if !self.is_quiet() {
             self.line(Style::new().bold(), text);
         }
     }
@@ -432,24 +457,28 @@ impl Ui {
     }
 
     fn warn(&self, text: &str) {
-        if !self.quiet {
+        if !self.is_quiet() {
             self.line(YELLOW, text);
         }
     }
 
     fn hint(&self, text: &str) {
-        if !self.quiet {
+        if !self.is_quiet() {
             self.more("hint:", text);
         }
     }
 
     fn line(&self, style: Style, text: &str) {
-        // Nobody can be told when stderr is closed.
-        drop(writeln!(io::stderr(), "{} {}", self.styled(style, PREFIX), escaped(text)));
+        if self.volume > Volume::Silent {
+            // Nobody can be told when stderr is closed.
+            drop(writeln!(io::stderr(), "{} {}", self.styled(style, PREFIX), escaped(text)));
+        }
     }
 
     fn more(&self, label: &'static str, text: &str) {
-        drop(writeln!(io::stderr(), "  {} {}", self.styled(CYAN, label), escaped(text)));
+        if self.volume > Volume::Silent {
+            drop(writeln!(io::stderr(), "  {} {}", self.styled(CYAN, label), escaped(text)));
+        }
     }
 
     fn styled(&self, style: Style, text: &str) -> String {

@@ -176,13 +176,6 @@ fn removal(worktree: &Linked) -> String {
     }
 }
 
-fn work_to_json(work: &Work) -> Value {
-    json!({
-        "commits": work.commits, "landed": work.landed, "changed": work.changed, "untracked": work.untracked,
-        "also": work.also,
-    })
-}
-
 fn to_json(worktree: &Linked) -> Value {
     let mut document = path_to_json(&worktree.path);
     let made = jiff::Timestamp::try_from(UNIX_EPOCH + Duration::from_millis(worktree.made_ms)).unwrap_or_default();
@@ -196,7 +189,7 @@ fn to_json(worktree: &Linked) -> Value {
     document["command"] = json!(worktree.command);
     document["reason"] = json!(worktree.reason);
     document["stands"] = json!(word(worktree.stands));
-    document["holds"] = work_to_json(&worktree.work);
+    document["holds"] = json!(worktree.work);
     document["land"] = json!(landing(&worktree.path, &worktree.branch, &worktree.base, &worktree.work));
     document["remove"] = json!(removal(worktree));
     document
@@ -206,7 +199,7 @@ fn pruned_to_json(pruned: &Pruned) -> Value {
     let mut document = path_to_json(&pruned.path);
     document["branch"] = json!(pruned.branch);
     document["removed"] = json!(pruned.kept.is_none());
-    document["holds"] = json!(pruned.kept.as_ref().and_then(|kept| kept.as_ref().ok()).map(work_to_json));
+    document["holds"] = json!(pruned.kept.as_ref().and_then(|kept| kept.as_ref().ok()));
     let error = pruned.kept.as_ref().and_then(|kept| kept.as_ref().err());
     document["error"] = json!(error.map(ToString::to_string));
     document
@@ -218,6 +211,6 @@ pub(super) fn report(apart: &Apart) -> Value {
     document["branch"] = json!(apart.branch);
     document["base"] = json!(apart.base);
     document["removed"] = json!(apart.kept.is_none());
-    document["holds"] = json!(apart.kept.as_ref().map(work_to_json));
+    document["holds"] = json!(apart.kept.as_ref());
     document
 }

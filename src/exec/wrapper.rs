@@ -131,6 +131,11 @@ impl Watch<'_> {
                     return if overtime { Ending::Overtime } else { ending };
                 }
             } else {
+                if self.task.term_ends_all && self.got.contains(&sys::TERMINATE) && !self.limit.is_over() {
+                    self.pending.forget(&[sys::TERMINATE]);
+                    let others = self.others();
+                    self.limit.end_now(now, &others);
+                }
                 self.limit_enforced(now);
                 overtime = self.limit.is_over();
                 if now >= self.keeper_at {

@@ -400,6 +400,11 @@ pub(crate) fn nameless(bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
+/// An empty file in the system's directory for temporary files, for its owner alone; dropped, it is removed.
+pub(crate) fn named_temporary() -> Result<tempfile::NamedTempFile> {
+    tempfile::NamedTempFile::new().map_err(Error::io("create a file in", &std::env::temp_dir()))
+}
+
 /// Keeps a file under a second name, replacing what has it: by a link if that is possible, else by a copy. Always by a copy on FUSE:
 /// gocryptfs, for example, reads a file with two links by the wrong key.
 pub(crate) fn link(from: &Path, to: &Path, sharing: Sharing) -> Result<()> {

@@ -152,7 +152,8 @@ impl Asking {
         let lock = &self.lock;
         let id = lock.own_site()?.id_of(&held);
         let turn = self.turn.take();
-        let turn = turn.inspect(|turn| turn.holds(id));
+        let variables = super::environment(&lock.path(), &held).to_vec();
+        let turn = turn.inspect(|turn| turn.holds(id, variables));
         let waited = self.begun.elapsed();
         let Some(context) = lock.context() else {
             (lock.tell)(Notice::Acquired(waited));

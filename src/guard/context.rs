@@ -8,6 +8,7 @@ use crate::{
     fs::Sharing,
     lock::{Request, Scope},
     repo::{Config, Repo, Setting},
+    sys,
 };
 
 impl Request {
@@ -56,6 +57,19 @@ impl<'a> Context<'a> {
     ) -> T {
         let observer = RefCell::new(observer);
         work(Context::new(repo, config, &|notice| (observer.borrow_mut())(notice)))
+    }
+
+    /// As [`Context::with`], for work that forks.
+    ///
+    /// # Errors
+    /// [`Error::Threads`] if this process has several threads.
+    pub(crate) fn forking<T, E: From<Error>>(
+        repo: &Repo,
+        config: &Config,
+        observer: &mut dyn FnMut(Notice<'_>),
+        work: impl FnOnce(Context<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        if sys::has_one_thread() { Self::with(repo, config, observer, work) } else { Err(Error::Threads.into()) }
     }
 
     /// The same in another worktree of the repository.

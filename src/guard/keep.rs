@@ -76,7 +76,7 @@ pub enum Released {
 /// Acquires a lock and leaves it to a watcher in the background, which holds it until [`release`] or `until`.
 ///
 /// With `background` it never blocks: where somebody is before us, the watcher waits in the queue. Else it blocks as the
-/// request says. Must be called while this process has only one thread, because it forks.
+/// request says. This process forks.
 ///
 /// # Errors
 /// [`Error::NoProcess`] when the process to hold it for does not run, or ends while it is waited, [`Error::BadValue`] when its time to live is less than
@@ -99,7 +99,7 @@ pub fn acquire(
     }
     let until = Background { process, ttl: until.ttl };
     let request = request.clone().or_configured(config)?;
-    Context::with(repo, config, tell, |context| acquire_until(context, &request, until, background))
+    Context::forking(repo, config, tell, |context| acquire_until(context, &request, until, background))
 }
 
 fn acquire_until(context: Context<'_>, request: &Request, until: Background, background: bool) -> Result<Grant> {

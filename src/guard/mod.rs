@@ -14,6 +14,7 @@
 //! | `inputs` | what was made from what: digests of inputs, kept in the shared document |
 //! | `pending` | which mutations are not at their end, for who only looks |
 //! | `apart` | a worktree of its own for a command that found this one busy |
+//! | `program` | commands and mutations for programs with threads, run by the `repoguard` program |
 //! | `keep` | holds that outlive the process that took them, kept by a watcher in the background |
 
 pub(crate) mod admission;
@@ -29,6 +30,7 @@ mod lock;
 mod mutate;
 mod own;
 mod pending;
+mod program;
 mod recover;
 mod recovery;
 mod restore;
@@ -128,9 +130,10 @@ pub struct Outcome {
 /// Runs a command while holding a lock; blocks until the command has ended.
 ///
 /// The command never runs without the lock, whatever of this process, its keeper and the lock's files is killed or
-/// removed. Must be called while this process has only one thread, because it forks.
+/// removed. This process forks, catches signals, and reaps all of its children: [`Repo::exec`] is for other programs.
 ///
 /// # Errors
+/// [`Error::Threads`] if this process has several threads.
 /// [`Error::Busy`], [`Error::Deadlock`] or [`Error::Interrupted`] when the lock was not acquired,
 /// [`Error::NeverGranted`], [`Error::NoLocks`], [`Error::NotAFile`] or [`Error::Io`] when it could not be,
 /// [`Error::Unfinished`] when a mutation that was killed must be settled first. Then the command did not run.
@@ -142,7 +145,7 @@ pub fn exec(
     tell: &mut dyn FnMut(Notice<'_>),
 ) -> Result<Outcome> {
     let request = request.clone().or_configured(config)?;
-    Context::with(repo, config, tell, |context| {
+    Context::forking(repo, config, tell, |context| {
         let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
         let terms = Terms { expect: Some(&task.expect), reports_acquisition: true, ..Terms::default() };
         match admit(context, &request, &signals, terms)? {

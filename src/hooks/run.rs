@@ -81,8 +81,7 @@ impl Call {
 /// Takes the lock for the git command that calls this hook, until that command has ended. `input` reads what the hook was
 /// given on its standard input; called only where that matters.
 ///
-/// Blocks for [`Call::timeout`] at most, and not at all where git holds a lock of its own. Must be called while this process
-/// has only one thread, because it forks.
+/// Blocks for [`Call::timeout`] at most, and not at all where git holds a lock of its own. This process forks.
 ///
 /// # Errors
 /// A [`Refusal`]: the git command must not go on. Never for [`Event::PostCheckout`], which is too late to refuse.
@@ -95,7 +94,7 @@ pub fn run(
 ) -> Result<(), Refusal> {
     let git = Git::find(call.event == Event::PreReceive);
     let scope = scope(repo, call.event, input)?;
-    Context::with(repo, config, tell, |context| {
+    Context::forking(repo, config, tell, |context| {
         let hook = Hook { context, call, git, scope };
         match call.event {
             Event::PostCheckout => {

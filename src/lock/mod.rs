@@ -57,7 +57,7 @@ pub(crate) use request::Wait;
 pub use request::{MOST_NAMES, Request, Scope, Waiting};
 pub(crate) use short::{Patience, Short};
 pub(crate) use token::Token;
-pub(crate) use turn::{Manner, Resource, Turn};
+pub(crate) use turn::{Manner, Resource, Turn, environment_around};
 pub(crate) use visit::Inside;
 
 use crate::holder::{Holder, Mode};

@@ -71,6 +71,8 @@ struct Entry {
     admitted: bool,
     /// Its hold, once there is one.
     hold: Option<HoldId>,
+    /// What commands inside of that hold find in their environment.
+    environment: Vec<(&'static str, OsString)>,
     waker: Option<Waker>,
 }
 
@@ -134,6 +136,7 @@ impl Turn {
             admitted: holds || blockers.is_empty(),
             resources,
             hold: None,
+            environment: Vec::new(),
             waker: None,
         };
         table.add(number, entry);
@@ -182,10 +185,11 @@ impl Turn {
         own.filter(|number| **number != self.number).filter_map(|number| table.entries[number].hold.clone()).collect()
     }
 
-    /// What was waited for is held now.
-    pub(crate) fn holds(&self, hold: HoldId) {
+    /// What was waited for is held now; commands inside of the hold find `environment`.
+    pub(crate) fn holds(&self, hold: HoldId, environment: Vec<(&'static str, OsString)>) {
         if let Some(entry) = table().entries.get_mut(&self.number) {
             entry.hold = Some(hold);
+            entry.environment = environment;
         }
     }
 
@@ -199,6 +203,14 @@ impl Turn {
         table.disown(old, self.number);
         table.owners.entry(owner).or_default().insert(self.number);
     }
+}
+
+/// The variables of the newest hold of the calling task or thread; none if it holds nothing.
+pub(crate) fn environment_around() -> Vec<(&'static str, OsString)> {
+    let table = table();
+    let own = table.owners.get(&Owner::current()).into_iter().flatten();
+    let mut held = own.map(|number| &table.entries[number]).filter(|entry| entry.hold.is_some());
+    held.next_back().map(|entry| entry.environment.clone()).unwrap_or_default()
 }
 
 impl Drop for Turn {

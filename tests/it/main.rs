@@ -49,6 +49,7 @@ mod library_examples;
 mod library_helper;
 mod library_inside;
 mod library_paths;
+mod library_program;
 mod limits;
 mod lingering;
 mod log;

@@ -61,31 +61,12 @@ pub struct Apart {
 /// For who found this worktree busy: `request` is not waited for, but while somebody holds everything
 /// ([`Scope::Repo`]) or waits for it, no worktree can be made, and that is [`Error::Busy`], too. The command runs in the same directory as
 /// seen from the top, finds the worktree's path in `REPOGUARD_WORKTREE`, and holds the worktree's lock exclusively. When it
-/// has ended, the worktree and its branch are removed if nothing of worth is in it, else [`Notice::Kept`] tells of it. Must
-/// be called while this process has only one thread, because it forks.
+/// has ended, the worktree and its branch are removed if nothing of worth is in it, else [`Notice::Kept`] tells of it. As
+/// [`super::exec()`], this is for programs that do nothing else; [`Repo::exec_in_worktree`] is for others.
 ///
 /// # Errors
 /// Those of [`Place::check`]; [`Error::Git`] when git cannot make it; else as [`super::exec()`]. Then the command did not
 /// run, and nothing is left but what [`worktrees`] shows.
-///
-/// # Example
-/// ```no_run
-/// use repoguard::{Config, Error, Repo, Request, run::Task, worktree::Place};
-///
-/// let repo = Repo::discover(std::path::Path::new("."))?;
-/// let config = Config::load(&repo)?;
-/// let (task, place) = (Task::new(["make", "test"]), Place::default());
-/// let once = Request { timeout: Some(std::time::Duration::ZERO), ..Request::default() };
-/// place.check(&repo)?;
-/// match repoguard::run::exec(&repo, &config, &once, &task, &mut |_| {}) {
-///     Err(Error::Busy { .. }) => {
-///         let (_, apart) = repoguard::worktree::exec_apart(&repo, &config, &once, &place, &task, &mut |_| {})?;
-///         println!("ran in {}, {}", apart.path.display(), if apart.kept.is_some() { "which is kept" } else { "removed" });
-///     }
-///     outcome => println!("{:?}", outcome?.ending),
-/// }
-/// # Ok::<(), Error>(())
-/// ```
 pub fn exec_apart(
     repo: &Repo,
     config: &Config,
@@ -95,7 +76,7 @@ pub fn exec_apart(
     tell: &mut dyn FnMut(Notice<'_>),
 ) -> Result<(Outcome, Apart)> {
     place.check(repo)?;
-    Context::with(repo, config, tell, |context| {
+    Context::forking(repo, config, tell, |context| {
         admission::expect(context, &task.expect, None)?;
         let register = register(repo, context.sharing)?;
         let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;

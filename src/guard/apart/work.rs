@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What is in a worktree that repoguard made, beside the commit that it was made from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct Work {
     /// Commits on its branch.

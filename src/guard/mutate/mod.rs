@@ -19,7 +19,7 @@ pub use outcome::{Failure, Invalid, Landed, Mutated, Rollback, Why};
 
 use std::{
     ffi::OsString,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -28,7 +28,7 @@ use super::{Admission, Context, Notice, Terms, admit, environment, recovery};
 use crate::{
     env,
     error::{Error, Result},
-    exec::Duty as _,
+    exec::{self, Duty as _},
     fs,
     lock::{LockFile, Request},
     repo::{Checkout, Config, ExpectedHead, Manner, Repo, Worktree},
@@ -64,6 +64,20 @@ pub struct Mutation {
     pub max_hold: Option<Duration>,
     /// How long after that it is killed.
     pub kill_after: Duration,
+    /// Whether SIGTERM to the process that runs the steps ends a step with all its descendants at once. Else it is passed on first.
+    pub term_ends_all: bool,
+    /// Where the steps run, for [`Repo::mutate`]; in the worktree. `None`: in this process's directory if that is in the worktree, else at
+    /// its top.
+    pub directory: Option<PathBuf>,
+    /// The `repoguard` program that runs the steps for [`Repo::mutate`]: a path, or a name to look up in `PATH`.
+    pub program: PathBuf,
+}
+
+impl Mutation {
+    /// A mutation with this commit message, without checks and limits.
+    pub fn new(message: impl Into<OsString>) -> Self {
+        Self { message: vec![message.into()], ..Self::default() }
+    }
 }
 
 impl Default for Mutation {
@@ -81,6 +95,9 @@ impl Default for Mutation {
             landing: Landing::Commit,
             max_hold: None,
             kill_after: Duration::from_secs(10),
+            term_ends_all: false,
+            directory: None,
+            program: PathBuf::from(exec::PROGRAM),
         }
     }
 }
@@ -115,34 +132,12 @@ impl std::fmt::Debug for Write<'_> {
 
 /// Makes a change that lands whole or leaves no trace, while holding a worktree alone.
 ///
-/// Blocks until it has ended. Must be called while this process has only one thread, because it forks. Killed at any
+/// Blocks until it has ended. As [`super::exec()`], it is for programs that do nothing else; [`Repo::mutate`] is for others. Killed at any
 /// instant, the next caller of this, of [`super::exec()`] or of [`super::recover()`] undoes or finishes it.
 ///
 /// # Errors
 /// Those of [`super::exec()`] when the lock was not acquired, [`Error::NoRepository`], [`Error::NoWorktree`],
 /// [`Error::Unfinished`]: then nothing was done. What happens later is told by [`Mutated`].
-///
-/// # Example
-/// ```standalone_crate
-/// use repoguard::{Config, Repo, Request, mutation::{Landed, Mutation, Write, mutate}};
-///
-/// # let directory = tempfile::tempdir()?;
-/// # for arguments in ["init -q", "config user.name A", "config user.email a@example.org"] {
-/// #     std::process::Command::new("git").current_dir(&directory).args(arguments.split(' ')).status()?;
-/// # }
-/// let repo = Repo::discover(directory.path())?;
-/// let config = Config::load(&repo)?;
-/// let mutation = Mutation {
-///     message: vec!["the first version".into()],
-///     ..Mutation::default()
-/// };
-/// let version = directory.path().join("VERSION");
-/// let mut bump = || std::fs::write(&version, "1.0\n");
-/// let mutated = mutate(&repo, &config, &Request::default(), &mutation, Write::Closure(&mut bump), &mut |_| {})?;
-/// assert!(matches!(mutated.result, Landed::Committed(_)), "{mutated:?}");
-/// assert_eq!(mutated.changed, [std::path::Path::new("VERSION")]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 pub fn mutate(
     repo: &Repo,
     config: &Config,
@@ -170,7 +165,7 @@ pub fn mutate(
     }
     let repo = &repo.at(&checkout.root);
     let request = request.clone().or_configured(config)?;
-    Context::with(repo, config, tell, |context| run(context, &worktree, &checkout, &request, mutation, write))
+    Context::forking(repo, config, tell, |context| run(context, &worktree, &checkout, &request, mutation, write))
 }
 
 fn run(

@@ -46,7 +46,8 @@ impl Session<'_> {
             variables.push(("GIT_DIR", self.checkout.git_dir.clone().into()));
             variables.push(("GIT_WORK_TREE", self.checkout.root.clone().into()));
         }
-        let task = Task { max_hold: self.left(), kill_after: self.mutation.kill_after, ..Task::new(command) };
+        let super::Mutation { kill_after, term_ends_all, .. } = *self.mutation;
+        let task = Task { max_hold: self.left(), kill_after, term_ends_all, ..Task::new(command) };
         let surroundings = Surroundings {
             environment: &variables,
             prints_messages: index.is_some(),

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    ops::Not as _,
     path::Path,
     sync::OnceLock,
     time::{Duration, Instant},
@@ -25,6 +26,13 @@ pub(crate) fn fork() -> io::Result<Forked> {
         0 => Ok(Forked::Child),
         pid => Ok(Forked::Parent(pid.unsigned_abs())),
     }
+}
+
+/// Tells whether this process has one thread, so that the child of a fork can go on like it. Assumed if the system does not tell.
+pub(crate) fn has_one_thread() -> bool {
+    // Beside `.`, `..` and this entry's own link, each thread is a directory there.
+    let threads = fs::metadata("/proc/self/task").map(|tasks| std::os::unix::fs::MetadataExt::nlink(&tasks));
+    threads.is_ok_and(|links| links > 3).not()
 }
 
 /// Ends this process at once, without destructors: the end of a forked child.
