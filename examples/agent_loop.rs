@@ -10,7 +10,7 @@
 
 use std::{error::Error, path::Path, process::ExitCode, time::Duration};
 
-use repoguard::{Repo, Request, run::Task, worktree::Place};
+use repoguard::{Repo, Request, run::Task, worktree::Options};
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let command: Vec<_> = std::env::args_os().skip(1).collect();
@@ -19,7 +19,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     }
     let repo = Repo::discover(Path::new("."))?;
     let once = Request { timeout: Some(Duration::ZERO), reason: Some("agent loop".to_owned()), ..Request::default() };
-    let (outcome, worktree) = repo.exec_in_worktree(&once, &Place::default(), &Task::new(command))?;
+    let (outcome, worktree) = repo.exec_in_worktree(&once, &Options::default(), &Task::new(command))?;
     match &worktree {
         None => println!("ran here"),
         Some(worktree) => match &worktree.kept {

@@ -99,7 +99,7 @@
 //! - **Owners.** A task owns what it acquires; outside of a task, the thread does. Asking again for what the owner holds fails
 //!   ([`Error::AlreadyHeld`]). Futures that are joined in one task have one owner: spawn them. A guard that was sent elsewhere keeps its
 //!   owner until [`Guard::adopt`] is called there. [`Lock::acquire_owned`] has no owner.
-//! - **Cycles.** Waiting fails if threads or tasks would wait for each other ([`Error::Circle`]), or if they would do so through other
+//! - **Cycles.** Waiting fails if threads or tasks would wait for each other ([`Error::Cycle`]), or if they would do so through other
 //!   processes ([`Error::Deadlock`]), in any number of repositories.
 //! - **Children.** A child process is inside the hold if it has the hold's token: give it [`Guard::environment`]. Other processes are
 //!   outside. Children do not keep the lock if this process is killed. [`Repo::exec`] does.
@@ -142,7 +142,7 @@ mod transaction;
 mod watcher;
 
 pub use error::{Error, Result};
-pub use guard::{Guard, Lock, Notice};
+pub use guard::{Guard, Lock, Notice, Observer};
 pub use holder::{Holder, Mode};
 pub use lock::{Inspection, Request, Scope, State, Waiting};
 pub use repo::{Config, ExpectedHead, Head, Repo};
@@ -159,21 +159,24 @@ pub mod run {
 pub mod mutation {
     pub use crate::{
         guard::{
-            Choice, Failure, Invalid, Landed, Landing, Mutated, Mutation, Pending, Recovered, Rollback, Told, Why,
-            Write, pending, recover, unfinished,
+            Choice, Failure, FailureReason, Invalid, Landed, Landing, Mutated, Mutation, MutationInfo, Pending,
+            Recovered, Rollback, Write, pending, recover, unfinished,
         },
-        transaction::{Doubt, Found, LeftOut, Unfinished, WhyLeftOut},
+        transaction::{Doubt, Found, LeftOut, LeftOutReason, Unfinished},
     };
 }
 
 /// Runs a command in a worktree of its own if the checkout is busy.
 pub mod worktree {
-    pub use crate::guard::{Apart, Linked, Place, Pruned, Stands, Work, prune_worktrees, worktrees};
+    pub use crate::guard::{
+        IsolatedWorktree,
+        worktree::{Contents, Listed as Worktree, Options, Pruned, State, list, prune},
+    };
 }
 
 /// Holds the lock beyond the end of the process that acquired it.
 pub mod background {
-    pub use crate::guard::{Grant, Released, Turn, Until, acquire, release, wait};
+    pub use crate::guard::{AcquireState, Grant, Released, Until, acquire, release, wait};
 }
 
 /// A JSON document that many processes write to, section by section.
@@ -215,7 +218,7 @@ pub mod program {
         env::{ci_job, is_trial, no_color, shell, skipped_once},
         exec::{die_of, prepare_signals, replace_by},
         fs::check_output,
-        guard::{changed_outside, command_of, exec, exec_apart, is_pid_of_elsewhere, mutate, user_of},
+        guard::{changed_outside, command_of, exec, exec_in_worktree, is_pid_of_elsewhere, mutate, user_of},
         lock::{MOST_NAMES, has_stray_token},
         repo::{DURATION, Setting, read_duration},
     };

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{ArgGroup, ArgMatches, Args, FromArgMatches};
 use repoguard::{
     Config, Error, Repo, Request,
-    background::{Grant, Released, Turn, Until},
+    background::{AcquireState, Grant, Released, Until},
 };
 use serde_json::json;
 
@@ -82,8 +82,8 @@ pub(super) fn acquire(context: &Context, matches: &ArgMatches) -> anyhow::Result
         arguments.for_pid.and_then(repoguard::program::command_of).unwrap_or_else(|| "repoguard acquire".to_owned());
     let request = Request { command, ..arguments.lock.request(&config)? };
     let until = Until { process: arguments.for_pid, ttl: arguments.ttl };
-    let tell = &mut |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
-    let grant = repoguard::background::acquire(&repo, &config, &request, until, arguments.background, tell);
+    let observer = &mut |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
+    let grant = repoguard::background::acquire(&repo, &config, &request, until, arguments.background, observer);
     context.ui.waiting_over();
     match grant {
         Ok(grant) => {
@@ -134,16 +134,16 @@ pub(super) fn release(context: &Context, matches: &ArgMatches) -> anyhow::Result
 
 pub(super) fn wait(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
     let arguments = Wait::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
-    let tell = &mut |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
-    let turn = repoguard::background::wait(&repo()?, &arguments.token, arguments.timeout, tell);
+    let observer = &mut |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
+    let turn = repoguard::background::wait(&repo()?, &arguments.token, arguments.timeout, observer);
     context.ui.waiting_over();
     let turn = turn?;
     if context.json {
         render::json(&json!({"schema": 1, "state": state(turn)}))?;
-    } else if turn == Turn::Over {
+    } else if turn == AcquireState::Over {
         context.ui.say("nothing is held or waited for under this token (any more)");
     }
-    Ok(if turn == Turn::Over { Exit::Status(exit::NO) } else { Exit::OK })
+    Ok(if turn == AcquireState::Over { Exit::Status(exit::NO) } else { Exit::OK })
 }
 
 fn repo() -> anyhow::Result<Repo> {
@@ -153,14 +153,14 @@ fn repo() -> anyhow::Result<Repo> {
 
 fn to_json(grant: &Grant) -> serde_json::Value {
     let waited = u64::try_from(grant.waited.as_millis()).unwrap_or(u64::MAX);
-    json!({"schema": 1, "token": grant.token, "state": state(grant.turn), "fence": grant.fence, "waited_ms": waited})
+    json!({"schema": 1, "token": grant.token, "state": state(grant.state), "fence": grant.fence, "waited_ms": waited})
 }
 
-fn state(turn: Turn) -> &'static str {
+fn state(turn: AcquireState) -> &'static str {
     match turn {
-        Turn::Held => "held",
-        Turn::Inside => "inside",
-        Turn::Queued => "queued",
-        Turn::Over => "over",
+        AcquireState::Held => "held",
+        AcquireState::Inside => "inside",
+        AcquireState::Queued => "queued",
+        AcquireState::Over => "over",
     }
 }

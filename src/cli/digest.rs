@@ -81,9 +81,9 @@ fn record(context: &Context, state: &StateFile, inputs: &Inputs, name: &str) -> 
 
 fn report(context: &Context, digest: Option<&str>, name: &str, differences: &[Difference]) -> anyhow::Result<Exit> {
     if context.json {
-        let told: Vec<_> = differences.iter().map(to_json).collect();
+        let shown: Vec<_> = differences.iter().map(to_json).collect();
         let same = differences.is_empty();
-        render::json(&json!({"schema": 1, "name": name, "digest": digest, "same": same, "differences": told}))?;
+        render::json(&json!({"schema": 1, "name": name, "digest": digest, "same": same, "differences": shown}))?;
     } else {
         context.ui.report(&differences.iter().collect())?;
     }
@@ -101,9 +101,9 @@ fn to_json(difference: &Difference) -> serde_json::Value {
         Difference::Unreadable(input, reason) => ("unreadable", input, Some(reason.as_str())),
         _ => return json!({"how": "unknown", "input": difference.to_string()}),
     };
-    let mut told = json!({"how": how, "input": input});
+    let mut shown = json!({"how": how, "input": input});
     if let Some(why) = why {
-        told["why"] = why.into();
+        shown["why"] = why.into();
     }
-    told
+    shown
 }

@@ -6,7 +6,7 @@ use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 use repoguard::{
     Config, Error, Notice, Request, Scope, holder,
     run::{Ending, Outcome, Task},
-    worktree::{Apart, Place},
+    worktree::{IsolatedWorktree, Options},
 };
 use serde_json::json;
 
@@ -144,7 +144,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
     }
 }
 
-fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<(Outcome, Option<Apart>)> {
+fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<(Outcome, Option<IsolatedWorktree>)> {
     let repo = arguments.caller.repo()?;
     if repo.git_dir().is_none() {
         context.ui.say(&format!("not inside a Git repository: locking `{}`", repo.lock_path().display()));
@@ -153,22 +153,24 @@ fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<(Outcome,
     let config = Config::load(&repo)?;
     let task = arguments.task();
     let request = arguments.request(&config, &task)?;
-    let place = arguments.place(&request)?;
-    place.as_ref().map_or(Ok(()), |place| place.check(&repo))?;
-    let mut tell = |notice: Notice<'_>| context.ui.notice(&notice);
-    let (outcome, apart) = match (repoguard::program::exec(&repo, &config, &request, &task, &mut tell), place) {
-        (Err(busy @ (Error::Busy { .. } | Error::Deadlock { .. })), Some(place)) => {
+    let options = arguments.options(&request)?;
+    options.as_ref().map_or(Ok(()), |options| options.check(&repo))?;
+    let mut observer = |notice: Notice<'_>| context.ui.notice(&notice);
+    let (outcome, isolated) = match (repoguard::program::exec(&repo, &config, &request, &task, &mut observer), options)
+    {
+        (Err(busy @ (Error::Busy { .. } | Error::Deadlock { .. })), Some(options)) => {
             let waited = if let Error::Busy { waited, .. } = busy { waited } else { Duration::ZERO };
             context.ui.waiting_over();
-            let (outcome, apart) = repoguard::program::exec_apart(&repo, &config, &request, &place, &task, &mut tell)?;
-            (Outcome { waited: outcome.waited + waited, ..outcome }, Some(apart))
+            let (outcome, isolated) =
+                repoguard::program::exec_in_worktree(&repo, &config, &request, &options, &task, &mut observer)?;
+            (Outcome { waited: outcome.waited + waited, ..outcome }, Some(isolated))
         }
         (outcome, _) => (outcome?, None),
     };
     if let Ending::NotFound | Ending::NotExecutable | Ending::Failed | Ending::Overtime = outcome.ending {
         context.ui.not_run(outcome.ending, &task);
     }
-    Ok((outcome, apart))
+    Ok((outcome, isolated))
 }
 
 impl Arguments {
@@ -198,7 +200,7 @@ impl Arguments {
 
 impl Arguments {
     /// Where to go when it is busy, if anywhere.
-    fn place(&self, request: &Request) -> anyhow::Result<Option<Place>> {
+    fn options(&self, request: &Request) -> anyhow::Result<Option<Options>> {
         let usage = |text: &str| Err(Usage(text.to_owned()).into());
         if self.on_busy != Some(OnBusy::Worktree) {
             return match (&self.worktree_dir, &self.branch) {
@@ -212,7 +214,7 @@ impl Arguments {
                 "--on-busy worktree is for the lock of this checkout: no other worktree stands in for everything, or for a name",
             );
         }
-        Ok(Some(Place { directory: self.worktree_dir.clone(), branch: self.branch.clone() }))
+        Ok(Some(Options { directory: self.worktree_dir.clone(), branch: self.branch.clone() }))
     }
 }
 
@@ -239,10 +241,10 @@ pub(super) fn in_the_way(error: Option<&Error>) -> serde_json::Value {
 }
 
 /// The result file: one JSON object, `schema` 1.
-fn report(arguments: &Arguments, result: &anyhow::Result<(Outcome, Option<Apart>)>) -> serde_json::Value {
+fn report(arguments: &Arguments, result: &anyhow::Result<(Outcome, Option<IsolatedWorktree>)>) -> serde_json::Value {
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     match result {
-        Ok((outcome, apart)) => {
+        Ok((outcome, isolated)) => {
             let (name, status, signal) = match outcome.ending {
                 Ending::Exited(status) => ("exited", Some(status), None),
                 Ending::Signaled(signal) => ("signaled", None, Some(signal)),
@@ -256,7 +258,7 @@ fn report(arguments: &Arguments, result: &anyhow::Result<(Outcome, Option<Apart>
                 "schema": 1, "outcome": name, "acquired": true, "inside": outcome.fence.is_none(),
                 "fence": outcome.fence, "waited_ms": ms(outcome.waited), "held_ms": ms(outcome.held),
                 "status": status, "signal": signal, "exit_status": outcome.ending.status(), "error": null,
-                "worktree": apart.as_ref().map(worktrees::report), "in_the_way": null,
+                "worktree": isolated.as_ref().map(worktrees::report), "in_the_way": null,
             })
         }
         Err(error) => {

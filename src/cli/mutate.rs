@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{ArgMatches, Args, FromArgMatches};
 use repoguard::{
     Config, Error, Mode, Request, Scope, holder,
-    mutation::{Failure, Landed, Landing, Mutated, Mutation, Why, WhyLeftOut, Write},
+    mutation::{Failure, FailureReason, Landed, Landing, LeftOutReason, Mutated, Mutation, Write},
 };
 use serde_json::json;
 
@@ -121,7 +121,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
 }
 
 fn is_busy(failure: &Failure) -> bool {
-    matches!(failure.why, Why::Trouble(Error::Busy { .. } | Error::GitBusy { .. } | Error::Deadlock { .. }))
+    matches!(failure.why, FailureReason::Trouble(Error::Busy { .. } | Error::GitBusy { .. } | Error::Deadlock { .. }))
 }
 
 fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<Mutated> {
@@ -130,8 +130,8 @@ fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<Mutated> 
     let config = Config::load(&repo)?;
     let request = arguments.request(&config)?;
     let write = Write::Command(arguments.cmd.clone());
-    let mut tell = |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
-    Ok(repoguard::program::mutate(&repo, &config, &request, &arguments.mutation(), write, &mut tell)?)
+    let mut observer = |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
+    Ok(repoguard::program::mutate(&repo, &config, &request, &arguments.mutation(), write, &mut observer)?)
 }
 
 impl Arguments {
@@ -192,11 +192,11 @@ fn paths(paths: &[PathBuf]) -> Vec<std::borrow::Cow<'_, str>> {
     paths.iter().map(|path| path.to_string_lossy()).collect()
 }
 
-fn why(why: WhyLeftOut) -> &'static str {
+fn why(why: LeftOutReason) -> &'static str {
     match why {
-        WhyLeftOut::Ignored => "ignored",
-        WhyLeftOut::WasThere => "was-there",
-        WhyLeftOut::Written => "open-for-writing",
+        LeftOutReason::Ignored => "ignored",
+        LeftOutReason::WasThere => "was-there",
+        LeftOutReason::Written => "open-for-writing",
     }
 }
 
@@ -230,8 +230,8 @@ fn report(arguments: &Arguments, result: &anyhow::Result<Mutated>) -> serde_json
         Landed::Shown => ("dry-run", None),
         Landed::Unchanged => ("unchanged", None),
         Landed::Failed(failure) => match &failure.why {
-            Why::Invalid(_) => ("invalid", None),
-            Why::Interrupted(_) => ("interrupted", None),
+            FailureReason::Invalid(_) => ("invalid", None),
+            FailureReason::Interrupted(_) => ("interrupted", None),
             _ => ("failed", None),
         },
     };
@@ -243,7 +243,7 @@ fn report(arguments: &Arguments, result: &anyhow::Result<Mutated>) -> serde_json
         "left_out": mutated.left_out.iter().map(|left| json!({"path": left.path.to_string_lossy(), "why": why(left.why)})).collect::<Vec<_>>(),
         "step": failure.map(|failure| failure.step), "steps": mutated.steps,
         "status": failure.and_then(|failure| match failure.why {
-            Why::Ended(ending) => Some(ending.status()),
+            FailureReason::Ended(ending) => Some(ending.status()),
             _ => None,
         }),
         "exit_status": if failure.is_some_and(is_busy) { i32::from(arguments.lock.busy_exit_code) } else { mutated.status() },

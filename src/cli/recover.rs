@@ -57,12 +57,12 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
         _ => Choice::AsPredicted,
     };
     // That the last holder was killed is why we are here.
-    let mut tell = |notice: Notice<'_>| {
+    let mut observer = |notice: Notice<'_>| {
         if !matches!(notice, Notice::Died(..)) {
             context.ui.notice(&notice);
         }
     };
-    let recovered = repoguard::mutation::recover(&repo, &config, &request, choice, &mut tell)?;
+    let recovered = repoguard::mutation::recover(&repo, &config, &request, choice, &mut observer)?;
     context.ui.waiting_over();
     if context.json {
         return render::json(&document(recovered.as_ref())).map(|()| Exit::OK);
@@ -87,13 +87,13 @@ fn document(recovered: Option<&Recovered>) -> serde_json::Value {
 fn status(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
     // One that runs will settle itself.
     if let Some(pending) = repoguard::mutation::pending(repo).into_iter().find(|pending| pending.here && pending.runs) {
-        let told = pending.told.as_ref();
+        let info = pending.info.as_ref();
         if context.json {
-            let running = told.map(|told| json!({ "command": told.command, "pid": told.pid, "step": told.step }));
+            let running = info.map(|info| json!({ "command": info.command, "pid": info.pid, "step": info.step }));
             render::json(&json!({ "schema": 1, "unfinished": null, "running": running }))?;
         } else {
             let who =
-                told.map_or_else(String::new, |told| format!(": {} (pid {}, {})", told.command, told.pid, told.step));
+                info.map_or_else(String::new, |info| format!(": {} (pid {}, {})", info.command, info.pid, info.step));
             render::print(&Lines::from_iter([format!("nothing to recover: a mutation is running{who}")]))?;
         }
         return Ok(Exit::OK);

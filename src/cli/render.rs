@@ -24,7 +24,7 @@ use repoguard::{
     Error, Holder, Notice, Repo, Waiting,
     escape::{escaped, escaped_data, escaped_json, is_showable, quoted_path},
     hooks::Refusal,
-    mutation::{Failure, Landed, Landing, Mutated, Recovered, Rollback, Why, WhyLeftOut},
+    mutation::{Failure, FailureReason, Landed, Landing, LeftOutReason, Mutated, Recovered, Rollback},
     run::{Ending, Task},
 };
 use serde::Serialize;
@@ -42,7 +42,7 @@ pub(super) struct Ui {
     waiting: Rc<RefCell<Line>>,
     repeat: Rc<Cell<Duration>>,
     /// A mutation that was killed has been settled: nothing of it is left to look at.
-    settled: Rc<Cell<bool>>,
+    is_recovered: Rc<Cell<bool>>,
     /// The repository whose token may be in the environment, until that was checked.
     token: Rc<RefCell<Option<Repo>>>,
 }
@@ -79,8 +79,8 @@ impl Ui {
             (_, true) => Volume::Verbose,
             _ => Volume::Usual,
         };
-        let (waiting, settled, token) = (Rc::default(), Rc::default(), Rc::default());
-        Self { color, volume, waiting, repeat: Rc::new(Cell::new(REPEAT)), settled, token }
+        let (waiting, is_recovered, token) = (Rc::default(), Rc::default(), Rc::default());
+        Self { color, volume, waiting, repeat: Rc::new(Cell::new(REPEAT)), is_recovered, token }
     }
 
     /// The same for a caller that reads the result file: nothing is printed.
@@ -115,7 +115,7 @@ impl Ui {
             Notice::Died(holder, moved) => {
                 let moved = moved.map_or_else(String::new, |(from, to)| format!("; HEAD moved from {from} to {to}"));
                 self.warn(&format!("the last holder was killed before it could release: {}{moved}", who(holder)));
-                if !self.settled.get() {
+                if !self.is_recovered.get() {
                     self.hint("`git status` shows what it left behind");
                 }
             }
@@ -155,9 +155,9 @@ impl Ui {
                 self.hint("`git status` shows how it stands; `repoguard log` keeps it");
             }
             Notice::Recovered(unfinished, recovered) => {
-                self.settled.set(true);
+                self.is_recovered.set(true);
                 self.warn(&format!("a mutation was killed before its end: {}", unfinished.command));
-                self.settled(recovered);
+                self.details_of(recovered);
             }
             Notice::WaitingForGit(lock, gits) => {
                 self.say(&format!("waiting for git's own lock `{}`; {gits}", lock.display()));
@@ -171,17 +171,17 @@ impl Ui {
                     self.live(&format!("keeping untracked files: {files} of {all_files}, {bytes} of {all} MiB"));
                 }
             }
-            Notice::Apart(apart) => {
-                let path = quoted_path(&apart.path);
-                self.say(&format!("busy: runs in the worktree {path} instead, on branch {}", apart.branch));
+            Notice::Isolated(isolated) => {
+                let path = quoted_path(&isolated.path);
+                self.say(&format!("busy: runs in the worktree {path} instead, on branch {}", isolated.branch));
             }
-            Notice::Removed(apart) => {
-                self.say(&format!("removed: nothing of worth is in the worktree {}", quoted_path(&apart.path)));
+            Notice::Removed(isolated) => {
+                self.say(&format!("removed: nothing of worth is in the worktree {}", quoted_path(&isolated.path)));
             }
-            Notice::Kept(apart, work) => {
-                let path = quoted_path(&apart.path);
+            Notice::Kept(isolated, work) => {
+                let path = quoted_path(&isolated.path);
                 self.say(&format!("kept: the worktree {path}, with {work}"));
-                let landing = worktrees::landing(&apart.path, &apart.branch, &apart.base, work);
+                let landing = worktrees::landing(&isolated.path, &isolated.branch, &isolated.base, work);
                 let lands = landing.first().map_or_else(String::new, |command| format!("`{command}` lands it; "));
                 self.hint(&format!("{lands}`repoguard worktrees` tells more"));
             }
@@ -211,9 +211,9 @@ impl Ui {
         }
         if !matches!(mutated.result, Landed::Failed(_)) {
             for (why, said) in [
-                (WhyLeftOut::Ignored, "left out, ignored:"),
-                (WhyLeftOut::WasThere, "left out, was there before and is unchanged:"),
-                (WhyLeftOut::Written, "left out, another process has it open for writing:"),
+                (LeftOutReason::Ignored, "left out, ignored:"),
+                (LeftOutReason::WasThere, "left out, was there before and is unchanged:"),
+                (LeftOutReason::Written, "left out, another process has it open for writing:"),
             ] {
                 let paths: Vec<_> =
                     mutated.left_out.iter().filter(|left| left.why == why).map(|left| left.path.clone()).collect();
@@ -228,12 +228,12 @@ impl Ui {
         self.line(RED, &failure(failed));
         let mut hint = None;
         match &failed.why {
-            Why::Trouble(error) => {
+            FailureReason::Trouble(error) => {
                 self.causes(error);
                 self.details(error);
                 hint = error.hint();
             }
-            Why::Invalid(invalid) => hint = invalid.hint().map(str::to_owned),
+            FailureReason::Invalid(invalid) => hint = invalid.hint().map(str::to_owned),
             _ => {}
         }
         match &failed.rollback {
@@ -278,7 +278,7 @@ impl Ui {
         }
     }
 
-    fn settled(&self, recovered: &Recovered) {
+    fn details_of(&self, recovered: &Recovered) {
         match recovered {
             Recovered::Forgotten => self.more("state:", "it had changed nothing"),
             Recovered::Undone(rollback) => self.rolled_back(rollback),
@@ -298,7 +298,7 @@ impl Ui {
             Recovered::Finished(_) => "recovered: finished",
         });
         if !self.is_quiet() {
-            self.settled(recovered);
+            self.details_of(recovered);
         }
         Ok(())
     }
@@ -490,16 +490,16 @@ impl Ui {
 pub(super) fn failure(failure: &Failure) -> String {
     let command = failure.command.as_ref().map_or_else(String::new, |command| format!(" `{command}`"));
     let what = match &failure.why {
-        Why::Ended(Ending::Exited(status)) => format!("exited with status {status}"),
-        Why::Ended(Ending::Signaled(signal)) => format!("died of signal {signal}"),
-        Why::Ended(Ending::Overtime) => "was stopped: it took longer than --max-hold".to_owned(),
-        Why::Ended(Ending::NotFound) => "could not run: no such command".to_owned(),
-        Why::Ended(Ending::NotExecutable) => "could not run: not executable".to_owned(),
-        Why::Ended(Ending::Lost) => "was not begun: the lock was lost".to_owned(),
-        Why::Ended(_) => "could not be started".to_owned(),
-        Why::Interrupted(signal) => format!("was interrupted by signal {signal}"),
-        Why::Invalid(invalid) => return format!("{} step: {invalid}", failure.step),
-        Why::Trouble(error) => return format!("{} step: {error}", failure.step),
+        FailureReason::Ended(Ending::Exited(status)) => format!("exited with status {status}"),
+        FailureReason::Ended(Ending::Signaled(signal)) => format!("died of signal {signal}"),
+        FailureReason::Ended(Ending::Overtime) => "was stopped: it took longer than --max-hold".to_owned(),
+        FailureReason::Ended(Ending::NotFound) => "could not run: no such command".to_owned(),
+        FailureReason::Ended(Ending::NotExecutable) => "could not run: not executable".to_owned(),
+        FailureReason::Ended(Ending::Lost) => "was not begun: the lock was lost".to_owned(),
+        FailureReason::Ended(_) => "could not be started".to_owned(),
+        FailureReason::Interrupted(signal) => format!("was interrupted by signal {signal}"),
+        FailureReason::Invalid(invalid) => return format!("{} step: {invalid}", failure.step),
+        FailureReason::Trouble(error) => return format!("{} step: {error}", failure.step),
     };
     format!("{} step:{command} {what}", failure.step)
 }

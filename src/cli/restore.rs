@@ -53,8 +53,9 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
         let config = Config::load(&repo)?;
         let request = arguments.patience.request();
         let request = Request { command: format!("repoguard restore {}", arguments.id), ..request };
-        let tell = &mut |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
-        let restored = repoguard::snapshot::restore(&repo, &config, &request, &arguments.id, &arguments.paths, tell);
+        let observer = &mut |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
+        let restored =
+            repoguard::snapshot::restore(&repo, &config, &request, &arguments.id, &arguments.paths, observer);
         context.ui.waiting_over();
         restored
     };

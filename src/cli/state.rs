@@ -201,11 +201,11 @@ fn open(place: &Place, access: Access) -> anyhow::Result<(Repo, StateFile)> {
 /// Writes what is staged, and tells whom it waits for.
 pub(super) fn flush(context: &Context, state: &StateFile) -> anyhow::Result<bool> {
     let path = state.path().display();
-    let tell = &mut |waited, pid: Option<u32>| {
+    let observer = &mut |waited, pid: Option<u32>| {
         let who = pid.map_or_else(|| "whoever".to_owned(), |pid| format!("pid {pid}, which"));
         context.ui.say(&format!("waiting {} for {who} writes to `{path}`", render::duration(waited)));
     };
-    Ok(state.flush_telling(tell)?)
+    Ok(state.flush_reporting(observer)?)
 }
 
 /// Writes what is staged, and reports it.

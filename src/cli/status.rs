@@ -121,8 +121,8 @@ impl Status {
     /// The step that a holder's mutation is in, where it is one.
     fn step(&self, holder: &Holder) -> Option<&'static str> {
         let running =
-            self.pending.iter().filter(|mutation| mutation.runs).filter_map(|mutation| mutation.told.as_ref());
-        running.filter(|told| told.fence == holder.id && told.fence != 0).map(|told| told.step).next()
+            self.pending.iter().filter(|mutation| mutation.runs).filter_map(|mutation| mutation.info.as_ref());
+        running.filter(|info| info.fence == holder.id && info.fence != 0).map(|info| info.step).next()
     }
 
     fn holder(&self, holder: &Holder) -> Value {
@@ -201,13 +201,13 @@ pub(super) fn party(holder: &Holder) -> Value {
 }
 
 fn unfinished(mutation: &Pending) -> Value {
-    let told = mutation.told.as_ref();
+    let info = mutation.info.as_ref();
     json!({
         "worktree": mutation.root.to_string_lossy(),
-        "command": told.map(|told| &told.command), "directory": told.map(|told| &told.directory),
-        "message": told.map(|told| &told.message), "user": told.map(|told| &told.user),
-        "host": told.map(|told| &told.host), "pid": told.map(|told| told.pid), "fence": told.map(|told| told.fence),
-        "begun_ms": told.map(|told| told.begun_ms), "step": told.map(|told| told.step),
+        "command": info.map(|info| &info.command), "directory": info.map(|info| &info.directory),
+        "message": info.map(|info| &info.message), "user": info.map(|info| &info.user),
+        "host": info.map(|info| &info.host), "pid": info.map(|info| info.pid), "fence": info.map(|info| info.fence),
+        "begun_ms": info.map(|info| info.begun_ms), "step": info.map(|info| info.step),
     })
 }
 
@@ -218,15 +218,15 @@ fn unfinished_text(mutation: &Pending) -> String {
         let root = quoted_path(&mutation.root);
         (format!(" of {root}"), format!("-C {root} "))
     };
-    let found = match &mutation.told {
-        Some(told) => format!(
+    let found = match &mutation.info {
+        Some(info) => format!(
             "pid {} ({}@{}) `{}`, begun at {}, ended in its {} step",
-            told.pid,
-            told.user,
-            told.host,
-            told.command,
-            render::clock(told.begun_ms),
-            told.step
+            info.pid,
+            info.user,
+            info.host,
+            info.command,
+            render::clock(info.begun_ms),
+            info.step
         ),
         None => "its journal cannot be read".to_owned(),
     };

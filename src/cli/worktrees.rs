@@ -11,7 +11,7 @@ use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 use repoguard::{
     Config, Repo,
     escape::{quoted, quoted_path},
-    worktree::{Apart, Linked, Pruned, Stands, Work},
+    worktree::{Contents, IsolatedWorktree, Pruned, State, Worktree},
 };
 use serde_json::{Value, json};
 
@@ -56,7 +56,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
 }
 
 fn list(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
-    let all = repoguard::worktree::worktrees(repo)?;
+    let all = repoguard::worktree::list(repo)?;
     if context.json {
         let all: Vec<Value> = all.iter().map(to_json).collect();
         render::json(&json!({"schema": 1, "worktrees": all}))?;
@@ -76,7 +76,7 @@ fn list(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
 }
 
 fn prune(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
-    let all = repoguard::worktree::prune_worktrees(repo, &Config::load(repo)?)?;
+    let all = repoguard::worktree::prune(repo, &Config::load(repo)?)?;
     if context.json {
         let all: Vec<Value> = all.iter().map(pruned_to_json).collect();
         render::json(&json!({"schema": 1, "worktrees": all}))?;
@@ -94,7 +94,7 @@ fn prune(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
     Ok(Exit::OK)
 }
 
-fn add(lines: &mut Lines, worktree: &Linked) {
+fn add(lines: &mut Lines, worktree: &Worktree) {
     lines.add(quoted_path(&worktree.path));
     let mut fact = |label: &str, fact: &str| lines.add(format_args!("  {label}: {fact}"));
     let made = UNIX_EPOCH + Duration::from_millis(worktree.made_ms);
@@ -110,7 +110,7 @@ fn add(lines: &mut Lines, worktree: &Linked) {
     fact("made", &made);
     fact("stands", stands(worktree.stands));
     fact("holds", &worktree.work.to_string());
-    if worktree.stands != Stands::Running {
+    if worktree.stands != State::Running {
         for command in landing(&worktree.path, &worktree.branch, &worktree.base, &worktree.work) {
             fact("land", &command);
         }
@@ -124,30 +124,30 @@ fn add(lines: &mut Lines, worktree: &Linked) {
     }
 }
 
-fn stands(stands: Stands) -> &'static str {
+fn stands(stands: State) -> &'static str {
     match stands {
-        Stands::Running => "somebody is in it",
-        Stands::Ended => "its command has ended",
-        Stands::HalfMade => "it was not made to the end; nothing has run in it",
-        Stands::HalfRemoved => "it was not removed to the end; nothing of worth was in it",
-        Stands::Gone => "it was removed; its branch is left",
-        Stands::CannotTell => "cannot tell whether somebody is in it",
+        State::Running => "somebody is in it",
+        State::Ended => "its command has ended",
+        State::HalfMade => "it was not made to the end; nothing has run in it",
+        State::HalfRemoved => "it was not removed to the end; nothing of worth was in it",
+        State::Gone => "it was removed; its branch is left",
+        State::CannotTell => "cannot tell whether somebody is in it",
     }
 }
 
-fn word(stands: Stands) -> &'static str {
+fn word(stands: State) -> &'static str {
     match stands {
-        Stands::Running => "running",
-        Stands::Ended => "ended",
-        Stands::HalfMade => "half-made",
-        Stands::HalfRemoved => "half-removed",
-        Stands::Gone => "gone",
-        Stands::CannotTell => "cannot-tell",
+        State::Running => "running",
+        State::Ended => "ended",
+        State::HalfMade => "half-made",
+        State::HalfRemoved => "half-removed",
+        State::Gone => "gone",
+        State::CannotTell => "cannot-tell",
     }
 }
 
 /// The commands that land what a worktree holds.
-pub(super) fn landing(path: &Path, branch: &str, base: &str, work: &Work) -> Vec<String> {
+pub(super) fn landing(path: &Path, branch: &str, base: &str, work: &Contents) -> Vec<String> {
     let mut commands = Vec::new();
     let (path, branch, base) = (quoted_path(path), quoted(branch.as_ref()), quoted(short(base).as_ref()));
     if work.changed > 0 || work.untracked > 0 {
@@ -165,18 +165,18 @@ fn short(commit: &str) -> &str {
 }
 
 /// The command that removes a worktree: by itself where that loses nothing.
-fn removal(worktree: &Linked) -> String {
+fn removal(worktree: &Worktree) -> String {
     let (path, branch) = (quoted_path(&worktree.path), quoted(worktree.branch.as_ref()));
-    let Work { commits, landed, changed, untracked, also, .. } = &worktree.work;
+    let Contents { commits, landed, changed, untracked, also, .. } = &worktree.work;
     let is_nothing = (*commits == 0 || *landed) && *changed == 0 && *untracked == 0 && also.is_empty();
     match worktree.stands {
         _ if is_nothing => "repoguard worktrees prune".to_owned(),
-        Stands::Gone => format!("git branch -D {branch}  # what it holds is lost then"),
+        State::Gone => format!("git branch -D {branch}  # what it holds is lost then"),
         _ => format!("git worktree remove --force {path} && git branch -D {branch}  # what it holds is lost then"),
     }
 }
 
-fn to_json(worktree: &Linked) -> Value {
+fn to_json(worktree: &Worktree) -> Value {
     let mut document = path_to_json(&worktree.path);
     let made = jiff::Timestamp::try_from(UNIX_EPOCH + Duration::from_millis(worktree.made_ms)).unwrap_or_default();
     document["branch"] = json!(worktree.branch);
@@ -206,11 +206,11 @@ fn pruned_to_json(pruned: &Pruned) -> Value {
 }
 
 /// What became of a worktree, in the result file of `exec`.
-pub(super) fn report(apart: &Apart) -> Value {
-    let mut document = path_to_json(&apart.path);
-    document["branch"] = json!(apart.branch);
-    document["base"] = json!(apart.base);
-    document["removed"] = json!(apart.kept.is_none());
-    document["holds"] = json!(apart.kept.as_ref());
+pub(super) fn report(isolated: &IsolatedWorktree) -> Value {
+    let mut document = path_to_json(&isolated.path);
+    document["branch"] = json!(isolated.branch);
+    document["base"] = json!(isolated.base);
+    document["removed"] = json!(isolated.kept.is_none());
+    document["holds"] = json!(isolated.kept.as_ref());
     document
 }

@@ -35,11 +35,11 @@ pub(super) fn look(repo: &Repo, config: &Config, fix: Option<&Request>) -> Resul
         return Ok(vec![Finding::new("leftovers", Verdict::Good, "no lock file of git's is left over")]);
     }
     let Some(fix) = fix.filter(|_| found.iter().any(|lock| proof(lock, &own).is_some())) else {
-        return Ok(found.iter().map(|lock| tell(lock, &own)).collect());
+        return Ok(found.iter().map(|lock| describe(lock, &own)).collect());
     };
     let sharing = config.sharing(repo);
     let request = Request { scope: Some(Scope::Repo), command: "repoguard doctor --fix".to_owned(), ..fix.clone() };
-    let wait = &mut Wait { signals: None, tell: &mut |_| {} };
+    let wait = &mut Wait { signals: None, report: &mut |_| {} };
     let held = match lock::acquire(repo, &request, sharing, wait)? {
         Acquired::Held(held) => Some(held),
         Acquired::Inside(_) => None,
@@ -51,7 +51,7 @@ pub(super) fn look(repo: &Repo, config: &Config, fix: Option<&Request>) -> Resul
         for died in &held.died {
             drop(audit::append(repo, &Entry::new(Event::Died, died), sharing));
         }
-        held.unlock();
+        held.release();
     }
     Ok(findings)
 }
@@ -72,11 +72,11 @@ pub(super) fn other_schemes(repo: &Repo) -> Vec<Finding> {
         });
         locks.map(|name| place.join(name)).collect::<Vec<_>>()
     });
-    let tell = |path: PathBuf| {
+    let describe = |path: PathBuf| {
         let found = format!("`{}` is a lock of neither git nor repoguard", path.display());
         Finding::new("schemes", Verdict::Note, found).hint("who relies on it should run under `repoguard exec`, too")
     };
-    files.map(tell).collect()
+    files.map(describe).collect()
 }
 
 /// Those that are there for longer than git needs for one step; and those of mutations, of other worktrees, too.
@@ -94,7 +94,7 @@ fn lasting(repo: &Repo, own: &[OwnLock]) -> Vec<PathBuf> {
     still.map(|(_, path)| path).collect()
 }
 
-fn tell(lock: &Path, own: &[OwnLock]) -> Finding {
+fn describe(lock: &Path, own: &[OwnLock]) -> Finding {
     let path = lock.display();
     if let Some(why) = proof(lock, own) {
         return Finding::new("leftovers", Verdict::Bad, format!("`{path}` is left over: {why}"))
@@ -112,7 +112,7 @@ fn tell(lock: &Path, own: &[OwnLock]) -> Finding {
 
 /// Removes one that is proved to be left over; looked at again, since somebody may have done so meanwhile.
 fn remove(lock: &Path, own: &[OwnLock]) -> Finding {
-    let Some(why) = proof(lock, own) else { return tell(lock, own) };
+    let Some(why) = proof(lock, own) else { return describe(lock, own) };
     fs::remove(lock);
     if let Some(note) = note(lock) {
         fs::remove(&note);

@@ -127,9 +127,9 @@ fn hook(repo: &Repo, seen: &Seen) -> Finding {
 /// Mutations that are not at their end: who comes next may have to stop because of one that was killed.
 fn mutations(repo: &Repo) -> Vec<Finding> {
     let finding = |mutation: &guard::Pending| {
-        let what = mutation.told.as_ref().map_or_else(
+        let what = mutation.info.as_ref().map_or_else(
             || "whose journal cannot be read".to_owned(),
-            |told| holder::readable_command(&[format!("of pid {}, `{}`", told.pid, told.command)]),
+            |info| holder::readable_command(&[format!("of pid {}, `{}`", info.pid, info.command)]),
         );
         if mutation.runs {
             return Finding::new("mutations", Verdict::Good, format!("one runs: {what}"));

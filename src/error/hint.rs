@@ -43,7 +43,7 @@ impl Error {
                 "leave the inner `repoguard mutate` out: the outer one commits what its command changes".to_owned()
             }
             Self::AlreadyHeld { .. } => "release the first guard, or pass it on to where it is needed".to_owned(),
-            Self::Circle { .. } => "take all locks at once, by their names, or always in the same order".to_owned(),
+            Self::Cycle { .. } => "take all locks at once, by their names, or always in the same order".to_owned(),
             Self::NeverGranted { .. } => "ask for the wider lock in the outer `repoguard exec`".to_owned(),
             Self::NoLocks { .. } => "`flock --verbose FILE true` tells more; use a local file system".to_owned(),
             Self::HeldElsewhere { held, .. } => format!(

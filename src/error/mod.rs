@@ -83,7 +83,7 @@ pub enum Error {
     },
     /// Waiting would have closed a circle of threads or tasks of this process that wait for each other.
     #[error("waiting for {what} would be a deadlock: {}", .others.join(", "))]
-    Circle {
+    Cycle {
         /// What was asked for.
         what: String,
         /// Who holds and waits for what, in words, once around.

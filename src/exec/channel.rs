@@ -55,12 +55,12 @@ impl Message {
 }
 
 /// Sends a message; a partner that is gone does not need it.
-pub(super) fn tell(channel: &mut Channel, message: Message) {
+pub(super) fn send(channel: &mut Channel, message: Message) {
     drop(channel.write_all(&message.encode()));
 }
 
 /// Receives a message; `None` when the partner is gone.
-pub(super) fn hear(channel: &mut Channel) -> Option<Message> {
+pub(super) fn receive(channel: &mut Channel) -> Option<Message> {
     let mut bytes = [0; Message::BYTES];
     channel.read_exact(&mut bytes).ok().map(|()| Message::decode(bytes))
 }

@@ -7,8 +7,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Duty, Ending, Task,
-    channel::{Message, hear, is_for_the_command, tell},
+    Ending, RunLifecycle, Task,
+    channel::{Message, is_for_the_command, receive, send},
     tree::Limit,
 };
 use crate::sys::{self, Channel, Event, Process, Signals};
@@ -28,7 +28,7 @@ pub(super) struct Keeper<'a> {
     pub(super) signals: Signals,
     pub(super) channel: Channel,
     pub(super) wrapper: u32,
-    pub(super) duty: &'a mut dyn Duty,
+    pub(super) lifecycle: &'a mut dyn RunLifecycle,
 }
 
 impl Keeper<'_> {
@@ -57,10 +57,10 @@ impl Keeper<'_> {
             }
             self.report_signals();
             if happened[1] {
-                match hear(&mut self.channel) {
+                match receive(&mut self.channel) {
                     Some(Message::Ask) => {
                         self.report_signals();
-                        tell(&mut self.channel, Message::Answer);
+                        send(&mut self.channel, Message::Answer);
                     }
                     Some(Message::Stopped) => stopped = true,
                     Some(Message::Exited(status)) => ending = Some(Ending::Exited(status)),
@@ -82,13 +82,13 @@ impl Keeper<'_> {
 
     fn report_signals(&mut self) {
         for received in self.signals.take().into_iter().filter(is_for_the_command) {
-            tell(&mut self.channel, Message::Signal(received.signal));
+            send(&mut self.channel, Message::Signal(received.signal));
         }
     }
 
     /// The wrapper was killed, or has left the hold to this process with how the command ended.
     fn replace_wrapper(self, mut limit: Limit, ending: Option<Ending>) {
-        self.duty.replace(ending.is_some());
+        self.lifecycle.replace(ending.is_some());
         if ending.is_some() {
             // Who reads to the end what the command printed does not wait for this process.
             drop(sys::leave_streams());
@@ -97,10 +97,10 @@ impl Keeper<'_> {
             let now = Instant::now();
             let ended = self.command.has_ended();
             // What the command has started cannot be found by its parents any more.
-            let inside = if ended && limit.is_due(now) { self.duty.those_inside() } else { Vec::new() };
+            let inside = if ended && limit.is_due(now) { self.lifecycle.those_inside() } else { Vec::new() };
             let tree = || if ended { inside.clone() } else { self.command.tree() };
             let all_gone = limit.enforce(now, &tree);
-            if ended && all_gone && self.duty.close() {
+            if ended && all_gone && self.lifecycle.close() {
                 break;
             }
             let timeout = limit.next().map(|next| next.saturating_duration_since(now));
@@ -113,7 +113,7 @@ impl Keeper<'_> {
             }
             drop(self.signals.take());
         }
-        self.duty.write_down(ending);
-        self.duty.let_go();
+        self.lifecycle.record_end(ending);
+        self.lifecycle.release();
     }
 }

@@ -349,7 +349,7 @@ pub(crate) fn read_output(line: &str, directory: &Path, mut take: impl FnMut(&[u
 }
 
 /// What is done around a command; in the wrapper, or in the keeper where the wrapper was killed.
-pub(crate) trait Duty {
+pub(crate) trait RunLifecycle {
     /// The files that the command inherits, so that the lock lives as long as it does.
     fn files(&self) -> Vec<&File>;
     /// The command is about to run.
@@ -364,9 +364,9 @@ pub(crate) trait Duty {
     fn those_inside(&self) -> Vec<u32>;
     /// The command has ended, or never ran: write it down, and say how it ended in the end. `None`: it ended, but only
     /// its parent could know how.
-    fn write_down(&mut self, ending: Option<Ending>) -> Ending;
+    fn record_end(&mut self, ending: Option<Ending>) -> Ending;
     /// Unlock, for all processes that share the lock.
-    fn let_go(&mut self);
+    fn release(&mut self);
 }
 
 /// What a command finds around it, beside what it inherits.

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Duty, Ending, Run, Surroundings, Task,
-    channel::{Message, hear, is_for_the_command, tell},
+    Ending, Run, RunLifecycle, Surroundings, Task,
+    channel::{Message, is_for_the_command, receive, send},
     keeper::Keeper,
     signals::{Pending, Witness},
     spawn,
@@ -27,23 +27,28 @@ const KEEPER_AFTER: Duration = Duration::from_micros(1500);
 const KEEPER_AGAIN: Duration = Duration::from_millis(100);
 
 /// Runs the task, blocking until its command has ended.
-pub(crate) fn run(task: &Task, surroundings: Surroundings<'_>, signals: &Signals, duty: &mut dyn Duty) -> Run {
+pub(crate) fn run(
+    task: &Task,
+    surroundings: Surroundings<'_>,
+    signals: &Signals,
+    lifecycle: &mut dyn RunLifecycle,
+) -> Run {
     sys::adopt_orphans();
     signals.catch(sys::forwarded());
     // It may have been blocked.
     signals.insist(&[sys::CHILD_CHANGED]);
-    duty.begin();
+    lifecycle.begin();
     let (keeper_at, since_ms) = (Instant::now() + KEEPER_AFTER, sys::boot_ms());
-    let command = match spawn(task, surroundings, &duty.files(), signals) {
+    let command = match spawn(task, surroundings, &lifecycle.files(), signals) {
         Ok(command) => command.id(),
         Err(ending) => {
-            let ending = duty.write_down(Some(ending));
-            duty.let_go();
+            let ending = lifecycle.record_end(Some(ending));
+            lifecycle.release();
             return Run { ending, die_of: None, interrupted: None };
         }
     };
     let begun = Instant::now();
-    duty.started(command, true);
+    lifecycle.started(command, true);
     let mut watch = Watch {
         task,
         command,
@@ -58,7 +63,7 @@ pub(crate) fn run(task: &Task, surroundings: Surroundings<'_>, signals: &Signals
         pending: Pending::default(),
         go_on_at: None,
         got: Vec::new(),
-        duty,
+        lifecycle,
     };
     let ending = watch.until_end();
     let ending = if watch.is_left_to_keeper(ending) { ending } else { watch.finish(ending) };
@@ -96,7 +101,7 @@ struct Watch<'a> {
     go_on_at: Option<Instant>,
     /// All signals that this process got itself.
     got: Vec<i32>,
-    duty: &'a mut dyn Duty,
+    lifecycle: &'a mut dyn RunLifecycle,
 }
 
 impl Watch<'_> {
@@ -150,10 +155,10 @@ impl Watch<'_> {
     /// Leaves the hold to the keeper if somebody works inside of it: the command has ended, and who waits for it goes on. Blocks
     /// only where there can be no keeper.
     fn is_left_to_keeper(&mut self, ending: Ending) -> bool {
-        while !self.duty.close() {
+        while !self.lifecycle.close() {
             self.make_keeper();
             if let Some(keeper) = &mut self.keeper {
-                tell(
+                send(
                     &mut keeper.channel,
                     match ending {
                         Ending::Exited(status) => Message::Exited(status),
@@ -170,13 +175,13 @@ impl Watch<'_> {
 
     /// Writes down how the command ended, and lets the lock go.
     fn finish(&mut self, ending: Ending) -> Ending {
-        let ending = self.duty.write_down(Some(ending));
+        let ending = self.lifecycle.record_end(Some(ending));
         // The keeper has nothing left to do. It is killed before the unlock and before our end of the channel closes, which
         // it would take for our death, and reaped after the unlock, so that nobody waits for that.
         if let Some(keeper) = &self.keeper {
             sys::send(keeper.pid, sys::KILL);
         }
-        self.duty.let_go();
+        self.lifecycle.release();
         if let Some(keeper) = self.keeper.take() {
             sys::reap(keeper.pid);
         }
@@ -203,7 +208,7 @@ impl Watch<'_> {
         }
         self.keeper_at = Instant::now() + KEEPER_AGAIN;
         let Ok((ours, theirs)) = sys::channel() else { return };
-        self.duty.started(self.command, false);
+        self.lifecycle.started(self.command, false);
         let wrapper = std::process::id();
         // No signal may reach the keeper before it has a pipe of its own.
         let forked = sys::with_signals_blocked(|| match sys::fork() {
@@ -222,8 +227,8 @@ impl Watch<'_> {
                 drop(ours);
                 if let Some(Ok(signals)) = signals {
                     let command = Process::open(self.command);
-                    let (task, begun, duty) = (self.task, self.begun, &mut *self.duty);
-                    Keeper { task, command, begun, signals, channel: theirs, wrapper, duty }.run();
+                    let (task, begun, lifecycle) = (self.task, self.begun, &mut *self.lifecycle);
+                    Keeper { task, command, begun, signals, channel: theirs, wrapper, lifecycle }.run();
                 }
                 sys::exit_now(0)
             }
@@ -260,7 +265,7 @@ impl Watch<'_> {
             if !readable.is_ok_and(|readable| readable[0]) {
                 return;
             }
-            match hear(&mut keeper.channel) {
+            match receive(&mut keeper.channel) {
                 Some(Message::Signal(signal)) => self.pending.note(signal, Witness::Keeper, now),
                 Some(Message::Answer) => {
                     // What both got has reached us by now.
@@ -288,7 +293,7 @@ impl Watch<'_> {
             return self.send(&all);
         };
         if self.pending.must_ask(now) {
-            tell(&mut keeper.channel, Message::Ask);
+            send(&mut keeper.channel, Message::Ask);
         }
         if self.pending.is_asked() {
             // Should somebody have stopped it, it could not answer.
@@ -327,7 +332,7 @@ impl Watch<'_> {
     fn stop(&mut self) {
         self.make_keeper();
         while let Some(keeper) = &mut self.keeper {
-            tell(&mut keeper.channel, Message::Stopped);
+            send(&mut keeper.channel, Message::Stopped);
             sys::send(std::process::id(), sys::STOP);
             let go_on = self.read_signals(Instant::now());
             // Woken late by the keeper, after the command was stopped once more?

@@ -330,9 +330,9 @@ pub(crate) fn list(place: impl Into<Place>) -> Result<Vec<OsString>> {
 
 /// Tells the name of each entry of a directory, in no order, and whether it is a directory; where the file system does not tell, it is
 /// none. What its owner may not read is an error.
-pub(crate) fn each_entry(place: impl Into<Place>, tell: impl FnMut(&OsStr, bool)) -> Result<()> {
+pub(crate) fn each_entry(place: impl Into<Place>, report: impl FnMut(&OsStr, bool)) -> Result<()> {
     let place = &place.into();
-    place.directory().and_then(|directory| directory.each_entry(tell)).map_err(Error::io("list", place.path()))
+    place.directory().and_then(|directory| directory.each_entry(report)).map_err(Error::io("list", place.path()))
 }
 
 /// Names of the entries of other kinds than file, directory and link, or of unknown kind; empty if it cannot be read.

@@ -76,7 +76,7 @@ pub(crate) fn admit<'a>(
 /// # Errors
 /// [`Error::Interrupted`] also if a signal came in the instant that the wait ended; else as [`admit`].
 pub(crate) fn acquire(context: Context<'_>, request: &Request, signals: &Signals) -> Result<Acquired> {
-    let wait = &mut Wait { signals: Some(signals), tell: &mut |waiting| context.notify(Notice::Waiting(waiting)) };
+    let wait = &mut Wait { signals: Some(signals), report: &mut |waiting| context.notify(Notice::Waiting(waiting)) };
     let acquired = lock::acquire(context.repo, request, context.sharing, wait)?;
     if let Acquired::Held(held) = &acquired {
         not_interrupted(held, signals)?;
@@ -109,7 +109,7 @@ pub(crate) fn enter<'a>(context: Context<'a>, held: Box<Held>, waited: Duration,
         Interrupted::Leave => Ok(()),
     };
     if let Err(error) = recovered {
-        held.unlock();
+        held.release();
         return Err(error);
     }
     let admitted = Hold::enter(context, held, (waited, acquired), terms.has_moved_head);
@@ -170,7 +170,7 @@ pub(crate) fn expect(context: Context<'_>, expected: &ExpectedHead, hold: Option
 pub(crate) fn not_interrupted(held: &Held, signals: &Signals) -> Result<()> {
     match signals.interrupt() {
         Some(signal) => {
-            held.unlock();
+            held.release();
             Err(Error::Interrupted { what: held.record().scope.clone(), signal })
         }
         None => Ok(()),

@@ -4,10 +4,10 @@ use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use tokio::{runtime::Handle, time::timeout};
 
-use super::{Asking, Guard, lock::Lock};
+use super::{Acquisition, Guard, lock::Lock};
 use crate::{
     error::{Error, Result},
-    lock::{Manner, Queued},
+    lock::{Manner, Waiter},
     sys,
 };
 
@@ -41,24 +41,21 @@ impl Lock {
             return Err(Error::Unsupported { what: "an asynchronous acquire outside of a Tokio runtime" });
         }
         if self.request.timeout == Some(Duration::ZERO) {
-            return Asking::try_once(self, false);
+            return Acquisition::try_once(self, false);
         }
-        let mut asking = Asking::new(self, Manner::Wait)?;
+        let mut acquisition = Acquisition::new(self, Manner::Wait)?;
         loop {
-            if let Some(guard) = poll_fn(|context| Poll::Ready(asking.step(context.waker()))).await? {
+            if let Some(guard) = poll_fn(|context| Poll::Ready(acquisition.step(context.waker()))).await? {
                 return Ok(guard);
             }
-            let pause = asking.pause()?;
+            let pause = acquisition.pause()?;
             // That the pause is over is as good as being woken: everything is looked at again.
-            match asking.queued().map(Queued::event) {
+            match acquisition.waiter().map(Waiter::event) {
                 None => {
-                    let turn =
-                        poll_fn(
-                            |context| {
-                                if asking.turn_has_come(context.waker()) { Poll::Ready(()) } else { Poll::Pending }
-                            },
-                        );
-                    drop(timeout(pause, turn).await);
+                    let ticket = poll_fn(|context| {
+                        if acquisition.turn_has_come(context.waker()) { Poll::Ready(()) } else { Poll::Pending }
+                    });
+                    drop(timeout(pause, ticket).await);
                 }
                 Some(None) => tokio::time::sleep(pause).await,
                 Some(Some(event)) => {

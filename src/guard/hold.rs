@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     error::{Error, Result},
-    exec::{Duty, Ending, Run},
+    exec::{Ending, Run, RunLifecycle},
     holder::{Holder, Mode},
     lock::{Held, ended_with_its_container},
     repo::{ExpectedHead, Head, Repo, Worktree},
@@ -19,13 +19,13 @@ use crate::{
 use super::{Context, Notice, Outcome};
 
 /// A worktree as it is when the lock is acquired, and as it was when the lock was last released.
-struct Before {
+struct Baseline {
     worktree: Worktree,
     last: Option<Last>,
     now: Option<Last>,
 }
 
-impl Before {
+impl Baseline {
     fn head_moved(&self) -> Option<(Head, Head)> {
         let (last, now) = (self.last.as_ref()?, self.now.as_ref()?);
         (last.head != now.head).then(|| (last.head.clone(), now.head.clone()))
@@ -44,19 +44,19 @@ impl Before {
 
 /// Finds out what happened since the last release, reports it and logs it. If the process that the lock is for has moved HEAD (a
 /// checkout, reported by its hook), that is no news.
-fn compare(context: Context<'_>, held: &Held, has_moved_head: bool) -> Vec<Before> {
+fn compare(context: Context<'_>, held: &Held, has_moved_head: bool) -> Vec<Baseline> {
     let repo = context.repo;
-    let look = |worktree: &Worktree| Before {
+    let look = |worktree: &Worktree| Baseline {
         last: Last::read(repo, worktree),
         now: Last::look(repo, worktree, held.record().id),
         worktree: worktree.clone(),
     };
-    let before: Vec<Before> = held.worktrees.iter().map(look).collect();
+    let before: Vec<Baseline> = held.worktrees.iter().map(look).collect();
     let covers = |hold: &Holder, worktree: &Worktree| {
         hold.resources.iter().any(|(key, mode)| *key == worktree.key || (key == "repo" && *mode == Mode::Exclusive))
     };
     for died in &held.died {
-        let moved = before.iter().filter(|before| covers(died, &before.worktree)).find_map(Before::head_moved);
+        let moved = before.iter().filter(|before| covers(died, &before.worktree)).find_map(Baseline::head_moved);
         let mut entry = if ended_with_its_container(died) {
             Entry::new(Event::Hold, died)
         } else {
@@ -98,7 +98,7 @@ fn note(context: Context<'_>, held: &Held, entry: &Entry) {
 pub(crate) struct Hold<'a> {
     pub(crate) context: Context<'a>,
     pub(crate) held: Box<Held>,
-    before: Vec<Before>,
+    before: Vec<Baseline>,
     /// The session of the process that acquired it; whoever releases it may have left that.
     session: u32,
     /// For the log: what a mutation did.
@@ -122,14 +122,14 @@ impl<'a> Hold<'a> {
     }
 
     /// Lets others see the hold.
-    pub(super) fn announce(&mut self) {
-        self.context.report(self.held.announce());
+    pub(super) fn publish(&mut self) {
+        self.context.report(self.held.publish());
     }
 
     /// Records and logs how it ended, and releases the lock.
     pub(super) fn finish(mut self, ending: Option<Ending>) {
-        self.write_down(ending);
-        self.let_go();
+        self.record_end(ending);
+        self.release();
     }
 
     /// How a command ended that ran in it.
@@ -151,7 +151,7 @@ impl<'a> Hold<'a> {
     }
 
     /// Whether this hold switched HEAD to another branch.
-    fn switched(&self, before: &Before, after: &Last) -> Option<Switched> {
+    fn switched(&self, before: &Baseline, after: &Last) -> Option<Switched> {
         let now = before.now.as_ref().filter(|now| now.head.branch != after.head.branch)?;
         Some(Switched::new(now.head.clone(), self.held.record(), self.session))
     }
@@ -160,7 +160,7 @@ impl<'a> Hold<'a> {
 /// A hold between its beginning and its end, which belongs to whoever asked for it.
 pub(super) struct Resting {
     pub(super) held: Box<Held>,
-    before: Vec<Before>,
+    before: Vec<Baseline>,
     session: u32,
     waited: Duration,
     acquired: Instant,
@@ -185,13 +185,13 @@ impl Hold<'_> {
     }
 }
 
-impl Duty for Hold<'_> {
+impl RunLifecycle for Hold<'_> {
     fn files(&self) -> Vec<&std::fs::File> {
         self.held.files()
     }
 
     fn begin(&mut self) {
-        self.announce();
+        self.publish();
     }
 
     fn started(&mut self, pid: u32, early: bool) {
@@ -205,7 +205,7 @@ impl Duty for Hold<'_> {
         record.keeper = Some(std::process::id());
         // It was told.
         record.lingers = left;
-        self.announce();
+        self.publish();
     }
 
     fn close(&mut self) -> bool {
@@ -221,7 +221,7 @@ impl Duty for Hold<'_> {
         self.held.those_inside()
     }
 
-    fn write_down(&mut self, ending: Option<Ending>) -> Ending {
+    fn record_end(&mut self, ending: Option<Ending>) -> Ending {
         let lost = self.held.lost();
         for path in &lost {
             self.context.notify(Notice::Lost(path));
@@ -259,8 +259,8 @@ impl Duty for Hold<'_> {
         if lost.is_empty() { ending.unwrap_or(Ending::Failed) } else { Ending::Lost }
     }
 
-    fn let_go(&mut self) {
-        self.held.unlock();
+    fn release(&mut self) {
+        self.held.release();
     }
 }
 
@@ -278,7 +278,7 @@ pub(super) fn check_expected(expected: &ExpectedHead, repo: &Repo, hold: Option<
     expected.check(repo, head)?;
     let own = repo.worktree();
     let before = hold.and_then(|hold| hold.before.iter().find(|before| Some(&before.worktree) == own.as_ref()));
-    match before.and_then(Before::switched) {
+    match before.and_then(Baseline::switched) {
         Some((switched, now)) if expected.is_commit_only() && switched.from.commit == now.head.commit => {
             let name = |head: &Head| match &head.branch {
                 Some(branch) => branch.strip_prefix("refs/heads/").unwrap_or(branch).to_owned(),

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Asking, Context, Guard, Notice};
+use super::{Acquisition, Context, Guard, Notice};
 use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Called with what is worth telling.
-pub(super) type Tell = Arc<dyn Fn(Notice<'_>) + Send + Sync>;
+pub(super) type SharedObserver = Arc<dyn Fn(Notice<'_>) + Send + Sync>;
 
 /// A lock that can be acquired again and again, by any thread or task: of a repository ([`Repo::lock`]), or at any path that
 /// its users agree upon ([`Lock::of_directory`], [`Lock::of_file`]).
@@ -46,7 +46,7 @@ pub(super) type Tell = Arc<dyn Fn(Notice<'_>) + Send + Sync>;
 pub struct Lock {
     pub(super) place: Place,
     pub(super) request: Request,
-    pub(super) tell: Tell,
+    pub(super) observer: SharedObserver,
     /// Its holds belong to no thread or task.
     pub(super) owned: bool,
     /// Done once, with the first hold: what it leaves in a checkout is hidden from git.
@@ -108,7 +108,7 @@ impl Lock {
         if request.command.is_empty() {
             request.command = holder::readable_command(&std::env::args_os().collect::<Vec<_>>());
         }
-        Self { place, request, tell: Arc::new(|_| {}), owned: false, hidden: Arc::new(Once::new()) }
+        Self { place, request, observer: Arc::new(|_| {}), owned: false, hidden: Arc::new(Once::new()) }
     }
 
     /// The lock of a directory, which must exist; a git repository it need not be. Its file is `.repoguard.lock` in the
@@ -179,8 +179,8 @@ impl Lock {
 
     /// Calls `tell` with what is worth telling, while it waits, when the hold begins and when it ends. It is called in the middle
     /// of things: it should be short, and must not acquire anything.
-    pub fn on_notice(mut self, tell: impl Fn(Notice<'_>) + Send + Sync + 'static) -> Self {
-        self.tell = Arc::new(tell);
+    pub fn on_notice(mut self, observer: impl Fn(Notice<'_>) + Send + Sync + 'static) -> Self {
+        self.observer = Arc::new(observer);
         self
     }
 
@@ -202,7 +202,7 @@ impl Lock {
     /// # Errors
     /// [`Error::Busy`], which names the holders, as far as they are known; else as [`Lock::acquire`].
     pub fn try_acquire(&self) -> Result<Guard> {
-        Asking::try_once(self, true)
+        Acquisition::try_once(self, true)
     }
 
     /// Acquires the lock; blocks this thread until it is there, in order of arrival, or the timeout is over. Not for
@@ -210,7 +210,7 @@ impl Lock {
     ///
     /// # Errors
     /// [`Error::Busy`] when the time is over, [`Error::AlreadyHeld`] when this thread or task has it already, or asks for it
-    /// already; [`Error::Circle`] and [`Error::Deadlock`] when waiting would be for ever: others, of this process or not, wait
+    /// already; [`Error::Cycle`] and [`Error::Deadlock`] when waiting would be for ever: others, of this process or not, wait
     /// for what is held here; [`Error::Unfinished`] when a mutation that was killed must be settled by hand first;
     /// [`Error::NoLocks`], [`Error::NotAFile`] or [`Error::Io`] when it cannot be locked. After an error nothing is left that
     /// could still take the lock.
@@ -218,7 +218,7 @@ impl Lock {
         if self.request.timeout == Some(Duration::ZERO) {
             return self.try_acquire();
         }
-        Asking::new(self, Manner::Wait)?.wait_blocking()
+        Acquisition::new(self, Manner::Wait)?.wait_blocking()
     }
 
     /// Acquires the lock for a guard that no thread or task owns. A request from the thread that already has such a guard waits for it
@@ -227,7 +227,7 @@ impl Lock {
     /// A program that waits for a lock while it holds one this way can deadlock with itself: only cycles of owners are found.
     ///
     /// # Errors
-    /// As [`Lock::acquire`], without [`Error::AlreadyHeld`] and [`Error::Circle`]. In a runtime of one thread, waiting for a guard that
+    /// As [`Lock::acquire`], without [`Error::AlreadyHeld`] and [`Error::Cycle`]. In a runtime of one thread, waiting for a guard that
     /// was acquired on that thread is [`Error::AlreadyHeld`] all the same: it would block what must release it.
     ///
     /// # Example
@@ -315,7 +315,7 @@ impl Lock {
     /// What is needed to be admitted; `None` without a repository.
     pub(super) fn context(&self) -> Option<Context<'_>> {
         match &self.place {
-            Place::Repo(place) => Some(Context::new(&place.0, &place.1, &*self.tell)),
+            Place::Repo(place) => Some(Context::new(&place.0, &place.1, &*self.observer)),
             Place::Path(_) => None,
         }
     }

@@ -6,59 +6,64 @@
 //! | `context` | what every verb works with |
 //! | `admission` | the way to a hold, for all callers |
 //! | `hold` | what is done when any hold begins and ends |
-//! | `lock`, `asking`, `own` | around a part of a program's own work: asking for a lock, waiting for it, having it |
+//! | `lock`, `acquisition`, `guard` | around a part of a program's own work: asking for a lock, waiting for it, having it |
 //! | `future` | the same in asynchronous code |
 //! | `restore` | what was undone is brought back |
 //! | `mutate` | around a change that lands whole or not at all |
 //! | `recovery`, `recover` | after a mutation that was killed: for whoever comes next, and on demand |
 //! | `inputs` | what was made from what: digests of inputs, kept in the shared document |
 //! | `pending` | which mutations are not at their end, for who only looks |
-//! | `apart` | a worktree of its own for a command that found this one busy |
+//! | `worktree` | a worktree of its own for a command that found this one busy |
 //! | `program` | commands and mutations for programs with threads, run by the `repoguard` program |
-//! | `keep` | holds that outlive the process that took them, kept by a watcher in the background |
+//! | `background` | holds that outlive the process that took them, kept by a watcher in the background |
 
+mod acquisition;
 pub(crate) mod admission;
-mod apart;
-mod asking;
+mod background;
 mod context;
 #[cfg(feature = "tokio")]
 mod future;
+#[expect(clippy::module_inception, reason = "the guard itself, in the module around it")]
+mod guard;
 mod hold;
 mod inputs;
-mod keep;
 mod lock;
 mod mutate;
-mod own;
+mod notice;
 mod pending;
 mod program;
 mod recover;
 mod recovery;
 mod restore;
+pub(crate) mod worktree;
 
+use acquisition::Acquisition;
 use admission::{Admission, Interrupted, Terms, admit};
-pub use apart::{Apart, Linked, Place, Pruned, Stands, Work, exec_apart, prune_worktrees, worktrees};
-use asking::Asking;
+pub(crate) use background::hold_for;
+pub use background::{
+    AcquireState, Grant, Released, Until, acquire, command_of, is_pid_of_elsewhere, release, user_of, wait,
+};
 pub(crate) use context::Context;
+pub use guard::Guard;
 pub(crate) use hold::Hold;
 pub use inputs::{Checked, Difference, Digests, INPUTS_DIGEST, Inputs};
-pub(crate) use keep::keep_for;
-pub use keep::{Grant, Released, Turn, Until, acquire, command_of, is_pid_of_elsewhere, release, user_of, wait};
 pub use lock::Lock;
-pub use mutate::{Failure, Invalid, Landed, Landing, Mutated, Mutation, Rollback, Why, Write, mutate};
-pub use own::Guard;
+pub use mutate::{Failure, FailureReason, Invalid, Landed, Landing, Mutated, Mutation, Rollback, Write, mutate};
+pub use notice::{Notice, Observer};
+pub use pending::{MutationInfo, Pending, pending};
 pub(crate) use pending::{OwnLock, own_locks, with_own_locks};
-pub use pending::{Pending, Told, pending};
 pub use recover::{Choice, Recovered, recover, unfinished};
 pub use restore::{Restored, restore, would_restore};
+pub use worktree::IsolatedWorktree;
+pub use worktree::exec_in_worktree;
 
 use std::{ffi::OsString, path::Path, time::Duration};
 
 use crate::{
     env,
     error::{Error, Result},
-    exec::{self, Duty, Ending, Surroundings, Task},
-    holder::Holder,
-    lock::{Held, Inside, Request, Waiting},
+    exec::{self, Ending, RunLifecycle, Surroundings, Task},
+    lock::{Held, Inside, Request},
     repo::{Config, Head, Repo},
     store::{
         audit::{self, Entry, Event},
@@ -66,50 +71,6 @@ use crate::{
     },
     sys::Signals,
 };
-
-/// Something worth telling the user, beside the command's own output.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Notice<'a> {
-    /// The lock is busy; told after 300 ms and then every second.
-    Waiting(&'a Waiting<'a>),
-    /// The lock is held, after this wait; not told where the command runs inside a hold.
-    Acquired(Duration),
-    /// This lock of git's own is there and is waited for. Then which gits are seen to work here, in words.
-    WaitingForGit(&'a Path, &'a str),
-    /// Files are copied before a mutation begins: how many and how many bytes until now, and in all; told every second.
-    Keeping((usize, u64), (usize, u64)),
-    /// An earlier holder was killed with all its processes. HEAD as it was before and is now, if it moved.
-    Died(&'a Holder, Option<&'a (Head, Head)>),
-    /// The lock was acquired, but this earlier holder still runs: its lock's place was replaced.
-    Displaced(&'a Holder),
-    /// HEAD was changed outside the guard since the last release, from the first to the second.
-    Violated(&'a Head, &'a Head),
-    /// The last holder switched HEAD to another branch: from the first to the second, by this command.
-    Switched(&'a Head, &'a Head, &'a str),
-    /// A locked path was removed or replaced while the command ran, so it was not exclusive to the end.
-    Lost(&'a Path),
-    /// The command ran inside of the hold with this fencing number, which ended before it: it was not exclusive to the end.
-    LostAround(u64),
-    /// The command has ended, but these processes, as far as the system shows them, work inside of its hold: it ends with them.
-    Lingers(&'a [u32]),
-    /// This git command changed the worktree while somebody held the lock.
-    RanUnder(&'a Holder),
-    /// A mutation that was killed was settled.
-    Recovered(&'a crate::transaction::Unfinished, &'a Recovered),
-    /// A checkout goes on without the lock.
-    Unguarded(&'a Error),
-    /// Somebody who does not ask, an ordinary git command, changed this worktree while the lock was held.
-    Intruder(&'a Holder),
-    /// The lock is busy, and the command is about to run in this worktree instead.
-    Apart(&'a Apart),
-    /// That worktree was removed: nothing of worth was in it.
-    Removed(&'a Apart),
-    /// It is kept, with this in it.
-    Kept(&'a Apart, &'a Work),
-    /// Something beside the lock failed, and did not stop it.
-    Trouble(&'a Error),
-}
 
 /// How an [`exec()`] ended.
 #[derive(Debug, Clone, Copy)]
@@ -142,10 +103,10 @@ pub fn exec(
     config: &Config,
     request: &Request,
     task: &Task,
-    tell: &mut dyn FnMut(Notice<'_>),
+    observer: &mut Observer<'_>,
 ) -> Result<Outcome> {
     let request = request.clone().or_configured(config)?;
-    Context::forking(repo, config, tell, |context| {
+    Context::forking(repo, config, observer, |context| {
         let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
         let terms = Terms { expect: Some(&task.expect), reports_acquisition: true, ..Terms::default() };
         match admit(context, &request, &signals, terms)? {
@@ -186,7 +147,7 @@ struct Guest<'a> {
     inside: Box<Inside>,
 }
 
-impl Duty for Guest<'_> {
+impl RunLifecycle for Guest<'_> {
     fn files(&self) -> Vec<&std::fs::File> {
         self.inside.visits.files().collect()
     }
@@ -205,7 +166,7 @@ impl Duty for Guest<'_> {
         Vec::new()
     }
 
-    fn write_down(&mut self, ending: Option<Ending>) -> Ending {
+    fn record_end(&mut self, ending: Option<Ending>) -> Ending {
         let Self { context, inside } = self;
         if !inside.visits.is_over() {
             return ending.unwrap_or(Ending::Failed);
@@ -217,7 +178,7 @@ impl Duty for Guest<'_> {
         Ending::Lost
     }
 
-    fn let_go(&mut self) {
+    fn release(&mut self) {
         self.inside.visits.leave();
     }
 }

@@ -23,13 +23,13 @@ pub struct Pending {
     /// Whether somebody is at it: it runs, or is being put in order. Else it was killed.
     pub runs: bool,
     /// What its journal tells; `None` where that cannot be read.
-    pub told: Option<Told>,
+    pub info: Option<MutationInfo>,
 }
 
 /// What a mutation told when it began, and how far it has come.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Told {
+pub struct MutationInfo {
     /// What was run.
     pub command: String,
     /// Where.
@@ -50,7 +50,7 @@ pub struct Told {
     pub step: &'static str,
 }
 
-impl Told {
+impl MutationInfo {
     fn new(plan: Plan, lines: &[Line]) -> Self {
         let Plan { command, directory, message, user, host, pid, fence, .. } = plan;
         let step = lines.last().map_or("read", |line| line.step.name());
@@ -116,7 +116,7 @@ fn look(repo: &Repo, worktree: &Worktree) -> Option<Pending> {
     }
     let here = repo.worktree().is_some_and(|own| own.key == worktree.key);
     let root = if here { repo.root().to_owned() } else { repo.seen_from(&worktree.git_dir).root().to_owned() };
-    Some(Pending { root, here, runs, told: found.map(|(plan, lines)| Told::new(plan, &lines)) })
+    Some(Pending { root, here, runs, info: found.map(|(plan, lines)| MutationInfo::new(plan, &lines)) })
 }
 
 fn read(repo: &Repo, worktree: &Worktree) -> Option<(Plan, Vec<Line>)> {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Context, Interrupted, Notice, Terms, admission, mutate::Rollback, recovery};
+use super::{Context, Interrupted, Observer, Terms, admission, mutate::Rollback, recovery};
 use crate::{
     error::{Error, Result},
     lock::{Acquired, Request},
     repo::{Config, Manner, Repo},
     sys::Signals,
-    transaction::{self, Settled, Unfinished},
+    transaction::{self, Recovery, Unfinished},
 };
 
 pub use crate::transaction::Choice;
@@ -25,11 +25,11 @@ pub enum Recovered {
 }
 
 impl Recovered {
-    pub(super) fn new(settled: Settled) -> Self {
-        match settled {
-            Settled::Forgotten => Self::Forgotten,
-            Settled::Undone(undone) => Self::Undone(Rollback::new(undone)),
-            Settled::Finished(commit) => Self::Finished(commit),
+    pub(super) fn new(recovered: Recovery) -> Self {
+        match recovered {
+            Recovery::Forgotten => Self::Forgotten,
+            Recovery::Undone(undone) => Self::Undone(Rollback::new(undone)),
+            Recovery::Finished(commit) => Self::Finished(commit),
         }
     }
 }
@@ -58,22 +58,23 @@ pub fn recover(
     config: &Config,
     request: &Request,
     choice: Choice,
-    tell: &mut dyn FnMut(Notice<'_>),
+    observer: &mut Observer<'_>,
 ) -> Result<Option<Recovered>> {
     let no_repository = || Error::NoRepository { path: repo.root().to_owned(), needed_by: "`repoguard recover`" };
     let worktree = repo.worktree().ok_or_else(no_repository)?;
     let request = request.clone().or_configured(config)?;
-    Context::with(repo, config, tell, |context| {
+    Context::with(repo, config, observer, |context| {
         let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
         let acquired = admission::acquire(context, &request, &signals)?;
-        let settled = recovery::settle(context.silent(), &worktree, choice);
+        let recovered = recovery::recover(context.silent(), &worktree, choice);
         if let Acquired::Held(held) = acquired {
             // As after any hold: what was moved here was moved under the guard.
-            let terms = Terms { interrupted: Interrupted::Leave, has_moved_head: settled.is_ok(), ..Terms::default() };
+            let terms =
+                Terms { interrupted: Interrupted::Leave, has_moved_head: recovered.is_ok(), ..Terms::default() };
             let mut hold = admission::enter(context, held, Duration::ZERO, terms)?;
-            hold.announce();
+            hold.publish();
             hold.finish(None);
         }
-        settled
+        recovered
     })
 }

@@ -53,10 +53,10 @@ pub(super) fn before_acquire(context: Context<'_>, request: &Request) -> Result<
         command: request.command.clone(),
         ..Request::default()
     };
-    match lock::acquire(repo, &whole, context.sharing, &mut Wait { signals: None, tell: &mut |_| {} }) {
+    match lock::acquire(repo, &whole, context.sharing, &mut Wait { signals: None, report: &mut |_| {} }) {
         Ok(Acquired::Held(held)) => {
             let recovered = in_hold(context, &held);
-            held.unlock();
+            held.release();
             recovered
         }
         Ok(Acquired::Inside(_)) | Err(Error::Busy { .. } | Error::Deadlock { .. } | Error::NeverGranted { .. }) => {
@@ -83,9 +83,9 @@ pub(super) fn inside(context: Context<'_>, request: &Request) -> Result<()> {
         std::thread::sleep(Duration::from_millis(1));
     };
     lock.unlock();
-    match settle(context, &worktree, Choice::AsPredicted) {
+    match recover(context, &worktree, Choice::AsPredicted) {
         Err(Error::Busy { .. }) => Ok(()),
-        settled => settled.map(drop),
+        recovered => recovered.map(drop),
     }
 }
 
@@ -104,13 +104,13 @@ pub(super) fn in_hold(context: Context<'_>, held: &Held) -> Result<()> {
     // Those of a copy lead to the worktrees of the original: there it is recovered.
     let own = repo.worktree();
     let is_ours = |worktree: &&Worktree| own.as_ref() == Some(worktree) || repo.is_at_home(worktree);
-    let unsettled = held.worktrees.iter().filter(|worktree| is_in_the_way(repo, worktree)).filter(is_ours);
-    let mut settle = unsettled.map(|worktree| settle(context, worktree, Choice::AsPredicted));
-    settle.try_for_each(|settled| settled.map(drop))
+    let interrupted = held.worktrees.iter().filter(|worktree| is_in_the_way(repo, worktree)).filter(is_ours);
+    let mut recover = interrupted.map(|worktree| recover(context, worktree, Choice::AsPredicted));
+    recover.try_for_each(|recovered| recovered.map(drop))
 }
 
 /// Settles a mutation, if one is in the way; the caller holds the worktree alone.
-pub(super) fn settle(context: Context<'_>, worktree: &Worktree, choice: Choice) -> Result<Option<Recovered>> {
+pub(super) fn recover(context: Context<'_>, worktree: &Worktree, choice: Choice) -> Result<Option<Recovered>> {
     let Context { repo, config, sharing, .. } = context;
     if is_in_the_way(repo, worktree) {
         is_its_own(repo, worktree, choice)?;
@@ -120,11 +120,11 @@ pub(super) fn settle(context: Context<'_>, worktree: &Worktree, choice: Choice) 
         let what = format!("a mutation of `{}`", repo.root().display());
         return Err(Error::Busy { what, holders: Vec::new(), ahead: Vec::new(), waited: Duration::ZERO });
     };
-    let settled = (|| {
+    let recovered = (|| {
         // One that cannot be read can still be forgotten.
         let unfinished = transaction::inspect(repo, worktree, Manner::Writing);
-        let settled = transaction::settle(repo, worktree, choice, sharing, config.snapshot_limit()?)?;
-        let recovered = settled.map(Recovered::new);
+        let recovered = transaction::recover(repo, worktree, choice, sharing, config.snapshot_limit()?)?;
+        let recovered = recovered.map(Recovered::new);
         if let (Some(recovered), Ok(Some(unfinished))) = (&recovered, &unfinished) {
             context.notify(Notice::Recovered(unfinished, recovered));
             context.report(audit::append(repo, &entry(unfinished, recovered), sharing));
@@ -132,7 +132,7 @@ pub(super) fn settle(context: Context<'_>, worktree: &Worktree, choice: Choice) 
         Ok(recovered)
     })();
     lock.unlock();
-    settled
+    recovered
 }
 
 /// What the log says of it.

@@ -23,7 +23,7 @@ use crate::{
     env,
     error::{Error, Result},
     guard::{
-        self, Context, Notice,
+        self, Context, Notice, Observer,
         admission::{self, Interrupted, Terms},
     },
     holder::{self, Holder},
@@ -90,11 +90,11 @@ pub fn run(
     config: &Config,
     call: &Call,
     input: &mut Input<'_>,
-    tell: &mut dyn FnMut(Notice<'_>),
+    observer: &mut Observer<'_>,
 ) -> Result<(), Refusal> {
     let git = Git::find(call.event == Event::PreReceive);
     let scope = scope(repo, call.event, input)?;
-    Context::forking(repo, config, tell, |context| {
+    Context::forking(repo, config, observer, |context| {
         let hook = Hook { context, call, git, scope };
         match call.event {
             Event::PostCheckout => {
@@ -173,7 +173,7 @@ impl Hook<'_> {
             (None, None) => Ok(()),
             (Some(error), held) => {
                 if let Some(held) = held {
-                    held.unlock();
+                    held.release();
                 }
                 Err(self.refusal(error))
             }
@@ -299,7 +299,7 @@ impl Hook<'_> {
         let Acquired::Held(mut held) = admission::acquire(self.context, &self.request(timeout), &signals)? else {
             return Ok(None);
         };
-        admission::refuse_interrupted(repo).inspect_err(|_| held.unlock())?;
+        admission::refuse_interrupted(repo).inspect_err(|_| held.release())?;
         held.record_mut().editor = self.opens_editor();
         Ok(Some(held))
     }
@@ -313,10 +313,10 @@ impl Hook<'_> {
             has_moved_head: self.call.event == Event::PostCheckout && of_branch,
             ..Terms::default()
         };
-        let duty = admission::enter(self.context, held, Duration::ZERO, terms)?;
+        let lifecycle = admission::enter(self.context, held, Duration::ZERO, terms)?;
         let last = self.is_the_last_hook();
         let Some(git) = self.git else {
-            duty.held.unlock();
+            lifecycle.held.release();
             return Ok(());
         };
         let plain = self.call.event == Event::PreCommit && !world::git_holds_its_index();
@@ -327,13 +327,13 @@ impl Hook<'_> {
         let kept = match kept.transpose() {
             Ok(kept) => kept,
             Err(error) => {
-                duty.held.unlock();
+                lifecycle.held.release();
                 return Err(error.into());
             }
         };
         // A hook that runs in place of this process may wait for all its children.
         let orphan = self.call.chained().is_some();
-        guard::keep_for(duty, git.process, orphan, || {
+        guard::hold_for(lifecycle, git.process, orphan, || {
             if let Some(kept) = kept {
                 kept.forget();
             }

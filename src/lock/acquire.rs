@@ -13,10 +13,10 @@ use super::{
     inspect,
     path::DIRECTORY_RECORDS,
     queue::Queue,
-    queued::Queued,
     record::Table,
     request::Plan,
     visit::{Inside, Visits},
+    waiter::Waiter,
 };
 use crate::{
     env,
@@ -34,7 +34,7 @@ pub(crate) enum Entered {
     /// It was ours already: this process runs inside a hold that covers the request.
     Inside(Box<Inside>),
     /// Somebody is before us.
-    Queued(Box<Queued>),
+    Waiting(Box<Waiter>),
 }
 
 /// Acquires what `request` asks for, waiting as long as it says.
@@ -46,7 +46,7 @@ pub(crate) fn acquire(repo: &Repo, request: &Request, sharing: Sharing, wait: &m
     match enter(repo, request, sharing)? {
         Entered::Held(held) => Ok(Acquired::Held(held)),
         Entered::Inside(inside) => Ok(Acquired::Inside(inside)),
-        Entered::Queued(queued) => queued.wait(wait).map(Acquired::Held),
+        Entered::Waiting(waiter) => waiter.wait(wait).map(Acquired::Held),
     }
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn acquire_for_new_worktree(
     match site.enter(request, &Asker::Program)? {
         Entered::Held(held) => Ok(Acquired::Held(held)),
         Entered::Inside(inside) => Ok(Acquired::Inside(inside)),
-        Entered::Queued(queued) => queued.wait(wait).map(Acquired::Held),
+        Entered::Waiting(waiter) => waiter.wait(wait).map(Acquired::Held),
     }
 }
 
@@ -231,7 +231,7 @@ impl Site {
             return acquire.hold().map(Entered::Held);
         }
         let ticket = acquire.queue_up()?;
-        Ok(Entered::Queued(Box::new(Queued::new(acquire, ticket, request.timeout, unchecked))))
+        Ok(Entered::Waiting(Box::new(Waiter::new(acquire, ticket, request.timeout, unchecked))))
     }
 }
 

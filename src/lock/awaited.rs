@@ -23,15 +23,15 @@ use crate::{
 };
 
 /// Tells how a request of somebody else stands; `unchecked` are the records that [`Awaiting::look`] could not read.
-pub(crate) fn tell_waiting(
+pub(crate) fn report_waiting(
     repo: &Repo,
     request: &Holder,
     unchecked: &[PathBuf],
     waited: Duration,
-    tell: &mut dyn FnMut(&Waiting<'_>),
+    report: &mut dyn FnMut(&Waiting<'_>),
 ) {
     let look = || in_the_way(repo, request);
-    tell(&Waiting { waited, ..Waiting::new(&what(repo, request), &look, unchecked) });
+    report(&Waiting { waited, ..Waiting::new(&what(repo, request), &look, unchecked) });
 }
 
 /// Fails if one of the requests that `is_awaited`, by the directory of its records, waits for a hold that this process is inside

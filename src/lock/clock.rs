@@ -25,7 +25,7 @@ impl Clock {
     ///
     /// # Errors
     /// [`Error::Busy`] when the time is over.
-    pub(crate) fn pause(&mut self, waiting: &Waiting<'_>, tell: &mut dyn FnMut(&Waiting<'_>)) -> Result<Duration> {
+    pub(crate) fn pause(&mut self, waiting: &Waiting<'_>, report: &mut dyn FnMut(&Waiting<'_>)) -> Result<Duration> {
         let now = Instant::now();
         let waited = now - self.begun;
         if self.deadline.is_some_and(|deadline| now >= deadline) {
@@ -33,7 +33,7 @@ impl Clock {
             return Err(Error::Busy { what: waiting.what.to_owned(), holders, ahead, waited });
         }
         if now >= self.next_word {
-            tell(&Waiting { waited, ..*waiting });
+            report(&Waiting { waited, ..*waiting });
             self.next_word = now + Wait::TICK;
         }
         let wake = self.deadline.map_or(self.next_word, |deadline| deadline.min(self.next_word));

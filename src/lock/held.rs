@@ -217,7 +217,7 @@ impl Held {
         if !is_closed && !self.record.lingers {
             self.record.lingers = true;
             // It is only for those who look.
-            drop(self.announce());
+            drop(self.publish());
         }
         is_closed
     }
@@ -245,7 +245,7 @@ impl Held {
     pub(crate) fn admit_command(&mut self, pid: u32) -> Result<()> {
         let Some(descent) = &mut self.record.descent else { return Ok(()) };
         descent.command = sys::process_state(pid).map(|state| (pid, state.start));
-        self.announce()
+        self.publish()
     }
 
     /// Tells whether a command must be recorded at once: its descendants are not known by this process above them.
@@ -257,7 +257,7 @@ impl Held {
     ///
     /// # Errors
     /// [`Error::Io`]: the lock is held all the same.
-    pub(crate) fn announce(&mut self) -> Result<()> {
+    pub(crate) fn publish(&mut self) -> Result<()> {
         // Written later than those processes started that it names, so that none is taken for a later one.
         self.record.boot_ms = sys::boot_ms();
         self.slot.as_ref().map_or(Ok(()), |slot| slot.write(&self.record))
@@ -269,7 +269,7 @@ impl Held {
         if let Some(slot) = self.slot.as_ref().and_then(Slot::replacement) {
             self.slot = Some(slot);
             // If it cannot be written now, others see a hold without a record, and we keep it all the same.
-            drop(self.announce());
+            drop(self.publish());
         }
     }
 
@@ -309,7 +309,7 @@ impl Held {
     }
 
     /// Lets the lock go, for all processes that share it.
-    pub(crate) fn unlock(&self) {
+    pub(crate) fn release(&self) {
         if let Some(slot) = &self.slot {
             slot.release(self.record.lost);
         }

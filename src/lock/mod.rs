@@ -23,10 +23,10 @@ mod file;
 mod find;
 mod held;
 mod inspect;
+mod local_ticket;
 mod owner;
 mod path;
 mod queue;
-mod queued;
 mod record;
 mod records;
 mod request;
@@ -37,11 +37,11 @@ mod task;
 #[cfg(feature = "tokio")]
 mod task;
 mod token;
-mod turn;
 mod visit;
+mod waiter;
 
 pub(crate) use acquire::{Asker, Entered, Site, acquire, acquire_for_new_worktree, enter};
-pub(crate) use awaited::{Awaiting, refuse_cycle_through, still_waits, tell_waiting, waiter_ancestors};
+pub(crate) use awaited::{Awaiting, refuse_cycle_through, report_waiting, still_waits, waiter_ancestors};
 pub(crate) use clock::Clock;
 pub(crate) use ended::ended_with_its_container;
 pub(crate) use file::LockFile;
@@ -50,15 +50,15 @@ pub(crate) use find::{Found, any_lives, find, find_again, is_keeper, lives, was_
 pub(crate) use held::Held;
 pub(crate) use inspect::is_locked;
 pub use inspect::{Inspection, State};
+pub(crate) use local_ticket::{LocalTicket, Manner, Resource, environment_around};
 pub(crate) use owner::Owner;
 pub(crate) use path::PathPlace;
-pub(crate) use queued::Queued;
 pub(crate) use request::Wait;
 pub use request::{MOST_NAMES, Request, Scope, Waiting};
 pub(crate) use short::{Patience, Short};
 pub(crate) use token::Token;
-pub(crate) use turn::{Manner, Resource, Turn, environment_around};
 pub(crate) use visit::Inside;
+pub(crate) use waiter::Waiter;
 
 use crate::holder::{Holder, Mode};
 

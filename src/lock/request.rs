@@ -126,7 +126,7 @@ pub(crate) struct Wait<'a> {
     /// Signals that end it; nobody's in a library.
     pub(crate) signals: Option<&'a Signals>,
     /// Called after [`Wait::GRACE`] and then every [`Wait::TICK`].
-    pub(crate) tell: &'a mut dyn FnMut(&Waiting<'_>),
+    pub(crate) report: &'a mut dyn FnMut(&Waiting<'_>),
 }
 
 impl Wait<'_> {

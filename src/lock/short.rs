@@ -32,15 +32,15 @@ const NEXT_WORD: Duration = Duration::from_secs(30);
 pub(crate) struct Patience<'a> {
     timeout: Option<Duration>,
     begun: Instant,
-    told: Option<Duration>,
+    reported: Option<Duration>,
     pause: Duration,
-    tell: &'a mut dyn FnMut(Duration, Option<u32>),
+    report: &'a mut dyn FnMut(Duration, Option<u32>),
 }
 
 impl<'a> Patience<'a> {
     /// Begins to wait; `tell` gets how long it has been, and the process that holds the lock, where the system knows it.
-    pub(crate) fn new(timeout: Option<Duration>, tell: &'a mut dyn FnMut(Duration, Option<u32>)) -> Self {
-        Self { timeout, begun: Instant::now(), told: None, pause: FIRST_PAUSE, tell }
+    pub(crate) fn new(timeout: Option<Duration>, report: &'a mut dyn FnMut(Duration, Option<u32>)) -> Self {
+        Self { timeout, begun: Instant::now(), reported: None, pause: FIRST_PAUSE, report }
     }
 
     /// Waits until a file is locked.
@@ -74,7 +74,7 @@ impl<'a> Patience<'a> {
             let (done, is_done) = mpsc::channel();
             std::thread::Builder::new().spawn_scoped(scope, move || done.send(file.lock()))?;
             loop {
-                let next_word = self.told.map_or(FIRST_WORD, |told| told + NEXT_WORD);
+                let next_word = self.reported.map_or(FIRST_WORD, |reported| reported + NEXT_WORD);
                 match is_done.recv_timeout(next_word.saturating_sub(self.begun.elapsed())) {
                     Ok(locked) => return locked,
                     Err(RecvTimeoutError::Timeout) => self.speak(self.begun.elapsed(), file),
@@ -86,9 +86,9 @@ impl<'a> Patience<'a> {
     }
 
     fn speak(&mut self, waited: Duration, file: &LockFile) {
-        if waited >= self.told.map_or(FIRST_WORD, |told| told + NEXT_WORD) {
-            self.told = Some(waited);
-            (self.tell)(waited, holder(file));
+        if waited >= self.reported.map_or(FIRST_WORD, |reported| reported + NEXT_WORD) {
+            self.reported = Some(waited);
+            (self.report)(waited, holder(file));
         }
     }
 }

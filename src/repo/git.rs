@@ -28,7 +28,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// Tells about itself and its configuration, as the user's git does: such a git runs no other program.
-    Asking,
+    Acquisition,
     /// Reads, and runs nothing that the repository names: no hook, file system monitor, filter, pager or signature program. It
     /// fetches nothing.
     Reading,
@@ -61,7 +61,7 @@ pub(super) fn command(manner: Manner) -> Command {
         git.env_remove(name);
     }
     match manner {
-        Manner::Asking => return with(git, &["--no-optional-locks"]),
+        Manner::Acquisition => return with(git, &["--no-optional-locks"]),
         Manner::Reading => {
             git.args(["--no-optional-locks", "--no-pager", "--literal-pathspecs", "-c", "core.hooksPath=/dev/null"]);
             git.args(UNMONITORED).args(UNSIGNED);
@@ -175,7 +175,7 @@ impl Repo {
 pub(super) fn configuration(directory: &Path) -> Result<Vec<(String, String, String)>> {
     let failed = |reason| Error::BrokenRepository { path: directory.to_owned(), reason };
     let arguments = ["config", "--null", "--show-origin", "--get-regexp", r"^(repoguard\.|core\.sharedrepository$)"];
-    let output = match run::output(command(Manner::Asking).current_dir(directory).args(arguments)) {
+    let output = match run::output(command(Manner::Acquisition).current_dir(directory).args(arguments)) {
         Err(Error::Io { .. }) => {
             return Err(failed("git is needed to read its configuration, but cannot be started".to_owned()));
         }
@@ -242,17 +242,20 @@ impl Repo {
     /// [`Error::NoRepository`] where there is none, [`Error::Git`].
     pub(crate) fn hook_facts(&self) -> Result<HookFacts> {
         const KEYS: &str = r"^(core\.(hookspath|bare)|receive\.denycurrentbranch|hook\.repoguard-.*)$";
-        let version = String::from_utf8_lossy(&ask(self, Manner::Asking, &["version"])?).into_owned();
+        let version = String::from_utf8_lossy(&ask(self, Manner::Acquisition, &["version"])?).into_owned();
         let version =
             version.trim().trim_start_matches("git version ").split(' ').next().unwrap_or_default().to_owned();
         let arguments = ["rev-parse", "--is-bare-repository", "--path-format=absolute", "--git-path", "hooks"];
-        let answer = ask(self, Manner::Asking, &arguments)?;
+        let answer = ask(self, Manner::Acquisition, &arguments)?;
         let mut lines = answer.splitn(2, |byte| *byte == b'\n');
         let bare = lines.next() == Some(b"true");
         let directory = lines.next().unwrap_or_default();
         let directory = path_of(directory.strip_suffix(b"\n").unwrap_or(directory));
-        let listed =
-            start(self, Manner::Asking, &["config", "--null", "--show-scope", "--show-origin", "--get-regexp", KEYS])?;
+        let listed = start(
+            self,
+            Manner::Acquisition,
+            &["config", "--null", "--show-scope", "--show-origin", "--get-regexp", KEYS],
+        )?;
         let config = entries(&matched(&["config", "--get-regexp"], listed)?);
         Ok(HookFacts { version, directory, bare, config })
     }

@@ -92,7 +92,8 @@ impl Repo {
 }
 
 fn ask(directory: &Path) -> Verdict {
-    let output = run::output(git::command(git::Manner::Asking).args(["rev-parse", "--git-dir"]).current_dir(directory));
+    let output =
+        run::output(git::command(git::Manner::Acquisition).args(["rev-parse", "--git-dir"]).current_dir(directory));
     // Without git there is no proof.
     let Ok(output) = output else { return Verdict::OfAnother };
     let said = git::said(&output);

@@ -129,14 +129,14 @@ impl Sequence {
         // A record that is none is told before a long look.
         drop(self.record()?);
         let seen = self.repo.greatest_number(&options.scan)?;
-        let tell = &mut |_, _| {};
-        let mut patience = Patience::new(Some(PATIENCE), tell);
+        let report = &mut |_, _| {};
+        let mut patience = Patience::new(Some(PATIENCE), report);
         for _ in 0..TRIES {
             let Some(held) = Short::take(&self.path, &self.path, |_| self.record(), &mut patience)? else { continue };
             let last = self.last_in(held.file())?;
             let numbers = self.after(last, seen.as_ref(), options)?;
             if last == 0 {
-                self.settle()?;
+                self.recover()?;
             }
             let record = Record::new(&self.name, *numbers.end()).to_bytes();
             fs::overwrite_durably(held.file(), &self.path, &record)?;
@@ -212,7 +212,7 @@ impl Sequence {
     }
 
     /// Writes to disk that the record is there, up to the git directory.
-    fn settle(&self) -> Result<()> {
+    fn recover(&self) -> Result<()> {
         let common = self.repo.common_dir();
         let above = self.path.ancestors().skip(1);
         for directory in above {

@@ -280,7 +280,7 @@ impl Entry {
     }
 
     /// Nobody is at it any more.
-    pub(crate) fn let_go(&self) {
+    pub(crate) fn release(&self) {
         self.lock.unlock();
     }
 

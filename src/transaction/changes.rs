@@ -6,8 +6,8 @@ use std::io::{Read as _, Write};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    before::{
-        Before, Content, DIRECTORY, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SUBMODULE, Stamp, is_same, parents,
+    baseline::{
+        Baseline, Content, DIRECTORY, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SUBMODULE, Stamp, is_same, parents,
     },
     escaped,
     spelling::{Respelled, Spelling},
@@ -48,7 +48,7 @@ impl Changes {
     }
 
     /// Looks at all files that were there before, and lists the new ones by the ignore rules as they are now.
-    pub(crate) fn look(before: &Before) -> Result<Self> {
+    pub(crate) fn look(before: &Baseline) -> Result<Self> {
         let kept = before.index();
         let (untracked, touched) = std::thread::scope(|scope| {
             let untracked = beside(scope, || before.checkout.untracked(&kept));
@@ -100,7 +100,7 @@ impl Changes {
     }
 
     /// Those of before that differ in more than their stat data.
-    pub(crate) fn really(&self, before: &Before) -> Result<Vec<Vec<u8>>> {
+    pub(crate) fn really(&self, before: &Baseline) -> Result<Vec<Vec<u8>>> {
         let touched: Vec<&Touched> = self.touched.iter().filter(|touched| !touched.new).collect();
         let paths: Vec<&[u8]> = touched.iter().map(|touched| touched.path.as_slice()).collect();
         let mut blobs = before.checkout.blobs()?;
@@ -116,7 +116,7 @@ impl Changes {
 
     /// Those that an earlier look did not find, or found otherwise. New files that were not there then are no matter: they
     /// are not committed, and left where they are.
-    pub(crate) fn beyond(&self, earlier: &Self, before: &Before) -> Result<Vec<Vec<u8>>> {
+    pub(crate) fn beyond(&self, earlier: &Self, before: &Baseline) -> Result<Vec<Vec<u8>>> {
         let known: HashMap<&[u8], &Touched> =
             earlier.touched.iter().map(|touched| (touched.path.as_slice(), touched)).collect();
         let is_file = |touched: &Touched| !touched.path.ends_with(b"/");
@@ -147,7 +147,7 @@ impl Changes {
 }
 
 /// The highest directories above these paths that were not there before.
-fn new_tops(before: &Before, paths: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
+fn new_tops(before: &Baseline, paths: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
     if paths.is_empty() {
         return Ok(Vec::new());
     }
@@ -169,23 +169,23 @@ pub(super) fn too_deep(path: &[u8]) -> Error {
     Error::Io { action: "list all of", path: path_of(path), source }
 }
 
-fn below(before: &Before) -> Result<Below> {
+fn below(before: &Baseline) -> Result<Below> {
     Below::open(&before.checkout.root).map_err(Error::io("read", &before.checkout.root))
 }
 
-fn look(below: &mut Below, before: &Before, path: &[u8]) -> Result<Option<Found>> {
+fn look(below: &mut Below, before: &Baseline, path: &[u8]) -> Result<Option<Found>> {
     below.look(path).map_err(Error::io("read", before.checkout.root.join(path_of(path))))
 }
 
 /// A walk over all files of before.
 struct Walk<'a> {
-    before: &'a Before,
+    before: &'a Baseline,
     below: Below,
     touched: Vec<Touched>,
 }
 
 impl<'a> Walk<'a> {
-    fn new(before: &'a Before) -> Result<Self> {
+    fn new(before: &'a Baseline) -> Result<Self> {
         Ok(Self { before, below: below(before)?, touched: Vec::new() })
     }
 
@@ -252,7 +252,7 @@ pub(super) struct Was {
     pub(super) stamp: Option<Stamp>,
 }
 
-impl Before {
+impl Baseline {
     /// How these paths were, in the order of the paths; they must be sorted, and each must have been there or in the index.
     pub(super) fn were(&self, paths: &[&[u8]]) -> Result<Vec<Option<Was>>> {
         let mut wanted: HashSet<&[u8]> = paths.iter().copied().collect();

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::before::Before;
+use super::baseline::Baseline;
 use crate::{
     error::Result,
     fs,
@@ -14,10 +14,10 @@ use crate::{
 
 /// Tells each path whose entry differs between two indexes, with both. Stat data and flags are no difference.
 pub(super) fn differences(
-    before: &Before,
+    before: &Baseline,
     old: &Path,
     new: &Path,
-    mut tell: impl FnMut(&[u8], Option<&Entry<'_>>, Option<&Entry<'_>>),
+    mut report: impl FnMut(&[u8], Option<&Entry<'_>>, Option<&Entry<'_>>),
 ) -> Result<()> {
     let (plain_old, plain_new) = (plain_copy(before, old, "plain-old")?, plain_copy(before, new, "plain-new")?);
     let mut old = Index::open(plain_old.as_deref().unwrap_or(old), before.checkout.id_bytes)?;
@@ -31,12 +31,12 @@ pub(super) fn differences(
             (Some(was), Some(now)) => (was.path, was.stage).cmp(&(now.path, now.stage)),
         };
         match (order, &was, &now) {
-            (Ordering::Less, Some(was), _) => tell(was.path, Some(was), None),
-            (Ordering::Greater, _, Some(now)) => tell(now.path, None, Some(now)),
+            (Ordering::Less, Some(was), _) => report(was.path, Some(was), None),
+            (Ordering::Greater, _, Some(now)) => report(now.path, None, Some(now)),
             (_, Some(was), Some(now))
                 if (was.mode, was.id, was.intent_to_add) != (now.mode, now.id, now.intent_to_add) =>
             {
-                tell(now.path, Some(was), Some(now));
+                report(now.path, Some(was), Some(now));
             }
             _ => {}
         }
@@ -51,7 +51,7 @@ pub(super) fn differences(
 }
 
 /// A copy of a split or sparse index that holds all entries.
-fn plain_copy(before: &Before, index: &Path, name: &str) -> Result<Option<PathBuf>> {
+fn plain_copy(before: &Baseline, index: &Path, name: &str) -> Result<Option<PathBuf>> {
     let Some(mut reader) = Index::open(index, before.checkout.id_bytes)? else { return Ok(None) };
     if !reader.is_partial()? {
         return Ok(None);

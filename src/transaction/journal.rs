@@ -14,7 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    before::{check_head, check_path},
+    baseline::{check_head, check_path},
     changes::Touched,
 };
 use crate::{
@@ -193,7 +193,7 @@ impl Journal {
     }
 
     /// Tells the step that is about to be taken; on disk when this returns.
-    pub(crate) fn tell(&self, step: Step) -> Result<()> {
+    pub(crate) fn record(&self, step: Step) -> Result<()> {
         self.note(step)?;
         self.file.sync_data().map_err(Error::io("sync", &self.path))
     }

@@ -9,7 +9,7 @@
 use std::{collections::HashSet, io::Write as _, path::PathBuf};
 
 use super::{
-    before::{Before, MOST_BYTES},
+    baseline::{Baseline, MOST_BYTES},
     trace::Moves,
 };
 use crate::{
@@ -32,7 +32,7 @@ const TABLE: &str = "table-";
 /// A git directory for the tables, there only while they are read.
 const TABLES: &str = "tables.git";
 
-impl Before {
+impl Baseline {
     /// Keeps the logs of all references; returns those that are files, with their lengths in bytes.
     pub(super) fn keep_logs(&self) -> Result<Vec<(String, u64)>> {
         let mut kept = Vec::new();
@@ -90,7 +90,7 @@ impl Before {
 }
 
 /// Puts entries back that the command's gits took from logs, of references that are there. `head` is where HEAD is now.
-pub(super) fn put_back(before: &Before, head: &Head, traced: &Moves) -> Result<()> {
+pub(super) fn put_back(before: &Baseline, head: &Head, traced: &Moves) -> Result<()> {
     let was_any_killed = before.was_any_killed();
     let may_have_lost = |name: &str| was_any_killed || traced.touch(name);
     let mut names = before.references.iter().map(|one| one.name.as_str()).chain([HEAD]);

@@ -3,8 +3,8 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `before` | how everything was: taken before the first change, in files that the next process can read |
-//! | `look` | which files git could give back, and which are kept |
+//! | `baseline` | how everything was: taken before the first change, in files that the next process can read |
+//! | `scan` | which files git could give back, and which are kept |
 //! | `changes` | what differs from that now |
 //! | `walk` | the files of an index, looked at by several threads |
 //! | `trace` | which git commands the command ran, to tell its changes of references from others' |
@@ -12,8 +12,8 @@
 //! | `logs` | the logs of references |
 //! | `locks` | git's own `index.lock` and `HEAD.lock` |
 //! | `journal` | the steps, each told before it is taken |
-//! | `whose` | who has moved HEAD or a reference: the command, or somebody else |
-//! | `undo`, `references`, `put_back` | put everything back: rollback and recovery are this one code |
+//! | `attribution` | who has moved HEAD or a reference: the command, or somebody else |
+//! | `undo` | puts everything back: rollback and recovery are this one code |
 //! | `recover` | what to do with a mutation that was never finished |
 //!
 //! Which step follows which stands in `guard/mutate/session.rs`.
@@ -31,37 +31,34 @@
 //!   as well.
 //! - What others write meanwhile without the lock cannot be told from what the command wrote, but for commits.
 
-mod before;
+mod attribution;
+mod baseline;
 mod changes;
 mod differences;
 mod journal;
 mod locks;
 mod logs;
-mod look;
 mod others;
-mod put_back;
 mod recover;
-mod references;
+mod scan;
 mod spelling;
 mod stage;
 mod standby;
 mod trace;
 mod undo;
 mod walk;
-mod whose;
 
-pub(crate) use before::{Baseline, Before, Unfit};
+pub(crate) use attribution::MovedBy;
+pub(crate) use baseline::{Baseline, Keep, Unfit};
 pub(crate) use changes::Changes;
 pub(crate) use journal::{Journal, Line, Locked, Plan, Step};
 pub(crate) use locks::{Fence, GitLock};
 pub use recover::{Choice, Doubt, Found, Unfinished};
-pub(crate) use recover::{Settled, inspect, settle};
-pub(crate) use references::PROTECTING;
-pub use stage::{LeftOut, WhyLeftOut};
-pub(crate) use stage::{Staged, Unlike, publish, stage};
+pub(crate) use recover::{Recovery, inspect, recover};
+pub use stage::{LeftOut, LeftOutReason};
+pub(crate) use stage::{StageError, Staged, publish, stage};
 pub(crate) use trace::gits;
-pub(crate) use undo::{Undo, Undone, locks_of_killed, undo};
-pub(crate) use whose::Whose;
+pub(crate) use undo::{PROTECTING, Undo, Undone, locks_of_killed, undo};
 
 use std::path::PathBuf;
 

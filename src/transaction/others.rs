@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    before::{Before, KIND, REGULAR},
+    baseline::{Baseline, KIND, REGULAR},
     changes::Touched,
 };
 use crate::{
@@ -27,7 +27,7 @@ const LOOKS: usize = 3;
 /// Between two of them.
 const PAUSE: Duration = Duration::from_millis(5);
 
-impl Before {
+impl Baseline {
     /// Those of these paths that others have open for writing.
     pub(super) fn written_by_others(&self, touched: &[Touched]) -> Result<HashSet<Vec<u8>>> {
         let is_file = |touched: &&Touched| touched.now.is_some_and(|now| now.mode() & KIND == REGULAR);

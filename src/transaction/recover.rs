@@ -15,15 +15,14 @@ use std::{
 };
 
 use super::{
-    before::{self, Before},
+    attribution::MovedBy,
+    baseline::{self, Baseline},
     changes::{Changes, Touched},
     differences::differences,
     journal::{Journal, Line, Locked, Plan, Step},
     locks::GitLock,
-    references::PROTECTING,
     stage::{Staged, publish},
-    undo::{Undo, Undone, left_locks, release_own, undo},
-    whose::Whose,
+    undo::{PROTECTING, Undo, Undone, left_locks, release_own, undo},
 };
 use crate::{
     error::{Error, Result},
@@ -107,7 +106,7 @@ pub enum Choice {
 
 /// What came of it.
 #[derive(Debug)]
-pub(crate) enum Settled {
+pub(crate) enum Recovery {
     /// There was nothing to do but to forget it.
     Forgotten,
     Undone(Undone),
@@ -122,7 +121,7 @@ struct Case {
     directory: PathBuf,
     checkout: Checkout,
     found: Found,
-    before: Option<Before>,
+    before: Option<Baseline>,
     doubts: Vec<Doubt>,
     commit: Option<String>,
 }
@@ -140,13 +139,13 @@ pub(crate) fn inspect(repo: &Repo, worktree: &Worktree, manner: Manner) -> Resul
 /// # Errors
 /// [`Error::Unfinished`] where something differs from what the journal predicts, and no choice was made; whatever keeps it
 /// from being put back.
-pub(crate) fn settle(
+pub(crate) fn recover(
     repo: &Repo,
     worktree: &Worktree,
     choice: Choice,
     sharing: Sharing,
     limit: u64,
-) -> Result<Option<Settled>> {
+) -> Result<Option<Recovery>> {
     may_recover(repo, worktree)?;
     outlive_gits(repo, worktree)?;
     let case = match Case::find(repo, worktree, Manner::Writing) {
@@ -155,7 +154,7 @@ pub(crate) fn settle(
             let directory = repo.mutation_dir(worktree).unwrap_or_default();
             Checkout::find(repo, Manner::Writing, "recovery")?.forget(PROTECTING)?;
             fs::remove_entry(&Journal::path(&directory)).and_then(|()| fs::discard(&directory))?;
-            return Ok(Some(Settled::Forgotten));
+            return Ok(Some(Recovery::Forgotten));
         }
         case => case?,
     };
@@ -168,26 +167,26 @@ pub(crate) fn settle(
     let journal = Journal::go_on(&case.directory, &case.plan)?;
     // What a git of ours has left would be in everybody's way, and nobody's work is in it.
     let clear_locks =
-        |before: &Before| left_locks(before, &case.plan, &case.lines).iter().try_for_each(fs::remove_entry);
-    let settled = match (&case.before, case.found) {
+        |before: &Baseline| left_locks(before, &case.plan, &case.lines).iter().try_for_each(fs::remove_entry);
+    let recovered = match (&case.before, case.found) {
         (None, _) | (_, Found::Untouched) => {
             release_own(&case.checkout.git_dir, &case.plan);
-            Settled::Forgotten
+            Recovery::Forgotten
         }
         (Some(before), Found::Landed) if finish => {
             clear_locks(before)?;
             case.finish(before, &journal)?;
-            Settled::Finished(case.commit.clone())
+            Recovery::Finished(case.commit.clone())
         }
         (Some(before), _) if finish => {
             clear_locks(before)?;
-            Settled::Finished(None)
+            Recovery::Finished(None)
         }
-        (Some(before), _) => Settled::Undone(case.undo(before, &journal, repo, worktree, sharing, limit)?),
+        (Some(before), _) => Recovery::Undone(case.undo(before, &journal, repo, worktree, sharing, limit)?),
     };
     case.checkout.forget(PROTECTING)?;
     journal.end(&case.directory)?;
-    Ok(Some(settled))
+    Ok(Some(recovered))
 }
 
 /// Leaves what another user left behind to that user, the repository's owner, and root.
@@ -211,7 +210,7 @@ fn outlive_gits(repo: &Repo, worktree: &Worktree) -> Result<()> {
     let Some(directory) = repo.mutation_dir(worktree) else { return Ok(()) };
     let Some((plan, _)) = Journal::read(&directory) else { return Ok(()) };
     // Anybody may call a program `git`: only those of the mutation's user can be its own.
-    let owner = before::owner(&Journal::path(&directory)).map(|(user, _)| user);
+    let owner = baseline::owner(&Journal::path(&directory)).map(|(user, _)| user);
     let is_its_users = |user: u32| {
         owner.as_ref().is_ok_and(|owner| *owner == user) || sys::user_name(user).is_some_and(|name| name == plan.user)
     };
@@ -250,7 +249,7 @@ impl Case {
             Ok(Some(journal)) => journal,
         };
         let is_kept = lines.iter().any(|line| line.step == Step::Kept);
-        let before = if is_kept { Some(Before::open(directory.clone(), checkout.clone(), &tree)?) } else { None };
+        let before = if is_kept { Some(Baseline::open(directory.clone(), checkout.clone(), &tree)?) } else { None };
         let found = Found::Untouched;
         let mut case = Self { plan, lines, directory, checkout, found, before, doubts: Vec::new(), commit: None };
         case.look(repo, worktree)?;
@@ -280,7 +279,7 @@ impl Case {
     }
 
     /// Gives the user the index that goes with the commit.
-    fn finish(&self, before: &Before, journal: &Journal) -> Result<()> {
+    fn finish(&self, before: &Baseline, journal: &Journal) -> Result<()> {
         const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
         let index = self.checkout.index();
         let staged = Staged::left(before, &index)?;
@@ -291,7 +290,7 @@ impl Case {
 
     fn undo(
         &self,
-        before: &Before,
+        before: &Baseline,
         journal: &Journal,
         repo: &Repo,
         worktree: &Worktree,
@@ -314,9 +313,9 @@ impl Case {
 }
 
 /// What is not as the command left it.
-fn doubts(before: &Before, (was, now): (&Head, &Head), left: &[Touched]) -> Result<Vec<Doubt>> {
+fn doubts(before: &Baseline, (was, now): (&Head, &Head), left: &[Touched]) -> Result<Vec<Doubt>> {
     let mut doubts = Vec::new();
-    if was != now && before.whose(now) == Whose::Others {
+    if was != now && before.whose(now) == MovedBy::Others {
         doubts.push(Doubt::Head(Box::new(was.clone()), Box::new(now.clone())));
     }
     // Any `git status` writes it anew: only entries count.

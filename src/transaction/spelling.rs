@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
 };
 
-use super::before::{Before, Kind, below};
+use super::baseline::{Baseline, Kind, below};
 use crate::{
     error::{Error, Result},
     fs,
@@ -17,7 +17,7 @@ use crate::{
 
 /// The names in the directories of a worktree, each listed once.
 pub(super) struct Spelling<'a> {
-    before: &'a Before,
+    before: &'a Baseline,
     listed: HashMap<Vec<u8>, Rc<HashSet<Vec<u8>>>>,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Respelled {
 }
 
 impl<'a> Spelling<'a> {
-    pub(super) fn new(before: &'a Before) -> Self {
+    pub(super) fn new(before: &'a Baseline) -> Self {
         Self { before, listed: HashMap::new() }
     }
 

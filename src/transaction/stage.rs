@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    before::{Before, DIRECTORY, KIND, Kind, LINK, MOST_BYTES, REGULAR, SUBMODULE, Stamp, below, parents, stamp},
+    baseline::{Baseline, DIRECTORY, KIND, Kind, LINK, MOST_BYTES, REGULAR, SUBMODULE, Stamp, below, parents, stamp},
     changes::{Changes, Touched},
     differences::differences,
     locks::GitLock,
@@ -40,12 +40,12 @@ pub struct LeftOut {
     /// The path from the top of the worktree.
     pub path: PathBuf,
     /// Why.
-    pub why: WhyLeftOut,
+    pub why: LeftOutReason,
 }
 
 /// Why a file is no part of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum WhyLeftOut {
+pub enum LeftOutReason {
     /// The ignore rules name it, as they were before the command or as they are now.
     Ignored,
     /// It was there before, unknown to git, and is unchanged; the command only staged it.
@@ -56,7 +56,7 @@ pub enum WhyLeftOut {
 
 impl Staged {
     /// A change that an earlier process has staged.
-    pub(crate) fn left(before: &Before, user_index: &Path) -> Result<Self> {
+    pub(crate) fn left(before: &Baseline, user_index: &Path) -> Result<Self> {
         let index = before.directory().join("staged");
         let changes = before.checkout.staged(&index, &before.tree())?;
         // Whatever is in the user's index by now stays there.
@@ -66,7 +66,7 @@ impl Staged {
 
     /// Tells whether a commit is known to be this change, and nothing else: hooks may have staged something, and git may not have
     /// written all of it.
-    pub(crate) fn is_whole_in(&self, before: &Before, commit: &str) -> Result<bool> {
+    pub(crate) fn is_whole_in(&self, before: &Baseline, commit: &str) -> Result<bool> {
         let is_it = !Index::is_large(&self.index) && before.checkout.holds(commit, &self.index, &self.changes)?;
         Ok(is_it && staged_in(before, &self.index)? == self.changes)
     }
@@ -91,7 +91,7 @@ impl Staged {
 
 /// Why a change must not be committed.
 #[derive(Debug)]
-pub(crate) enum Unlike {
+pub(crate) enum StageError {
     /// These held content of the caller's own that no commit had, and the command changed them.
     Own(Vec<Vec<u8>>),
     /// These are other repositories: nothing can be guaranteed in them.
@@ -108,7 +108,7 @@ pub(crate) enum Unlike {
     Trouble(Error),
 }
 
-impl From<Error> for Unlike {
+impl From<Error> for StageError {
     fn from(error: Error) -> Self {
         Self::Trouble(error)
     }
@@ -117,14 +117,14 @@ impl From<Error> for Unlike {
 /// Makes the index to commit from what was touched, and, where `worked_on` is an index that the command itself may have
 /// changed, from that. Looks whether all of it may be committed.
 pub(crate) fn stage(
-    before: &Before,
+    before: &Baseline,
     changes: &Changes,
     worked_on: &Path,
     staged_by_command: bool,
     fenced: bool,
     directory: &Path,
     pathspecs: &[OsString],
-) -> Result<Staged, Unlike> {
+) -> Result<Staged, StageError> {
     let checkout = &before.checkout;
     let index = before.directory().join("staged");
     if before.header.index {
@@ -144,9 +144,9 @@ pub(crate) fn stage(
     let by_command =
         if was_worked_on && staged_by_command { new_entries(before, changes, worked_on)? } else { Added::default() };
     let mut sorted = sort(before, changes, &by_command)?;
-    leave_out(changes.others.clone(), WhyLeftOut::Written);
-    leave_out(by_command.was_there.into_iter().collect(), WhyLeftOut::WasThere);
-    leave_out(std::mem::take(&mut sorted.ignored), WhyLeftOut::Ignored);
+    leave_out(changes.others.clone(), LeftOutReason::Written);
+    leave_out(by_command.was_there.into_iter().collect(), LeftOutReason::WasThere);
+    leave_out(std::mem::take(&mut sorted.ignored), LeftOutReason::Ignored);
     let mut modes = HashMap::new();
     if was_worked_on && staged_by_command {
         modes = take_over(before, worked_on, &index, &own_paths, &touched, &mut sorted)?;
@@ -168,7 +168,7 @@ pub(crate) fn stage(
     let repositories: Vec<_> =
         staged.iter().filter(|change| change.mode == "160000" || change.old_mode == "160000").collect();
     if !repositories.is_empty() {
-        return Err(Unlike::Repositories(repositories.into_iter().map(|change| change.path.clone()).collect()));
+        return Err(StageError::Repositories(repositories.into_iter().map(|change| change.path.clone()).collect()));
     }
     all_written(before, &staged)?;
     if !pathspecs.is_empty() {
@@ -177,7 +177,7 @@ pub(crate) fn stage(
         let outside = staged.iter().map(|change| &change.path).filter(|path| !inside.contains(path.as_slice()));
         let outside: Vec<_> = outside.cloned().collect();
         if !outside.is_empty() {
-            return Err(Unlike::Outside(outside));
+            return Err(StageError::Outside(outside));
         }
     }
     let in_it: HashSet<PathBuf> = staged.iter().map(|change| path_of(&change.path)).collect();
@@ -197,7 +197,7 @@ struct Added {
     was_there: HashSet<Vec<u8>>,
 }
 
-fn new_entries(before: &Before, changes: &Changes, worked_on: &Path) -> Result<Added> {
+fn new_entries(before: &Baseline, changes: &Changes, worked_on: &Path) -> Result<Added> {
     let mut new: Vec<Vec<u8>> = Vec::new();
     differences(before, &before.index(), worked_on, |path, was, now| {
         if let (None, Some(now)) = (was, now)
@@ -236,7 +236,7 @@ fn new_entries(before: &Before, changes: &Changes, worked_on: &Path) -> Result<A
 
 /// What the command has made, and the ignore rules keep out of the change. Looked for where something was added since, and in what was
 /// added; a directory that is ignored stands for all that is in it.
-fn ignored_by_now(before: &Before, changes: &Changes) -> Result<Vec<LeftOut>> {
+fn ignored_by_now(before: &Baseline, changes: &Changes) -> Result<Vec<LeftOut>> {
     /// More new entries than these are named by the first.
     const MOST: usize = 5000;
     let root = &before.checkout.root;
@@ -265,20 +265,20 @@ fn ignored_by_now(before: &Before, changes: &Changes) -> Result<Vec<LeftOut>> {
     let as_configured = before.checkout.excluding_as_configured();
     let ignored: HashSet<Vec<u8>> = as_configured.ignored(root, &new)?.into_iter().collect();
     let is_top = |path: &&Vec<u8>| !parents(path).iter().any(|above| ignored.contains(above));
-    let left_out = |path: &Vec<u8>| LeftOut { path: path_of(path), why: WhyLeftOut::Ignored };
+    let left_out = |path: &Vec<u8>| LeftOut { path: path_of(path), why: LeftOutReason::Ignored };
     Ok(ignored.iter().filter(is_top).map(left_out).collect())
 }
 
 /// Takes over into the index to commit what the command itself has staged, and the worktree does not tell: returns the modes
 /// that it staged on purpose.
 fn take_over(
-    before: &Before,
+    before: &Baseline,
     worked_on: &Path,
     index: &Path,
     own: &HashSet<Vec<u8>>,
     touched: &HashSet<&[u8]>,
     sorted: &mut Sorted,
-) -> Result<HashMap<Vec<u8>, String>, Unlike> {
+) -> Result<HashMap<Vec<u8>, String>, StageError> {
     let mut modes: HashMap<Vec<u8>, String> = HashMap::new();
     let mut entries: Vec<(String, String, Vec<u8>)> = Vec::new();
     let mut conflicts = Vec::new();
@@ -303,10 +303,10 @@ fn take_over(
     })?;
     conflicts.dedup();
     if !conflicts.is_empty() {
-        return Err(Unlike::Conflicts(conflicts));
+        return Err(StageError::Conflicts(conflicts));
     }
     if !submodules.is_empty() {
-        return Err(Unlike::Repositories(submodules));
+        return Err(StageError::Repositories(submodules));
     }
     // Taken out of the index, and ignored from now on: no longer git's.
     let ignored = before.checkout.ignored(&before.checkout.root, &taken_out)?;
@@ -317,7 +317,7 @@ fn take_over(
 }
 
 /// What an index holds that HEAD does not, and the reverse. Where HEAD was all that the user's index held, that one tells.
-fn staged_in(before: &Before, index: &Path) -> Result<Vec<RawChange>> {
+fn staged_in(before: &Baseline, index: &Path) -> Result<Vec<RawChange>> {
     if Index::is_large(index) || before.header.own_index || !before.header.index {
         return before.checkout.staged(index, &before.tree());
     }
@@ -342,7 +342,7 @@ fn staged_in(before: &Before, index: &Path) -> Result<Vec<RawChange>> {
 }
 
 /// Makes sure that git has written what is to be committed: when it writes many objects together, an error may be lost.
-fn all_written(before: &Before, staged: &[RawChange]) -> Result<()> {
+fn all_written(before: &Baseline, staged: &[RawChange]) -> Result<()> {
     let written = staged.iter().filter(|change| change.status != b'D');
     let written: Vec<&RawChange> = written.filter(|change| !before.checkout.is_loose(&change.id)).collect();
     if written.is_empty() {
@@ -360,7 +360,7 @@ fn all_written(before: &Before, staged: &[RawChange]) -> Result<()> {
 }
 
 /// Adds what is in directories that were files: git lists nothing below what is in the index.
-fn add_below_former_files(before: &Before, changes: &Changes, index: &Path) -> Result<(), Unlike> {
+fn add_below_former_files(before: &Baseline, changes: &Changes, index: &Path) -> Result<(), StageError> {
     let is_directory = |touched: &&Touched| touched.now.is_some_and(|now| now.mode() & KIND == DIRECTORY);
     let former = changes.touched.iter().filter(|touched| !touched.new).filter(is_directory);
     let former: Vec<Vec<u8>> = former
@@ -379,14 +379,14 @@ fn add_below_former_files(before: &Before, changes: &Changes, index: &Path) -> R
     let is_own = |path: &Vec<u8>| is_below(path) && before.is_made_by_command(path);
     let repositories: Vec<_> = listed.repositories.into_iter().filter(is_own).collect();
     if !repositories.is_empty() {
-        return Err(Unlike::Repositories(repositories));
+        return Err(StageError::Repositories(repositories));
     }
     let new = before.rules_allow(listed.files.into_iter().filter(&is_below).collect(), changes)?;
     Ok(before.checkout.stage(index, &[], &new)?)
 }
 
 /// Puts what the caller had staged back to HEAD's in the index to commit; returns all paths that are the caller's own.
-fn take_out_own(before: &Before, index: &Path) -> Result<HashSet<Vec<u8>>> {
+fn take_out_own(before: &Baseline, index: &Path) -> Result<HashSet<Vec<u8>>> {
     let mut entries: BTreeMap<Vec<u8>, (String, String)> = BTreeMap::new();
     let staged = if before.header.own_index { before.checkout.staged(index, &before.tree())? } else { Vec::new() };
     for change in staged {
@@ -424,7 +424,7 @@ struct Sorted {
 }
 
 /// What was touched, as what is to be added and what is to be removed.
-fn sort(before: &Before, changes: &Changes, by_command: &Added) -> Result<Sorted, Unlike> {
+fn sort(before: &Baseline, changes: &Changes, by_command: &Added) -> Result<Sorted, StageError> {
     let Sorted { mut add, mut remove, .. } = Sorted::default();
     let (mut own, mut repositories, mut special, mut sparse) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut suspects: Vec<&Touched> = Vec::new();
@@ -478,10 +478,10 @@ fn sort(before: &Before, changes: &Changes, by_command: &Added) -> Result<Sorted
     add.extend(allowed);
     add.extend(by_command.paths.iter().cloned());
     for (paths, wrong) in [
-        (own, Unlike::Own as fn(Vec<Vec<u8>>) -> Unlike),
-        (repositories, Unlike::Repositories),
-        (special, Unlike::Special),
-        (sparse, Unlike::Sparse),
+        (own, StageError::Own as fn(Vec<Vec<u8>>) -> StageError),
+        (repositories, StageError::Repositories),
+        (special, StageError::Special),
+        (sparse, StageError::Sparse),
     ] {
         if !paths.is_empty() {
             return Err(wrong(paths));
@@ -490,7 +490,7 @@ fn sort(before: &Before, changes: &Changes, by_command: &Added) -> Result<Sorted
     Ok(Sorted { add, remove, ignored })
 }
 
-impl Before {
+impl Baseline {
     /// Those new files that the ignore rules as they were before do not name either, nor those of the user as they are now.
     fn rules_allow(&self, new: Vec<Vec<u8>>, changes: &Changes) -> Result<Vec<Vec<u8>>> {
         let now: HashSet<Vec<u8>> =
@@ -543,7 +543,7 @@ impl Before {
 
 /// Makes the change part of the user's index: all of it if nobody else has changed that, else entry by entry. The caller
 /// holds the index' lock, and has called [`Staged::finish`].
-pub(crate) fn publish(before: &Before, staged: &Staged, lock: &GitLock, worked_on: &Path) -> Result<()> {
+pub(crate) fn publish(before: &Baseline, staged: &Staged, lock: &GitLock, worked_on: &Path) -> Result<()> {
     let checkout = &before.checkout;
     let made = before.directory().join("published");
     before.clear(&made)?;

@@ -13,7 +13,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::before::MOST_BYTES;
+use super::baseline::MOST_BYTES;
 use crate::{
     fs,
     repo::{Head, STASH},

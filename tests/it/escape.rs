@@ -154,7 +154,7 @@ fn snapshots_and_worktrees_are_shown_safely() {
     let id = sandbox.snapshot(Duration::ZERO).file(HOSTILE, "kept", 0o644).deleted(HOSTILE).finished();
     poison_lines(&sandbox.data().join("snapshots").join(&id).join("manifest.jsonl"));
     let mut holder = sandbox.hold(&[]);
-    sandbox.apart(&[], "echo x >>file").was_kept();
+    sandbox.isolated(&[], "echo x >>file").was_kept();
     holder.finish();
     for record in walk(&sandbox.data().join("worktrees")).into_iter().filter(|path| path.is_file()) {
         let Ok(mut value) = fs::read_to_string(&record).map(|text| serde_json::from_str(&text).unwrap_or_default())

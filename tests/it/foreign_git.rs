@@ -109,7 +109,7 @@ fn with_worktree() -> (Sandbox, PathBuf) {
     sandbox.git(["add", "-A"]);
     sandbox.git(["commit", "-q", "-m", "files"]);
     let mut holder = sandbox.hold(&[]);
-    let went = sandbox.apart(&[], "echo more >>file; git commit -qam more; echo x >>a.dots; echo y >>file");
+    let went = sandbox.isolated(&[], "echo more >>file; git commit -qam more; echo x >>a.dots; echo y >>file");
     went.was_kept();
     holder.finish();
     (sandbox, went.path())

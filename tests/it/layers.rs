@@ -177,9 +177,9 @@ fn each_dependency_is_used_in_its_module_only() {
         // Every hold begins by an admission.
         (&["guard/admission.rs"], &["Hold::enter("]),
         // These hold for a look, a recovery or a worktree of their own.
-        (&["guard/admission.rs", "guard/recovery.rs", "guard/apart/", "doctor/leftovers.rs"], &["lock::acquire("]),
+        (&["guard/admission.rs", "guard/recovery.rs", "guard/worktree/", "doctor/leftovers.rs"], &["lock::acquire("]),
         // They panic if the system gives no more threads. (Those are tests.)
-        (&["lock/turn.rs", "sys/helper/"], &["scope.spawn(", "thread::spawn("]),
+        (&["lock/local_ticket.rs", "sys/helper/"], &["scope.spawn(", "thread::spawn("]),
         (&["sys/"], &["cfg(unix", "cfg(windows", "cfg(not(unix", "cfg(not(windows", "target_os", "target_family"]),
         (&["repo/"], &["gix::", "gix_"]),
         (&["lock/file.rs"], &["fd_lock"]),

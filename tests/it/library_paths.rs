@@ -95,7 +95,7 @@ fn crossing_threads_are_told_apart_also_without_a_repository() {
     });
     let refused: Vec<_> = results.into_iter().filter_map(Result::err).collect();
     assert_eq!(refused.len(), 1, "{refused:?}");
-    assert!(matches!(&refused[0], Error::Circle { others, .. } if others.len() >= 2), "{}", refused[0]);
+    assert!(matches!(&refused[0], Error::Cycle { others, .. } if others.len() >= 2), "{}", refused[0]);
 }
 
 #[test]

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use repoguard::{
     Error, Repo, Request,
-    mutation::{Landed, Mutation, Why, Write},
+    mutation::{FailureReason, Landed, Mutation, Write},
     run::{Ending, Stream, Task},
-    worktree::Place,
+    worktree::Options,
 };
 use rustix::process::Signal;
 use serde_json::json;
@@ -210,7 +210,7 @@ fn change_by_a_command_lands_or_leaves_no_trace() {
     let mutated = repo.mutate(&Request::default(), &mutation(), write("echo more >>made; exit 7")).unwrap();
     let Landed::Failed(failure) = &mutated.result else { panic!("{mutated:?}") };
     assert_eq!((failure.step, mutated.status()), ("command", 7));
-    assert!(matches!(failure.why, Why::Ended(Ending::Exited(7))));
+    assert!(matches!(failure.why, FailureReason::Ended(Ending::Exited(7))));
     assert!(matches!(&failure.rollback, Some(Ok(rollback)) if rollback.kept.is_some()));
     state.assert_same(&sandbox.state(), "after it failed");
     assert_ne!(before, sandbox.head());
@@ -231,7 +231,9 @@ fn change_by_a_closure_lands_or_leaves_no_trace() {
     let mut fail = || fs::write(&made, "half\n").and(Err(std::io::Error::other("the disk is tired")));
     let mutated = repo.mutate(&Request::default(), &mutation(), Write::Closure(&mut fail)).unwrap();
     let Landed::Failed(failure) = &mutated.result else { panic!("{mutated:?}") };
-    assert!(matches!(&failure.why, Why::Trouble(Error::Io { source, .. }) if source.to_string().contains("tired")));
+    assert!(
+        matches!(&failure.why, FailureReason::Trouble(Error::Io { source, .. }) if source.to_string().contains("tired"))
+    );
     state.assert_same(&sandbox.state(), "after it failed");
     let mut never = || panic!("it must not run");
     let checked = Mutation { checks: vec!["false".into()], ..mutation() };
@@ -243,7 +245,7 @@ fn change_by_a_closure_lands_or_leaves_no_trace() {
 fn busy_checkout_sends_the_command_into_a_worktree() {
     let sandbox = Sandbox::new();
     let repo = repo(&sandbox);
-    let options = Place::default();
+    let options = Options::default();
     let run = |script: &str| repo.exec_in_worktree(&once(), &options, &task(&sandbox, script)).unwrap();
     assert!(run("true").1.is_none(), "it was free");
     let mut holder = sandbox.hold(&[]);

@@ -230,7 +230,7 @@ fn nothing_of_the_owner_runs_as_another_user_who_only_looks() {
     let Some(sandbox) = owned_repository("the programs of a repository's owner") else { return };
     own(sandbox.here(), 0, 0);
     let mut holder = sandbox.hold(&[]);
-    sandbox.apart(&[], "echo x >>file").was_kept();
+    sandbox.isolated(&[], "echo x >>file").was_kept();
     holder.finish();
     let trap = format!("echo \"$(id -u) $0\" >>'{}'; cat", sandbox.outside("ran").display());
     for key in ["filter.evil.clean", "filter.evil.smudge", "core.fsmonitor", "core.pager", "core.sshCommand"] {

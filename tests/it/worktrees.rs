@@ -10,7 +10,7 @@ use crate::support::{Sandbox, Went};
 fn made(script: &str) -> (Sandbox, Went) {
     let sandbox = Sandbox::new();
     let holder = sandbox.hold(&[]);
-    let went = sandbox.apart(&["--branch", "agent/fix", "--reason", "a test"], script);
+    let went = sandbox.isolated(&["--branch", "agent/fix", "--reason", "a test"], script);
     drop(holder);
     (sandbox, went)
 }
@@ -144,7 +144,7 @@ fn damaged_records_stop_nobody() {
     assert!(sandbox.prune().contains("removed"));
     assert!(!went.path().exists());
     let _holder = sandbox.hold(&[]);
-    sandbox.apart(&[], "true").was_removed();
+    sandbox.isolated(&[], "true").was_removed();
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn prunes_at_once_leave_a_way_to_every_commit() {
             let (name, before) = (format!("b{round}-{number}"), format!("b{round}-{}", number.max(1) - 1));
             let merge = if number == 0 { String::new() } else { format!("git merge -q --ff-only {before};") };
             let commit = if number == 4 { "" } else { "git commit -q --allow-empty -m x" };
-            sandbox.apart(&["--branch", &name], &format!("{merge} {commit}")).was_kept();
+            sandbox.isolated(&["--branch", &name], &format!("{merge} {commit}")).was_kept();
             names.push(name);
         }
         let before = reachable(&sandbox);
@@ -204,7 +204,7 @@ fn witness_that_goes_at_the_last_moment_keeps_the_branch() {
     for witness in ["git tag w kept", "git branch w kept", "git update-ref refs/remotes/o/w kept"] {
         let sandbox = Sandbox::new();
         let _holder = sandbox.hold(&[]);
-        sandbox.apart(&["--branch", "kept"], "git commit -q --allow-empty -m precious").was_kept();
+        sandbox.isolated(&["--branch", "kept"], "git commit -q --allow-empty -m precious").was_kept();
         sandbox.sh(witness).assert().success();
         let commit = sandbox.git(["rev-parse", "kept"]);
         // As another process would, just before the branch is deleted.
@@ -224,7 +224,7 @@ fn witness_that_goes_at_the_last_moment_keeps_the_branch() {
 fn reference_that_protects_a_mutation_is_no_way_to_a_commit() {
     let sandbox = Sandbox::new();
     let _holder = sandbox.hold(&[]);
-    let made = sandbox.apart(&["--branch", "kept"], "git commit -q --allow-empty -m precious");
+    let made = sandbox.isolated(&["--branch", "kept"], "git commit -q --allow-empty -m precious");
     made.was_kept();
     // A mutation in another worktree of that commit has a reference of its own to it.
     let other = sandbox.outside("other");

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use super::{
     super::Notice,
-    outcome::{Invalid, Why},
+    outcome::{FailureReason, Invalid},
     session::{Attempt, Failed, Kept, MORE_PATIENCE, Session},
 };
 use crate::{
@@ -19,13 +19,13 @@ impl Session<'_> {
     /// Commits by git itself, so that hooks, signing and identity are the user's own, and reads the commit back.
     pub(super) fn commit(&mut self, kept: &mut Kept, staged: &Staged) -> Attempt<String> {
         const STEP: &str = "commit";
-        let trouble = |error| Failed::new(STEP, Why::Trouble(error));
+        let trouble = |error| Failed::new(STEP, FailureReason::Trouble(error));
         if let Some(hold) = &self.hold
             && !hold.held.lost().is_empty()
         {
-            return Err(Failed::new(STEP, Why::Ended(Ending::Lost)));
+            return Err(Failed::new(STEP, FailureReason::Ended(Ending::Lost)));
         }
-        kept.journal.tell(Step::Landing).map_err(trouble)?;
+        kept.journal.record(Step::Landing).map_err(trouble)?;
         if let Some(fence) = &mut kept.fence {
             fence.open_head();
         }
@@ -61,10 +61,10 @@ impl Session<'_> {
     /// Makes sure that the validated change, all of it, is a commit on top of what HEAD was, and on its branch.
     fn read_back(&mut self, kept: &Kept, staged: &Staged) -> Attempt<String> {
         const STEP: &str = "commit";
-        let trouble = |error| Failed::new(STEP, Why::Trouble(error));
-        let unlike = |what: String| Failed::new(STEP, Why::from(Invalid::Unlike(what)));
+        let trouble = |error| Failed::new(STEP, FailureReason::Trouble(error));
+        let unlike = |what: String| Failed::new(STEP, FailureReason::from(Invalid::Unlike(what)));
         let (was, now) = (kept.before.head(), self.head().map_err(trouble)?);
-        let moved = |now: Head| Failed::new(STEP, Why::from(Invalid::HeadMoved(was.clone(), now)));
+        let moved = |now: Head| Failed::new(STEP, FailureReason::from(Invalid::HeadMoved(was.clone(), now)));
         let tip = match &now.commit {
             Some(commit) if now != *was && now.branch == was.branch => commit.clone(),
             Some(_) if now != *was => return Err(moved(now)),

@@ -15,7 +15,7 @@ mod read;
 mod session;
 mod step;
 
-pub use outcome::{Failure, Invalid, Landed, Mutated, Rollback, Why};
+pub use outcome::{Failure, FailureReason, Invalid, Landed, Mutated, Rollback};
 
 use std::{
     ffi::OsString,
@@ -24,11 +24,11 @@ use std::{
 };
 
 use self::session::Session;
-use super::{Admission, Context, Notice, Terms, admit, environment, recovery};
+use super::{Admission, Context, Observer, Terms, admit, environment, recovery};
 use crate::{
     env,
     error::{Error, Result},
-    exec::{self, Duty as _},
+    exec::{self, RunLifecycle as _},
     fs,
     lock::{LockFile, Request},
     repo::{Checkout, Config, ExpectedHead, Manner, Repo, Worktree},
@@ -144,7 +144,7 @@ pub fn mutate(
     request: &Request,
     mutation: &Mutation,
     write: Write<'_>,
-    tell: &mut dyn FnMut(Notice<'_>),
+    observer: &mut Observer<'_>,
 ) -> Result<Mutated> {
     const NEEDED_BY: &str = "`repoguard mutate`";
     let no_repository = || Error::NoRepository { path: repo.root().to_owned(), needed_by: NEEDED_BY };
@@ -165,7 +165,7 @@ pub fn mutate(
     }
     let repo = &repo.at(&checkout.root);
     let request = request.clone().or_configured(config)?;
-    Context::forking(repo, config, tell, |context| run(context, &worktree, &checkout, &request, mutation, write))
+    Context::forking(repo, config, observer, |context| run(context, &worktree, &checkout, &request, mutation, write))
 }
 
 fn run(
@@ -191,14 +191,14 @@ fn run(
         Ok(lock) => lock,
         Err(error) => {
             if let Some(hold) = &mut hold {
-                hold.let_go();
+                hold.release();
             }
             return Err(error);
         }
     };
     if let Some(hold) = &mut hold {
         hold.held.admit_commands();
-        hold.announce();
+        hold.publish();
     }
     let fence = hold.as_ref().map(|hold| hold.held.record().id);
     let variables = hold.as_ref().map(|hold| environment(&repo.lock_path(), &hold.held).to_vec()).unwrap_or_default();
@@ -240,7 +240,7 @@ fn enter(context: Context<'_>, worktree: &Worktree, request: &Request, signals: 
         if let Some(lock) = recovery::try_lock(repo, worktree, context.sharing)? {
             if recovery::is_in_the_way(repo, worktree) {
                 lock.unlock();
-                recovery::settle(context, worktree, Choice::AsPredicted)?;
+                recovery::recover(context, worktree, Choice::AsPredicted)?;
                 continue;
             }
             return Ok(lock);

@@ -7,7 +7,7 @@ use crate::{
     exec::Ending,
     repo::Head,
     store::audit::StepTime,
-    transaction::{self, LeftOut, Unfit, Unlike, readable},
+    transaction::{self, LeftOut, StageError, Unfit, readable},
 };
 
 /// How a mutation ended.
@@ -56,14 +56,14 @@ pub struct Failure {
     /// What was run, where something was.
     pub command: Option<String>,
     /// Why.
-    pub why: Why,
+    pub why: FailureReason,
     /// What came of putting everything back; `None` where nothing had changed yet.
     pub rollback: Option<Result<Rollback>>,
 }
 
 /// Why a step failed.
 #[derive(Debug)]
-pub enum Why {
+pub enum FailureReason {
     /// What was run ended so.
     Ended(Ending),
     /// This signal asked for an end.
@@ -172,7 +172,7 @@ impl Landed {
     }
 }
 
-impl From<Unfit> for Why {
+impl From<Unfit> for FailureReason {
     fn from(unfit: Unfit) -> Self {
         match unfit {
             Unfit::Dirty(paths) => Self::from(Invalid::Dirty(readable(&paths))),
@@ -182,22 +182,22 @@ impl From<Unfit> for Why {
     }
 }
 
-impl From<Invalid> for Why {
+impl From<Invalid> for FailureReason {
     fn from(invalid: Invalid) -> Self {
         Self::Invalid(Box::new(invalid))
     }
 }
 
-impl From<Unlike> for Why {
-    fn from(unlike: Unlike) -> Self {
+impl From<StageError> for FailureReason {
+    fn from(unlike: StageError) -> Self {
         Self::from(match unlike {
-            Unlike::Own(paths) => Invalid::Own(readable(&paths)),
-            Unlike::Repositories(paths) => Invalid::Repositories(readable(&paths)),
-            Unlike::Special(paths) => Invalid::Special(readable(&paths)),
-            Unlike::Sparse(paths) => Invalid::Sparse(readable(&paths)),
-            Unlike::Conflicts(paths) => Invalid::Conflicts(readable(&paths)),
-            Unlike::Outside(paths) => Invalid::Outside(readable(&paths)),
-            Unlike::Trouble(error) => return Self::Trouble(error),
+            StageError::Own(paths) => Invalid::Own(readable(&paths)),
+            StageError::Repositories(paths) => Invalid::Repositories(readable(&paths)),
+            StageError::Special(paths) => Invalid::Special(readable(&paths)),
+            StageError::Sparse(paths) => Invalid::Sparse(readable(&paths)),
+            StageError::Conflicts(paths) => Invalid::Conflicts(readable(&paths)),
+            StageError::Outside(paths) => Invalid::Outside(readable(&paths)),
+            StageError::Trouble(error) => return Self::Trouble(error),
         })
     }
 }
@@ -226,15 +226,17 @@ impl Mutated {
             return 125;
         }
         match &failure.why {
-            Why::Ended(Ending::Exited(0))
-            | Why::Invalid(_)
-            | Why::Trouble(
+            FailureReason::Ended(Ending::Exited(0))
+            | FailureReason::Invalid(_)
+            | FailureReason::Trouble(
                 Error::ChangedMeanwhile { .. } | Error::UnexpectedHead { .. } | Error::SwitchedHead { .. },
             ) => 65,
-            Why::Ended(ending) => ending.status(),
-            Why::Interrupted(signal) | Why::Trouble(Error::Interrupted { signal, .. }) => 128 + signal,
-            Why::Trouble(Error::Busy { .. } | Error::GitBusy { .. } | Error::Deadlock { .. }) => 75,
-            Why::Trouble(_) => 125,
+            FailureReason::Ended(ending) => ending.status(),
+            FailureReason::Interrupted(signal) | FailureReason::Trouble(Error::Interrupted { signal, .. }) => {
+                128 + signal
+            }
+            FailureReason::Trouble(Error::Busy { .. } | Error::GitBusy { .. } | Error::Deadlock { .. }) => 75,
+            FailureReason::Trouble(_) => 125,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use super::{
     super::{Notice, hold::check_expected},
     Landing,
-    outcome::{Invalid, Why},
+    outcome::{FailureReason, Invalid},
     session::{Kept, MORE_PATIENCE, Session},
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     repo::{Head, git_process::GitProcess},
     store::kept::Keeping,
     sys,
-    transaction::{Baseline, Before, Fence, GitLock, Journal, Locked, PROTECTING, Plan, Step, Unfit},
+    transaction::{Baseline, Fence, GitLock, Journal, Keep, Locked, PROTECTING, Plan, Step, Unfit},
 };
 
 /// How long another git may have one of its own locks, before it is asked whether to go on waiting.
@@ -31,24 +31,26 @@ const FENCE_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Session<'_> {
     /// Read: finds out how everything is, and keeps it.
-    pub(super) fn read(&mut self) -> Result<Kept, Why> {
+    pub(super) fn read(&mut self) -> Result<Kept, FailureReason> {
         if let Some(name) = self.checkout.operation() {
-            return Err(Why::from(Invalid::Operation(name)));
+            return Err(FailureReason::from(Invalid::Operation(name)));
         }
         // What is no pathspec is found out before anything runs.
         let here = std::env::current_dir().unwrap_or_else(|_| self.checkout.root.clone());
-        self.checkout.check_pathspecs(&here, &self.mutation.paths).map_err(Why::Trouble)?;
-        let head = self.head().map_err(Why::Trouble)?;
-        check_expected(&self.mutation.expect, self.context.repo, self.hold.as_ref(), &head).map_err(Why::Trouble)?;
+        self.checkout.check_pathspecs(&here, &self.mutation.paths).map_err(FailureReason::Trouble)?;
+        let head = self.head().map_err(FailureReason::Trouble)?;
+        check_expected(&self.mutation.expect, self.context.repo, self.hold.as_ref(), &head)
+            .map_err(FailureReason::Trouble)?;
         let directory = self.context.repo.mutation_dir(self.worktree).unwrap_or_default();
-        let directory = std::path::absolute(&directory).map_err(|e| Why::Trouble(Error::io("find", directory)(e)))?;
+        let directory =
+            std::path::absolute(&directory).map_err(|e| FailureReason::Trouble(Error::io("find", directory)(e)))?;
         let begun = self.begin(&directory, head);
         begun.map_err(|unfit| {
             // Nothing has changed: what was made for it is of no use to anybody. What cannot be removed now, the next one does.
             let forgotten = self.checkout.forget(PROTECTING);
             let gone = forgotten.and_then(|()| fs::remove_entry(&Journal::path(&directory)));
             drop(gone.and_then(|()| fs::discard(&directory)));
-            Why::from(unfit)
+            FailureReason::from(unfit)
         })
     }
 
@@ -96,18 +98,18 @@ impl Session<'_> {
         if fence.is_some() && before.index().exists() {
             fs::copy_index(&before.index(), &before.directory().join("fenced"), false)?;
         }
-        journal.tell(Step::Kept)?;
+        journal.record(Step::Kept)?;
         Ok(Kept { before, journal, fence, index_is_missing: false })
     }
 
-    fn take(&self, directory: &Path, head: Head) -> Result<Before, Unfit> {
-        let baseline = Baseline {
+    fn take(&self, directory: &Path, head: Head) -> Result<Baseline, Unfit> {
+        let keep = Keep {
             allow_dirty: self.mutation.allow_dirty,
             untracked: self.mutation.untracked,
             limit: self.baseline_limit,
-            tell: &|kept, all| self.context.notify(Notice::Keeping(kept, all)),
+            report: &|kept, all| self.context.notify(Notice::Keeping(kept, all)),
         };
-        Before::take(directory.to_owned(), self.checkout.clone(), head, &baseline)
+        Baseline::take(directory.to_owned(), self.checkout.clone(), head, &keep)
     }
 
     /// Waits until no git moves HEAD, if `itself`, or its branch.
@@ -123,7 +125,7 @@ impl Session<'_> {
     fn wait_for_git<T>(&self, mut take: impl FnMut() -> Result<T>) -> Result<T, Unfit> {
         let most = if self.mutation.fence { self.timeout.unwrap_or(FENCE_PATIENCE) } else { MORE_PATIENCE };
         let limit = self.timeout.map_or(most, |timeout| timeout.min(most));
-        let (begun, mut told) = (Instant::now(), false);
+        let (begun, mut reported) = (Instant::now(), false);
         loop {
             match take() {
                 Err(Error::GitBusy { path, waited, .. }) => {
@@ -137,8 +139,8 @@ impl Session<'_> {
                     if waited >= limit {
                         return Err(Unfit::Trouble(Error::GitBusy { path, waited, git: Some(described(&gits)) }));
                     }
-                    if !told && waited >= Wait::GRACE {
-                        told = true;
+                    if !reported && waited >= Wait::GRACE {
+                        reported = true;
                         self.context.notify(Notice::WaitingForGit(&path, &described(&gits)));
                     }
                 }

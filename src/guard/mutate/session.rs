@@ -9,16 +9,18 @@ use std::{
 use super::{
     super::{Context, Notice, hold::Hold},
     Landing, Mutation, Write,
-    outcome::{Failure, Invalid, Landed, Mutated, Rollback, Why},
+    outcome::{Failure, FailureReason, Invalid, Landed, Mutated, Rollback},
 };
 use crate::{
     error::{Error, Result},
-    exec::{Duty as _, Ending},
+    exec::{Ending, RunLifecycle as _},
     lock::{Inside, LockFile},
     repo::{Checkout, Head, Worktree},
     store::{audit::StepTime, kept},
     sys::Signals,
-    transaction::{self, Before, Changes, Fence, Journal, LeftOut, PROTECTING, Staged, Step, Undo, Whose, readable},
+    transaction::{
+        self, Baseline, Changes, Fence, Journal, LeftOut, MovedBy, PROTECTING, Staged, Step, Undo, readable,
+    },
 };
 
 /// How long another git may have the index' lock when there is no way back.
@@ -28,21 +30,21 @@ pub(super) const MORE_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Failed {
     pub(super) step: &'static str,
     pub(super) command: Option<String>,
-    pub(super) why: Why,
+    pub(super) why: FailureReason,
 }
 
 /// What a step gives, if it succeeds.
 pub(super) type Attempt<T> = std::result::Result<T, Box<Failed>>;
 
 impl Failed {
-    pub(super) fn new(step: &'static str, why: Why) -> Box<Self> {
+    pub(super) fn new(step: &'static str, why: FailureReason) -> Box<Self> {
         Box::new(Self { step, command: None, why })
     }
 }
 
 /// What is there while a mutation runs.
 pub(super) struct Kept {
-    pub(super) before: Before,
+    pub(super) before: Baseline,
     pub(super) journal: Journal,
     pub(super) fence: Option<Fence>,
     /// The commit is there, but the user's index could not be written: the next one does it.
@@ -91,7 +93,7 @@ impl Session<'_> {
             Ok(Landed::Shown) => match self.roll_back(kept, "dry run", 0) {
                 Ok(_) => Landed::Shown,
                 Err(error) => {
-                    let why = Why::Trouble(Error::NotPutBack { paths: Vec::new() });
+                    let why = FailureReason::Trouble(Error::NotPutBack { paths: Vec::new() });
                     Landed::failed(Failure { step: "rollback", command: None, why, rollback: Some(Err(error)) })
                 }
             },
@@ -127,11 +129,11 @@ impl Session<'_> {
         if let Some(hold) = &mut hold {
             hold.steps.clone_from(&mutated.steps);
             hold.wait_for_those_inside();
-            hold.write_down(Some(Ending::Exited(mutated.status())));
+            hold.record_end(Some(Ending::Exited(mutated.status())));
         }
         lock.unlock();
         if let Some(hold) = &mut hold {
-            hold.let_go();
+            hold.release();
         }
         if let Some(inside) = inside {
             inside.visits.leave();
@@ -147,18 +149,18 @@ impl Session<'_> {
             self.shell("check", check, kept)?;
         }
         if !mutation.checks.is_empty() {
-            let trouble = |error| Failed::new("check", Why::Trouble(error));
+            let trouble = |error| Failed::new("check", FailureReason::Trouble(error));
             self.made_by_checks = Changes::look(&kept.before).map_err(trouble)?;
             let changed = self.made_by_checks.really(&kept.before).map_err(trouble)?;
             if !changed.is_empty() {
-                return Err(Failed::new("check", Why::from(Invalid::CheckChanged(readable(&changed)))));
+                return Err(Failed::new("check", FailureReason::from(Invalid::CheckChanged(readable(&changed)))));
             }
         }
         match write {
             Write::Command(command) => self.step("command", command, kept, None)?,
             Write::Closure(closure) => self.call(closure)?,
         }
-        let trouble = |step| move |error| Failed::new(step, Why::Trouble(error));
+        let trouble = |step| move |error| Failed::new(step, FailureReason::Trouble(error));
         let (changes, staged) = self.look(kept)?;
         for verify in &mutation.verifies {
             self.shell("verify", verify, kept)?;
@@ -167,7 +169,7 @@ impl Session<'_> {
             let after = Changes::look(&kept.before).map_err(trouble("verify"))?;
             let altered = after.beyond(&changes, &kept.before).map_err(trouble("verify"))?;
             if !altered.is_empty() {
-                return Err(Failed::new("verify", Why::from(Invalid::VerifyChanged(readable(&altered)))));
+                return Err(Failed::new("verify", FailureReason::from(Invalid::VerifyChanged(readable(&altered)))));
             }
         }
         self.head_is_ours(&kept.before, "verify")?;
@@ -195,10 +197,10 @@ impl Session<'_> {
         const STEP: &str = "command";
         let before = &kept.before;
         let begun = Instant::now();
-        let trouble = |error| Failed::new(STEP, Why::Trouble(error));
+        let trouble = |error| Failed::new(STEP, FailureReason::Trouble(error));
         self.head_is_ours(before, STEP)?;
         if let Some(name) = self.checkout.operation() {
-            return Err(Failed::new(STEP, Why::from(Invalid::Operation(name))));
+            return Err(Failed::new(STEP, FailureReason::from(Invalid::Operation(name))));
         }
         let changes = Changes::look(before).map_err(trouble)?;
         changes.check_depth().map_err(trouble)?;
@@ -219,7 +221,7 @@ impl Session<'_> {
             &directory,
             &self.mutation.paths,
         );
-        let staged = staged.map_err(|unlike| Failed::new(STEP, Why::from(unlike)))?;
+        let staged = staged.map_err(|unlike| Failed::new(STEP, FailureReason::from(unlike)))?;
         self.changed = staged.paths();
         self.left_out.clone_from(&staged.left_out);
         self.note("look", begun, 0);
@@ -238,15 +240,15 @@ impl Session<'_> {
         })
     }
 
-    pub(super) fn head_is_ours(&self, before: &Before, step: &'static str) -> Attempt<()> {
-        let now = self.head().map_err(|error| Failed::new(step, Why::Trouble(error)))?;
+    pub(super) fn head_is_ours(&self, before: &Baseline, step: &'static str) -> Attempt<()> {
+        let now = self.head().map_err(|error| Failed::new(step, FailureReason::Trouble(error)))?;
         let was = before.head().clone();
         let invalid = match before.whose(&now) {
-            Whose::Nobodys => return Ok(()),
-            Whose::Commands => Invalid::CommandMovedHead(was, now),
-            Whose::Others => Invalid::HeadMoved(was, now),
+            MovedBy::Nobodys => return Ok(()),
+            MovedBy::Commands => Invalid::CommandMovedHead(was, now),
+            MovedBy::Others => Invalid::HeadMoved(was, now),
         };
-        Err(Failed::new(step, Why::from(invalid)))
+        Err(Failed::new(step, FailureReason::from(invalid)))
     }
 
     /// How much of the time that all may take is left.

@@ -4,13 +4,13 @@ use std::{ffi::OsString, path::Path, time::Instant};
 
 use super::{
     super::hold::Hold,
-    outcome::Why,
+    outcome::FailureReason,
     session::{Attempt, Failed, Kept, Session},
 };
 use crate::{
     env,
     error::Error,
-    exec::{self, Duty, Ending, Run, Surroundings, Task},
+    exec::{self, Ending, Run, RunLifecycle, Surroundings, Task},
     holder,
     lock::LockFile,
 };
@@ -33,7 +33,7 @@ impl Session<'_> {
         let text = holder::readable_command(&command);
         if self.left().is_some_and(|left| left.is_zero()) {
             // Not even begun.
-            return Err(Box::new(Failed { step, command: Some(text), why: Why::Ended(Ending::Overtime) }));
+            return Err(Box::new(Failed { step, command: Some(text), why: FailureReason::Ended(Ending::Overtime) }));
         }
         let mut variables = self.variables.clone();
         variables.push((env::GIT_TRACE, kept.before.trace().into()));
@@ -54,17 +54,17 @@ impl Session<'_> {
             ends_whole: true,
             ..Surroundings::default()
         };
-        let mut duty = Stepping { hold: self.hold.as_mut(), lock: &self.lock, alone: false };
-        let Run { ending, die_of, interrupted } = exec::run(&task, surroundings, self.signals, &mut duty);
+        let mut lifecycle = Stepping { hold: self.hold.as_mut(), lock: &self.lock, alone: false };
+        let Run { ending, die_of, interrupted } = exec::run(&task, surroundings, self.signals, &mut lifecycle);
         self.note(step, begun, ending.status());
         let why = match (ending, interrupted) {
             // It is there, whoever wanted to stop it.
             (Ending::Exited(0), _) if step == "commit" => return Ok(()),
-            (Ending::Exited(0), Some(signal)) => Why::Interrupted(signal),
+            (Ending::Exited(0), Some(signal)) => FailureReason::Interrupted(signal),
             (Ending::Exited(0), None) => return Ok(()),
             _ => {
                 self.die_of = die_of;
-                Why::Ended(ending)
+                FailureReason::Ended(ending)
             }
         };
         Err(Box::new(Failed { step, command: Some(text), why }))
@@ -77,13 +77,13 @@ impl Session<'_> {
         let result = closure();
         self.note(STEP, begun, i32::from(result.is_err()));
         let failed = |source| Error::Io { action: "write to", path: self.checkout.root.clone(), source };
-        result.map_err(|error| Failed::new(STEP, Why::Trouble(failed(error))))?;
+        result.map_err(|error| Failed::new(STEP, FailureReason::Trouble(failed(error))))?;
         self.not_interrupted(STEP)
     }
 
     pub(super) fn not_interrupted(&self, step: &'static str) -> Attempt<()> {
         match self.signals.interrupt() {
-            Some(signal) => Err(Failed::new(step, Why::Interrupted(signal))),
+            Some(signal) => Err(Failed::new(step, FailureReason::Interrupted(signal))),
             None => Ok(()),
         }
     }
@@ -97,7 +97,7 @@ struct Stepping<'s, 'h> {
     alone: bool,
 }
 
-impl Duty for Stepping<'_, '_> {
+impl RunLifecycle for Stepping<'_, '_> {
     fn files(&self) -> Vec<&std::fs::File> {
         let held = self.hold.as_ref().map_or_else(Vec::new, |hold| hold.files());
         held.into_iter().chain([self.lock.file()]).collect()
@@ -126,22 +126,22 @@ impl Duty for Stepping<'_, '_> {
         self.hold.as_ref().map(|hold| hold.those_inside()).unwrap_or_default()
     }
 
-    fn write_down(&mut self, ending: Option<Ending>) -> Ending {
+    fn record_end(&mut self, ending: Option<Ending>) -> Ending {
         if self.alone
             && let Some(hold) = &mut self.hold
         {
-            hold.write_down(None);
+            hold.record_end(None);
         }
         ending.unwrap_or(Ending::Failed)
     }
 
-    fn let_go(&mut self) {
+    fn release(&mut self) {
         if !self.alone {
             return;
         }
         self.lock.unlock();
         if let Some(hold) = &mut self.hold {
-            hold.let_go();
+            hold.release();
         }
     }
 }

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Apart, Mutated, Mutation, Outcome, Place, Write};
+use super::{IsolatedWorktree, Mutated, Mutation, Outcome, Write, worktree};
 use crate::{
     error::{Error, Result},
     exec::{PROGRAM, Stream, Task},
@@ -70,9 +70,9 @@ impl Repo {
     pub fn exec_in_worktree(
         &self,
         request: &Request,
-        options: &Place,
+        options: &worktree::Options,
         task: &Task,
-    ) -> Result<(Outcome, Option<Apart>)> {
+    ) -> Result<(Outcome, Option<IsolatedWorktree>)> {
         options.check(self)?;
         let report = self.exec_by_program(request, task, Some(options))?.wait()?;
         let isolated = report.isolated();
@@ -117,8 +117,8 @@ impl Repo {
             return Err(Error::Unsupported { what: "to show the change of a closure" });
         }
         let pipe = || io::pipe().map_err(Error::io("make a pipe for", self.root()));
-        let ((answer, mut answers), (turns, turn)) = (pipe()?, pipe()?);
-        let task = Task::new(["/bin/sh", "-c", TURN]).stdin(Stream::file(answer)).stdout(Stream::file(turn));
+        let ((answer, mut answers), (turns, ticket)) = (pipe()?, pipe()?);
+        let task = Task::new(["/bin/sh", "-c", TURN]).stdin(Stream::file(answer)).stdout(Stream::file(ticket));
         let running = self.mutate_by_program(request, mutation, task)?;
         let mut line = String::new();
         let mut failed = None;
@@ -131,12 +131,12 @@ impl Repo {
         drop(turns);
         let mut mutated = running.wait()?.mutated()?;
         if let (Some(error), super::Landed::Failed(failure)) = (failed, &mut mutated.result) {
-            failure.why = super::Why::Trouble(Error::io("change", self.root())(error));
+            failure.why = super::FailureReason::Trouble(Error::io("change", self.root())(error));
         }
         Ok(mutated)
     }
 
-    fn exec_by_program(&self, request: &Request, task: &Task, worktree: Option<&Place>) -> Result<Running> {
+    fn exec_by_program(&self, request: &Request, task: &Task, worktree: Option<&worktree::Options>) -> Result<Running> {
         let mut arguments = Arguments::new("exec", self, request);
         arguments.limits(task.max_hold, task.kill_after);
         arguments.expect(&task.expect);

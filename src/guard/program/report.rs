@@ -8,10 +8,10 @@ use super::PROGRAM;
 use crate::{
     error::{Error, Result},
     exec::Ending,
-    guard::{Apart, Failure, Landed, Mutated, Outcome, Rollback, Why, Work},
+    guard::{Failure, FailureReason, IsolatedWorktree, Landed, Mutated, Outcome, Rollback, worktree},
     holder::Holder,
     store::audit::StepTime,
-    transaction::{LeftOut, WhyLeftOut},
+    transaction::{LeftOut, LeftOutReason},
 };
 
 /// Version of the format.
@@ -58,7 +58,7 @@ struct Made {
     path: PathBuf,
     branch: String,
     base: String,
-    holds: Option<Work>,
+    holds: Option<worktree::Contents>,
 }
 
 /// A file that is no part of the change.
@@ -108,9 +108,9 @@ impl Report {
     }
 
     /// The worktree that was made for the command.
-    pub(super) fn isolated(&self) -> Option<Apart> {
+    pub(super) fn isolated(&self) -> Option<IsolatedWorktree> {
         let Made { path, branch, base, holds } = self.worktree.as_ref()?;
-        Some(Apart { path: path.clone(), branch: branch.clone(), base: base.clone(), kept: holds.clone() })
+        Some(IsolatedWorktree { path: path.clone(), branch: branch.clone(), base: base.clone(), kept: holds.clone() })
     }
 
     /// How a mutation ended.
@@ -147,10 +147,10 @@ impl Report {
         const STEPS: [&str; 5] = ["read", "check", "command", "verify", "commit"];
         let named = self.step.take().unwrap_or_default();
         let why = match (self.outcome.as_str(), self.status) {
-            ("interrupted", _) => Why::Interrupted(self.exit_status - 128),
-            (_, Some(status)) if status > 128 => Why::Ended(Ending::Signaled(status - 128)),
-            (_, Some(status)) => Why::Ended(Ending::Exited(status)),
-            (_, None) => Why::Trouble(self.error()),
+            ("interrupted", _) => FailureReason::Interrupted(self.exit_status - 128),
+            (_, Some(status)) if status > 128 => FailureReason::Ended(Ending::Signaled(status - 128)),
+            (_, Some(status)) => FailureReason::Ended(Ending::Exited(status)),
+            (_, None) => FailureReason::Trouble(self.error()),
         };
         let undone = Rollback {
             kept: self.snapshot.take(),
@@ -189,10 +189,10 @@ impl Report {
     }
 }
 
-fn reason(word: &str) -> WhyLeftOut {
+fn reason(word: &str) -> LeftOutReason {
     match word {
-        "ignored" => WhyLeftOut::Ignored,
-        "was-there" => WhyLeftOut::WasThere,
-        _ => WhyLeftOut::Written,
+        "ignored" => LeftOutReason::Ignored,
+        "was-there" => LeftOutReason::WasThere,
+        _ => LeftOutReason::Written,
     }
 }

@@ -17,7 +17,7 @@ use std::{
 };
 
 use self::{place::Place, plan::Plan};
-use super::{Admission, Context, Notice, Terms, admit};
+use super::{Admission, Context, Observer, Terms, admit};
 use crate::{
     error::{Error, Result},
     exec::Ending,
@@ -70,20 +70,20 @@ pub fn restore(
     request: &Request,
     id: &str,
     paths: &[PathBuf],
-    tell: &mut dyn FnMut(Notice<'_>),
+    observer: &mut Observer<'_>,
 ) -> Result<Restored> {
     let limit = config.snapshot_limit()?;
     // Who asks for what is not there need not wait.
     let id = &Plan::new(repo, id, paths)?.snapshot.id;
     let request = Request { scope: Some(Scope::Worktree), mode: Mode::Exclusive, ..request.clone() };
     let request = &request.or_configured(config)?;
-    Context::with(repo, config, tell, |context| {
+    Context::with(repo, config, observer, |context| {
         let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
         match admit(context, request, &signals, Terms::default())? {
             Admission::Inside(_) => Work::new(context, request, None).run(&Plan::new(repo, id, paths)?, limit),
             Admission::Held(mut hold) => {
                 let work = Work::new(context, request, Some(hold.held.record().id));
-                hold.announce();
+                hold.publish();
                 let restored = Plan::new(repo, id, paths).and_then(|plan| work.run(&plan, limit));
                 let is_whole = restored.as_ref().is_ok_and(|restored| restored.failed.is_empty());
                 hold.finish(Some(Ending::Exited(i32::from(!is_whole))));

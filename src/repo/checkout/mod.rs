@@ -206,7 +206,7 @@ impl Checkout {
             let filters = if let Some(known) = self.filters.get() {
                 known
             } else {
-                let found = git::filters(self.start(Manner::Asking, None))?;
+                let found = git::filters(self.start(Manner::Acquisition, None))?;
                 self.filters.get_or_init(|| found)
             };
             git::without_filters(&mut git, filters);
@@ -307,7 +307,7 @@ impl Checkout {
         let run = |arguments: &[&str]| {
             let mut git = start(self.manner);
             if self.manner == Manner::Reading {
-                git::without_filters(&mut git, &git::filters(start(Manner::Asking))?);
+                git::without_filters(&mut git, &git::filters(start(Manner::Acquisition))?);
             }
             run::output(git.args(arguments))
         };

@@ -84,9 +84,9 @@ fn commits_and_trees_are_those_that_git_reads() {
         let head = place.checkout.ask(&["rev-parse", "HEAD"]).map(|id| line(&id)).expect("a commit");
         let objects = place.checkout.objects().ok().expect("a usual repository");
         let (parents, tree) = objects.commit(&head).ok().expect("a commit");
-        let told = place.checkout.ask(&["rev-parse", "HEAD^{tree}", "HEAD^@"]).expect("git tells");
+        let output = place.checkout.ask(&["rev-parse", "HEAD^{tree}", "HEAD^@"]).expect("git tells");
         assert_eq!(
-            line(&told).lines().collect::<Vec<_>>(),
+            line(&output).lines().collect::<Vec<_>>(),
             [&[tree.as_str()], &*parents.iter().map(String::as_str).collect::<Vec<_>>()].concat()
         );
         for path in ["a", "d/b", "d/e/c", "d e/s", "link", ".gitignore", "d", "d/x", "x/y", "a/b"] {
@@ -172,8 +172,8 @@ fn usual_worktree_is_found_without_git_and_every_other_one_by_git() {
         usual_root(&repo)
     };
     for place in [Place::new("true"), Place::below(&format!("{FIRST}; git worktree add -q wt"), "wt")] {
-        let told = place.checkout.ask(&["rev-parse", "--show-toplevel"]).expect("git tells");
-        assert_eq!(usual(&place), Some(PathBuf::from(line(&told))));
+        let output = place.checkout.ask(&["rev-parse", "--show-toplevel"]).expect("git tells");
+        assert_eq!(usual(&place), Some(PathBuf::from(line(&output))));
     }
     for script in [
         "git config core.worktree $PWD",
@@ -234,8 +234,8 @@ fn files_are_staged_as_git_stages_them() {
         ask(&indexes[0], &["fsck", "--strict"]);
         let blobs = case.2.iter().flat_map(|name| format!(":{name}\n").into_bytes()).collect::<Vec<_>>();
         let sizes = ["cat-file", "--batch-check=%(objectname) %(objecttype) %(objectsize)"];
-        let told = place.checkout.run(Some(&indexes[0]), &sizes, Some(&blobs)).expect("git");
-        assert!(!String::from_utf8_lossy(&told).contains("missing"), "{case:?}");
+        let output = place.checkout.run(Some(&indexes[0]), &sizes, Some(&blobs)).expect("git");
+        assert!(!String::from_utf8_lossy(&output).contains("missing"), "{case:?}");
     }
 }
 

@@ -50,10 +50,10 @@ pub(super) fn look(repo: &Repo, patterns: &[ScanPattern], heads: &[Head], greate
     let mut objects = Objects::start(repo_git(repo, &worktree)?, Stdio::piped())?;
     let (questions, answers, errors) = (objects.questions.take(), objects.answers.take(), objects.errors.take());
     let (send, asked) = mpsc::channel::<String>();
-    let (walked, told) = thread::scope(|scope| {
+    let (walked, output) = thread::scope(|scope| {
         let thread = thread::Builder::new;
         let no_thread = Error::io("start a thread for", "git");
-        let told = thread().spawn_scoped(scope, move || errors.map(io::read_to_string));
+        let output = thread().spawn_scoped(scope, move || errors.map(io::read_to_string));
         let asks = move || {
             let Some(mut questions) = questions else { return };
             // Git answers each question at once; more questions follow from the answers.
@@ -63,21 +63,21 @@ pub(super) fn look(repo: &Repo, patterns: &[ScanPattern], heads: &[Head], greate
                 }
             }
         };
-        let (told, _) = match (told, thread().spawn_scoped(scope, asks)) {
-            (Ok(told), Ok(asks)) => (told, asks),
+        let (output, _) = match (output, thread().spawn_scoped(scope, asks)) {
+            (Ok(output), Ok(asks)) => (output, asks),
             (Err(error), _) | (_, Err(error)) => return Err(no_thread(error)),
         };
         let mut walk = Walk { patterns, tips: &tips, send, pending: VecDeque::new(), seen: HashSet::new(), greatest };
         let walked = answers.map_or(Ok(()), |mut answers| walk.run(&mut answers));
         drop(walk);
-        Ok((walked, told.join()))
+        Ok((walked, output.join()))
     })?;
     let Err(Stopped { object, reference, ended }) = walked else { return Ok(()) };
-    let told = told.ok().flatten().and_then(io::Result::ok).unwrap_or_default();
+    let output = output.ok().flatten().and_then(io::Result::ok).unwrap_or_default();
     match ended {
         // An older git ends where a newer one says that it lacks something.
-        Some(ended) if !told.contains("promisor") => {
-            let reason = if told.trim().is_empty() { ended.to_string() } else { told.trim().to_owned() };
+        Some(ended) if !output.contains("promisor") => {
+            let reason = if output.trim().is_empty() { ended.to_string() } else { output.trim().to_owned() };
             Err(Error::Git { arguments: "cat-file --batch".to_owned(), reason })
         }
         _ => Err(Error::MissingTree { id: object, reference }),

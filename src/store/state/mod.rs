@@ -210,7 +210,7 @@ impl StateFile {
     /// [`Error::DocumentTooLarge`], [`Error::NotAFile`], [`Error::NoLocks`] and [`Error::Io`] where the document cannot be read, locked
     /// or written; [`Error::NeverGranted`] within [`StateFile::update`] of the same document.
     pub fn flush(&self) -> Result<bool> {
-        self.flush_telling(&mut |_, _| {})
+        self.flush_reporting(&mut |_, _| {})
     }
 
     /// As [`StateFile::flush`]; `tell` is called after a second of waiting, and then every 30 seconds, with the time so far and
@@ -218,14 +218,14 @@ impl StateFile {
     ///
     /// # Errors
     /// As [`StateFile::flush`].
-    pub fn flush_telling(&self, tell: &mut dyn FnMut(Duration, Option<u32>)) -> Result<bool> {
+    pub fn flush_reporting(&self, report: &mut dyn FnMut(Duration, Option<u32>)) -> Result<bool> {
         // Before the staged changes are locked: in this thread, they may be locked already.
         let _busy = Busy::with(self)?;
         let mut staged = self.staged();
         if staged.changes.is_empty() && staged.expected.is_empty() {
             return Ok(false);
         }
-        let changed = self.write(tell, |document| staged.apply(document, &self.path))?;
+        let changed = self.write(report, |document| staged.apply(document, &self.path))?;
         *staged = Staged::default();
         Ok(changed)
     }

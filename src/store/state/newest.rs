@@ -24,10 +24,10 @@ impl StateFile {
     /// Changes the newest document under its lock.
     pub(super) fn write(
         &self,
-        tell: &mut dyn FnMut(Duration, Option<u32>),
+        report: &mut dyn FnMut(Duration, Option<u32>),
         mut change: impl FnMut(&mut Document) -> Result<Made>,
     ) -> Result<bool> {
-        let mut patience = Patience::new(self.timeout, tell);
+        let mut patience = Patience::new(self.timeout, report);
         loop {
             let target = self.target()?;
             let lock = if self.own { self.repo.state_lock() } else { self.repo.document_lock(&target) };

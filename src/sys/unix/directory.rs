@@ -98,8 +98,8 @@ impl Directory {
     }
 
     /// Tells the name of each entry, in no order, and whether it is a directory; where the file system does not tell, it is none.
-    pub(crate) fn each_entry(&self, mut tell: impl FnMut(&OsStr, bool)) -> io::Result<()> {
-        self.each(|name, kind| tell(OsStr::from_bytes(name), kind == FileType::Directory))
+    pub(crate) fn each_entry(&self, mut report: impl FnMut(&OsStr, bool)) -> io::Result<()> {
+        self.each(|name, kind| report(OsStr::from_bytes(name), kind == FileType::Directory))
     }
 
     fn names_if(&self, is_wanted: impl Fn(FileType) -> bool) -> io::Result<Vec<OsString>> {
@@ -108,13 +108,13 @@ impl Directory {
         Ok(names)
     }
 
-    fn each(&self, mut tell: impl FnMut(&[u8], FileType)) -> io::Result<()> {
+    fn each(&self, mut report: impl FnMut(&[u8], FileType)) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         for entry in rustix::fs::Dir::new(rustix::fs::openat(&self.0, c".", flags, Mode::empty())?)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                tell(name, entry.file_type());
+                report(name, entry.file_type());
             }
         }
         Ok(())

@@ -4,12 +4,12 @@
 //! whatever still runs in a sandbox when it is dropped is killed.
 
 mod alone;
-mod apart;
 mod crash;
 mod frozen;
 mod guarded;
 mod hooks;
 mod image;
+mod isolated;
 mod kept;
 mod killed;
 mod mount;
@@ -34,7 +34,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) use alone::{Belongings, alone, alone_command};
-pub(crate) use apart::Went;
 pub(crate) use crash::{
     Layout, Side, Traced, Workload, can_trace, chosen, failing_removal, removals, tampered, writing_calls,
 };
@@ -45,6 +44,7 @@ pub(crate) use hooks::{
     survey, without_samples,
 };
 pub(crate) use image::Image;
+pub(crate) use isolated::Went;
 pub(crate) use killed::{At, WORK, same_but_for_ours};
 pub(crate) use mount::Mount;
 pub(crate) use mutate::{User, traces};

@@ -83,9 +83,9 @@ pub(crate) fn command_line(pid: u32) -> Option<Vec<String>> {
 
 /// The words in what `KERN_PROCARGS2` tells: their number, the program's path, NULs up to an even address, and then the
 /// words (and the environment), with a NUL after each.
-fn words(told: &[u8]) -> Option<Vec<String>> {
-    let count = usize::try_from(unsigned(told, 0)?).ok()?;
-    let after_count = told.get(4..)?;
+fn words(output: &[u8]) -> Option<Vec<String>> {
+    let count = usize::try_from(unsigned(output, 0)?).ok()?;
+    let after_count = output.get(4..)?;
     let padding = after_count.get(after_count.iter().position(|&byte| byte == 0)?..)?;
     let words = padding.get(padding.iter().position(|&byte| byte != 0)?..)?;
     let words = words.split(|&byte| byte == 0).take(count);
@@ -150,16 +150,16 @@ fn entry(pid: u32) -> Option<Vec<u8>> {
 /// Asks the kernel for what has this name and no more than this many bytes.
 #[expect(unsafe_code, reason = "there is no safe form of sysctl")]
 fn sysctl(name: &mut [c_int], most: usize) -> Option<Vec<u8>> {
-    let mut told = vec![0; most];
+    let mut output = vec![0; most];
     let mut length = most;
     let levels = libc::c_uint::try_from(name.len()).ok()?;
     // SAFETY: the name and the buffer have the lengths given and live for the whole call; without a new value it only
     // asks.
     let result = unsafe {
-        libc::sysctl(name.as_mut_ptr(), levels, told.as_mut_ptr().cast(), &raw mut length, ptr::null_mut(), 0)
+        libc::sysctl(name.as_mut_ptr(), levels, output.as_mut_ptr().cast(), &raw mut length, ptr::null_mut(), 0)
     };
-    told.truncate(length);
-    (result == 0).then_some(told)
+    output.truncate(length);
+    (result == 0).then_some(output)
 }
 
 fn unsigned(bytes: &[u8], at: usize) -> Option<u32> {
@@ -178,8 +178,8 @@ mod tests {
 
     #[test]
     fn words_are_found_behind_the_path_and_before_the_environment() {
-        let told = [&2_u32.to_ne_bytes()[..], b"/bin/sh\0\0\0\0sh\0-c\0HOME=/\0"].concat();
-        assert_eq!(words(&told), Some(vec!["sh".to_owned(), "-c".to_owned()]));
-        assert_eq!(words(&told[..4]), None);
+        let output = [&2_u32.to_ne_bytes()[..], b"/bin/sh\0\0\0\0sh\0-c\0HOME=/\0"].concat();
+        assert_eq!(words(&output), Some(vec!["sh".to_owned(), "-c".to_owned()]));
+        assert_eq!(words(&output[..4]), None);
     }
 }

@@ -6,6 +6,11 @@
 //! What somebody else has moved is left: references that no git of the command's can have moved, and where that is HEAD,
 //! the files that their commits changed.
 
+mod files;
+mod references;
+
+pub(crate) use references::PROTECTING;
+
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
@@ -13,15 +18,15 @@ use std::{
 };
 
 use super::{
-    before::{Before, Content, Kind},
+    attribution::MovedBy,
+    baseline::{Baseline, Content, Kind},
     differences::differences,
     journal::{Journal, Line, Locked, Plan, Step},
     locks::{Fence, GitLock},
-    put_back::PutBack,
-    references,
     trace::{self, Git},
-    whose::Whose,
 };
+use files::PutBack;
+
 use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
@@ -53,7 +58,7 @@ pub(crate) struct Undone {
 pub(crate) struct Undo<'a> {
     pub(crate) repo: &'a Repo,
     pub(crate) worktree: &'a Worktree,
-    pub(crate) before: &'a Before,
+    pub(crate) before: &'a Baseline,
     pub(crate) journal: &'a Journal,
     pub(crate) header: kept::Header,
     /// The snapshot that an earlier process began.
@@ -79,7 +84,7 @@ pub(crate) fn undo(undo: &Undo<'_>, mut fence: Option<&mut Fence>) -> Result<Und
         None => Keeping::begin(undo.repo, undo.header.clone(), undo.sharing)?,
     };
     if undo.begun.is_none() {
-        undo.journal.tell(Step::Undoing { why: undo.header.why.clone(), kept: keeping.id().to_owned() })?;
+        undo.journal.record(Step::Undoing { why: undo.header.why.clone(), kept: keeping.id().to_owned() })?;
     }
     if fence.is_none() {
         let (plan, lines) = Journal::read(before.directory()).unwrap_or_default();
@@ -94,7 +99,7 @@ pub(crate) fn undo(undo: &Undo<'_>, mut fence: Option<&mut Fence>) -> Result<Und
     let mut undone = Undone::default();
     references::put_back(undo, whose, &now, &mut keeping, &mut undone)?;
     let mut theirs = HashSet::new();
-    if whose == Whose::Others {
+    if whose == MovedBy::Others {
         let tree = before.checkout.tree_of(&now);
         theirs.extend(before.checkout.between(&before.tree(), &tree)?.into_iter().map(|change| change.path));
         undone.foreign_head = Some((before.head().clone(), now));
@@ -108,7 +113,7 @@ pub(crate) fn undo(undo: &Undo<'_>, mut fence: Option<&mut Fence>) -> Result<Und
     put_index_back(undo, &theirs, whose, fence.as_deref())?;
     undone.left = PutBack::new(before, &mut keeping, &theirs)?.run()?;
     refresh_index(undo, fence.as_deref())?;
-    undone.left.extend(theirs.into_iter().filter(|_| whose == Whose::Others));
+    undone.left.extend(theirs.into_iter().filter(|_| whose == MovedBy::Others));
     undone.left.sort();
     undone.left.dedup();
     let is_gone = |path: &mut Vec<u8>| {
@@ -130,13 +135,13 @@ fn head(undo: &Undo<'_>) -> Result<Head> {
     })
 }
 
-fn put_index_back(undo: &Undo<'_>, theirs: &HashSet<Vec<u8>>, whose: Whose, fence: Option<&Fence>) -> Result<()> {
+fn put_index_back(undo: &Undo<'_>, theirs: &HashSet<Vec<u8>>, whose: MovedBy, fence: Option<&Fence>) -> Result<()> {
     let before = undo.before;
     let index = before.checkout.index();
     if !before.index_is_touched() {
         return Ok(());
     }
-    if whose == Whose::Others {
+    if whose == MovedBy::Others {
         let mut entries = Vec::new();
         differences(before, &before.index(), &index, |path, was, _| {
             if !theirs.contains(path) {
@@ -186,7 +191,7 @@ fn under_lock(undo: &Undo<'_>, fence: Option<&Fence>, work: impl FnOnce(&GitLock
 }
 
 /// Removes git's lock files that are ours, and finds those that a git of the mutation's left when it was killed.
-pub(super) fn left_locks(before: &Before, plan: &Plan, lines: &[Line]) -> Vec<PathBuf> {
+pub(super) fn left_locks(before: &Baseline, plan: &Plan, lines: &[Line]) -> Vec<PathBuf> {
     release_own(&before.checkout.git_dir, plan);
     let begun = lines.first().map_or(0, |line| line.at_ms);
     let checkout = &before.checkout;

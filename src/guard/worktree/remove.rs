@@ -19,8 +19,8 @@ use std::{
 };
 
 use super::{
+    contents::{Contents, Seen, Site, look, look_at_branch},
     git_lock,
-    work::{Seen, Site, Work, look, look_at_branch},
 };
 use crate::{
     error::Result,
@@ -40,11 +40,11 @@ const ENDING: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// [`crate::Error::Io`], [`crate::Error::Git`]: then it is not, or not wholly, removed.
-pub(super) fn remove(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Work>> {
+pub(super) fn remove(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Contents>> {
     if !entry.refresh() {
         // Removed by the wrapper before it was killed, or somebody has deleted our records.
         let is_there = fs::identity(&entry.made.path()).is_some();
-        return Ok(is_there.then(|| Work::doubt("its record is gone")));
+        return Ok(is_there.then(|| Contents::doubt("its record is gone")));
     }
     unlock(repo, entry)?;
     let Some(site) = Site::find(repo, &entry.made) else { return remove_rest(repo, entry, landed) };
@@ -58,17 +58,17 @@ pub(super) fn remove(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Opt
     let is_anothers =
         |root: &Path| fs::identity(&root.join(".git")).is_some() && !leads_to(root, &site.worktree.git_dir);
     if is_aside && is_anothers(&aside) {
-        return Ok(Some(Work::doubt(format!("`{}` is of another repository", aside.display()))));
+        return Ok(Some(Contents::doubt(format!("`{}` is of another repository", aside.display()))));
     }
     if is_aside && is_there {
-        return Ok(Some(Work::doubt(format!(
+        return Ok(Some(Contents::doubt(format!(
             "its files are at `{}`, and something else in their place",
             aside.display()
         ))));
     }
     if !is_there && !is_aside && stage != Stage::Removing {
         // Moved without git's knowledge, perhaps, or on a disk that is not there now.
-        return keep(entry, stage, Work::doubt("its directory is gone; `git worktree prune` forgets it"));
+        return keep(entry, stage, Contents::doubt("its directory is gone; `git worktree prune` forgets it"));
     }
     let mut seen = if is_aside || !is_there {
         let root = is_aside.then_some(aside.as_path());
@@ -198,7 +198,7 @@ fn put_back(aside: &Path, place: &Path) {
     }
 }
 
-fn keep(entry: &mut Entry, stage: Stage, work: Work) -> Result<Option<Work>> {
+fn keep(entry: &mut Entry, stage: Stage, work: Contents) -> Result<Option<Contents>> {
     let stage = if stage == Stage::Used { Stage::Kept } else { stage };
     if entry.made.stage != stage {
         entry.advance(stage)?;
@@ -207,7 +207,7 @@ fn keep(entry: &mut Entry, stage: Stage, work: Work) -> Result<Option<Work>> {
 }
 
 /// The worktree itself is gone, or never was there: what is left of it?
-fn remove_rest(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Work>> {
+fn remove_rest(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Contents>> {
     let (made, path) = (&entry.made, entry.made.path());
     let common = noting(repo, entry)?;
     let never_made = matches!(made.stage, Stage::Reserved | Stage::Making);
@@ -226,10 +226,10 @@ fn remove_rest(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Wo
         // The record may name any directory: only one for such worktrees, or one that is on git's list, is ours to remove.
         let is_there = fs::identity(&path).is_some();
         if is_there && !(is_for_worktrees(&path) || was_on_list) {
-            return Ok(Some(Work::doubt("its record names a directory that nothing shows to be its own")));
+            return Ok(Some(Contents::doubt("its record names a directory that nothing shows to be its own")));
         }
         if is_there && !fs::remove_directory(&path) {
-            return Ok(Some(Work::doubt("git was killed while it made it")));
+            return Ok(Some(Contents::doubt("git was killed while it made it")));
         }
     }
     let Seen { work, tip } = look_at_branch(repo, Manner::Writing, made)?;
@@ -265,7 +265,13 @@ fn names_directory(root: &Path, git_dir: &Path) -> bool {
 }
 
 /// Deletes the branch where it was seen, and then the record.
-fn finish(repo: &Repo, common: &Checkout, entry: &mut Entry, tip: Option<&str>, place: &Path) -> Result<Option<Work>> {
+fn finish(
+    repo: &Repo,
+    common: &Checkout,
+    entry: &mut Entry,
+    tip: Option<&str>,
+    place: &Path,
+) -> Result<Option<Contents>> {
     if let Some(tip) = tip
         && let Some(work) = delete_branch(repo, common, &entry.made, tip)?
     {
@@ -278,7 +284,7 @@ fn finish(repo: &Repo, common: &Checkout, entry: &mut Entry, tip: Option<&str>, 
 
 /// Deletes the branch while another reference leads to its commit: in one step with a look at that reference, since another process
 /// may delete it for the same reason.
-fn delete_branch(repo: &Repo, common: &Checkout, made: &Made, tip: &str) -> Result<Option<Work>> {
+fn delete_branch(repo: &Repo, common: &Checkout, made: &Made, tip: &str) -> Result<Option<Contents>> {
     /// Each time somebody else has moved a reference.
     const TRIES: usize = 20;
     for _ in 0..TRIES {
@@ -289,17 +295,17 @@ fn delete_branch(repo: &Repo, common: &Checkout, made: &Made, tip: &str) -> Resu
             Ok(tip == made.base && common.is_below(tip, &heads)?)
         };
         if witness.is_none() && !is_needless()? {
-            return Ok(Some(Work::doubt("nothing else leads to its commits any more")));
+            return Ok(Some(Contents::doubt("nothing else leads to its commits any more")));
         }
         match common.delete_branch(&made.branch, tip, witness.as_ref())? {
             Deletion::Done => return Ok(None),
             // Where it is gone without us, that is as well.
             Deletion::Moved if common.tip(&made.branch)?.is_none() => return Ok(None),
-            Deletion::Moved => return Ok(Some(Work::doubt("its branch has moved meanwhile"))),
+            Deletion::Moved => return Ok(Some(Contents::doubt("its branch has moved meanwhile"))),
             Deletion::WitnessMoved => {}
         }
     }
-    Ok(Some(Work::doubt("other references move all the time")))
+    Ok(Some(Contents::doubt("other references move all the time")))
 }
 
 /// Removes the directory that a worktree stood in, if that is for such worktrees only, and this was the last.
@@ -311,5 +317,5 @@ pub(super) fn remove_parent(place: &Path) {
 
 /// Tells whether a worktree is in a directory that is for such worktrees only.
 fn is_for_worktrees(place: &Path) -> bool {
-    place.parent().and_then(Path::extension).is_some_and(|end| end == super::place::ENDING)
+    place.parent().and_then(Path::extension).is_some_and(|end| end == super::options::ENDING)
 }

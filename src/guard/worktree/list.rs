@@ -3,9 +3,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
+    contents::{Contents, Site, look, look_at_branch},
     register,
     remove::remove,
-    work::{Site, Work, look, look_at_branch},
 };
 use crate::{
     error::{Error, Result},
@@ -18,7 +18,7 @@ use crate::{
 
 /// How a worktree that repoguard made stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stands {
+pub enum State {
     /// Somebody is in it: the command it was made for, or whoever has locked it since.
     Running,
     /// The command has ended.
@@ -36,7 +36,7 @@ pub enum Stands {
 /// A worktree that repoguard made because another was busy.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Linked {
+pub struct Listed {
     /// Where it is.
     pub path: PathBuf,
     /// Its branch, without `refs/heads/`.
@@ -58,9 +58,9 @@ pub struct Linked {
     /// Why, as told with `--reason`.
     pub reason: Option<String>,
     /// How it stands.
-    pub stands: Stands,
+    pub stands: State,
     /// What is in it, as far as git could tell.
-    pub work: Work,
+    pub work: Contents,
 }
 
 /// What came of looking whether a worktree can go.
@@ -72,7 +72,7 @@ pub struct Pruned {
     /// Its branch, without `refs/heads/`.
     pub branch: String,
     /// `None`: it was removed. Else why not.
-    pub kept: Option<Result<Work>>,
+    pub kept: Option<Result<Contents>>,
 }
 
 /// Lists the worktrees that repoguard made in a repository, oldest first. Takes no lock and never blocks.
@@ -83,19 +83,19 @@ pub struct Pruned {
 /// # Example
 /// ```no_run
 /// let repo = repoguard::Repo::discover(std::path::Path::new("."))?;
-/// for worktree in repoguard::worktree::worktrees(&repo)? {
+/// for worktree in repoguard::worktree::list(&repo)? {
 ///     println!("{}: {}", worktree.branch, worktree.work);
 /// }
 /// # Ok::<(), repoguard::Error>(())
 /// ```
-pub fn worktrees(repo: &Repo) -> Result<Vec<Linked>> {
+pub fn list(repo: &Repo) -> Result<Vec<Listed>> {
     let register = register(repo, Sharing::default())?;
     let all = register.all()?.into_iter().filter_map(|made| linked(repo, &register, made));
     Ok(all.collect())
 }
 
 /// `None` where it was removed, and only its record is left: nothing would be lost, and nothing is there.
-fn linked(repo: &Repo, register: &Register, made: Made) -> Option<Linked> {
+fn linked(repo: &Repo, register: &Register, made: Made) -> Option<Listed> {
     let site = Site::find(repo, &made);
     let aside = site.as_ref().map(|site| site.aside(&made)).filter(|aside| fs::identity(aside).is_some());
     let place = site.as_ref().map_or_else(|| made.path(), |site| site.place.clone());
@@ -108,16 +108,16 @@ fn linked(repo: &Repo, register: &Register, made: Made) -> Option<Linked> {
         _ => None,
     };
     let stands = match (runs, made.stage) {
-        (Some(true), _) => Stands::Running,
-        (Some(false), Stage::Reserved | Stage::Making) => Stands::HalfMade,
-        (Some(false), Stage::Removing) => Stands::HalfRemoved,
-        (Some(false), Stage::Used | Stage::Kept) if root.is_none() || site.is_none() => Stands::Gone,
-        (Some(false), Stage::Used | Stage::Kept) => Stands::Ended,
-        (None, _) => Stands::CannotTell,
+        (Some(true), _) => State::Running,
+        (Some(false), Stage::Reserved | Stage::Making) => State::HalfMade,
+        (Some(false), Stage::Removing) => State::HalfRemoved,
+        (Some(false), Stage::Used | Stage::Kept) if root.is_none() || site.is_none() => State::Gone,
+        (Some(false), Stage::Used | Stage::Kept) => State::Ended,
+        (None, _) => State::CannotTell,
     };
     let seen = match &site {
         // Whoever makes it just now is not disturbed, and half of it tells nothing.
-        _ if matches!(made.stage, Stage::Reserved | Stage::Making) => Ok(Work::default()),
+        _ if matches!(made.stage, Stage::Reserved | Stage::Making) => Ok(Contents::default()),
         Some(site) => look(repo, Manner::Reading, register, &made, site, root.as_deref()).map(|seen| seen.work),
         None => look_at_branch(repo, Manner::Reading, &made).and_then(|seen| match (&seen.tip, root.is_some()) {
             (None, false) => Err(gone(&made)),
@@ -126,10 +126,10 @@ fn linked(repo: &Repo, register: &Register, made: Made) -> Option<Linked> {
     };
     let work = match seen {
         Ok(work) => work,
-        Err(_) if stands == Stands::Gone => return None,
-        Err(error) => Work::doubt(format!("git cannot tell: {error}")),
+        Err(_) if stands == State::Gone => return None,
+        Err(error) => Contents::doubt(format!("git cannot tell: {error}")),
     };
-    Some(Linked {
+    Some(Listed {
         path: place,
         branch: made.short_branch().to_owned(),
         base: made.base,
@@ -154,7 +154,7 @@ fn gone(made: &Made) -> Error {
 ///
 /// # Errors
 /// [`Error::NoRepository`], [`Error::Io`] when they cannot be listed; [`Error::Busy`] while somebody holds everything.
-pub fn prune_worktrees(repo: &Repo, config: &Config) -> Result<Vec<Pruned>> {
+pub fn prune(repo: &Repo, config: &Config) -> Result<Vec<Pruned>> {
     let sharing = config.sharing(repo);
     let register = register(repo, sharing)?;
     let all = register.all()?.into_iter().map(|made| {
@@ -162,10 +162,10 @@ pub fn prune_worktrees(repo: &Repo, config: &Config) -> Result<Vec<Pruned>> {
         let kept = match register.open(&made.name) {
             Ok(Some(mut entry)) => {
                 let removed = try_remove(repo, &mut entry, sharing, true);
-                entry.let_go();
+                entry.release();
                 removed
             }
-            Ok(None) => Ok(Some(Work::doubt("somebody is at it"))),
+            Ok(None) => Ok(Some(Contents::doubt("somebody is at it"))),
             Err(error) => Err(error),
         };
         let path = site.map_or_else(|| made.path(), |site| site.place);
@@ -185,18 +185,18 @@ pub(super) fn tidy(context: Context<'_>, register: &Register) {
         {
             context.trouble(&error);
         }
-        entry.let_go();
+        entry.release();
     }
 }
 
 /// Removes a worktree whose record is locked, if nobody has locked the worktree itself.
-fn try_remove(repo: &Repo, entry: &mut Entry, sharing: Sharing, landed: bool) -> Result<Option<Work>> {
+fn try_remove(repo: &Repo, entry: &mut Entry, sharing: Sharing, landed: bool) -> Result<Option<Contents>> {
     let request = Request {
         timeout: Some(Duration::ZERO),
         command: "repoguard worktrees prune".to_owned(),
         ..Request::default()
     };
-    let wait = &mut Wait { signals: None, tell: &mut |_| {} };
+    let wait = &mut Wait { signals: None, report: &mut |_| {} };
     let acquired = match Site::find(repo, &entry.made) {
         Some(site) => lock::acquire(&repo.seen_from(&site.worktree.git_dir), &request, sharing, wait),
         None => lock::acquire_for_new_worktree(repo, &request, sharing, wait),
@@ -205,13 +205,13 @@ fn try_remove(repo: &Repo, entry: &mut Entry, sharing: Sharing, landed: bool) ->
         Ok(Acquired::Held(held)) => Some(held),
         Ok(Acquired::Inside(_)) => None,
         Err(Error::Busy { holders, .. }) if !holders.is_empty() => {
-            return Ok(Some(Work::doubt(format!("pid {} holds its lock", holders[0].pid))));
+            return Ok(Some(Contents::doubt(format!("pid {} holds its lock", holders[0].pid))));
         }
         Err(error) => return Err(error),
     };
     let removed = remove(repo, entry, landed);
     if let Some(held) = held {
-        held.unlock();
+        held.release();
     }
     removed
 }

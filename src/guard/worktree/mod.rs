@@ -3,24 +3,24 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | this one | around a command: [`exec_apart()`] |
-//! | `place` | where it is made, and what it is called |
+//! | this one | around a command: [`exec_in_worktree()`] |
+//! | `options` | where it is made, and what it is called |
 //! | `make` | how it is made |
-//! | `work` | what is in it that would be lost with it |
+//! | `contents` | what is in it that would be lost with it |
 //! | `git_lock` | how others' gits are kept from it while its command runs |
 //! | `remove` | how it is removed without ever removing somebody's work |
 //! | `list` | those that were made: what is in them, and who is at it |
 
+mod contents;
 mod git_lock;
 mod list;
 mod make;
-mod place;
+mod options;
 mod remove;
-mod work;
 
-pub use list::{Linked, Pruned, Stands, prune_worktrees, worktrees};
-pub use place::Place;
-pub use work::Work;
+pub use contents::Contents;
+pub use list::{Listed, Pruned, State, list, prune};
+pub use options::Options;
 
 use std::{
     ffi::OsString,
@@ -28,11 +28,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Context, Interrupted, Notice, Outcome, Terms, admission, environment, hold::Hold};
+use super::{Context, Interrupted, Notice, Observer, Outcome, Terms, admission, environment, hold::Hold};
 use crate::{
     env,
     error::{Error, Result},
-    exec::{self, Duty, Ending, Surroundings, Task},
+    exec::{self, Ending, RunLifecycle, Surroundings, Task},
     fs::{self, Sharing},
     holder,
     lock::{self, Acquired, Held, Request, Scope, Wait},
@@ -45,7 +45,7 @@ use make::From;
 /// A worktree that a command got for itself.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Apart {
+pub struct IsolatedWorktree {
     /// Where it is.
     pub path: PathBuf,
     /// Its branch, without `refs/heads/`.
@@ -53,7 +53,7 @@ pub struct Apart {
     /// The commit that it was made from.
     pub base: String,
     /// What the command left in it, so that it is still there; `None`: nothing, and it was removed.
-    pub kept: Option<Work>,
+    pub kept: Option<Contents>,
 }
 
 /// Runs a command in a worktree of its own, made from HEAD's commit on a new branch; blocks until the command has ended.
@@ -65,18 +65,18 @@ pub struct Apart {
 /// [`super::exec()`], this is for programs that do nothing else; [`Repo::exec_in_worktree`] is for others.
 ///
 /// # Errors
-/// Those of [`Place::check`]; [`Error::Git`] when git cannot make it; else as [`super::exec()`]. Then the command did not
-/// run, and nothing is left but what [`worktrees`] shows.
-pub fn exec_apart(
+/// Those of [`Options::check`]; [`Error::Git`] when git cannot make it; else as [`super::exec()`]. Then the command did not
+/// run, and nothing is left but what [`list`] shows.
+pub fn exec_in_worktree(
     repo: &Repo,
     config: &Config,
     request: &Request,
-    place: &Place,
+    place: &Options,
     task: &Task,
-    tell: &mut dyn FnMut(Notice<'_>),
-) -> Result<(Outcome, Apart)> {
+    observer: &mut Observer<'_>,
+) -> Result<(Outcome, IsolatedWorktree)> {
     place.check(repo)?;
-    Context::forking(repo, config, tell, |context| {
+    Context::forking(repo, config, observer, |context| {
         admission::expect(context, &task.expect, None)?;
         let register = register(repo, context.sharing)?;
         let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
@@ -90,11 +90,11 @@ pub fn exec_apart(
 fn run(
     context: Context<'_>,
     request: &Request,
-    place: &Place,
+    place: &Options,
     task: &Task,
     register: &Register,
     signals: &Signals,
-) -> Result<(Outcome, Apart)> {
+) -> Result<(Outcome, IsolatedWorktree)> {
     let Context { repo, config, sharing, .. } = context;
     let begun = Instant::now();
     // In it nobody can be in the way, and it can be removed by who holds it alone only.
@@ -105,7 +105,7 @@ fn run(
         timeout: Some(Duration::ZERO),
         ..request.clone()
     };
-    let wait = &mut Wait { signals: Some(signals), tell: &mut |_| {} };
+    let wait = &mut Wait { signals: Some(signals), report: &mut |_| {} };
     let held = match lock::acquire_for_new_worktree(repo, &request, sharing, wait)? {
         Acquired::Held(held) => Some(held),
         // Who holds us inside of something else keeps everything from being locked.
@@ -127,7 +127,7 @@ fn run(
     let mut variables = environment(&own.lock_path(), &held).to_vec();
     let terms = Terms { interrupted: Interrupted::Leave, ..Terms::default() };
     let mut admitted = admission::enter(context.at(&own), held, waited, terms)?;
-    admitted.announce();
+    admitted.publish();
     let ready = make::check_out(&entry, &mut admitted, &variables, signals).and_then(|()| {
         let directory = make::start(&from, &entry)?;
         entry.advance(Stage::Used)?;
@@ -143,13 +143,13 @@ fn run(
             return Err(error);
         }
     };
-    let mut apart = Apart {
+    let mut isolated = IsolatedWorktree {
         path: entry.made.path(),
         branch: entry.made.short_branch().to_owned(),
         base: entry.made.base.clone(),
         kept: None,
     };
-    context.notify(Notice::Apart(&apart));
+    context.notify(Notice::Isolated(&isolated));
     variables.push((env::WORKTREE, entry.made.path().into()));
     variables.push((env::WORKING_DIRECTORY, OsString::from(&directory)));
     let surroundings = Surroundings {
@@ -158,10 +158,10 @@ fn run(
         directory: Some(&directory),
         ..Surroundings::default()
     };
-    let mut stay = Stay { hold: admitted, repo, entry, apart: &mut apart };
+    let mut stay = Stay { hold: admitted, repo, entry, isolated: &mut isolated };
     let run = exec::run(task, surroundings, signals, &mut stay);
     let outcome = stay.hold.outcome(run);
-    Ok((outcome, apart))
+    Ok((outcome, isolated))
 }
 
 /// Locks a worktree that was made just now.
@@ -183,7 +183,7 @@ fn take(
     };
     let Some(mut held) = held else {
         let request = Request { timeout: Some(PATIENCE), ..request.clone() };
-        let wait = &mut Wait { signals: Some(signals), tell: &mut |_| {} };
+        let wait = &mut Wait { signals: Some(signals), report: &mut |_| {} };
         return match lock::acquire(own, &request, sharing, wait)? {
             Acquired::Held(held) => Ok(held),
             Acquired::Inside(_) => Err(busy()),
@@ -205,14 +205,14 @@ fn take(
 
 /// The records of a repository.
 fn register(repo: &Repo, sharing: Sharing) -> Result<Register> {
-    let needs = || Error::NoRepository { path: repo.root().to_owned(), needed_by: place::NEEDED_BY };
+    let needs = || Error::NoRepository { path: repo.root().to_owned(), needed_by: options::NEEDED_BY };
     Ok(Register::new(repo.made_worktrees_dir().ok_or_else(needs)?, sharing))
 }
 
 /// Removes what was made before the command could run. What cannot be removed stays on the list.
 fn undo(repo: &Repo, entry: &mut Entry) {
     drop(remove::remove(repo, entry, false));
-    entry.let_go();
+    entry.release();
 }
 
 /// What is done around the command: when it has ended, the worktree is removed or told of, before its lock is let go.
@@ -220,10 +220,10 @@ struct Stay<'a, 'h> {
     hold: Hold<'h>,
     repo: &'a Repo,
     entry: Entry,
-    apart: &'a mut Apart,
+    isolated: &'a mut IsolatedWorktree,
 }
 
-impl Duty for Stay<'_, '_> {
+impl RunLifecycle for Stay<'_, '_> {
     fn files(&self) -> Vec<&std::fs::File> {
         self.hold.files()
     }
@@ -248,24 +248,24 @@ impl Duty for Stay<'_, '_> {
         self.hold.those_inside()
     }
 
-    fn write_down(&mut self, ending: Option<Ending>) -> Ending {
-        self.apart.kept = if self.hold.held.check_before_removal() {
+    fn record_end(&mut self, ending: Option<Ending>) -> Ending {
+        self.isolated.kept = if self.hold.held.check_before_removal() {
             remove::remove(self.repo, &mut self.entry, false).unwrap_or_else(|error| {
                 self.hold.context.trouble(&error);
-                Some(Work::doubt("it could not be removed"))
+                Some(Contents::doubt("it could not be removed"))
             })
         } else {
-            Some(Work::doubt("its lock was lost"))
+            Some(Contents::doubt("its lock was lost"))
         };
-        self.hold.context.notify(match &self.apart.kept {
-            Some(work) => Notice::Kept(self.apart, work),
-            None => Notice::Removed(self.apart),
+        self.hold.context.notify(match &self.isolated.kept {
+            Some(work) => Notice::Kept(self.isolated, work),
+            None => Notice::Removed(self.isolated),
         });
-        self.hold.write_down(ending)
+        self.hold.record_end(ending)
     }
 
-    fn let_go(&mut self) {
-        self.entry.let_go();
-        self.hold.let_go();
+    fn release(&mut self) {
+        self.entry.release();
+        self.hold.release();
     }
 }

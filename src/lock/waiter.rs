@@ -1,6 +1,6 @@
 //! Waits for a lock in the queue, behind earlier waiters; the first of the queue waits for the kernel's lock.
 //!
-//! [`Queued::step`] does what can be done without waiting, [`Queued::event`] says what to wait for, [`Queued::pause`] how
+//! [`Waiter::step`] does what can be done without waiting, [`Waiter::event`] says what to wait for, [`Waiter::pause`] how
 //! long: blocking and asynchronous waits do the same.
 //!
 //! A waiter that cannot go on blocks no other. A dead, stopped or frozen one is skipped. One that cannot be seen to run is
@@ -29,7 +29,7 @@ use crate::{
 const PROBERS: usize = 8;
 
 /// A place in the queue: somebody is before us. Dropped, nothing of it is left that could take the lock.
-pub(crate) struct Queued {
+pub(crate) struct Waiter {
     // In this order they are given up: the helper, which could take the lock, then the lock, then our place.
     stage: Stage,
     pub(super) acquire: Acquire,
@@ -62,7 +62,7 @@ enum Stage {
     Ours,
 }
 
-impl Queued {
+impl Waiter {
     pub(super) fn new(
         acquire: Acquire,
         ticket: Option<Ticket>,
@@ -226,12 +226,12 @@ impl Queued {
     ///
     /// # Errors
     /// [`Error::Busy`] when the time is over.
-    pub(crate) fn pause(&self, clock: &mut Clock, tell: &mut dyn FnMut(&Waiting<'_>)) -> Result<Duration> {
+    pub(crate) fn pause(&self, clock: &mut Clock, report: &mut dyn FnMut(&Waiting<'_>)) -> Result<Duration> {
         /// How often to look where no event can wake us.
         const BLIND: Duration = Duration::from_millis(20);
         let (acquire, ticket) = (&self.acquire, self.ticket.as_ref());
         let look = || acquire.look(ticket);
-        let pause = clock.pause(&Waiting::new(&acquire.what, &look, &self.unchecked), tell)?;
+        let pause = clock.pause(&Waiting::new(&acquire.what, &look, &self.unchecked), report)?;
         let pause = pause.min(Wait::TICK.saturating_sub(self.looked.elapsed()));
         Ok(match &self.stage {
             Stage::Behind(before) if !before.runs => pause.min(PROBE),
@@ -257,7 +257,7 @@ impl Queued {
         self.wait_keeping_place(wait).map(|(held, _place)| held)
     }
 
-    /// As [`Queued::wait`]; the place in the queue is given up when the second value is dropped. Who looks for the token of the
+    /// As [`Waiter::wait`]; the place in the queue is given up when the second value is dropped. Who looks for the token of the
     /// hold finds one or the other, if that is after the hold was announced.
     ///
     /// # Errors
@@ -269,7 +269,7 @@ impl Queued {
         let mut clock = Clock::new(self.begun, self.timeout);
         while !self.step()? {
             self.still_wanted()?;
-            let pause = self.pause(&mut clock, wait.tell)?;
+            let pause = self.pause(&mut clock, wait.report)?;
             let signal = wait.signals.map(|signals| Event::Readable(signals.fd()));
             let end = self.beneficiary.as_ref().and_then(Process::end);
             let events: Vec<Event<'_>> = self.event().into_iter().chain(end).chain(signal).collect();

@@ -11,8 +11,8 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    super::{changes::too_deep, look::Look, spelling::Spelling, standby::Standby},
-    Baseline, Before, EXCLUDES, MOST_BYTES, PACKED, Unfit, digest, owner,
+    super::{changes::too_deep, scan::Look, spelling::Spelling, standby::Standby},
+    Baseline, EXCLUDES, Keep, MOST_BYTES, PACKED, Unfit, digest, owner,
     record::{Content, Header, Item, Kind, SCHEMA, Stamp, stamp},
 };
 use crate::{
@@ -25,19 +25,14 @@ use crate::{
 /// More files than these are kept for nobody: to look at them all again would take too long.
 const MOST_FILES: usize = 200_000;
 
-impl Before {
-    /// Captures the state of a worktree. [`Before::sync`] brings it to disk.
+impl Baseline {
+    /// Captures the state of a worktree. [`Baseline::sync`] brings it to disk.
     ///
     /// Nothing of the user's is touched, and no ignored directory is walked. Blocks as long as git needs for a status.
     ///
     /// # Errors
     /// [`Unfit::Dirty`] if the worktree is dirty, unless `allow_dirty`; [`Unfit::TooMuch`], [`Unfit::Trouble`].
-    pub(crate) fn take(
-        directory: PathBuf,
-        checkout: Checkout,
-        head: Head,
-        baseline: &Baseline<'_>,
-    ) -> Result<Self, Unfit> {
+    pub(crate) fn take(directory: PathBuf, checkout: Checkout, head: Head, keep: &Keep<'_>) -> Result<Self, Unfit> {
         let checkout = checkout.noting(directory.join(super::NOTES)).with_names_of_the_disk();
         let index = checkout.index();
         // Our own may be a copy, and younger.
@@ -82,10 +77,10 @@ impl Before {
             is_strangers: false,
         };
         let written = written.unwrap_or_default();
-        if !before.look(written, baseline)? {
+        if !before.look(written, keep)? {
             // Our copy becomes one that holds all entries.
             before.checkout.unfold(&before.index())?;
-            if !before.look(written, baseline)? {
+            if !before.look(written, keep)? {
                 let reason = "git could not make it one that is neither split nor sparse".to_owned();
                 return Err(Unfit::Trouble(Error::BrokenRepository { path: before.index(), reason }));
             }
@@ -102,7 +97,7 @@ impl Before {
     }
 
     /// `false` where the index is split or sparse, and nothing was found out.
-    fn look(&mut self, written: (u32, u32), baseline: &Baseline<'_>) -> Result<bool, Unfit> {
+    fn look(&mut self, written: (u32, u32), keep: &Keep<'_>) -> Result<bool, Unfit> {
         let (kept, tree) = (self.index(), self.tree());
         let checkout = &self.checkout;
         // Git walks the worktree for untracked files while we look at the tracked ones.
@@ -136,12 +131,12 @@ impl Before {
         );
         dirty.sort();
         dirty.dedup();
-        if !dirty.is_empty() && !baseline.allow_dirty {
+        if !dirty.is_empty() && !keep.allow_dirty {
             return Err(Unfit::Dirty(dirty));
         }
         let staged_paths: HashSet<&[u8]> = staged.iter().map(|change| change.path.as_slice()).collect();
         look.convert(&kept, &untracked)?;
-        look.untracked(&untracked, baseline.untracked)?;
+        look.untracked(&untracked, keep.untracked)?;
         look.odd(untracked.strays.as_deref());
         look.own(&staged_paths)?;
         look.items.sort_by(|a, b| a.path.cmp(&b.path));
@@ -158,13 +153,13 @@ impl Before {
         // The copies keep their modes; in the worktree, a directory above may hide them.
         let sharing = Sharing::of(self.directory.ancestors().nth(2));
         fs::make_private_directory(&self.directory.join("files"), sharing)?;
-        let latest = latest.max(self.keep_contents(baseline)?);
+        let latest = latest.max(self.keep_contents(keep)?);
         self.let_the_clock_tick(latest)?;
         Ok(true)
     }
 
     /// Copies what git could not give back: large files and links one by one, small files into one.
-    fn keep_contents(&mut self, baseline: &Baseline<'_>) -> Result<(u32, u32), Unfit> {
+    fn keep_contents(&mut self, keep: &Keep<'_>) -> Result<(u32, u32), Unfit> {
         /// A larger file gets a file of its own: it is copied by the system, or shares its blocks.
         const SMALL: u64 = 1 << 20;
         let owner = self.owner;
@@ -180,16 +175,16 @@ impl Before {
         items.retain(|item| matches!(item.kind, Kind::File | Kind::Link));
         let bytes = |item: &Item| item.stamp.map_or(0, Stamp::size);
         let all = (items.len(), items.iter().map(|item| bytes(item)).sum::<u64>());
-        if all.0 > MOST_FILES || all.1 > baseline.limit {
-            return Err(Unfit::TooMuch(all.0, all.1, baseline.limit));
+        if all.0 > MOST_FILES || all.1 > keep.limit {
+            return Err(Unfit::TooMuch(all.0, all.1, keep.limit));
         }
-        let (mut kept, mut told, said) = ((0, 0), Instant::now(), Cell::new(false));
+        let (mut kept, mut reported, said) = ((0, 0), Instant::now(), Cell::new(false));
         let mut keeps = |item: &Item| {
             kept = (kept.0 + 1, kept.1 + bytes(item));
-            if told.elapsed() >= Duration::from_secs(1) {
-                told = Instant::now();
+            if reported.elapsed() >= Duration::from_secs(1) {
+                reported = Instant::now();
                 said.set(true);
-                (baseline.tell)(kept, all);
+                (keep.report)(kept, all);
             }
         };
         let (small, large): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| is_small(item));
@@ -222,7 +217,7 @@ impl Before {
             }
         });
         if said.get() {
-            (baseline.tell)(all, all);
+            (keep.report)(all, all);
         }
         self.standby = standby;
         packed.map(|()| latest)

@@ -53,7 +53,7 @@ impl Went {
 
 impl Sandbox {
     /// `repoguard exec --on-busy worktree OPTIONS -- sh -c SCRIPT`.
-    pub(crate) fn apart_command(&self, options: &[&str], script: &str) -> Command {
+    pub(crate) fn isolated_command(&self, options: &[&str], script: &str) -> Command {
         let mut command = self.repoguard_command(["exec", "--on-busy", "worktree"]);
         command.args(options).args(["--", "sh", "-c", script]);
         command
@@ -61,8 +61,8 @@ impl Sandbox {
 
     /// Runs it to its end.
     #[track_caller]
-    pub(crate) fn apart(&self, options: &[&str], script: &str) -> Went {
-        self.went(&self.apart_command(options, script))
+    pub(crate) fn isolated(&self, options: &[&str], script: &str) -> Went {
+        self.went(&self.isolated_command(options, script))
     }
 
     /// Runs such a command to its end; the result file goes before the other options.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{
-    before::Before,
+    baseline::Baseline,
     journal::{Journal, Step},
     trace::{self, Git, Moves},
 };
@@ -11,7 +11,7 @@ use crate::repo::Head;
 
 /// Whose HEAD it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Whose {
+pub(crate) enum MovedBy {
     /// Nobody has moved it.
     Nobodys,
     /// The command has.
@@ -20,7 +20,7 @@ pub(crate) enum Whose {
     Others,
 }
 
-impl Before {
+impl Baseline {
     /// The trace of the command's gits.
     pub(crate) fn trace(&self) -> PathBuf {
         self.directory().join("trace")
@@ -28,7 +28,7 @@ impl Before {
 
     /// Where our own gits have noted that they ran.
     pub(super) fn notes(&self) -> PathBuf {
-        self.directory().join(super::before::NOTES)
+        self.directory().join(super::baseline::NOTES)
     }
 
     /// The trace of what they wrote to references.
@@ -81,14 +81,14 @@ impl Before {
     }
 
     /// Who has moved HEAD, if it is not where it was.
-    pub(crate) fn whose(&self, now: &Head) -> Whose {
+    pub(crate) fn whose(&self, now: &Head) -> MovedBy {
         match self.head() {
-            head if head == now => Whose::Nobodys,
-            head if self.moves().explain_head(head, now) => Whose::Commands,
-            head if self.was_killed_at(head, now) => Whose::Commands,
+            head if head == now => MovedBy::Nobodys,
+            head if self.moves().explain_head(head, now) => MovedBy::Commands,
+            head if self.was_killed_at(head, now) => MovedBy::Commands,
             // Git was killed before it could tell that it had committed.
-            _ if self.is_landed(now) => Whose::Commands,
-            _ => Whose::Others,
+            _ if self.is_landed(now) => MovedBy::Commands,
+            _ => MovedBy::Others,
         }
     }
 

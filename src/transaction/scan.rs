@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    before::{
+    baseline::{
         Content, DIRECTORY, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SUBMODULE, Stamp, below, is_same, parents,
     },
     walk::{self, Walked},

@@ -24,18 +24,18 @@ const OURS: &str = "repoguard/";
 ///
 /// # Example
 /// ```
-/// let place = repoguard::worktree::Place { branch: Some("agent/fix".to_owned()), ..repoguard::worktree::Place::default() };
+/// let place = repoguard::worktree::Options { branch: Some("agent/fix".to_owned()), ..repoguard::worktree::Options::default() };
 /// assert!(place.directory.is_none(), "beside the main worktree");
 /// ```
 #[derive(Debug, Clone, Default)]
-pub struct Place {
+pub struct Options {
     /// The directory that it is made in; `None` means what is configured, else `<main worktree>.worktrees`.
     pub directory: Option<PathBuf>,
     /// The name of its branch; where there is one of that name, a number is added. `None` means the time.
     pub branch: Option<String>,
 }
 
-impl Place {
+impl Options {
     /// Tells whether a worktree could be made here. Does not block.
     ///
     /// # Errors
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn names_can_be_told_apart_and_used_as_a_file_name() {
         let names = |branch: &str, number| {
-            let place = Place { branch: Some(branch.to_owned()), directory: None };
+            let place = Options { branch: Some(branch.to_owned()), directory: None };
             place.names(SystemTime::UNIX_EPOCH, number)
         };
         assert_eq!(names("fix/a b", 1).1, "fix-a-b");
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(names("-.", 1).1, "worktree-1");
         assert_eq!(names(&"ü".repeat(300), 12).1.chars().count(), LONGEST);
         assert!(names(&"x".repeat(300), 12).1.ends_with("-12"));
-        let (branch, directory) = Place::default().names(SystemTime::UNIX_EPOCH, 1);
+        let (branch, directory) = Options::default().names(SystemTime::UNIX_EPOCH, 1);
         assert_eq!((branch.as_str(), directory.as_str()), ("repoguard/19700101T000000Z", "19700101T000000Z"));
     }
 

@@ -9,13 +9,13 @@ use std::{
 
 use super::{
     super::hold::Hold,
-    place::{NEEDED_BY, Place},
+    options::{NEEDED_BY, Options},
     remove,
 };
 use crate::{
     env,
     error::{Error, Result},
-    exec::{self, Duty, Ending, Surroundings, Task},
+    exec::{self, Ending, RunLifecycle, Surroundings, Task},
     fs::{self, Root, Sharing},
     holder,
     lock::Request,
@@ -57,7 +57,7 @@ impl<'a> From<'a> {
 /// Takes a name: makes the record, the directory and the branch, none of which anybody else has.
 pub(super) fn reserve(
     from: &From<'_>,
-    place: &Place,
+    place: &Options,
     config: &Config,
     register: &Register,
     request: &Request,
@@ -70,7 +70,7 @@ pub(super) fn reserve(
 }
 
 /// Takes the first name that nobody has.
-fn try_names(from: &From<'_>, place: &Place, parent: &Path, register: &Register, request: &Request) -> Result<Entry> {
+fn try_names(from: &From<'_>, place: &Options, parent: &Path, register: &Register, request: &Request) -> Result<Entry> {
     let common = Checkout::common(from.repo, Manner::Writing, from.base.len() / 2)?;
     let (now, stash) = (SystemTime::now(), common.newest_stash()?);
     for number in 1..=TRIES {
@@ -255,7 +255,7 @@ struct Step<'s, 'h> {
     alone: bool,
 }
 
-impl Duty for Step<'_, '_> {
+impl RunLifecycle for Step<'_, '_> {
     fn files(&self) -> Vec<&std::fs::File> {
         let mut files = self.hold.files();
         files.push(self.entry.lock());
@@ -281,17 +281,17 @@ impl Duty for Step<'_, '_> {
         self.hold.those_inside()
     }
 
-    fn write_down(&mut self, ending: Option<Ending>) -> Ending {
+    fn record_end(&mut self, ending: Option<Ending>) -> Ending {
         if self.alone {
-            self.hold.write_down(None);
+            self.hold.record_end(None);
         }
         ending.unwrap_or(Ending::Failed)
     }
 
-    fn let_go(&mut self) {
+    fn release(&mut self) {
         if self.alone {
-            self.entry.let_go();
-            self.hold.let_go();
+            self.entry.release();
+            self.hold.release();
         }
     }
 }

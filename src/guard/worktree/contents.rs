@@ -21,7 +21,7 @@ use crate::{
 /// What is in a worktree that repoguard made, beside the commit that it was made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
-pub struct Work {
+pub struct Contents {
     /// Commits on its branch.
     pub commits: u64,
     /// Whether another branch or tag leads to all of them.
@@ -34,7 +34,7 @@ pub struct Work {
     pub also: Vec<String>,
 }
 
-impl Work {
+impl Contents {
     /// Tells whether there is nothing that would be lost: no commit at all, or, with `landed`, none that only its branch has.
     pub(super) fn is_nothing(&self, landed: bool) -> bool {
         let commits = self.commits == 0 || (landed && self.landed);
@@ -47,7 +47,7 @@ impl Work {
     }
 }
 
-impl fmt::Display for Work {
+impl fmt::Display for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = |count: u64, what: &str| match count {
             0 => None,
@@ -97,7 +97,7 @@ fn same(one: &Path, other: &Path) -> bool {
 
 /// What was seen, and where the branch was then.
 pub(super) struct Seen {
-    pub(super) work: Work,
+    pub(super) work: Contents,
     pub(super) tip: Option<String>,
 }
 
@@ -117,7 +117,7 @@ pub(super) fn look(
     // Git must stand somewhere, where the files are gone.
     let stands = root.unwrap_or(&site.worktree.git_dir);
     let checkout = Checkout::linked(repo, manner, &site.worktree.git_dir, stands, id_bytes)?;
-    let mut work = Work::default();
+    let mut work = Contents::default();
     let mut doubt = |why: String| work.also.push(why);
 
     let head = repo.head(&site.worktree).unwrap_or_default();
@@ -173,7 +173,7 @@ pub(super) fn look(
 /// The same where the worktree is gone: there is its branch, at most.
 pub(super) fn look_at_branch(repo: &Repo, manner: Manner, made: &Made) -> Result<Seen> {
     let common = Checkout::common(repo, manner, made.base.len() / 2)?;
-    let (tip, mut work) = (common.tip(&made.branch)?, Work::default());
+    let (tip, mut work) = (common.tip(&made.branch)?, Contents::default());
     let checked_out =
         |other: &Worktree| repo.head(other).is_some_and(|head| head.branch.as_ref() == Some(&made.branch));
     if tip.is_some() && repo.worktrees()?.iter().any(checked_out) {
@@ -188,7 +188,7 @@ fn of_commits(
     made: &Made,
     tip: Option<&str>,
     visited: impl IntoIterator<Item = String>,
-    work: &mut Work,
+    work: &mut Contents,
 ) {
     let all: Vec<String> = visited.into_iter().chain(tip.map(str::to_owned)).collect();
     let lost = common.would_lose(&all, &made.branch, &made.base);

@@ -21,7 +21,7 @@ fn command_goes_on_without_its_wrapper_and_the_keeper_tidies_up() {
     for (script, left) in [("", 0), ("echo 1 >new;", 1)] {
         let gate = sandbox.gate(&format!("run-{left}"));
         let script = format!("{script} {}", gate.script());
-        let mut inside = sandbox.start(sandbox.apart_command(&[], &script));
+        let mut inside = sandbox.start(sandbox.isolated_command(&[], &script));
         gate.reached_by(&mut inside);
         inside.keeper();
         inside.signal(Signal::KILL);
@@ -40,17 +40,17 @@ fn what_a_killed_group_leaves_is_listed_and_tidied_up_by_the_next() {
     let sandbox = Sandbox::new();
     let _holder = sandbox.hold(&[]);
     let killed = |script: &str| {
-        let mut inside = sandbox.start_up(sandbox.apart_command(&[], &format!("{script}; echo up; exec sleep 60")));
+        let mut inside = sandbox.start_up(sandbox.isolated_command(&[], &format!("{script}; echo up; exec sleep 60")));
         inside.signal_group(Signal::KILL);
         all_gone(&mut inside);
     };
     killed(":");
     assert_eq!(sandbox.listed()[0]["stands"], "ended");
-    sandbox.apart(&[], "true").was_removed();
+    sandbox.isolated(&[], "true").was_removed();
     sandbox.assert_no_worktree_left();
 
     killed("echo 2 >file");
-    sandbox.apart(&[], "true").was_removed();
+    sandbox.isolated(&[], "true").was_removed();
     let listed = sandbox.listed();
     assert_eq!((listed.len(), &listed[0]["holds"]["changed"]), (1, &Value::from(1)), "{listed:?}");
 }
@@ -61,7 +61,7 @@ fn command_that_outlives_all_of_ours_keeps_its_worktree() {
     let _holder = sandbox.hold(&[]);
     let gate = sandbox.gate("run");
     let script = format!("trap '' TERM; {}; echo 1 >new", gate.script());
-    let mut inside = sandbox.start(sandbox.apart_command(&[], &script));
+    let mut inside = sandbox.start(sandbox.isolated_command(&[], &script));
     gate.reached_by(&mut inside);
     let keeper = inside.keeper();
     inside.signal(Signal::STOP);
@@ -70,7 +70,7 @@ fn command_that_outlives_all_of_ours_keeps_its_worktree() {
     inside.ended();
     assert_eq!(sandbox.listed()[0]["stands"], "running", "its lock lives in the command");
     assert!(sandbox.prune().starts_with("kept"));
-    sandbox.apart(&[], "true").was_removed();
+    sandbox.isolated(&[], "true").was_removed();
     gate.open();
     all_gone(&mut inside);
     assert_eq!(sandbox.listed()[0]["holds"]["untracked"], 1);
@@ -111,12 +111,12 @@ fn killed_at_any_call_of_git_leaves_nothing_that_is_not_tidied_up() {
         for when in all.into_iter().cycle().skip(number).take(if long() { all.len() } else { 1 }) {
             let sandbox = Sandbox::new();
             let _holder = sandbox.hold(&[]);
-            let mut command = sandbox.apart_command(&[], "true");
+            let mut command = sandbox.isolated_command(&[], "true");
             command.env("PATH", deadly_git(&sandbox, verb, when));
             let mut killed = sandbox.start(command);
             assert_eq!(shell_status(killed.ended()), 137, "{verb} {when:?}: {}", killed.stderr());
             eventually("all are gone", || process_group(killed.pid()).is_empty());
-            sandbox.apart(&[], "true").was_removed();
+            sandbox.isolated(&[], "true").was_removed();
             let told = sandbox.prune();
             assert!(!told.contains("kept"), "{verb} {when:?}: {told}");
             sandbox.assert_no_worktree_left();
@@ -132,7 +132,7 @@ fn git_that_fails_while_it_makes_one_is_an_error_and_leaves_nothing() {
         let sandbox = Sandbox::new();
         let _holder = sandbox.hold(&[]);
         let path = sandbox.git_that(&format!("case \" $* \" in *' {verb} '*) echo 'disk full' >&2; exit 128;; esac"));
-        let mut command = sandbox.apart_command(&[], "touch \"$SANDBOX/ran\"");
+        let mut command = sandbox.isolated_command(&[], "touch \"$SANDBOX/ran\"");
         command.env("PATH", path);
         let went = sandbox.went(&command);
         assert_eq!((went.status, sandbox.outside("ran").exists()), (Some(125), false), "{went:?}");
@@ -151,7 +151,7 @@ fn half_of_a_checkout_goes_and_what_was_written_into_it_stays() {
         let sandbox = Sandbox::new();
         sandbox.sh("echo 2 >second && echo 3333 >third && git add . && git commit -q -m more").assert().success();
         let _holder = sandbox.hold(&[]);
-        let mut command = sandbox.apart_command(&[], "true");
+        let mut command = sandbox.isolated_command(&[], "true");
         command.env("PATH", sandbox.git_that(&half.replace(": >second", &format!(": >second{more}"))));
         let mut killed = sandbox.start(command);
         assert_eq!(shell_status(killed.ended()), 137);
@@ -169,7 +169,7 @@ fn interrupted_while_it_is_made_it_is_removed_and_the_command_does_not_run() {
     let gate = sandbox.gate("reset");
     let path = sandbox.git_that(&format!("case \" $* \" in *' reset --quiet '*) {};; esac", gate.script()));
     for signal in [Signal::TERM, Signal::INT] {
-        let mut command = sandbox.apart_command(&[], "touch \"$SANDBOX/ran\"");
+        let mut command = sandbox.isolated_command(&[], "touch \"$SANDBOX/ran\"");
         command.env("PATH", &path);
         let mut running = sandbox.start(command);
         gate.reached_by(&mut running);
@@ -196,7 +196,7 @@ fn killed_at_random_nothing_is_lost() {
             done.display()
         );
         let script = if round % 2 == 0 { "true".to_owned() } else { work };
-        let mut running = sandbox.start(sandbox.apart_command(&[], &script));
+        let mut running = sandbox.start(sandbox.isolated_command(&[], &script));
         std::thread::sleep(Duration::from_millis(17 * (round % 16)));
         running.signal_group(Signal::KILL);
         all_gone(&mut running);
@@ -204,7 +204,7 @@ fn killed_at_random_nothing_is_lost() {
         // What a git of the command's leaves that was killed is not ours to remove.
         sandbox.sh("rm -f .git/packed-refs.lock; find .git/refs -name '*.lock' -delete").assert().success();
     }
-    sandbox.apart(&[], "true").was_removed();
+    sandbox.isolated(&[], "true").was_removed();
     sandbox.prune();
     // Whatever said that it was done is on a branch; whatever did not may be there as well.
     let mut found = 0;

@@ -62,7 +62,7 @@ pub(crate) enum Unfit {
 }
 
 /// What of the caller's is kept before a mutation begins.
-pub(crate) struct Baseline<'a> {
+pub(crate) struct Keep<'a> {
     /// Whether there may be changes of the caller's own, which stay what and where they are.
     pub(crate) allow_dirty: bool,
     /// Whether the bytes of untracked files are kept. If not, none of them may be changed.
@@ -70,7 +70,7 @@ pub(crate) struct Baseline<'a> {
     /// Most bytes that are kept of files.
     pub(crate) limit: u64,
     /// Told now and then, if it takes long: how many files and bytes are kept, and how many there are in all.
-    pub(crate) tell: &'a dyn Fn((usize, u64), (usize, u64)),
+    pub(crate) report: &'a dyn Fn((usize, u64), (usize, u64)),
 }
 
 impl From<Error> for Unfit {
@@ -81,7 +81,7 @@ impl From<Error> for Unfit {
 
 /// The state before a mutation.
 #[derive(Debug)]
-pub(crate) struct Before {
+pub(crate) struct Baseline {
     directory: PathBuf,
     pub(crate) checkout: Checkout,
     pub(super) header: Header,
@@ -103,7 +103,7 @@ pub(crate) struct Before {
     is_strangers: bool,
 }
 
-impl Before {
+impl Baseline {
     /// Where it is kept.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
@@ -265,7 +265,7 @@ impl Before {
         self.directory.join("protecting")
     }
 
-    /// Prepares [`Before::protect`]. Not synced.
+    /// Prepares [`Baseline::protect`]. Not synced.
     pub(super) fn keep_protecting(&self) -> Result<()> {
         /// More would take longer than a mutation; those of HEAD and the first references are kept then.
         const MOST: usize = 500;

@@ -16,7 +16,7 @@ const WHERE: &str = "pwd -P; git rev-parse --show-toplevel; git symbolic-ref --s
 #[test]
 fn free_checkout_is_used_as_it_is() {
     let sandbox = Sandbox::new();
-    let went = sandbox.apart(&[], "pwd -P; echo \"${REPOGUARD_WORKTREE-none}\"");
+    let went = sandbox.isolated(&[], "pwd -P; echo \"${REPOGUARD_WORKTREE-none}\"");
     assert_eq!(went.stdout, format!("{}\nnone\n", sandbox.here().display()));
     assert_eq!((went.status, went.worktree()), (Some(0), &Value::Null), "{went:?}");
     assert!(!sandbox.worktrees_dir().exists());
@@ -29,7 +29,7 @@ fn busy_checkout_is_replaced_by_a_worktree_on_a_branch_of_its_own() {
     let _holder = sandbox.hold(&[]);
     let script =
         format!("{WHERE}; echo $REPOGUARD_WORKTREE; echo $PWD; git rev-parse HEAD; cat file; git status --porcelain");
-    let went = sandbox.apart(&[], &script);
+    let went = sandbox.isolated(&[], &script);
     let (path, branch) = (went.path(), went.branch());
     let place = path.display();
     assert_eq!(went.stdout, format!("{place}\n{place}\n{branch}\n{place}\n{place}\n{base}first\n"));
@@ -47,7 +47,7 @@ fn worktree_is_locked_as_long_as_its_command_runs() {
     let _holder = sandbox.hold(&[]);
     let script =
         "echo up; read -r _; repoguard exec -n -- echo inside; cd \"$SANDBOX/repo\" && repoguard exec -n -- true";
-    let mut inside = sandbox.start_up(sandbox.apart_command(&[], script));
+    let mut inside = sandbox.start_up(sandbox.isolated_command(&[], script));
     let listed = sandbox.listed();
     assert_eq!(listed.len(), 1, "{listed:?}");
     assert_eq!(listed[0]["stands"], "running", "{listed:?}");
@@ -67,19 +67,19 @@ fn worktree_is_locked_for_git_while_its_command_runs() {
     let _holder = sandbox.hold(&[]);
     let script = "git worktree list --porcelain | grep '^locked' >\"$SANDBOX/seen\"; \
                   git worktree remove --force \"$PWD\" && exit 9; git worktree move \"$PWD\" \"$SANDBOX/moved\" && exit 8; exit 0";
-    sandbox.apart(&[], script).was_removed();
+    sandbox.isolated(&[], script).was_removed();
     let seen = fs::read_to_string(sandbox.outside("seen")).unwrap();
     assert_eq!(seen, "locked repoguard: its command runs\n");
     // To our own list that is no lock of the user's.
-    sandbox.apart(&[], "repoguard worktrees >\"$SANDBOX/listed\"").was_removed();
+    sandbox.isolated(&[], "repoguard worktrees >\"$SANDBOX/listed\"").was_removed();
     let listed = fs::read_to_string(sandbox.outside("listed")).unwrap();
     assert!(listed.contains("somebody is in it") && !listed.contains("git worktree lock"), "{listed}");
     // What keeps it is unlocked; a lock of the user's stays.
-    let kept = sandbox.apart(&[], "echo 1 >new");
+    let kept = sandbox.isolated(&[], "echo 1 >new");
     kept.was_kept();
     let list = || sandbox.git(["worktree", "list", "--porcelain"]);
     assert!(!list().contains("locked"), "{}", list());
-    let locked = sandbox.apart(&[], "git worktree unlock . && git worktree lock --reason mine .");
+    let locked = sandbox.isolated(&[], "git worktree unlock . && git worktree lock --reason mine .");
     assert!(locked.was_kept()["also"].to_string().contains("git worktree lock"));
     assert!(list().contains("locked mine"), "{}", list());
 }
@@ -89,21 +89,21 @@ fn status_input_and_signals_pass_through() {
     let sandbox = Sandbox::new();
     let _holder = sandbox.hold(&[]);
     for status in [0, 1, 75, 125] {
-        let went = sandbox.apart(&[], &format!("exit {status}"));
+        let went = sandbox.isolated(&[], &format!("exit {status}"));
         assert_eq!((went.status, &went.result["status"]), (Some(status), &Value::from(status)), "{went:?}");
         went.was_removed();
     }
-    assert_eq!(sandbox.apart(&[], "kill -TERM $$").status, Some(143));
+    assert_eq!(sandbox.isolated(&[], "kill -TERM $$").status, Some(143));
     let missing = sandbox.repoguard(["exec", "--on-busy", "worktree", "--", "no-such-program"]).output().unwrap();
     assert_eq!(missing.status.code(), Some(127));
 
-    let mut input = sandbox.start(sandbox.apart_command(&[], "cat"));
+    let mut input = sandbox.start(sandbox.isolated_command(&[], "cat"));
     input.send("a line");
     assert_eq!(shell_status(input.finish()), 0);
     assert_eq!(input.stdout(), "a line\n");
 
     let trap = "trap 'echo got; exit 7' TERM; echo up; while :; do sleep 0.02; done";
-    let mut told = sandbox.start_up(sandbox.apart_command(&[], trap));
+    let mut told = sandbox.start_up(sandbox.isolated_command(&[], trap));
     told.signal(Signal::TERM);
     assert_eq!(shell_status(told.ended()), 7);
     assert_eq!(told.stdout(), "up\ngot\n");
@@ -117,7 +117,7 @@ fn command_starts_in_the_same_directory() {
     sandbox.sh(setup).assert().success();
     let _holder = sandbox.hold(&[]);
     for (below, there) in [("a b/c", "f\n"), ("build/deep", ""), ("x/y", "")] {
-        let mut command = sandbox.apart_command(&[], "pwd -P; ls");
+        let mut command = sandbox.isolated_command(&[], "pwd -P; ls");
         command.current_dir(sandbox.path(below));
         let went = sandbox.went(&command);
         assert_eq!(went.stdout, format!("{}/{below}\n{there}", went.path().display()), "{went:?}");
@@ -131,7 +131,7 @@ fn directory_that_is_something_else_in_the_commit_is_refused() {
     let sandbox = Sandbox::new();
     sandbox.sh("ln -s .. d && git add d && git commit -q -m link && rm d && mkdir d").assert().success();
     let _holder = sandbox.hold(&[]);
-    let mut command = sandbox.apart_command(&[], "touch \"$SANDBOX/ran\"");
+    let mut command = sandbox.isolated_command(&[], "touch \"$SANDBOX/ran\"");
     command.current_dir(sandbox.path("d"));
     let went = sandbox.went(&command);
     assert_eq!(went.status, Some(125), "{went:?}");
@@ -144,14 +144,14 @@ fn directory_that_is_something_else_in_the_commit_is_refused() {
 fn with_a_time_it_waits_first() {
     let sandbox = Sandbox::new();
     let mut holder = sandbox.hold(&[]);
-    let mut waiter = sandbox.start(sandbox.apart_command(&["-w", "60"], "pwd -P"));
+    let mut waiter = sandbox.start(sandbox.isolated_command(&["-w", "60"], "pwd -P"));
     crate::support::eventually("it waits", || sandbox.waiters() == 1);
     holder.finish();
     assert_eq!(shell_status(waiter.ended()), 0);
     assert_eq!(waiter.stdout(), format!("{}\n", sandbox.here().display()));
 
     let _holder = sandbox.hold(&[]);
-    let went = sandbox.apart(&["-w", "0.2"], "true");
+    let went = sandbox.isolated(&["-w", "0.2"], "true");
     went.was_removed();
     assert!(went.result["waited_ms"].as_u64().unwrap() >= 200, "{went:?}");
 }
@@ -164,7 +164,7 @@ fn inside_a_hold_it_runs_where_it_is() {
     assert_eq!(String::from_utf8_lossy(&output.get_output().stdout), format!("{}\n", sandbox.here().display()));
     let nested = "git commit -q --allow-empty -m x; repoguard exec --on-busy worktree -- sh -c 'pwd -P; git symbolic-ref --short HEAD'";
     let _holder = sandbox.hold(&[]);
-    let went = sandbox.apart(&[], nested);
+    let went = sandbox.isolated(&[], nested);
     assert_eq!(went.stdout, format!("{}\n{}\n", went.path().display(), went.branch()), "in the worktree that it has");
 }
 
@@ -250,20 +250,20 @@ fn branch_and_directory_can_be_chosen_and_a_taken_name_gets_a_number() {
     let holder = sandbox.hold(&[]);
     let elsewhere = sandbox.outside("else where");
     let options = ["--branch", "fix/a", "--worktree-dir", "../else where"];
-    let first = sandbox.apart(&options, "echo 1 >new");
+    let first = sandbox.isolated(&options, "echo 1 >new");
     assert_eq!((first.branch(), first.path()), ("fix/a-2", elsewhere.join("fix-a-2")), "{first:?}");
     first.was_kept();
-    let second = sandbox.apart(&options, "echo 1 >new");
+    let second = sandbox.isolated(&options, "echo 1 >new");
     assert_eq!(second.branch(), "fix/a-3", "{second:?}");
     assert_eq!(sandbox.listed().len(), 2);
     drop(holder);
 
     sandbox.git(["config", "repoguard.worktreeDir", "../configured"]);
     let _holder = sandbox.hold(&[]);
-    let third = sandbox.apart(&[], "true");
+    let third = sandbox.isolated(&[], "true");
     assert!(third.path().starts_with(sandbox.outside("configured")), "{third:?}");
     third.was_removed();
-    let mut by_variable = sandbox.apart_command(&[], "true");
+    let mut by_variable = sandbox.isolated_command(&[], "true");
     by_variable.env("REPOGUARD_WORKTREE_DIR", "~/w").current_dir(sandbox.here());
     let fourth = sandbox.went(&by_variable);
     assert!(fourth.path().starts_with(sandbox.outside("home/w")), "{fourth:?}");
@@ -287,11 +287,11 @@ fn odd_names_are_names() {
         let sandbox = Sandbox::named(OsStr::from_bytes(name.as_bytes()));
         sandbox.sh("git init -q -b main . && echo 1 >file && git add . && git commit -q -m first").assert().success();
         let holder = sandbox.hold(&[]);
-        let empty = sandbox.apart(&[], "pwd -P");
+        let empty = sandbox.isolated(&[], "pwd -P");
         assert_eq!(empty.stdout, format!("{}\n", empty.path().display()), "{empty:?}");
         empty.was_removed();
         sandbox.assert_no_worktree_left();
-        sandbox.apart(&[], "echo 2 >file && git commit -q -a -m second").was_kept();
+        sandbox.isolated(&[], "echo 2 >file && git commit -q -a -m second").was_kept();
         drop(holder);
         let land = sandbox.listed()[0]["land"][0].as_str().unwrap().to_owned();
         sandbox.sh(&land).assert().success();
@@ -306,7 +306,7 @@ fn linked_worktree_is_replaced_by_one_from_its_own_commit() {
     let sandbox = Sandbox::new();
     let linked = sandbox.worktree("linked");
     let start = |script: &str| {
-        let mut command = sandbox.apart_command(&[], script);
+        let mut command = sandbox.isolated_command(&[], script);
         command.current_dir(&linked);
         command
     };
@@ -333,7 +333,7 @@ fn submodule_gets_its_worktree_beside_the_whole_project() {
     let mut hold = sandbox.repoguard_command(["exec", "--", "sh", "-c", crate::support::HOLD]);
     hold.current_dir(sandbox.path("sub"));
     let holder = sandbox.start_up(hold);
-    let mut command = sandbox.apart_command(&[], "cat l; git rev-parse --show-toplevel");
+    let mut command = sandbox.isolated_command(&[], "cat l; git rev-parse --show-toplevel");
     command.current_dir(sandbox.path("sub"));
     let went = sandbox.went(&command);
     assert_eq!(went.stdout, format!("1\n{}\n", went.path().display()));
@@ -342,9 +342,9 @@ fn submodule_gets_its_worktree_beside_the_whole_project() {
     drop(holder);
 
     let _holder = sandbox.hold(&[]);
-    sandbox.apart(&[], "ls sub").was_removed();
+    sandbox.isolated(&[], "ls sub").was_removed();
     let checked_out = "git -c protocol.file.allow=always submodule --quiet update --init";
-    let holds = sandbox.apart(&[], checked_out).was_kept().clone();
+    let holds = sandbox.isolated(&[], checked_out).was_kept().clone();
     assert!(holds["also"].to_string().contains("submodules"), "{holds}");
 }
 
@@ -357,11 +357,11 @@ fn hooks_neither_stop_it_nor_wait_for_it() {
     let own = sandbox.path(".git/hooks/post-checkout.repoguard-chained");
     script(&own, &format!("echo \"$1 $3 $(pwd -P) ${{REPOGUARD_TOKEN:+inside}}\" >>'{}'", seen.display()));
     let _holder = sandbox.hold(&[]);
-    let went = sandbox.apart(&[], "echo 2 >file && git commit -q -a -m second");
+    let went = sandbox.isolated(&[], "echo 2 >file && git commit -q -a -m second");
     assert_eq!(went.status, Some(0), "{went:?}");
     assert_eq!(went.was_kept()["commits"], 1, "{went:?}");
     assert_eq!(lines(&seen), [format!("{} 1 {} inside", "0".repeat(40), went.path().display())], "as git calls it");
-    let empty = sandbox.apart(&[], "true");
+    let empty = sandbox.isolated(&[], "true");
     empty.was_removed();
     assert_eq!(sandbox.branches(), [went.branch()]);
 }
@@ -391,7 +391,7 @@ fn sparse_checkout_stays_sparse() {
     let setup = "mkdir in out && echo 1 >in/f && echo 1 >out/f && git add . && git commit -q -m more && git sparse-checkout set in";
     sandbox.sh(setup).assert().success();
     let _holder = sandbox.hold(&[]);
-    let went = sandbox.apart(&[], "ls");
+    let went = sandbox.isolated(&[], "ls");
     assert_eq!(went.stdout, "file\nin\n");
     went.was_removed();
     sandbox.assert_no_worktree_left();
@@ -404,7 +404,7 @@ fn agent(sandbox: &Sandbox, number: usize) -> std::process::Command {
         "echo up; while [ ! -e '{}' ]; do sleep 0.02; done; echo {number} >file-{number} && git add . && git commit -q -m {number}",
         gate.display()
     );
-    sandbox.apart_command(&[], &script)
+    sandbox.isolated_command(&[], &script)
 }
 
 #[test]
@@ -442,7 +442,7 @@ fn eight_loops_started_at_once_are_one_in_the_checkout_and_seven_in_worktrees() 
 fn shared_readers_get_one_too() {
     let sandbox = Sandbox::new();
     let _holder = sandbox.hold(&[]);
-    let went: Went = sandbox.apart(&["-s"], "cat file");
+    let went: Went = sandbox.isolated(&["-s"], "cat file");
     assert_eq!(went.stdout, "first\n");
     went.was_removed();
 }

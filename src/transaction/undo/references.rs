@@ -7,11 +7,13 @@ use std::{
 };
 
 use super::{
-    before::{Before, MOST_BYTES},
-    logs,
-    trace::Moves,
-    undo::{Undo, Undone},
-    whose::Whose,
+    super::{
+        attribution::MovedBy,
+        baseline::{Baseline, MOST_BYTES},
+        logs,
+        trace::Moves,
+    },
+    Undo, Undone,
 };
 use crate::{
     error::Result,
@@ -39,7 +41,7 @@ impl Moved<'_> {
 /// Puts HEAD, if the command has moved it, all references and the stash back.
 pub(super) fn put_back(
     undo: &Undo<'_>,
-    whose: Whose,
+    whose: MovedBy,
     now: &Head,
     keeping: &mut Keeping,
     undone: &mut Undone,
@@ -48,7 +50,7 @@ pub(super) fn put_back(
     let traced = before.moves();
     let references = before.checkout.references()?;
     let moved = moved(undo, whose, now, &references, &traced, undone)?;
-    let head = (whose == Whose::Commands).then_some(now);
+    let head = (whose == MovedBy::Commands).then_some(now);
     let mut is_kept = true;
     if !moved.is_empty() || head.is_some() {
         is_kept = keep(before, head, &moved, keeping)?;
@@ -57,7 +59,7 @@ pub(super) fn put_back(
         }
         put_moved_back(before, &moved)?;
     }
-    logs::put_back(before, if whose == Whose::Commands { before.head() } else { now }, &traced)?;
+    logs::put_back(before, if whose == MovedBy::Commands { before.head() } else { now }, &traced)?;
     if !is_kept {
         forget_what_is_broken(before, head, &moved);
     }
@@ -68,7 +70,7 @@ pub(super) fn put_back(
 /// lead nowhere are removed on the way.
 fn moved<'a>(
     undo: &'a Undo<'_>,
-    whose: Whose,
+    whose: MovedBy,
     now: &Head,
     references: &'a [Reference],
     traced: &Moves,
@@ -91,11 +93,11 @@ fn moved<'a>(
             continue;
         }
         let of_head = head_names.contains(&Some(name));
-        let theirs = whose == Whose::Others && of_head;
+        let theirs = whose == MovedBy::Others && of_head;
         // A branch that was made with a worktree is the worktree's by now.
         let elsewhere = was.is_none() && elsewhere.contains(name);
         let stays = now.branch == before.head().branch && Some(name) == now.branch.as_deref();
-        let explained = (stays && whose == Whose::Commands)
+        let explained = (stays && whose == MovedBy::Commands)
             || ([was, is].into_iter().flatten().any(|one| one.target.is_some()) && traced.point(name))
             || traced.explain(name, is.map(|one| one.id.as_str()), of_head)
             || (traced.touch(name) && is_half_rewritten(before, name, is))
@@ -128,14 +130,14 @@ fn moved<'a>(
 }
 
 /// Tells whether a reference is as an undo that was stopped leaves it while it writes the log: missing, or at an entry of the log.
-fn is_half_rewritten(before: &Before, name: &str, is: Option<&Reference>) -> bool {
+fn is_half_rewritten(before: &Baseline, name: &str, is: Option<&Reference>) -> bool {
     let kept = || before.kept_log_text(name).unwrap_or_default();
     before.checkout.has_reftable()
         && is.is_none_or(|is| kept().split(|byte| *byte == 0).any(|entry| entry.starts_with(is.id.as_bytes())))
 }
 
 /// Keeps where all stands now, and the commits; `false` where there is nothing to keep of them, or not all of it is there.
-fn keep(before: &Before, head: Option<&Head>, moved: &[Moved<'_>], keeping: &mut Keeping) -> Result<bool> {
+fn keep(before: &Baseline, head: Option<&Head>, moved: &[Moved<'_>], keeping: &mut Keeping) -> Result<bool> {
     let mut bundled: Vec<String> = moved.iter().filter(|one| one.is.is_some()).map(|one| one.name.to_owned()).collect();
     if let Some(head) = head {
         keeping.reference("HEAD", before.head().commit.as_deref(), head.commit.as_deref())?;
@@ -150,11 +152,11 @@ fn keep(before: &Before, head: Option<&Head>, moved: &[Moved<'_>], keeping: &mut
 }
 
 /// What everything led to.
-fn known(before: &Before) -> Vec<String> {
+fn known(before: &Baseline) -> Vec<String> {
     before.references.iter().map(|one| one.id.clone()).chain(before.head().commit.clone()).collect()
 }
 
-fn put_head_back(before: &Before, now: &Head) -> Result<()> {
+fn put_head_back(before: &Baseline, now: &Head) -> Result<()> {
     match (&before.head().branch, &before.head().commit) {
         (Some(branch), _) if now.branch.as_ref() != Some(branch) => before.checkout.point("HEAD", branch),
         (None, Some(commit)) => before.checkout.detach(commit),
@@ -162,7 +164,7 @@ fn put_head_back(before: &Before, now: &Head) -> Result<()> {
     }
 }
 
-fn put_moved_back(before: &Before, moved: &[Moved<'_>]) -> Result<()> {
+fn put_moved_back(before: &Baseline, moved: &[Moved<'_>]) -> Result<()> {
     let checkout = &before.checkout;
     // First what must go: its name may be in the way of what comes.
     let (gone, others): (Vec<_>, Vec<_>) = moved.iter().partition(|one| one.was.is_none());
@@ -183,7 +185,7 @@ fn put_moved_back(before: &Before, moved: &[Moved<'_>]) -> Result<()> {
 
 /// Commits that miss something are of no use in a log, and git's housekeeping would stumble over them. Git makes such where it
 /// cannot write, and does not notice.
-fn forget_what_is_broken(before: &Before, head: Option<&Head>, moved: &[Moved<'_>]) {
+fn forget_what_is_broken(before: &Baseline, head: Option<&Head>, moved: &[Moved<'_>]) {
     let (checkout, known) = (&before.checkout, known(before));
     // The log of one that was made has gone with it.
     let left = moved.iter().filter(|one| one.was.is_some());
@@ -198,7 +200,7 @@ fn forget_what_is_broken(before: &Before, head: Option<&Head>, moved: &[Moved<'_
 }
 
 /// The stash is the log of its reference: it may differ also where the reference does not, or not any more.
-fn put_stash_back(before: &Before, traced: &Moves) -> Result<()> {
+fn put_stash_back(before: &Baseline, traced: &Moves) -> Result<()> {
     let log = before.checkout.common_place(STASH_LOG)?;
     let value = |references: &[Reference]| references.iter().find(|one| one.name == STASH).map(|one| one.id.clone());
     // One that was killed may not have told it.

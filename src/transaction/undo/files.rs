@@ -6,8 +6,8 @@ use std::{
     io::Write as _,
 };
 
-use super::{
-    before::{Before, DIRECTORY, KIND, Kind, MOST_BYTES, PERMISSIONS, REGULAR, Stamp, below, parents},
+use super::super::{
+    baseline::{Baseline, DIRECTORY, KIND, Kind, MOST_BYTES, PERMISSIONS, REGULAR, Stamp, below, parents},
     changes::{Changes, Touched, Was},
     spelling::Spelling,
 };
@@ -29,7 +29,7 @@ const MOST_SYNCS: usize = 32;
 
 /// Files on their way back.
 pub(super) struct PutBack<'a> {
-    before: &'a Before,
+    before: &'a Baseline,
     root: Root,
     keeping: &'a mut Keeping,
     /// Paths that belong to somebody else by now.
@@ -45,7 +45,7 @@ pub(super) struct PutBack<'a> {
 }
 
 impl<'a> PutBack<'a> {
-    pub(super) fn new(before: &'a Before, keeping: &'a mut Keeping, theirs: &'a HashSet<Vec<u8>>) -> Result<Self> {
+    pub(super) fn new(before: &'a Baseline, keeping: &'a mut Keeping, theirs: &'a HashSet<Vec<u8>>) -> Result<Self> {
         let blobs = before.checkout.blobs()?;
         let directories = directories(before)?;
         Ok(Self {
@@ -491,12 +491,12 @@ impl<'a> PutBack<'a> {
                 wrong.push(path.to_vec());
             }
         }
-        if wrong.is_empty() { Ok(()) } else { Err(Error::NotPutBack { paths: super::readable(&wrong) }) }
+        if wrong.is_empty() { Ok(()) } else { Err(Error::NotPutBack { paths: super::super::readable(&wrong) }) }
     }
 }
 
 /// All directories that held something, from the top down, with the permission bits that they had.
-fn directories(before: &Before) -> Result<Vec<(Vec<u8>, u32)>> {
+fn directories(before: &Baseline) -> Result<Vec<(Vec<u8>, u32)>> {
     let mut found: BTreeSet<Vec<u8>> = BTreeSet::new();
     let mut last: Vec<u8> = Vec::new();
     if let Some(mut entries) = before.entries()? {

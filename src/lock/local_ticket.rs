@@ -55,7 +55,7 @@ pub(crate) enum Manner {
 
 /// A place in the line, given up when dropped.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct LocalTicket {
     number: u64,
     pid: u32,
 }
@@ -106,11 +106,11 @@ fn table() -> MutexGuard<'static, Table> {
     table
 }
 
-impl Turn {
+impl LocalTicket {
     /// Takes a place at the end; `None` where it was only tried and somebody is before us.
     ///
     /// # Errors
-    /// [`Error::AlreadyHeld`] where it would wait for itself, [`Error::Circle`] where it would through others.
+    /// [`Error::AlreadyHeld`] where it would wait for itself, [`Error::Cycle`] where it would through others.
     pub(crate) fn ask(
         what: &str,
         resources: Vec<(Resource, Mode)>,
@@ -122,7 +122,7 @@ impl Turn {
         let others = table.owners.get(&owner);
         let holds = others.is_some_and(|others| others.iter().any(|other| table.entries[other].hold.is_some()));
         if others.is_some() && manner != Manner::Try {
-            table.refuse_circle(owner, what, &resources)?;
+            table.refuse_cycle(owner, what, &resources)?;
         }
         let blockers = table.blockers(u64::MAX, &resources);
         if manner == Manner::Try && !blockers.is_empty() {
@@ -213,7 +213,7 @@ pub(crate) fn environment_around() -> Vec<(&'static str, OsString)> {
     held.next_back().map(|entry| entry.environment.clone()).unwrap_or_default()
 }
 
-impl Drop for Turn {
+impl Drop for LocalTicket {
     fn drop(&mut self) {
         if self.pid != std::process::id() {
             return;
@@ -327,13 +327,13 @@ impl Table {
     }
 
     /// Refuses to wait for somebody who waits, directly or through others, for what `owner` holds.
-    fn refuse_circle(&self, owner: Owner, what: &str, resources: &[(Resource, Mode)]) -> Result<()> {
+    fn refuse_cycle(&self, owner: Owner, what: &str, resources: &[(Resource, Mode)]) -> Result<()> {
         let mut seen = HashSet::new();
         let circle = self.blockers(u64::MAX, resources).into_iter().find_map(|next| self.path(next, owner, &mut seen));
         match circle {
             Some(mut others) => {
                 others.insert(0, format!("{owner} waits for {what}"));
-                Err(Error::Circle { what: what.to_owned(), others })
+                Err(Error::Cycle { what: what.to_owned(), others })
             }
             None => Ok(()),
         }
@@ -365,17 +365,17 @@ mod tests {
     use super::*;
 
     /// Asks as an owner of its own, and tells whether it is its turn at once.
-    fn ask(directory: &Path, mode: Mode) -> Turn {
+    fn ask(directory: &Path, mode: Mode) -> LocalTicket {
         let asks = || {
             let resource = Resource::new(directory, "a".into(), false)?;
-            Turn::ask("a", vec![(resource, mode)], Manner::Wait, Owner::current())
+            LocalTicket::ask("a", vec![(resource, mode)], Manner::Wait, Owner::current())
         };
-        let turn = thread::scope(|scope| scope.spawn(asks).join()).expect("no panic");
-        turn.expect("no error").expect("a place")
+        let ticket = thread::scope(|scope| scope.spawn(asks).join()).expect("no panic");
+        ticket.expect("no error").expect("a place")
     }
 
-    fn turns(line: &[&Turn]) -> Vec<bool> {
-        line.iter().map(|turn| turn.has_come(Waker::noop())).collect()
+    fn turns(line: &[&LocalTicket]) -> Vec<bool> {
+        line.iter().map(|ticket| ticket.has_come(Waker::noop())).collect()
     }
 
     #[test]

@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{
-    Context, Notice, Terms,
+    Context, Notice, Observer, Terms,
     admission::{self, not_interrupted},
     hold::Hold,
 };
 use crate::{
     error::{Error, Result},
-    exec::Duty as _,
+    exec::RunLifecycle as _,
     holder::{self, Holder},
-    lock::{self, Awaiting, Entered, Found, Queued, Request, Token, Wait, Waiting},
+    lock::{self, Awaiting, Entered, Found, Request, Token, Wait, Waiter, Waiting},
     repo::{Config, Repo},
     store::audit,
     sys::{self, Event, Process, Signals},
@@ -36,7 +36,7 @@ pub struct Grant {
     /// Who shows it in `REPOGUARD_TOKEN` is inside the hold; [`release`] and [`wait`] take it.
     pub token: String,
     /// How it stands.
-    pub turn: Turn,
+    pub state: AcquireState,
     /// Fencing number; `None` while it waits, and inside another hold.
     pub fence: Option<u64>,
     /// How long it waited.
@@ -45,7 +45,7 @@ pub struct Grant {
 
 /// How a request for a lock stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub enum AcquireState {
     /// It is held.
     Held,
     /// It was held around the caller already; nothing was acquired, and nothing will be released.
@@ -87,7 +87,7 @@ pub fn acquire(
     request: &Request,
     until: Until,
     background: bool,
-    tell: &mut dyn FnMut(Notice<'_>),
+    observer: &mut Observer<'_>,
 ) -> Result<Grant> {
     if until.ttl.is_some_and(|ttl| ttl < SHORTEST) {
         let (what, reason) = ("the time to live".to_owned(), "the hold would be over before it began".to_owned());
@@ -99,7 +99,7 @@ pub fn acquire(
     }
     let until = Background { process, ttl: until.ttl };
     let request = request.clone().or_configured(config)?;
-    Context::forking(repo, config, tell, |context| acquire_until(context, &request, until, background))
+    Context::forking(repo, config, observer, |context| acquire_until(context, &request, until, background))
 }
 
 fn acquire_until(context: Context<'_>, request: &Request, until: Background, background: bool) -> Result<Grant> {
@@ -111,21 +111,21 @@ fn acquire_until(context: Context<'_>, request: &Request, until: Background, bac
         Entered::Inside(inside) => {
             return Ok(Grant {
                 token: Token::nested(inside.outer),
-                turn: Turn::Inside,
+                state: AcquireState::Inside,
                 fence: None,
                 waited: Duration::ZERO,
             });
         }
-        Entered::Queued(queued) if background => {
-            let token = wait_in_background(context, queued, until)?;
-            return Ok(Grant { token, turn: Turn::Queued, fence: None, waited: Duration::ZERO });
+        Entered::Waiting(waiter) if background => {
+            let token = wait_in_background(context, waiter, until)?;
+            return Ok(Grant { token, state: AcquireState::Queued, fence: None, waited: Duration::ZERO });
         }
-        Entered::Queued(mut queued) => {
+        Entered::Waiting(mut waiter) => {
             if let Some(process) = &until.process {
-                queued.wait_only_for(process);
+                waiter.wait_only_for(process);
             }
-            let tell = &mut |waiting: &Waiting<'_>| context.notify(Notice::Waiting(waiting));
-            queued.wait(&mut Wait { signals: Some(&signals), tell })?
+            let report = &mut |waiting: &Waiting<'_>| context.notify(Notice::Waiting(waiting));
+            waiter.wait(&mut Wait { signals: Some(&signals), report })?
         }
         Entered::Held(held) => held,
     };
@@ -142,7 +142,7 @@ fn acquire_until(context: Context<'_>, request: &Request, until: Background, bac
     };
     // Nobody can find the hold before its record names the watcher.
     keep(admitted, Watch { until, wait: watcher::Wait::UntilReady, describe, at_end: || {} })?;
-    Ok(Grant { token, turn: Turn::Held, fence, waited })
+    Ok(Grant { token, state: AcquireState::Held, fence, waited })
 }
 
 /// Leaves a lock that was acquired for `process`, a git, and named it in its request, to a watcher, until that process has ended.
@@ -151,7 +151,7 @@ fn acquire_until(context: Context<'_>, request: &Request, until: Background, bac
 ///
 /// # Errors
 /// [`Error::Io`] when no process can be made: then the lock was let go.
-pub(crate) fn keep_for(mut hold: Hold<'_>, process: Process, orphan: bool, at_end: impl FnOnce()) -> Result<()> {
+pub(crate) fn hold_for(mut hold: Hold<'_>, process: Process, orphan: bool, at_end: impl FnOnce()) -> Result<()> {
     let until = watcher::Until { process: Some(process), deadline: None, on_request: false };
     hold.held.record_mut().for_git = true;
     let describe = |record: &mut Holder| record.keeper = Some(std::process::id());
@@ -173,45 +173,45 @@ struct Watch<D, E> {
 /// Makes the watcher. From then on the record is its own to write: it may have released the lock at once.
 fn keep<D: FnOnce(&mut Holder), E: FnOnce()>(mut hold: Hold<'_>, watch: Watch<D, E>) -> Result<()> {
     // Who comes next from inside could not see that it is inside, and would wait for itself.
-    if let Err(error) = hold.held.must_be_recorded().and_then(|()| hold.held.announce()) {
-        hold.let_go();
+    if let Err(error) = hold.held.must_be_recorded().and_then(|()| hold.held.publish()) {
+        hold.release();
         return Err(error);
     }
     let files: Vec<_> = hold.held.files().into_iter().map(sys::number).collect();
     let made = watcher::leave(&files, watch.wait, |signals, ready| {
         (watch.describe)(hold.held.record_mut());
-        if hold.held.announce().is_err() && watch.wait == watcher::Wait::UntilReady {
-            return hold.let_go();
+        if hold.held.publish().is_err() && watch.wait == watcher::Wait::UntilReady {
+            return hold.release();
         }
         ready();
         watcher::watch(&watch.until, signals, &mut || hold.held.keep_recorded());
         (watch.at_end)();
         hold.wait_for_those_inside();
-        hold.write_down(None);
-        hold.let_go();
+        hold.record_end(None);
+        hold.release();
     });
     made.map_err(|error| {
-        hold.let_go();
+        hold.release();
         Error::io("make a background process for", hold.context.repo.root())(error)
     })
 }
 
 /// Makes a watcher that waits in the queue in place of this process, and then keeps the lock; returns the token.
-fn wait_in_background(context: Context<'_>, mut queued: Box<Queued>, until: Background) -> Result<String> {
-    let token = queued.make_token()?;
+fn wait_in_background(context: Context<'_>, mut waiter: Box<Waiter>, until: Background) -> Result<String> {
+    let token = waiter.make_token()?;
     let us = std::process::id();
-    let files = queued.files();
-    let mut waiting_here = Some((queued, until));
+    let files = waiter.files();
+    let mut waiting_here = Some((waiter, until));
     let made = watcher::leave(&files, watcher::Wait::UntilReady, |signals, ready| {
-        let Some((mut queued, until)) = waiting_here.take() else { return };
-        queued.change_hands();
+        let Some((mut waiter, until)) = waiting_here.take() else { return };
+        waiter.change_hands();
         if let Some(process) = &until.process {
-            queued.wait_only_for(process);
+            waiter.wait_only_for(process);
         }
         ready();
         // A time that is over, or a process that is gone: nobody is there to be told.
-        let wait = &mut Wait { signals: Some(signals), tell: &mut |_| {} };
-        let Ok((held, place)) = queued.wait_keeping_place(wait) else { return };
+        let wait = &mut Wait { signals: Some(signals), report: &mut |_| {} };
+        let Ok((held, place)) = waiter.wait_keeping_place(wait) else { return };
         let until = until.begin();
         // Nobody is there to be told that somebody must choose: who asks next is.
         let Ok(mut admitted) = admission::enter(context.silent(), held, Duration::ZERO, Terms::default()) else {
@@ -220,16 +220,16 @@ fn wait_in_background(context: Context<'_>, mut queued: Box<Queued>, until: Back
         let record = admitted.held.record_mut();
         record.takers.push(us);
         (record.for_pid, record.until_ms) = shown(&until);
-        admitted.announce();
+        admitted.publish();
         drop(place);
         watcher::watch(&until, signals, &mut || admitted.held.keep_recorded());
         admitted.wait_for_those_inside();
         admitted.finish(None);
     });
-    let Some((queued, _)) = waiting_here else { return Ok(token.as_str().to_owned()) };
+    let Some((waiter, _)) = waiting_here else { return Ok(token.as_str().to_owned()) };
     match made {
         Ok(()) => {
-            queued.leave_to_child();
+            waiter.leave_to_child();
             Ok(token.as_str().to_owned())
         }
         Err(error) => Err(Error::io("make a background process for", context.repo.root())(error)),
@@ -308,9 +308,9 @@ fn is_logged(repo: &Repo, fence: u64) -> bool {
 /// # Errors
 /// [`Error::Busy`] when it does not before `timeout` is over (never, with `None`), [`Error::Deadlock`] when it waits for a lock
 /// that this process is inside of, [`Error::Interrupted`].
-pub fn wait(repo: &Repo, token: &str, timeout: Option<Duration>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Turn> {
+pub fn wait(repo: &Repo, token: &str, timeout: Option<Duration>, observer: &mut Observer<'_>) -> Result<AcquireState> {
     if let Some(outer) = Token::outer(token) {
-        return Ok(if lock::lives(repo, outer) { Turn::Inside } else { Turn::Over });
+        return Ok(if lock::lives(repo, outer) { AcquireState::Inside } else { AcquireState::Over });
     }
     let token = Token::shown(token);
     let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
@@ -325,14 +325,14 @@ pub fn wait(repo: &Repo, token: &str, timeout: Option<Duration>, tell: &mut dyn 
             lock::find(repo, &token)
         };
         let (request, gone) = match found {
-            Some(Found::Hold(_)) => return Ok(Turn::Held),
+            Some(Found::Hold(_)) => return Ok(AcquireState::Held),
             Some(Found::Request(request, gone)) => (request, gone),
             // Between its place in the queue and its hold it is to be seen nowhere.
             None if last.as_ref().is_some_and(|process| !process.has_ended()) => {
                 std::thread::sleep(Duration::from_millis(1));
                 continue;
             }
-            None => return Ok(Turn::Over),
+            None => return Ok(AcquireState::Over),
         };
         last = Some(Process::open(request.pid));
         let waited = begun.elapsed();
@@ -341,7 +341,7 @@ pub fn wait(repo: &Repo, token: &str, timeout: Option<Duration>, tell: &mut dyn 
         }
         let unchecked = awaiting.look(&request)?;
         if waited >= Wait::GRACE {
-            lock::tell_waiting(repo, &request, &unchecked, waited, &mut |waiting| tell(Notice::Waiting(waiting)));
+            lock::report_waiting(repo, &request, &unchecked, waited, &mut |waiting| observer(Notice::Waiting(waiting)));
         }
         let left = timeout.map_or(Wait::TICK, |timeout| timeout.saturating_sub(waited));
         let word = if waited < Wait::GRACE { Wait::GRACE.saturating_sub(waited) } else { Wait::TICK };

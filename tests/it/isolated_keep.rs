@@ -21,7 +21,7 @@ fn keeps(cases: &[(&str, &str)]) {
     let _holder = sandbox.hold(&[]);
     let mut kept = Vec::new();
     for (script, holds) in cases {
-        let went = sandbox.apart(&[], script);
+        let went = sandbox.isolated(&[], script);
         assert_eq!(went.status, Some(0), "{script}: {went:?}");
         let found = went.was_kept();
         let is_told = found[holds].as_u64().is_some_and(|count| count > 0) || found["also"].to_string().contains(holds);
@@ -29,7 +29,7 @@ fn keeps(cases: &[(&str, &str)]) {
         kept.push((went.path(), went.branch().to_owned()));
     }
     sandbox.prune();
-    sandbox.apart(&[], "true").was_removed();
+    sandbox.isolated(&[], "true").was_removed();
     for ((path, branch), (script, _)) in kept.iter().zip(cases) {
         assert!(path.join(".git").is_file() && sandbox.branches().contains(branch), "{script}");
     }
@@ -130,7 +130,7 @@ fn what_only_git_knows_of_keeps_it() {
 fn lock_of_its_branch_keeps_it_and_what_is_noted_does_not_grow() {
     let sandbox = Sandbox::new();
     let _holder = sandbox.hold(&[]);
-    sandbox.apart(&[], "touch \"$(git rev-parse --git-common-dir)/$(git symbolic-ref HEAD).lock\"");
+    sandbox.isolated(&[], "touch \"$(git rev-parse --git-common-dir)/$(git symbolic-ref HEAD).lock\"");
     let branch = sandbox.branches().remove(0);
     let name = branch.rsplit('/').next().unwrap();
     let noted =
@@ -161,7 +161,7 @@ fn what_is_of_no_worth_does_not_keep_it() {
         "echo 2 >file; git commit -q -a -m x; git push -q . HEAD:refs/original/x; git reset -q --hard HEAD~1",
         "git tag t; git gc -q",
     ] {
-        let went = sandbox.apart(&[], script);
+        let went = sandbox.isolated(&[], script);
         assert_eq!(went.status, Some(0), "{script}: {went:?}");
         went.was_removed();
         assert!(sandbox.path("file").exists(), "no link is followed");
@@ -185,7 +185,7 @@ fn process_that_the_command_left_behind_keeps_it() {
     ] {
         let script =
             format!("setsid bash -c '{daemon}' >/dev/null 2>&1 </dev/null & echo $! >\"$SANDBOX/daemon\"; sleep 0.1");
-        let went = sandbox.apart(&[], &script);
+        let went = sandbox.isolated(&[], &script);
         let holds = went.was_kept().clone();
         assert!(holds["also"].to_string().contains("still in it"), "{daemon}: {holds}");
         let pid: u32 = lines(&sandbox.outside("daemon"))[0].parse().unwrap();
@@ -204,7 +204,7 @@ fn what_is_mounted_in_it_keeps_it() {
     fs::write(sandbox.outside("a b/precious"), "1\n").unwrap();
     let _holder = sandbox.hold(&[]);
     let mount = "mkdir -p 'ignored/a b' && mount --bind \"$SANDBOX/a b\" 'ignored/a b'";
-    let went = sandbox.apart(&[], mount);
+    let went = sandbox.isolated(&[], mount);
     if went.status != Some(0) {
         return skip("what is mounted in a worktree", "nothing can be mounted here");
     }
@@ -222,7 +222,7 @@ fn what_is_mounted_in_it_keeps_it() {
 fn who_waits_for_its_lock_keeps_it() {
     let sandbox = Sandbox::new();
     let _holder = sandbox.hold(&[]);
-    let mut inside = sandbox.start_up(sandbox.apart_command(&[], "echo up; read -r _ || :"));
+    let mut inside = sandbox.start_up(sandbox.isolated_command(&[], "echo up; read -r _ || :"));
     let place = sandbox.listed()[0]["path"].as_str().unwrap().to_owned();
     let mut wait = sandbox.repoguard_command(["exec", "--", "sh", "-c", "echo 1 >new"]);
     wait.current_dir(&place);
@@ -277,7 +277,7 @@ fn what_is_written_between_looking_and_removing_is_not_lost() {
     ];
     for (when, place, file) in cases {
         let action = format!("echo late >>'{}'", sandbox.worktrees_dir().join(place).join(file).display());
-        let mut command = sandbox.apart_command(&["--branch", "b"], "true");
+        let mut command = sandbox.isolated_command(&["--branch", "b"], "true");
         command.env("PATH", git_that_does(&sandbox, when, &action));
         let went = sandbox.went(&command);
         went.was_kept();
@@ -296,7 +296,7 @@ fn who_writes_by_name_after_the_files_stand_aside_finds_nothing_there() {
     let _holder = sandbox.hold(&[]);
     let action =
         format!("echo late >>'{}' || touch \"$SANDBOX/refused\"", sandbox.worktrees_dir().join("b/late").display());
-    let mut command = sandbox.apart_command(&["--branch", "b"], "true");
+    let mut command = sandbox.isolated_command(&["--branch", "b"], "true");
     command.env("PATH", git_that_does(&sandbox, When::AfterSecond, &action));
     sandbox.went(&command).was_removed();
     assert!(sandbox.outside("refused").exists(), "its writer was told");
@@ -311,7 +311,7 @@ fn directory_that_somebody_makes_in_its_place_stays() {
     let action = format!("mkdir '{0}'; echo mine >'{0}/mine'", place.display());
     // When the files stand aside, and nothing was found in them.
     let path = git_that_does(&sandbox, When::AfterSecond, &action);
-    let mut command = sandbox.apart_command(&["--branch", "b"], "true");
+    let mut command = sandbox.isolated_command(&["--branch", "b"], "true");
     command.env("PATH", path);
     let went = sandbox.went(&command);
     assert_eq!(went.status, Some(0), "{went:?}");
@@ -324,7 +324,7 @@ fn branch_that_moves_meanwhile_stays() {
     let _holder = sandbox.hold(&[]);
     let commit = "c=$(real commit-tree -p main -m late main^{tree} </dev/null); real -C \"$SANDBOX/repo\" update-ref refs/heads/b $c";
     let path = sandbox.git_that(&format!("case \"$*\" in *' update-ref --stdin'*) {commit};; esac"));
-    let mut command = sandbox.apart_command(&["--branch", "b"], "true");
+    let mut command = sandbox.isolated_command(&["--branch", "b"], "true");
     command.env("PATH", path).env("GIT_DIR_UNUSED", "");
     let went = sandbox.went(&command);
     assert_eq!(went.status, Some(0), "{went:?}");

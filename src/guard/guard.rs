@@ -6,7 +6,7 @@ use super::{Notice, environment, hold::Resting, lock::Lock};
 use crate::{
     error::{Error, Result},
     holder::Holder,
-    lock::{Held, Inside, Turn},
+    lock::{Held, Inside, LocalTicket},
 };
 
 /// A lock that is held, until [`Guard::release`] or until this is dropped: at the end of its scope, by a panic, or with the task
@@ -35,7 +35,7 @@ pub struct Guard {
     /// The process that acquired it.
     pid: u32,
     // Given up last: who comes next in this process finds the lock free.
-    turn: Option<Turn>,
+    ticket: Option<LocalTicket>,
 }
 
 enum Kind {
@@ -53,16 +53,16 @@ impl fmt::Debug for Guard {
 }
 
 impl Guard {
-    pub(super) fn of_repo(lock: Lock, turn: Option<Turn>, resting: Resting) -> Self {
-        Self { kind: Kind::Repo(Box::new(resting)), lock, pid: std::process::id(), turn }
+    pub(super) fn of_repo(lock: Lock, ticket: Option<LocalTicket>, resting: Resting) -> Self {
+        Self { kind: Kind::Repo(Box::new(resting)), lock, pid: std::process::id(), ticket }
     }
 
-    pub(super) fn of_path(lock: Lock, turn: Option<Turn>, held: Box<Held>) -> Self {
-        Self { kind: Kind::Path(held), lock, pid: std::process::id(), turn }
+    pub(super) fn of_path(lock: Lock, ticket: Option<LocalTicket>, held: Box<Held>) -> Self {
+        Self { kind: Kind::Path(held), lock, pid: std::process::id(), ticket }
     }
 
-    pub(super) fn inside(lock: Lock, turn: Turn, inside: Box<Inside>) -> Self {
-        Self { kind: Kind::Inside(inside), lock, pid: std::process::id(), turn: Some(turn) }
+    pub(super) fn inside(lock: Lock, ticket: LocalTicket, inside: Box<Inside>) -> Self {
+        Self { kind: Kind::Inside(inside), lock, pid: std::process::id(), ticket: Some(ticket) }
     }
 
     /// Number of this hold, greater than that of all before: where it is written beside each change, a late one of a holder that
@@ -104,8 +104,8 @@ impl Guard {
 
     /// Makes it count for the thread or task that calls this: who got it from another one, and keeps it.
     pub fn adopt(&mut self) {
-        if let Some(turn) = &self.turn {
-            turn.adopt();
+        if let Some(ticket) = &self.ticket {
+            ticket.adopt();
         }
     }
 
@@ -193,12 +193,12 @@ fn finish(lock: &Lock, kind: Kind) {
     match (kind, lock.context()) {
         (Kind::Path(held), _) => {
             for path in &held.lost() {
-                (lock.tell)(Notice::Lost(path));
+                (lock.observer)(Notice::Lost(path));
             }
             if let Err(trouble) = held.record_release() {
-                (lock.tell)(Notice::Trouble(&trouble));
+                (lock.observer)(Notice::Trouble(&trouble));
             }
-            held.unlock();
+            held.release();
         }
         (Kind::Repo(resting), Some(context)) => resting.resume(context).finish(None),
         _ => {}
