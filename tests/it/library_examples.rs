@@ -211,3 +211,59 @@ fn library_alone_needs_none_of_the_programs_crates_and_no_runtime() {
     let below: std::collections::BTreeSet<&String> = plain.iter().filter(|krate| *krate != "repoguard").collect();
     assert!(below.len() <= 80, "{} crates without default features", below.len());
 }
+
+/// The snippets of the library's front page, each with what rustdoc hides, and whether it is run.
+fn snippets() -> Vec<(String, bool)> {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/lib.rs")).unwrap();
+    let mut snippets = Vec::new();
+    let mut open: Option<(String, bool)> = None;
+    for line in
+        page.lines().map_while(|line| line.strip_prefix("//!")).map(|line| line.strip_prefix(' ').unwrap_or(line))
+    {
+        match (&mut open, line.strip_prefix("```")) {
+            (None, Some(kind)) => open = Some((String::new(), kind != "no_run")),
+            (Some(_), Some(_)) => snippets.extend(open.take()),
+            (Some((code, _)), None) => {
+                let hidden = line.strip_prefix("# ").or_else(|| line.strip_prefix('#').filter(|rest| rest.is_empty()));
+                code.push_str(hidden.unwrap_or(line));
+                code.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    snippets
+}
+
+#[test]
+fn front_pages_snippets_compile_and_run_in_a_new_crate() {
+    let home = env!("CARGO_MANIFEST_DIR");
+    let directory = tempfile::tempdir().unwrap();
+    let newcomer = directory.path();
+    let manifest = format!(
+        "[package]\nname = \"newcomer\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\n\
+         repoguard = {{ path = {home:?}, default-features = false, features = [\"tokio\"] }}\n\
+         tempfile = \"3\"\ntokio = {{ version = \"1\", features = [\"macros\", \"rt-multi-thread\", \"sync\"] }}\ntokio-util = \"0.7\"\n"
+    );
+    fs::create_dir_all(newcomer.join("src/bin")).unwrap();
+    fs::write(newcomer.join("Cargo.toml"), manifest).unwrap();
+    // The versions that are at hand, so that nothing is fetched.
+    fs::copy(PathBuf::from(home).join("Cargo.lock"), newcomer.join("Cargo.lock")).unwrap();
+    let snippets = snippets();
+    assert!(snippets.len() >= 5, "{snippets:?}");
+    for (number, (code, _)) in snippets.iter().enumerate() {
+        let program = format!(
+            "fn main() {{\n    fn snippet() -> Result<(), impl std::fmt::Debug> {{\n{code}\n    }}\n    snippet().unwrap();\n}}\n"
+        );
+        fs::write(newcomer.join(format!("src/bin/snippet_{number}.rs")), program).unwrap();
+    }
+    let target = binary().ancestors().nth(2).expect("a target directory");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--offline", "--target-dir"]).arg(target).current_dir(newcomer);
+    let built = cargo.output().unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    for (number, _) in snippets.iter().enumerate().filter(|(_, (_, runs))| *runs) {
+        let program = target.join("debug").join(format!("snippet_{number}"));
+        let output = to_the_end(Command::new(program)).output().unwrap();
+        assert!(output.status.success(), "snippet {number}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
