@@ -151,7 +151,7 @@ fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<(Outcome,
     }
     context.ui.may_have_token(&repo);
     let config = Config::load(&repo)?;
-    let task = arguments.task();
+    let task = arguments.task()?;
     let request = arguments.request(&config, &task)?;
     let options = arguments.options(&request)?;
     options.as_ref().map_or(Ok(()), |options| options.check(&repo))?;
@@ -174,15 +174,14 @@ fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<(Outcome,
 }
 
 impl Arguments {
-    fn task(&self) -> Task {
+    fn task(&self) -> anyhow::Result<Task> {
         let command = match &self.command_line {
             Some(line) => vec![repoguard::program::shell(), "-c".into(), line.clone()],
             None => self.cmd.clone(),
         };
         let mut task = Task::new(command).kill_after(self.kill_after).expect(self.expect.head());
         task.max_hold = self.max_hold;
-        task.term_ends_all = self.caller.silent;
-        task
+        self.caller.prepare(task)
     }
 
     fn request(&self, config: &Config, task: &Task) -> anyhow::Result<Request> {

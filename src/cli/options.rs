@@ -1,12 +1,13 @@
 //! Parses what several verbs have in common: durations, and the resources that a lock is about.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use repoguard::{
     Config, ExpectedHead, Mode, Repo, Request, Scope,
     program::{DURATION, MOST_NAMES, read_duration},
+    run::Task,
 };
 
 use super::{Context, exit::Usage};
@@ -60,6 +61,12 @@ pub(super) struct Caller {
     /// JSON that others find in the record of the hold
     #[arg(long, value_name = "JSON", value_parser = json, hide = true)]
     metadata: Option<serde_json::Value>,
+    /// Where CMD runs
+    #[arg(long, value_name = "DIR", hide = true)]
+    directory: Option<PathBuf>,
+    /// Variables for CMD, each ended by a NUL: `NAME=VALUE`, or `NAME` to remove one
+    #[arg(long, value_name = "FILE", hide = true)]
+    environment: Option<PathBuf>,
     /// Print nothing, since the result file tells everything, and end CMD with all its descendants at SIGTERM
     #[arg(long, hide = true)]
     pub(super) silent: bool,
@@ -81,6 +88,18 @@ impl Caller {
     /// A request with the caller's metadata.
     pub(super) fn complete(&self, request: Request) -> Request {
         Request { metadata: self.metadata.clone().or(request.metadata), ..request }
+    }
+
+    /// Completes a task as the caller wants it.
+    pub(super) fn prepare(&self, mut task: Task) -> anyhow::Result<Task> {
+        task.directory.clone_from(&self.directory);
+        task.term_ends_all = self.silent;
+        if let Some(file) = &self.environment {
+            let bytes = std::fs::read(file).with_context(|| format!("cannot read `{}`", file.display()))?;
+            let entries = bytes.split(|&byte| byte == 0).filter(|entry| !entry.is_empty());
+            task.environment = entries.map(variable).collect();
+        }
+        Ok(task)
     }
 
     /// Where messages go.
@@ -181,6 +200,15 @@ impl Resources {
         }
         let scope = self.scope.map(Scope::from);
         Ok(Request { scope, names: self.names.clone(), ..Request::default() })
+    }
+}
+
+/// `NAME=VALUE`, or `NAME` to remove one.
+fn variable(entry: &[u8]) -> (OsString, Option<OsString>) {
+    let text = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    match entry.iter().position(|&byte| byte == b'=') {
+        Some(end) => (text(&entry[..end]), Some(text(&entry[end + 1..]))),
+        None => (text(entry), None),
     }
 }
 

@@ -169,11 +169,11 @@ impl Task {
         self
     }
 
-    /// Prepares a process in which it finds its directory, its variables, its input and its output.
+    /// Prepares a process that is to become the command: its directory, its variables, its input and output.
     ///
     /// # Errors
     /// If an open file cannot be shared.
-    pub(crate) fn prepare(&self, command: &mut Command) -> io::Result<()> {
+    fn prepare(&self, command: &mut Command) -> io::Result<()> {
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
@@ -183,6 +183,14 @@ impl Task {
                 None => command.env_remove(name),
             };
         }
+        self.connect(command)
+    }
+
+    /// Gives a process the command's input and output.
+    ///
+    /// # Errors
+    /// If an open file cannot be shared.
+    pub(crate) fn connect(&self, command: &mut Command) -> io::Result<()> {
         for (stream, set) in [
             (&self.stdin, Command::stdin::<Stdio> as fn(&mut Command, Stdio) -> &mut Command),
             (&self.stdout, Command::stdout::<Stdio>),

@@ -84,6 +84,29 @@ fn command_gets_its_directory_variables_and_streams() {
 }
 
 #[test]
+fn command_runs_in_every_kind_of_repository() {
+    let sandbox = Sandbox::new();
+    let linked = sandbox.worktree("linked");
+    let script = "git init -q --bare bare.git; mkdir plain; git init -q --separate-git-dir=away.git apart; ln -s repo link; \
+                  mkdir -p repo/sub/deep; git -c protocol.file.allow=always -C repo submodule --quiet add ../linked inner";
+    sandbox.sh(&format!("cd .. && {script}")).assert().success();
+    let places =
+        ["repo", "repo/sub/deep", "link", "link/sub", "bare.git", "bare.git/refs", "plain", "apart", "repo/inner"];
+    let places = places.map(|place| sandbox.outside(place)).into_iter().chain([linked]);
+    for place in places {
+        let repo = Repo::discover(&place).unwrap();
+        // What is set for the command alone leads the program nowhere.
+        let task = task(&sandbox, "echo \"$GIT_DIR\" >../ran")
+            .environment("GIT_DIR", "/nowhere")
+            .environment("HOME", "/nowhere");
+        let outcome = repo.exec(&once(), &task).unwrap_or_else(|error| panic!("{}: {error}", place.display()));
+        assert_eq!(outcome.ending, Ending::Exited(0), "{}", place.display());
+        assert_eq!(fs::read_to_string(sandbox.outside("ran")).unwrap(), "/nowhere\n");
+        fs::remove_file(sandbox.outside("ran")).unwrap();
+    }
+}
+
+#[test]
 fn ends_of_commands_are_reported() {
     let sandbox = Sandbox::new();
     let repo = repo(&sandbox);

@@ -15,7 +15,7 @@ mod report;
 use std::{
     ffi::OsString,
     io::{self, BufRead as _, BufReader, PipeReader, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command},
     time::Duration,
 };
@@ -152,7 +152,8 @@ impl Repo {
             None if request.timeout == Some(Duration::MAX) => arguments.option("--on-busy", "wait"),
             None => {}
         }
-        Running::start(task, arguments)
+        arguments.maybe("--directory", task.directory.as_ref());
+        Running::start(task, arguments, None)
     }
 
     /// Its input, output and command are those of `task`.
@@ -183,8 +184,7 @@ impl Repo {
             }
         }
         let directory = mutation.directory.clone().unwrap_or_else(|| self.directory_of_steps());
-        let task = task.directory(directory).program(&mutation.program);
-        Running::start(&task, arguments)
+        Running::start(&task.program(&mutation.program), arguments, Some(&directory))
     }
 
     /// Where the steps of a mutation run: here if this is in the worktree, else at its top.
@@ -254,24 +254,49 @@ impl Arguments {
     }
 }
 
+/// A variable of the environment as the program reads it.
+fn entry((name, value): &(OsString, Option<OsString>)) -> Vec<u8> {
+    let mut entry = sys::bytes(name).into_owned();
+    if let Some(value) = value {
+        entry.push(b'=');
+        entry.extend_from_slice(&sys::bytes(value));
+    }
+    entry.push(0);
+    entry
+}
+
 /// The program at work.
 struct Running {
     child: Child,
     /// Where it leaves its report.
     report: tempfile::NamedTempFile,
+    /// The command's variables, there until the program has ended.
+    _environment: Option<tempfile::NamedTempFile>,
 }
 
 impl Running {
-    /// Starts the program for a task's command.
-    fn start(task: &Task, arguments: Arguments) -> Result<Self> {
+    /// Starts the program for a task's command, in another directory if one is given.
+    fn start(task: &Task, mut arguments: Arguments, here: Option<&Path>) -> Result<Self> {
         let report = fs::named_temporary()?;
         let mut program = Command::new(&task.program);
-        // What the task sets wins.
+        // In a file: others see the arguments of a process.
+        let mut environment = None;
+        if !task.environment.is_empty() {
+            let file = environment.insert(fs::named_temporary()?);
+            let entries: Vec<u8> = task.environment.iter().flat_map(entry).collect();
+            file.write_all(&entries).map_err(Error::io("write", file.path()))?;
+            arguments.option("--environment", file.path());
+        }
         program.envs(lock::environment_around());
         program.args(arguments.0).arg("--result-file").arg(report.path()).arg("--").args(&task.command);
-        let child = task.prepare(&mut program).and_then(|()| program.spawn());
+        let child = task.connect(&mut program).and_then(|()| {
+            if let Some(directory) = here {
+                program.current_dir(directory);
+            }
+            program.spawn()
+        });
         let child = child.map_err(|source| Error::NoProgram { path: task.program.clone(), source })?;
-        Ok(Self { child, report })
+        Ok(Self { child, report, _environment: environment })
     }
 
     /// Blocks until it has ended.

@@ -11,6 +11,7 @@ use crate::{
     guard::{Failure, FailureReason, IsolatedWorktree, Landed, Mutated, Outcome, Rollback, worktree},
     holder::Holder,
     store::audit::StepTime,
+    sys,
     transaction::{LeftOut, LeftOutReason},
 };
 
@@ -81,7 +82,13 @@ impl Report {
             return Ok(report);
         }
         Err(match ended.signal() {
-            Some(signal) => Error::Interrupted { what: "the lock".to_owned(), signal },
+            Some(signal) if sys::INTERRUPTS.contains(&signal) => {
+                Error::Interrupted { what: "the lock".to_owned(), signal }
+            }
+            Some(signal) => Error::Program {
+                status: 128 + signal,
+                message: format!("`{PROGRAM}` died of signal {signal}; the command may still run, under the lock"),
+            },
             None => Error::Program {
                 status: ended.code().unwrap_or_default(),
                 message: format!("`{PROGRAM}` left no report that this version can read"),
