@@ -5,12 +5,12 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::support::{
-    Running, Sandbox, alive, all_in, can_trace, eventually, has_program, is_root, kill, lines, long, skip, to_the_end,
+    Dice, Running, Sandbox, alive, all_in, can_trace, eventually, has_program, is_root, kill, lines, long, skip,
+    to_the_end,
 };
 
 /// A command that ends with 7 when its standard input does.
@@ -341,16 +341,13 @@ fn storm_worker(sandbox: &Sandbox, records: &Path, number: usize, stop: &AtomicB
 
 /// Kills random processes of the storm: wrappers, keepers, commands and waiters alike.
 fn killer(sandbox: &Sandbox, kills: usize) {
-    let mut random = 0x9E37_79B9_7F4A_7C15_u64 ^ u64::from(std::process::id());
+    let mut dice = Dice::new(u64::from(std::process::id()));
     let mut done = 0;
     while done < kills {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        thread::sleep(Duration::from_millis(10 + random % 50));
+        thread::sleep(dice.millis(10, 60));
         let victims = all_in(sandbox.here());
         if !victims.is_empty() {
-            let index = usize::try_from(random % victims.len() as u64).expect("an index");
+            let index = dice.index(victims.len());
             kill(victims[index], Signal::KILL);
             done += 1;
         }

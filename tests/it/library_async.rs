@@ -11,7 +11,7 @@ use repoguard::{Error, Guard, Lock, Notice, Request};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Belongings, Sandbox, alone, eventually, long};
+use crate::support::{Belongings, Dice, Sandbox, alone, eventually, long};
 
 pub(crate) fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
@@ -23,18 +23,6 @@ fn one_thread() -> Runtime {
 
 fn is_send<T: Send + 'static>(value: T) -> T {
     value
-}
-
-/// A generator of numbers that are the same each time.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
 }
 
 #[test]
@@ -339,7 +327,7 @@ fn thousand_tasks(start: u64) {
     const TASKS: usize = 1000;
     let sandbox = Sandbox::new();
     let lock = sandbox.lock();
-    let mut numbers = Numbers(start);
+    let mut dice = Dice::new(start);
     let before = Belongings::settled();
     let runtime = runtime();
     // Both workers have begun.
@@ -360,12 +348,12 @@ fn thousand_tasks(start: u64) {
     let first = seen.asked.lock().unwrap()[0];
     tokens[first].cancel();
     for _ in 0..200 {
-        tokens[usize::try_from(numbers.below(TASKS as u64)).unwrap()].cancel();
+        tokens[dice.index(TASKS)].cancel();
     }
     holder.finish();
     for _ in 0..200 {
-        tokens[usize::try_from(numbers.below(TASKS as u64)).unwrap()].cancel();
-        std::thread::sleep(Duration::from_micros(numbers.below(2000)));
+        tokens[dice.index(TASKS)].cancel();
+        std::thread::sleep(dice.micros(2000));
         assert_eq!(Belongings::now().threads, before.threads + 2, "no thread waits");
     }
     for task in tasks {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::{
-    Sandbox, Side, Traced, Workload, can_trace, chosen, eventually, kill_group, long, process_group, skip, tampered,
-    writing_calls,
+    Dice, Sandbox, Side, Traced, Workload, can_trace, chosen, eventually, kill_group, long, process_group, skip,
+    tampered, writing_calls,
 };
 
 /// A checkout with every kind of file, an untracked one of the user's, an ignored one, and a stash.
@@ -249,13 +249,6 @@ fn recovery_beside_own_changes_killed_at_every_call_recovers_again() {
 }
 
 /// Pseudo-random numbers below a limit.
-pub(crate) fn random(seed: &mut u64, below: u64) -> u64 {
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    *seed % below
-}
-
 /// Starts it in a process group of its own.
 pub(crate) fn started(mut command: Command) -> std::process::Child {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
@@ -265,7 +258,7 @@ pub(crate) fn started(mut command: Command) -> std::process::Child {
 /// Kills a mutation with all its processes at instants that are spread over the time it takes.
 pub(crate) fn killed_at_random_instants(workload: &Workload, seed: u64, times: usize) {
     let times = if long() { times * 10 } else { times };
-    let mut seed = seed | 1;
+    let mut dice = Dice::new(seed);
     let mut usual = Duration::ZERO;
     for _ in 0..3 {
         let (sandbox, begun) = (workload.sandbox(), Instant::now());
@@ -274,7 +267,7 @@ pub(crate) fn killed_at_random_instants(workload: &Workload, seed: u64, times: u
     }
     let most = u64::try_from(usual.as_micros()).unwrap() * 11 / 10;
     let stopped = (0..times).map(|turn| {
-        let after = Duration::from_micros(random(&mut seed, most));
+        let after = dice.micros(most);
         let sandbox = workload.sandbox();
         let mut child = started(workload.command(&sandbox));
         thread::sleep(after);
@@ -309,12 +302,12 @@ fn killed_with_all_processes_at_random_instants_beside_own_changes() {
 #[test]
 fn rescue_of_a_recovery_that_is_killed_again_and_again_ends_well() {
     let workload = failure();
-    let mut seed = 0x5EED_0005;
+    let mut dice = Dice::new(0x5EED_0005);
     for _ in 0..if long() { 40 } else { 6 } {
         let sandbox = killed_after_the_command(&workload);
         for _ in 0..6 {
             let mut child = started(sandbox.repoguard_command(["recover"]));
-            thread::sleep(Duration::from_micros(random(&mut seed, 60_000)));
+            thread::sleep(dice.micros(60_000));
             kill_group(child.id(), Signal::KILL);
             child.wait().unwrap();
             eventually("all are gone", || process_group(child.id()).is_empty());

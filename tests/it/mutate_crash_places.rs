@@ -5,17 +5,16 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Child;
 use std::thread;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::mutate_crash::{
-    CHANGE, FURNISH, WRECK, killed_at_every_call, killed_at_random_instants, none_is_wrong, random, started,
+    CHANGE, FURNISH, WRECK, killed_at_every_call, killed_at_random_instants, none_is_wrong, started,
 };
 use crate::mutate_faults::fails_at_every_call;
 use crate::support::{
-    Layout, Sandbox, Side, Traced, User, Workload, can_trace, chosen, eventually, has_program, is_root, kill_group,
-    long, process_group, skip, tampered, writing_calls,
+    Dice, Layout, Sandbox, Side, Traced, User, Workload, can_trace, chosen, eventually, has_program, is_root,
+    kill_group, long, process_group, skip, tampered, writing_calls,
 };
 
 /// The git directory is a directory of the worktree, unknown to git.
@@ -143,9 +142,9 @@ fn killed_beside_a_neighbour_at_work() {
     for (workload, seed) in
         [(beside_a_neighbour(CHANGE, 0), 0x5EED_0013), (beside_a_neighbour(&failing(), 3), 0x5EED_0014)]
     {
-        let (mut seed, times) = (seed, if long() { 100 } else { 10 });
+        let (mut dice, times) = (Dice::new(seed), if long() { 100 } else { 10 });
         none_is_wrong((0..times).map(|turn| {
-            let after = Duration::from_micros(random(&mut seed, 250_000));
+            let after = dice.micros(250_000);
             let stopped = stopped_beside(&workload, turn, |sandbox| {
                 let mut child = started(workload.command(sandbox));
                 thread::sleep(after);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use repoguard::{Config, Error, Repo, state::StateFile};
 use serde_json::Value;
 
-use crate::support::{Sandbox, Traced, can_trace, chosen, eventually, long, tampered, writing_calls};
+use crate::support::{Dice, Sandbox, Traced, can_trace, chosen, eventually, long, tampered, writing_calls};
 
 /// Written by others, and nobody's business here.
 const THEIRS: &str = "{\n \"z\": [1.50, 1e400 ,12345678901234567890123],\n \"y\": {\"k\":1,\"k\":2}";
@@ -51,11 +51,6 @@ impl Reader {
 }
 
 /// A random number below a limit; the same ones each time.
-fn dice(seed: &mut u64, limit: u64) -> u64 {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    (*seed >> 33) % limit
-}
-
 /// What is left in a directory of who was killed.
 fn left_beside(path: &Path) -> usize {
     let names = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name());
@@ -77,15 +72,15 @@ fn no_acknowledged_update_is_lost_while_a_third_is_killed() {
     let killed = AtomicUsize::new(0);
     // Each writes to a section of its own and to a common one, in one step.
     let work = |writer: u64| {
-        let mut seed = writer;
+        let mut dice = Dice::new(writer);
         let mut acknowledged = Vec::new();
         for round in 0..rounds {
             let (own, common) = (format!(r#"{{"{round}": 1.0}}"#), format!(r#"{{"{writer}-{round}": 1.0}}"#));
             let mut command = sandbox.repoguard_command(["-q", "state", "merge", "--file"]);
             command.arg(&doc).args([&format!("own-{writer}"), &own, "common", &common]).stderr(Stdio::inherit());
             let mut child = command.spawn().unwrap();
-            if dice(&mut seed, 3) == 0 {
-                thread::sleep(Duration::from_micros(dice(&mut seed, 20_000)));
+            if dice.below(3) == 0 {
+                thread::sleep(dice.micros(20_000));
                 child.kill().ok();
             }
             let status = child.wait().unwrap();

@@ -20,8 +20,8 @@ use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    Frozen, Sandbox, all_in, eventually, has_program, is_root, kill, kill_group, lines, long, process_group, skip,
-    state_of,
+    Dice, Frozen, Sandbox, all_in, eventually, has_program, is_root, kill, kill_group, lines, long, process_group,
+    skip, state_of,
 };
 
 /// Holds the oracle's locks (`$2` …, in the mode `$1`) for some milliseconds; one process, so that they end with it. As
@@ -49,25 +49,6 @@ select(undef, undef, undef, 0.002 + rand(0.01));
 
 /// How long nobody may get in while somebody wants to: stops are shorter, and a second each for those who are passed.
 const STALL: Duration = Duration::from_secs(25);
-
-/// A small generator, the same each time for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-
-    fn one<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
-        let index = usize::try_from(self.below(all.len().max(1) as u64)).expect("an index");
-        all.get(index)
-    }
-
-    fn millis(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(from + self.below(to - from))
-    }
-}
 
 /// The process that took the lock of a file.
 fn owner(file: &File) -> Option<u32> {
@@ -139,7 +120,7 @@ impl Ring {
 
     /// One command after the other.
     fn processes(&self, seed: u64) {
-        let mut random = Random(seed);
+        let mut random = Dice::new(seed);
         while self.goes_on() {
             let tree = usize::try_from(random.below(3)).expect("small");
             let (mut options, mut mode, mut oracles): (Vec<&str>, _, _) = (Vec::new(), "x", vec![self.oracle_of(tree)]);
@@ -210,7 +191,7 @@ impl Ring {
     }
 
     fn threads(&self, seed: u64) {
-        let (mut random, lock) = (Random(seed), self.lock());
+        let (mut random, lock) = (Dice::new(seed), self.lock());
         while self.goes_on() {
             let guard = if random.below(3) == 0 { lock.try_acquire() } else { lock.acquire() };
             match guard {
@@ -226,7 +207,7 @@ impl Ring {
     }
 
     async fn tasks(&self, seed: u64) {
-        let (mut random, lock) = (Random(seed), self.lock());
+        let (mut random, lock) = (Dice::new(seed), self.lock());
         while self.goes_on() {
             let token = CancellationToken::new();
             let (later, pause) = (token.clone(), random.millis(1, 2000));
@@ -250,7 +231,7 @@ impl Ring {
 
     /// Kills, stops and freezes.
     fn trouble(&self, seed: u64) {
-        let mut random = Random(seed);
+        let mut random = Dice::new(seed);
         while self.goes_on() {
             thread::sleep(random.millis(5, 60));
             let groups: Vec<u32> = self.groups.lock().unwrap().iter().copied().collect();
@@ -282,7 +263,7 @@ impl Ring {
 
     /// Deletes what anybody may delete.
     fn deletions(&self, seed: u64) {
-        let (mut random, data) = (Random(seed), self.sandbox.data());
+        let (mut random, data) = (Dice::new(seed), self.sandbox.data());
         while self.goes_on() {
             thread::sleep(random.millis(100, 900));
             let git_dir = self.sandbox.path(".git");
@@ -298,7 +279,7 @@ impl Ring {
 
     /// Adds and removes a worktree, as others do who never heard of us.
     fn worktrees(&self, seed: u64) {
-        let (mut random, path) = (Random(seed), self.sandbox.outside("passing"));
+        let (mut random, path) = (Dice::new(seed), self.sandbox.outside("passing"));
         while self.goes_on() {
             let add =
                 self.sandbox.git_command(["worktree", "add", "-q", "--detach", "-f"]).arg(&path).output().unwrap();

@@ -5,6 +5,7 @@
 
 mod alone;
 mod crash;
+mod dice;
 mod frozen;
 mod guarded;
 mod hooks;
@@ -37,6 +38,7 @@ pub(crate) use alone::{Belongings, alone, alone_command};
 pub(crate) use crash::{
     Layout, Side, Traced, Workload, can_trace, chosen, failing_removal, removals, tampered, writing_calls,
 };
+pub(crate) use dice::Dice;
 pub(crate) use frozen::Frozen;
 pub(crate) use guarded::{Gate, OBEDIENT, acquire, kept_indexes};
 pub(crate) use hooks::{
