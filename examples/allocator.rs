@@ -6,7 +6,7 @@
 //!
 //! The number is on disk as given before the file is made. Who is killed in between leaves a gap, never a number for two.
 
-#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a program of its own, not a room of this house")]
+#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a program of its own")]
 
 use std::{error::Error, fs, num::NonZeroU64, path::Path};
 

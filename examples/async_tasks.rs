@@ -6,7 +6,7 @@
 //!
 //! Tasks of this program are served in the order in which they asked; between programs the queue of the repository decides.
 
-#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a program of its own, not a room of this house")]
+#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a program of its own")]
 
 use std::{error::Error, path::Path, process::Command, time::Duration};
 

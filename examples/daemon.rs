@@ -7,7 +7,7 @@
 //! There is no pid file to go stale: the lock is the kernel's, and the pid is read from the record beside it, which counts only
 //! as long as the lock is held.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program of its own, not a room of this house")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program of its own")]
 
 use std::{error::Error, io, process::ExitCode};
 

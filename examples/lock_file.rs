@@ -7,7 +7,7 @@
 //!
 //! The sections of others stay byte for byte as they have written them.
 
-#![expect(clippy::print_stdout, reason = "a program of its own, not a room of this house")]
+#![expect(clippy::print_stdout, reason = "a program of its own")]
 
 use std::{collections::BTreeMap, error::Error, path::Path};
 

@@ -7,12 +7,7 @@
 //! Each pack is a directory of its own with a lock of its own (`packs/fonts/.repoguard.lock`): who installs `fonts` does not wait
 //! for who installs `icons`. Who comes second finds it done.
 
-#![expect(
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program of its own, not a room of this house"
-)]
+#![expect(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr, reason = "a program of its own")]
 
 use std::{error::Error, fs, path::Path};
 

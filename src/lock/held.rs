@@ -18,7 +18,7 @@ use crate::{
     sys,
 };
 
-/// A lock that is held, until [`Held::unlock`] or the end of all processes that share it.
+/// A lock that is held, until [`Held::release`] or the end of all processes that share it.
 #[must_use = "the lock is let go when this is dropped"]
 pub(crate) struct Held {
     parts: Vec<Part>,
@@ -241,7 +241,7 @@ impl Held {
     /// Records which command runs, if the lock is held for commands of this process.
     ///
     /// # Errors
-    /// As [`Held::announce`].
+    /// As [`Held::publish`].
     pub(crate) fn admit_command(&mut self, pid: u32) -> Result<()> {
         let Some(descent) = &mut self.record.descent else { return Ok(()) };
         descent.command = sys::process_state(pid).map(|state| (pid, state.start));

@@ -191,10 +191,7 @@ fn each_dependency_is_used_in_its_module_only() {
         (&["cli/", "main.rs"], &["clap::", "anyhow::", "println!", "eprintln!"]),
         (&["repo/git.rs", "repo/index/tests.rs"], &["Command::new(\"git\")"]),
         (&["repo/git.rs", "env.rs"], &["env(\"GIT_DIR\""]),
-        (
-            &["cli/render/", "exec/mod.rs", "sys/unix/output.rs"],
-            &["io::stdout", "io::stderr", "stdout()", "stderr()"],
-        ),
+        (&["cli/render/", "exec/mod.rs", "sys/unix/output.rs"], &["io::stdout", "io::stderr", "stdout()", "stderr()"]),
         (&["cli/render/"], &["println!", "print!(", "eprintln!", "eprint!("]),
     ];
     for (modules, texts) in doors {

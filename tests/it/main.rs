@@ -1,6 +1,6 @@
 //! What can be seen from outside: the program as users, scripts and other programs meet it.
 //!
-//! One file a room of behaviour, everything they share in `support`. Each test has a repository of its own, waits for
+//! One file for each area of behaviour; what they share is in `support`. Each test has a repository of its own, waits for
 //! facts and not for time, and leaves no process behind. `REPOGUARD_LONG=1` runs the long variants.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]

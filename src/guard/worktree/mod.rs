@@ -66,7 +66,7 @@ pub struct IsolatedWorktree {
 ///
 /// # Errors
 /// Those of [`Options::check`]; [`Error::Git`] when git cannot make it; else as [`super::exec()`]. Then the command did not
-/// run, and nothing is left but what [`list`] shows.
+/// run, and nothing is left but what [`list()`] shows.
 pub fn exec_in_worktree(
     repo: &Repo,
     config: &Config,
