@@ -3,14 +3,21 @@
 //! Our directory may contain anything. So no function here follows a link in the last component, blocks on a FIFO, or reads
 //! more than its limit. `place` keeps paths below their roots; `record` decides which owners are trusted.
 
+mod contents;
+mod hidden;
 mod opened;
 mod passing;
 mod place;
 mod put;
 mod record;
 mod replace;
+mod sharing;
 mod tree;
 
+pub(crate) use contents::{
+    append_line, has_one_name, open_for_append, overwrite, overwrite_durably, read_small, read_start, write_new,
+};
+pub(crate) use hidden::{Hidden, hidden};
 pub(crate) use passing::PASSING;
 use passing::Passing;
 pub(crate) use place::{Place, Root};
@@ -19,10 +26,11 @@ pub(crate) use record::{
     Ownership, is_shared, open_record, open_trusted, read_record, read_trusted, read_whole, too_large,
 };
 pub(crate) use replace::{create_document, open_document, replace_document, sync_name};
+pub(crate) use sharing::{SharedMode, Sharing};
 pub(crate) use tree::{
-    DEEPEST, Hidden, copy_entry, copy_index, discard, each_entry, find, hidden, in_the_way, is_forbidden, is_missing,
-    is_too_long, list, list_special, metadata, move_entry, not_a_directory, read_file, read_link, remove_entry,
-    remove_if_empty, set_mode, set_mode_of, size, sync, sync_all, sync_each,
+    DEEPEST, copy_entry, copy_index, discard, each_entry, find, in_the_way, is_forbidden, is_missing, is_too_long,
+    list, list_special, metadata, move_entry, not_a_directory, read_file, read_link, remove_entry, remove_if_empty,
+    set_mode, set_mode_of, size, sync, sync_all, sync_each,
 };
 
 use std::{
@@ -44,99 +52,6 @@ use crate::{
 /// If it was closed when the process started, or is open for reading only.
 pub fn check_output() -> io::Result<()> {
     sys::check_output()
-}
-
-/// The permission bits that a repository's configuration wants its files to have.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum SharedMode {
-    /// Those that the umask leaves.
-    #[default]
-    Umask,
-    /// At least these.
-    Add(u32),
-    /// These and no others.
-    Set(u32),
-}
-
-/// Owner and permissions of the files that we create: as `core.sharedRepository` says, at least those of the git directory. Root
-/// gives new files to the git directory's owner.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Sharing {
-    /// Permission bits to add, or, with `exact`, to set.
-    bits: u32,
-    exact: bool,
-    /// Owner to give new files to: the git directory's, where root creates them.
-    owner: Option<(u32, u32)>,
-}
-
-impl Sharing {
-    /// Reads the owner and the permissions of the git directory.
-    pub(crate) fn new(mode: SharedMode, git_dir: Option<&Path>) -> Self {
-        let mut sharing = match mode {
-            SharedMode::Umask => Self::default(),
-            SharedMode::Add(bits) => Self { bits, ..Self::default() },
-            SharedMode::Set(bits) => Self { bits, exact: true, owner: None },
-        };
-        let Some(metadata) = git_dir.and_then(|dir| std::fs::metadata(dir).ok()) else { return sharing };
-        // Also without the setting, a group or an access control list may share the directory: whoever cannot see that a waiter
-        // has died would wait for it.
-        let shared =
-            [(0o020, 0o660), (0o002, 0o666)].into_iter().filter(|(write, _)| sys::mode(&metadata) & write != 0);
-        if !sharing.exact {
-            sharing.bits |= shared.fold(0, |all, (_, bits)| all | bits);
-        }
-        if sys::effective_user() == 0 {
-            sharing.owner = Some(sys::owner(&metadata)).filter(|&(user, _)| user != 0);
-        }
-        sharing
-    }
-
-    /// As the git directory itself is shared.
-    pub(crate) fn of(git_dir: Option<&Path>) -> Self {
-        Self::new(SharedMode::Umask, git_dir)
-    }
-
-    /// The owner only: for files that are the user's own, and not in the git directory.
-    pub(crate) fn owner_only(self) -> Self {
-        Self { owner: self.owner, ..Self::default() }
-    }
-
-    /// Applies to what this process has just created and has open.
-    fn apply(self, file: &File) -> io::Result<()> {
-        if self.bits != 0 {
-            let metadata = file.metadata()?;
-            let old = sys::mode(&metadata);
-            let mut bits = self.bits;
-            if metadata.is_dir() || old & 0o100 != 0 {
-                // Who may read a directory may search it, and who may read a script may run it.
-                bits |= (bits & 0o444) >> 2;
-            }
-            if metadata.is_dir() {
-                // What is made in it belongs to its group.
-                bits |= 0o2000;
-            }
-            let new = if self.exact { (old & !0o777) | bits } else { old | bits };
-            if new != old {
-                sys::set_mode(file, new)?;
-            }
-        }
-        match self.owner.map_or(Ok(()), |owner| sys::give_to(file, owner)) {
-            // In a user namespace the git directory's owner may have no number, and some file systems have no owners.
-            Err(error) if sys::is_owner_error(&error) => Ok(()),
-            given => given,
-        }
-    }
-
-    /// The same to a directory or FIFO that this process has just created.
-    fn apply_in(self, directory: &Directory, name: &OsStr, is_kind: fn(&Metadata) -> bool) -> io::Result<()> {
-        if self.bits == 0 && self.owner.is_none() {
-            return Ok(());
-        }
-        let file = directory.pin(name)?;
-        let metadata = file.metadata()?;
-        let is_ours = is_kind(&metadata) && sys::owner(&metadata).0 == sys::effective_user();
-        if is_ours { self.apply(&file) } else { Err(io::Error::other("somebody else put another file in its place")) }
-    }
 }
 
 /// Opens a regular file for reading and writing, creating it (and our directories above it) when it is missing.
@@ -427,77 +342,4 @@ pub(crate) fn is_executable(path: &Path) -> bool {
 /// Removes a file; a missing one is as good as removed.
 pub(crate) fn remove(path: &Path) {
     drop(Place::from(path).parent().and_then(|(directory, name)| directory.remove(name)));
-}
-
-/// Overwrites the start of an open file with one write, in place: never truncated, never synced.
-pub(crate) fn overwrite(file: &File, path: &Path, bytes: &[u8]) -> Result<()> {
-    refuse_other_names(file, path)?;
-    sys::write_start(file, bytes).map_err(Error::io("write", path))
-}
-
-/// Tells whether a file has no other name.
-pub(crate) fn has_one_name(file: &File) -> bool {
-    file.metadata().is_ok_and(|metadata| sys::links(&metadata) == 1)
-}
-
-/// Refuses to write to a file that has another name: somebody may have linked a file of the caller's to where ours should be.
-fn refuse_other_names(file: &File, path: &Path) -> Result<()> {
-    if sys::links(&file.metadata().map_err(Error::io("read", path))?) <= 1 {
-        return Ok(());
-    }
-    Err(Error::NotAFile { path: path.to_owned(), kind: "a file with several names", expected: "a file with one name" })
-}
-
-/// As [`overwrite`], and on disk when this returns: the file must not grow by it.
-pub(crate) fn overwrite_durably(file: &File, path: &Path, bytes: &[u8]) -> Result<()> {
-    overwrite(file, path, bytes)?;
-    file.sync_data().map_err(Error::io("sync", path))
-}
-
-/// Writes a small new file that nobody else writes or reads yet.
-pub(crate) fn write_new(path: &Path, bytes: &[u8], sharing: Sharing) -> Result<()> {
-    remove(path);
-    let place = Place::from(path);
-    let create = || {
-        let (directory, name) = place.parent()?;
-        let file = directory.create(name, 0o666)?;
-        sharing.apply(&file)?;
-        Ok(file)
-    };
-    overwrite(&create().map_err(|error| cannot("create", path, error))?, path, bytes)
-}
-
-/// Appends one line with one write; a line that a crash left torn is ended first.
-pub(crate) fn append_line(file: &File, path: &Path, mut line: Vec<u8>) -> Result<()> {
-    refuse_other_names(file, path)?;
-    let size = file.metadata().map_err(Error::io("read", path))?.len();
-    line.push(b'\n');
-    if size > 0 && sys::byte_at(file, size - 1).map_err(Error::io("read", path))? != Some(b'\n') {
-        line.insert(0, b'\n');
-    }
-    (&*file).write_all(&line).map_err(Error::io("write", path))
-}
-
-/// Opens a regular file for appending, creating it when it is missing.
-pub(crate) fn open_for_append(path: &Path, sharing: Sharing) -> Result<File> {
-    let open = || open_unlinked(path, Access::Append);
-    let file = match open() {
-        Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => return Ok(file),
-        // Creates what is missing, and names what is in the way.
-        _ => open_or_create(path, sharing).and_then(|_| open().map_err(Error::io("open", path)))?,
-    };
-    Ok(file)
-}
-
-/// Reads at most `limit` bytes of a regular file.
-pub(crate) fn read_start(file: &File, limit: usize) -> io::Result<Vec<u8>> {
-    let mut buffer = vec![0; limit];
-    let read = sys::read_start(file, &mut buffer)?;
-    buffer.truncate(read);
-    Ok(buffer)
-}
-
-/// Reads at most `limit` bytes of a record; `None` if it is not a record or its owner is not trusted.
-pub(crate) fn read_small(path: &Path, limit: usize) -> Option<Vec<u8>> {
-    read_start(&open_record(path).ok()?, limit).ok()
 }

@@ -6,6 +6,9 @@
 //! Times, hard links and extended attributes survive a move within one file system only; a device cannot be moved to
 //! another, and a socket only on Linux.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     ffi::{OsStr, OsString},
     fs::{File, OpenOptions},
@@ -340,45 +343,6 @@ pub(crate) fn list_special(place: impl Into<Place>) -> Vec<OsString> {
     place.into().directory().and_then(|directory| directory.special_names()).unwrap_or_default()
 }
 
-/// What git does not show of a worktree.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Hidden {
-    /// Directories that cannot be read.
-    pub(crate) unreadable: Vec<PathBuf>,
-    /// Directories below its top that have a `.git`: other repositories and worktrees.
-    pub(crate) repositories: Vec<PathBuf>,
-}
-
-/// Looks for what git does not show below the top of a worktree, in ignored directories as well. Does not follow links, nor
-/// change permissions.
-///
-/// # Errors
-/// [`Error::Io`] if the top cannot be opened.
-pub(crate) fn hidden(top: &Path) -> Result<Hidden> {
-    let root = Root::open(top, |_| false)?;
-    let (mut hidden, mut open) = (Hidden::default(), vec![PathBuf::new()]);
-    while let Some(path) = open.pop() {
-        let is_top = path.as_os_str().is_empty();
-        let place = if is_top { root.top() } else { root.at(&sys::bytes(path.as_os_str()))? };
-        let listed = place.directory().and_then(|directory| Ok((directory.directory_names()?, directory)));
-        let (names, directory) = match listed {
-            // It was no directory, or is none any more.
-            Err(error) if is_missing(&error) || sys::is_link_error(&error) => continue,
-            Err(_) => {
-                hidden.unreadable.push(path);
-                continue;
-            }
-            Ok(listed) => listed,
-        };
-        if !is_top && directory.look(".git".as_ref()).is_ok() {
-            hidden.repositories.push(path);
-            continue;
-        }
-        open.extend(names.into_iter().filter(|name| name != ".git").map(|name| path.join(name)));
-    }
-    Ok(hidden)
-}
-
 /// Size of the regular files among an entry and all below it, in bytes.
 pub(crate) fn size(place: impl Into<Place>) -> u64 {
     let (mut size, mut next) = (0, vec![place.into()]);
@@ -416,149 +380,4 @@ pub(crate) fn sync_each(paths: &[PathBuf]) -> Result<()> {
 pub(crate) fn sync_all(directory: &Path) -> Result<()> {
     let open = File::open(directory);
     open.and_then(|directory| sys::sync_file_system(&directory)).map_err(Error::io("sync", directory))
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(
-        clippy::unwrap_used,
-        clippy::disallowed_methods,
-        reason = "a test makes files, and fails where it cannot"
-    )]
-
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::{super::put_fifo, *};
-
-    fn mode(path: &Path) -> u32 {
-        std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
-    }
-
-    /// A directory with an entry of every kind, among them closed ones.
-    fn of_all_kinds(top: &Path) -> PathBuf {
-        let all = top.join("all");
-        std::fs::create_dir_all(all.join("closed/empty")).unwrap();
-        std::fs::write(all.join("closed/file"), "bytes\r\n\0").unwrap();
-        std::fs::write(all.join("file"), "unreadable").unwrap();
-        std::os::unix::fs::symlink("no/where", all.join("link")).unwrap();
-        put_fifo(&all.join("fifo"), 0o640, None).unwrap();
-        drop(std::os::unix::net::UnixListener::bind(all.join("socket")).unwrap());
-        set_mode(&all.join("closed/file"), 0o4751).unwrap();
-        set_mode(&all.join("file"), 0o000).unwrap();
-        set_mode(&all.join("closed"), 0o000).unwrap();
-        set_mode(&all, 0o500).unwrap();
-        all
-    }
-
-    #[track_caller]
-    fn assert_all_kinds(all: &Path) {
-        assert_eq!((mode(all), mode(&all.join("closed")), mode(&all.join("file"))), (0o500, 0o000, 0o000));
-        assert_eq!(read_link(&all.join("link")).unwrap(), Path::new("no/where"));
-        assert!(metadata(&all.join("fifo")).unwrap().is_fifo() && mode(&all.join("fifo")) == 0o640);
-        assert!(metadata(&all.join("socket")).unwrap().is_socket());
-        let file = all.join("closed/file");
-        assert_eq!(io::read_to_string(read_file(&file).unwrap()).unwrap(), "bytes\r\n\0");
-        assert_eq!(metadata(&file).unwrap().permissions(), 0o4751);
-        assert_eq!(io::read_to_string(read_file(&all.join("file")).unwrap()).unwrap(), "unreadable");
-        assert_eq!(list(&all.join("closed")).unwrap(), ["empty", "file"]);
-        assert_eq!((mode(&all.join("closed")), mode(&all.join("file"))), (0o000, 0o000), "closed again");
-        assert_eq!(size(all), 18);
-    }
-
-    #[test]
-    fn entries_of_every_kind_are_moved_and_removed_also_closed_ones() {
-        let top = tempfile::tempdir().unwrap();
-        let all = of_all_kinds(top.path());
-        assert_all_kinds(&all);
-        let inode = metadata(&all).unwrap().inode;
-        set_mode(top.path(), 0o500).unwrap();
-        let moved = top.path().join("moved");
-        move_entry(&all, &moved).unwrap();
-        assert_eq!((mode(top.path()), metadata(&moved).unwrap().inode), (0o500, inode));
-        assert_all_kinds(&moved);
-        remove_entry(&moved).unwrap();
-        remove_entry(&moved).unwrap();
-        remove_entry(&moved.join("below what is not there")).unwrap();
-        assert_eq!((list(top.path()).unwrap().len(), mode(top.path())), (0, 0o500));
-    }
-
-    #[test]
-    fn whole_copy_is_as_good_where_a_rename_cannot_be() {
-        let top = tempfile::tempdir().unwrap();
-        let all = of_all_kinds(top.path());
-        move_across(&Place::from(&all), &Place::from(&top.path().join("moved"))).unwrap();
-        assert_all_kinds(&top.path().join("moved"));
-        assert_eq!(list(top.path()).unwrap(), ["moved"]);
-        remove_entry(&top.path().join("moved")).unwrap();
-    }
-
-    #[test]
-    fn copy_follows_no_link_and_blocks_on_no_fifo() {
-        let top = tempfile::tempdir().unwrap();
-        let (from, to) = (top.path().join("from"), top.path().join("to"));
-        put_fifo(&from, 0o600, None).unwrap();
-        assert!(copy_entry(&from, &to, false).is_err() && metadata(&to).is_err());
-        remove_entry(&from).unwrap();
-        std::os::unix::fs::symlink(Path::new("/etc/passwd"), &from).unwrap();
-        copy_entry(&from, &to, true).unwrap();
-        assert_eq!(read_link(&to).unwrap(), Path::new("/etc/passwd"));
-        assert!(read_file(&from).is_err(), "a link is not read through");
-        remove_entry(&from).unwrap();
-        std::fs::write(&from, "text").unwrap();
-        assert!(copy_entry(&from, &to, false).is_err(), "nothing is written over");
-        assert_eq!(read_link(&to).unwrap(), Path::new("/etc/passwd"));
-    }
-
-    #[test]
-    fn what_git_does_not_show_is_found_and_nothing_is_followed() {
-        let top = tempfile::tempdir().unwrap();
-        for directory in [".git", "a/b/.git", "a/c/deep/er", "other/inner/.git"] {
-            std::fs::create_dir_all(top.path().join(directory)).unwrap();
-        }
-        std::fs::write(top.path().join("a/c/.git"), "gitdir: elsewhere").unwrap();
-        std::fs::create_dir_all(top.path().join("outside/.git")).unwrap();
-        let root = top.path().join("a");
-        std::os::unix::fs::symlink("../outside", root.join("link")).unwrap();
-        let found = hidden(&root).unwrap();
-        let mut repositories = found.repositories;
-        repositories.sort();
-        assert_eq!((repositories, found.unreadable), (vec!["b".into(), "c".into()], vec![]));
-        assert_eq!(hidden(&top.path().join("other")).unwrap().repositories, [Path::new("inner")]);
-        set_mode(&root.join("b"), 0o300).unwrap();
-        let found = hidden(&root).unwrap();
-        // Root reads everything.
-        assert!(sys::effective_user() == 0 || found.unreadable == [Path::new("b")]);
-        set_mode(&root.join("b"), 0o700).unwrap();
-    }
-
-    #[test]
-    fn what_is_no_directory_is_in_the_way() {
-        let top = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(top.path().join("a/b")).unwrap();
-        std::os::unix::fs::symlink(Path::new("b"), top.path().join("a/link")).unwrap();
-        let root = Root::open(top.path(), |_| false).unwrap();
-        let way = |path: &str| in_the_way(&root, Path::new(path)).unwrap();
-        assert_eq!(way("a/b/c/d"), None);
-        assert_eq!(way("a/link"), None);
-        assert_eq!(way("a/link/c"), Some("a/link".into()));
-    }
-
-    #[test]
-    fn directories_deep_in_each_other_are_removed_and_not_copied() {
-        let top = tempfile::tempdir().unwrap();
-        let mut deep = sys::Directory::open(top.path()).unwrap();
-        for _ in 0..3 * DEEPEST {
-            deep.make_directory("d".as_ref(), 0o700).unwrap();
-            deep = deep.below("d".as_ref()).unwrap();
-        }
-        let (from, to) = (Place::from(&*top.path().join("d")), Place::from(&*top.path().join("to")));
-        assert!(copy_tree(&from, &to, DEEPEST).is_err());
-        remove_entry(&to).unwrap();
-        // Each level takes a descriptor, and there may be fewer.
-        match remove_entry(&from) {
-            Ok(()) => assert!(!top.path().join("d").exists()),
-            Err(error) => assert!(error.to_string().contains("cannot remove"), "{error}"),
-        }
-        assert!(std::process::Command::new("rm").arg("-rf").arg(top.path().join("d")).status().unwrap().success());
-    }
 }
