@@ -6,6 +6,9 @@
 //! (git's `refs/debug.c`, since git 2.30). A client that brings its own git (libgit2, `JGit`) leaves no trace, and an older
 //! git none of references: then what they moved counts as somebody else's, and is left and named.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
@@ -350,64 +353,4 @@ pub(crate) fn git_works_in(root: &Path, git_dir: &Path, since: u64) -> bool {
     // Last: one that has ended meanwhile has no directory either.
     let lives = |pid: &u32| sys::still_runs(*pid, since) == Some(true);
     sys::all_processes().iter().any(|pid| is_git(pid) && here(pid) && lives(pid))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: &str = "670150d3ad5a8e1efa635016d353f60b92280bb8";
-    const B: &str = "a9d5eacdc31f413c4475718999482eaecd313e0a";
-    const C: &str = "88424f7fa3469df130ae4c224d33f389f86849a2";
-
-    fn moves(trace: &str) -> Moves {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("trace");
-        crate::fs::write_new(&path, trace.as_bytes(), crate::fs::Sharing::default()).expect("a trace");
-        Moves::read(&path, HashSet::from([A.to_owned()]))
-    }
-
-    fn head(branch: &str, commit: &str) -> Head {
-        Head { branch: Some(branch.to_owned()), commit: Some(commit.to_owned()) }
-    }
-
-    #[test]
-    fn only_what_a_git_of_the_command_has_written_is_its_own() {
-        let commit = format!(
-            "12:00:00.1 refs/debug.c:163   transaction {{\n12:00:00.1 refs/debug.c:134   0: HEAD {A} -> {B} (F=0x5, T=0x1) \
-             \"commit: x\"\n12:00:00.1 refs/debug.c:134   1: refs/heads/main {A} -> {B} (F=0xc, T=0x0) \"commit: x\"\n"
-        );
-        let moves = moves(&commit);
-        assert!(moves.explain_head(&head("refs/heads/main", A), &head("refs/heads/main", B)));
-        assert!(
-            !moves.explain_head(&head("refs/heads/main", A), &head("refs/heads/main", C)),
-            "somebody came after it"
-        );
-        assert!(!moves.explain("refs/heads/other", Some(B), false));
-        let later = Moves { before: HashSet::new(), ..moves };
-        assert!(
-            !later.explain_head(&head("refs/heads/main", C), &head("refs/heads/main", B)),
-            "somebody came before it"
-        );
-    }
-
-    #[test]
-    fn deleted_renamed_and_symbolic_references_are_understood() {
-        let moves = moves(
-            "refs/debug.c:1 delete_refs {\nrefs/debug.c:1 refs/heads/gone\nrefs/debug.c:1 }: 0\n\
-             refs/debug.c:1 rename_ref: refs/heads/old -> refs/heads/new \"x\": 0\n\
-             refs/debug.c:1 create_symref: HEAD -> refs/heads/side \"x\": 0\n",
-        );
-        assert!(moves.explain("refs/heads/gone", None, false));
-        assert!(moves.explain("refs/heads/old", None, false));
-        assert!(moves.explain("refs/heads/new", Some(A), false));
-        assert!(moves.explain_head(&head("refs/heads/main", A), &head("refs/heads/side", B)));
-        assert!(!moves.explain("refs/heads/main", None, false));
-    }
-
-    #[test]
-    fn process_is_the_last_of_its_session() {
-        assert_eq!(pid("20260101T000000.000000Z-H1-P0000000a/20260101T000000.000001Z-H1-P000000ff"), 255);
-        assert_eq!(pid("nonsense"), 0);
-    }
 }
