@@ -56,7 +56,7 @@ pub(crate) use locks::{Fence, GitLock};
 pub use recover::{Choice, Doubt, Found, Unfinished};
 pub(crate) use recover::{Recovery, inspect, recover};
 pub use stage::{LeftOut, LeftOutReason};
-pub(crate) use stage::{StageError, Staged, publish, stage};
+pub(crate) use stage::{StageError, StageRequest, Staged, publish, stage};
 pub(crate) use trace::gits;
 pub(crate) use undo::{PROTECTING, Undo, Undone, locks_of_killed, undo};
 

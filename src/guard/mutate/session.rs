@@ -212,15 +212,15 @@ impl Session<'_> {
         let gits = transaction::gits(&before.trace());
         let staged_by_command = kept.fence.is_some() || gits.iter().any(|git| !git.reads_only());
         let directory = std::env::current_dir().unwrap_or_else(|_| self.checkout.root.clone());
-        let staged = transaction::stage(
+        let staged = transaction::stage(&transaction::StageRequest {
             before,
-            &changes,
-            &self.worked_on(kept),
+            changes: &changes,
+            worked_on: &self.worked_on(kept),
             staged_by_command,
-            kept.fence.is_some(),
-            &directory,
-            &self.mutation.paths,
-        );
+            fenced: kept.fence.is_some(),
+            directory: &directory,
+            pathspecs: &self.mutation.paths,
+        });
         let staged = staged.map_err(|unlike| Failed::new(STEP, FailureReason::from(unlike)))?;
         self.changed = staged.paths();
         self.left_out.clone_from(&staged.left_out);

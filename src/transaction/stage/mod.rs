@@ -1,0 +1,326 @@
+//! Makes the index to commit: HEAD as it was and the changes, nothing else. Then it becomes the user's index.
+
+mod by_command;
+mod left_out;
+mod sort;
+
+pub use left_out::{LeftOut, LeftOutReason};
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use self::{
+    by_command::{Added, new_entries, take_over},
+    left_out::ignored_by_now,
+    sort::sort,
+};
+use super::{
+    baseline::{Baseline, DIRECTORY, KIND, Kind, Stamp, stamp},
+    changes::{Changes, Touched},
+    differences::differences,
+    locks::GitLock,
+};
+use crate::{
+    error::{Error, Result},
+    fs::{self, Sharing},
+    repo::{Checkout, Entry, Index, RawChange, hex, path_of},
+};
+
+/// A change, ready to be committed.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    /// The index to commit.
+    pub(crate) index: PathBuf,
+    /// What it holds that HEAD does not, and the reverse.
+    pub(crate) changes: Vec<RawChange>,
+    /// The user's index (or the one that the command worked on) as it was when this was made.
+    seen: Option<Stamp>,
+    /// Others have changed the user's index meanwhile, so theirs is added to, not replaced.
+    foreign: bool,
+    /// What the command made or staged, and is no part of the change.
+    pub(crate) left_out: Vec<LeftOut>,
+}
+
+impl Staged {
+    /// A change that an earlier process has staged.
+    pub(crate) fn left(before: &Baseline, user_index: &Path) -> Result<Self> {
+        let index = before.directory().join("staged");
+        let changes = before.checkout.staged(&index, &before.tree())?;
+        // Whatever is in the user's index by now stays there.
+        let foreign = before.index_is_touched();
+        Ok(Self { index, changes, seen: stamp(user_index), foreign, left_out: Vec::new() })
+    }
+
+    /// Tells whether a commit is known to be this change, and nothing else: hooks may have staged something, and git may not have
+    /// written all of it.
+    pub(crate) fn is_whole_in(&self, before: &Baseline, commit: &str) -> Result<bool> {
+        let is_it = !Index::is_large(&self.index) && before.checkout.holds(commit, &self.index, &self.changes)?;
+        Ok(is_it && staged_in(before, &self.index)? == self.changes)
+    }
+
+    /// Makes its index one that the user can have: with a checksum, and on disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Git`].
+    pub(crate) fn finish(&self, checkout: &Checkout) -> Result<()> {
+        if !self.index.exists() {
+            return Ok(());
+        }
+        checkout.seal(&self.index)?;
+        fs::sync(&self.index)
+    }
+
+    /// The paths that change.
+    pub(crate) fn paths(&self) -> Vec<Vec<u8>> {
+        self.changes.iter().map(|change| change.path.clone()).collect()
+    }
+}
+
+/// Why a change must not be committed.
+#[derive(Debug)]
+pub(crate) enum StageError {
+    /// These held content of the caller's own that no commit had, and the command changed them.
+    Own(Vec<Vec<u8>>),
+    /// These are other repositories: nothing can be guaranteed in them.
+    Repositories(Vec<Vec<u8>>),
+    /// These are neither files nor links.
+    Special(Vec<Vec<u8>>),
+    /// These lie outside of the sparse checkout.
+    Sparse(Vec<Vec<u8>>),
+    /// These are in conflict.
+    Conflicts(Vec<Vec<u8>>),
+    /// These match none of the pathspecs.
+    Outside(Vec<Vec<u8>>),
+    /// It could not be made.
+    Trouble(Error),
+}
+
+impl From<Error> for StageError {
+    fn from(error: Error) -> Self {
+        Self::Trouble(error)
+    }
+}
+
+/// A change that is to become an index.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StageRequest<'a> {
+    pub(crate) before: &'a Baseline,
+    pub(crate) changes: &'a Changes,
+    /// The index that the command worked on.
+    pub(crate) worked_on: &'a Path,
+    /// Whether a git of the command's has changed that one.
+    pub(crate) staged_by_command: bool,
+    /// Whether it is the command's alone, beside git's own lock.
+    pub(crate) fenced: bool,
+    /// The directory that `pathspecs` start from.
+    pub(crate) directory: &'a Path,
+    /// All changes must match one of these, if there are any.
+    pub(crate) pathspecs: &'a [OsString],
+}
+
+/// Makes the index to commit from what was touched, and from what the command's own git staged.
+///
+/// # Errors
+/// What must not be committed.
+pub(crate) fn stage(request: &StageRequest<'_>) -> Result<Staged, StageError> {
+    let StageRequest { before, changes, worked_on, staged_by_command, fenced, .. } = *request;
+    let checkout = &before.checkout;
+    let index = before.directory().join("staged");
+    if before.header.index {
+        before.clear(&index)?;
+        fs::copy_index(&before.index(), &index, false)?;
+    }
+    let own_paths = take_out_own(before, &index)?;
+
+    let seen = stamp(worked_on);
+    // One that the command has removed says nothing.
+    let was_worked_on = seen.is_some() && (fenced || before.index_is_touched());
+    let (foreign, is_commands) = (was_worked_on && !staged_by_command, was_worked_on && staged_by_command);
+    let mut left_out: Vec<LeftOut> = Vec::new();
+    let mut leave_out =
+        |paths: Vec<Vec<u8>>, why| left_out.extend(paths.iter().map(|path| LeftOut { path: path_of(path), why }));
+    let by_command = if is_commands { new_entries(before, changes, worked_on)? } else { Added::default() };
+    let mut sorted = sort(before, changes, &by_command)?;
+    leave_out(changes.others.clone(), LeftOutReason::Written);
+    leave_out(by_command.was_there.into_iter().collect(), LeftOutReason::WasThere);
+    leave_out(std::mem::take(&mut sorted.ignored), LeftOutReason::Ignored);
+    let modes = if is_commands { take_over(request, &index, &own_paths, &mut sorted)? } else { HashMap::new() };
+    checkout.stage(&index, &sorted.remove, &sorted.add)?;
+    add_below_former_files(before, changes, &index)?;
+    let staged = with_modes(before, &index, &modes)?;
+    must_be_files(&staged)?;
+    all_written(before, &staged)?;
+    must_match(request, &index, &staged)?;
+    let in_it: HashSet<PathBuf> = staged.iter().map(|change| path_of(&change.path)).collect();
+    let holds_any = |left: &LeftOut| in_it.iter().any(|path| path.starts_with(&left.path));
+    left_out.extend(ignored_by_now(before, changes)?.into_iter().filter(|left| !holds_any(left)));
+    left_out.sort_by(|one, other| (&one.path, one.why).cmp(&(&other.path, other.why)));
+    left_out.dedup_by(|one, other| one.path == other.path);
+    Ok(Staged { index, changes: staged, seen, foreign, left_out })
+}
+
+/// What is staged, with the modes that the command staged on purpose.
+fn with_modes(before: &Baseline, index: &Path, modes: &HashMap<Vec<u8>, String>) -> Result<Vec<RawChange>> {
+    let staged = staged_in(before, index)?;
+    let other_modes: Vec<_> = staged
+        .iter()
+        .filter_map(|change| Some((modes.get(&change.path).filter(|mode| **mode != change.mode)?, change)))
+        .filter(|(_, change)| change.status != b'D')
+        .map(|(mode, change)| (mode.clone(), change.id.clone(), change.path.clone()))
+        .collect();
+    if other_modes.is_empty() {
+        return Ok(staged);
+    }
+    before.checkout.set_entries(index, &other_modes)?;
+    before.checkout.staged(index, &before.tree())
+}
+
+/// Makes sure that no other repository is part of a change.
+fn must_be_files(staged: &[RawChange]) -> Result<(), StageError> {
+    let repositories = staged.iter().filter(|change| change.mode == "160000" || change.old_mode == "160000");
+    let repositories: Vec<_> = repositories.map(|change| change.path.clone()).collect();
+    if repositories.is_empty() { Ok(()) } else { Err(StageError::Repositories(repositories)) }
+}
+
+/// Makes sure that each change matches one of the pathspecs.
+fn must_match(request: &StageRequest<'_>, index: &Path, staged: &[RawChange]) -> Result<(), StageError> {
+    let StageRequest { before, directory, pathspecs, .. } = *request;
+    if pathspecs.is_empty() {
+        return Ok(());
+    }
+    let inside = before.checkout.staged_below(index, &before.tree(), directory, pathspecs)?;
+    let inside: HashSet<&[u8]> = inside.iter().map(|change| change.path.as_slice()).collect();
+    let outside = staged.iter().map(|change| &change.path).filter(|path| !inside.contains(path.as_slice()));
+    let outside: Vec<_> = outside.cloned().collect();
+    if outside.is_empty() { Ok(()) } else { Err(StageError::Outside(outside)) }
+}
+
+/// What an index holds that HEAD does not, and the reverse. Where HEAD was all that the user's index held, that one tells.
+fn staged_in(before: &Baseline, index: &Path) -> Result<Vec<RawChange>> {
+    if Index::is_large(index) || before.header.own_index || !before.header.index {
+        return before.checkout.staged(index, &before.tree());
+    }
+    let mut staged: Vec<RawChange> = Vec::new();
+    let mut is_plain = true;
+    let side = |entry: Option<&Entry<'_>>| {
+        let none = || ("000000".to_owned(), "0".repeat(before.checkout.id_bytes * 2));
+        entry.map_or_else(none, |entry| (format!("{:06o}", entry.mode), hex(entry.id)))
+    };
+    differences(before, &before.index(), index, |path, was, now| {
+        is_plain &= [was, now].into_iter().flatten().all(|entry| entry.stage == 0 && !entry.intent_to_add);
+        let status = match (was, now) {
+            (None, _) => b'A',
+            (_, None) => b'D',
+            (Some(was), Some(now)) if was.mode & KIND == now.mode & KIND => b'M',
+            _ => b'T',
+        };
+        let ((old_mode, old_id), (mode, id)) = (side(was), side(now));
+        staged.push(RawChange { old_mode, mode, old_id, id, status, path: path.to_vec() });
+    })?;
+    if is_plain { Ok(staged) } else { before.checkout.staged(index, &before.tree()) }
+}
+
+/// Makes sure that git has written what is to be committed: when it writes many objects together, an error may be lost.
+fn all_written(before: &Baseline, staged: &[RawChange]) -> Result<()> {
+    let written = staged.iter().filter(|change| change.status != b'D');
+    let written: Vec<&RawChange> = written.filter(|change| !before.checkout.is_loose(&change.id)).collect();
+    if written.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<u8> = written.iter().flat_map(|change| change.id.bytes().chain([b'\n'])).collect();
+    let sizes = before.checkout.sizes(&ids)?;
+    let missing: Vec<Vec<u8>> =
+        written.iter().zip(sizes).filter(|(_, size)| size.is_none()).map(|(change, _)| change.path.clone()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let reason = format!("it did not write the objects of {}", crate::error::listed(&super::readable(&missing)));
+    Err(Error::Git { arguments: "update-index".to_owned(), reason })
+}
+
+/// Adds what is in directories that were files: git lists nothing below what is in the index.
+fn add_below_former_files(before: &Baseline, changes: &Changes, index: &Path) -> Result<(), StageError> {
+    let is_directory = |touched: &&Touched| touched.now.is_some_and(|now| now.mode() & KIND == DIRECTORY);
+    let former = changes.touched.iter().filter(|touched| !touched.new).filter(is_directory);
+    let former: Vec<Vec<u8>> = former
+        .filter(|touched| {
+            !before
+                .item(&touched.path)
+                .is_some_and(|item| matches!(item.kind, Kind::Directory | Kind::Submodule | Kind::Repository))
+        })
+        .map(|touched| [&touched.path, &b"/"[..]].concat())
+        .collect();
+    if former.is_empty() {
+        return Ok(());
+    }
+    let listed = before.checkout.untracked(index)?;
+    let is_below = |path: &Vec<u8>| former.iter().any(|directory| path.starts_with(directory));
+    let is_own = |path: &Vec<u8>| is_below(path) && before.is_made_by_command(path);
+    let repositories: Vec<_> = listed.repositories.into_iter().filter(is_own).collect();
+    if !repositories.is_empty() {
+        return Err(StageError::Repositories(repositories));
+    }
+    let new = before.rules_allow(listed.files.into_iter().filter(&is_below).collect(), changes)?;
+    Ok(before.checkout.stage(index, &[], &new)?)
+}
+
+/// Puts what the caller had staged back to HEAD's in the index to commit; returns all paths that are the caller's own.
+fn take_out_own(before: &Baseline, index: &Path) -> Result<HashSet<Vec<u8>>> {
+    let mut entries: BTreeMap<Vec<u8>, (String, String)> = BTreeMap::new();
+    let staged = if before.header.own_index { before.checkout.staged(index, &before.tree())? } else { Vec::new() };
+    for change in staged {
+        let (mode, id) = match change.status {
+            b'U' => before.checkout.entry_of(&before.tree(), &change.path)?.unwrap_or_default(),
+            _ => (change.old_mode, change.old_id),
+        };
+        entries.insert(change.path, (mode, id));
+    }
+    let mut own: HashSet<Vec<u8>> = entries.keys().cloned().collect();
+    if let Some(mut kept) = before.entries()?.filter(|_| before.header.own_index) {
+        while let Some(entry) = kept.next()? {
+            if entry.intent_to_add {
+                entries.insert(entry.path.to_vec(), ("0".to_owned(), String::new()));
+            }
+        }
+    }
+    // All stages of a conflict go before the one entry comes.
+    let removals: Vec<_> = entries.keys().map(|path| ("0".to_owned(), String::new(), path.clone())).collect();
+    before.checkout.set_entries(index, &removals)?;
+    let entries = entries.into_iter().filter(|(_, (mode, _))| !mode.trim_start_matches('0').is_empty());
+    let entries: Vec<_> = entries.map(|(path, (mode, id))| (mode, id, path)).collect();
+    before.checkout.set_entries(index, &entries)?;
+    own.extend(before.items.iter().filter(|item| item.own).map(|item| item.path.clone()));
+    Ok(own)
+}
+
+/// Makes the change part of the user's index: all of it if nobody else has changed that, else entry by entry. The caller
+/// holds the index' lock, and has called [`Staged::finish`].
+pub(crate) fn publish(before: &Baseline, staged: &Staged, lock: &GitLock, worked_on: &Path) -> Result<()> {
+    let checkout = &before.checkout;
+    let made = before.directory().join("published");
+    before.clear(&made)?;
+    let others = staged.foreign || stamp(worked_on) != staged.seen;
+    if !others && !before.header.own_index {
+        if !staged.index.exists() {
+            // No index before, and nothing to put into one.
+            return Ok(());
+        }
+        fs::link(&staged.index, &made, Sharing::default())?;
+    } else {
+        // The caller's own staged changes, and others', stay as they are.
+        let base = if others { worked_on.to_owned() } else { before.index() };
+        if base.exists() {
+            fs::copy_index(&base, &made, true)?;
+        }
+        let now = checkout.staged(&staged.index, &before.tree())?;
+        let entries: Vec<_> = now.into_iter().map(|change| (change.mode, change.id, change.path)).collect();
+        checkout.set_entries(&made, &entries)?;
+        if made.exists() {
+            fs::sync(&made)?;
+        }
+    }
+    if made.exists() { lock.replace(&made) } else { Ok(()) }
+}
