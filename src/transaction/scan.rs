@@ -7,7 +7,8 @@ use std::{
 
 use super::{
     baseline::{
-        Content, DIRECTORY, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SUBMODULE, Stamp, below, is_same, parents,
+        Content, DIRECTORY, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SUBMODULE, Stamp, below, copied, is_same,
+        parents,
     },
     walk::{self, Walked},
 };
@@ -142,12 +143,6 @@ impl<'a> Look<'a> {
             self.latest = self.latest.max(found.ctime);
         }
         self.intents |= entry.intent_to_add;
-        let copied = |found: &Found| match found.mode & KIND {
-            REGULAR => (Kind::File, Content::Copy(0)),
-            LINK => (Kind::Link, Content::Copy(0)),
-            DIRECTORY => (Kind::Directory, Content::None),
-            _ => (Kind::Special, Content::None),
-        };
         if entry.mode & KIND == SUBMODULE {
             let state = self.checkout.submodule(entry.path)?;
             let kind = if found.is_some() { Kind::Submodule } else { Kind::Absent };
@@ -174,20 +169,26 @@ impl<'a> Look<'a> {
             }
             return Ok(());
         }
+        self.clean_or_suspect(entry, &found, written);
+        Ok(())
+    }
+
+    /// Keeps nothing of a file that the index shows to be clean; else it is kept, should git find it changed.
+    fn clean_or_suspect(&mut self, entry: &Entry<'_>, found: &Found, written: (u32, u32)) {
         let mode = found.mode & PERMISSIONS;
         let same_kind = found.mode & KIND == entry.mode & KIND;
         // Git marks those that it does not trust by a size of zero.
         let distrusted = entry.stat.size == 0 && !EMPTY_BLOBS.contains(&hex(entry.id).as_str());
         let racy = entry.stat.modified >= written || distrusted;
-        if !same_kind || racy || !is_same(&found, &entry.stat) {
-            let (kind, mut content) = copied(&found);
+        if !same_kind || racy || !is_same(found, &entry.stat) {
+            let (kind, mut content) = copied(found);
             if same_kind {
                 // Should git find it clean.
                 content = Content::Blob(hex(entry.id));
             }
             self.suspects.push(self.items.len());
-            self.items.push(item(entry.path, kind, Some(&found), content, false));
-            return Ok(());
+            self.items.push(item(entry.path, kind, Some(found), content, false));
+            return;
         }
         let usual = match entry.mode {
             0o100_644 => *self.plain.get_or_insert(mode) == mode,
@@ -196,9 +197,8 @@ impl<'a> Look<'a> {
         };
         if !usual {
             let content = Content::Blob(hex(entry.id));
-            self.items.push(item(entry.path, Kind::File, Some(&found), content, false));
+            self.items.push(item(entry.path, Kind::File, Some(found), content, false));
         }
-        Ok(())
     }
 
     /// A directory may be there for the sake of a file that is not.

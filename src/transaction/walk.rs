@@ -5,6 +5,7 @@ use std::{
     io,
     ops::Range,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread::Scope,
 };
 
 use crate::{
@@ -37,6 +38,23 @@ struct Kept {
     stat: Stat,
 }
 
+impl Kept {
+    /// The entry, whose path and id stand in `bytes`.
+    fn entry<'b>(&self, bytes: &'b [u8]) -> Entry<'b> {
+        let (assume_unchanged, skip_worktree, intent_to_add) = self.flags;
+        Entry {
+            path: &bytes[self.path.clone()],
+            id: &bytes[self.id.clone()],
+            mode: self.mode,
+            stage: self.stage,
+            assume_unchanged,
+            skip_worktree,
+            intent_to_add,
+            stat: self.stat,
+        }
+    }
+}
+
 impl Batch {
     fn add(&mut self, entry: &Entry<'_>) {
         let start = self.bytes.len();
@@ -51,6 +69,17 @@ impl Batch {
             flags: (entry.assume_unchanged, entry.skip_worktree, entry.intent_to_add),
             stat: entry.stat,
         });
+    }
+
+    /// Takes as many entries as fit; tells whether there are no more.
+    fn fill(&mut self, entries: &mut Index) -> Result<bool> {
+        while self.entries.len() < BATCH {
+            match entries.next()? {
+                Some(entry) => self.add(&entry),
+                None => return Ok(true),
+            }
+        }
+        Ok(false)
     }
 
     fn look(&mut self, below: &mut Below) {
@@ -82,6 +111,7 @@ pub(super) fn each(
 ) -> Result<Walked> {
     let Some(mut entries) = Index::open(index, checkout.id_bytes)? else { return Ok(Walked::default()) };
     let open = || Below::open(&checkout.root).map_err(Error::io("read", &checkout.root));
+    let unreadable = |path: &[u8]| Error::io("read", checkout.root.join(path_of(path)));
     // A thread takes as long to start as some hundred files to look at.
     let wanted = if entries.count() <= BATCH {
         0
@@ -90,75 +120,74 @@ pub(super) fn each(
     };
     let workers: Vec<Below> = (0..wanted).map(|_| open()).collect::<Result<_>>()?;
     std::thread::scope(|scope| {
-        let (work, results): (Vec<SyncSender<Batch>>, Vec<Receiver<Batch>>) = workers
-            .into_iter()
-            .filter_map(|mut below| {
-                let (give, work) = sync_channel::<Batch>(2);
-                let (done, result) = sync_channel(2);
-                let looks = move || {
-                    for mut batch in work {
-                        batch.look(&mut below);
-                        if done.send(batch).is_err() {
-                            break;
-                        }
-                    }
-                };
-                // The system may give fewer threads, or none.
-                std::thread::Builder::new().spawn_scoped(scope, looks).ok().map(|_| (give, result))
-            })
-            .unzip();
-        let threads = work.len();
-        if threads == 0 {
+        let workers = Workers::start(scope, workers);
+        if workers.work.is_empty() {
             let mut below = open()?;
             while let Some(entry) = entries.next()? {
                 let found = below.look(entry.path);
-                visit(&entry, found.map_err(Error::io("read", checkout.root.join(path_of(entry.path))))?)?;
+                visit(&entry, found.map_err(unreadable(entry.path))?)?;
             }
-            return Ok(Walked { is_partial: entries.is_partial()?, tree: entries.tree()? });
+        } else if !workers.each(&mut entries, |entry, found| visit(entry, found.map_err(unreadable(entry.path))?))? {
+            return Ok(Walked { is_partial: true, tree: None });
         }
+        Ok(Walked { is_partial: entries.is_partial()?, tree: entries.tree()? })
+    })
+}
+
+/// Threads that look at what is there, each with a batch at hand and one to come.
+struct Workers {
+    work: Vec<SyncSender<Batch>>,
+    results: Vec<Receiver<Batch>>,
+}
+
+impl Workers {
+    /// Starts a thread for each of these. The system may give fewer threads, or none.
+    fn start<'scope>(scope: &'scope Scope<'scope, '_>, workers: Vec<Below>) -> Self {
+        let start = |mut below: Below| {
+            let (give, work) = sync_channel::<Batch>(2);
+            let (done, result) = sync_channel(2);
+            let looks = move || {
+                for mut batch in work {
+                    batch.look(&mut below);
+                    if done.send(batch).is_err() {
+                        break;
+                    }
+                }
+            };
+            std::thread::Builder::new().spawn_scoped(scope, looks).ok().map(|_| (give, result))
+        };
+        let (work, results) = workers.into_iter().filter_map(start).unzip();
+        Self { work, results }
+    }
+
+    /// Visits each entry in order; `false` if a thread ended too early.
+    fn each(
+        &self,
+        entries: &mut Index,
+        mut visit: impl FnMut(&Entry<'_>, io::Result<Option<Found>>) -> Result<()>,
+    ) -> Result<bool> {
+        let threads = self.work.len();
         let mut spare: Vec<Batch> = Vec::new();
         let (mut given, mut taken, mut ended) = (0, 0, false);
         loop {
-            // Each worker has one batch at hand and one to come.
             while !ended && given - taken < threads * 2 {
                 let mut batch = spare.pop().unwrap_or_default();
-                while batch.entries.len() < BATCH {
-                    let Some(entry) = entries.next()? else {
-                        ended = true;
-                        break;
-                    };
-                    batch.add(&entry);
-                }
+                ended = batch.fill(entries)?;
                 // A worker ends only when this end of its channel is closed.
-                drop(work[given % threads].send(batch));
+                drop(self.work[given % threads].send(batch));
                 given += 1;
             }
             if taken == given {
-                return Ok(Walked { is_partial: entries.is_partial()?, tree: entries.tree()? });
+                return Ok(true);
             }
-            let Ok(mut batch) = results[taken % threads].recv() else {
-                return Ok(Walked { is_partial: true, tree: None });
-            };
+            let Ok(mut batch) = self.results[taken % threads].recv() else { return Ok(false) };
             taken += 1;
             let found = std::mem::take(&mut batch.found);
             for (kept, found) in batch.entries.iter().zip(found) {
-                let path = &batch.bytes[kept.path.clone()];
-                let found = found.map_err(Error::io("read", checkout.root.join(path_of(path))))?;
-                let (assume_unchanged, skip_worktree, intent_to_add) = kept.flags;
-                let entry = Entry {
-                    path,
-                    id: &batch.bytes[kept.id.clone()],
-                    mode: kept.mode,
-                    stage: kept.stage,
-                    assume_unchanged,
-                    skip_worktree,
-                    intent_to_add,
-                    stat: kept.stat,
-                };
-                visit(&entry, found)?;
+                visit(&kept.entry(&batch.bytes), found)?;
             }
             batch.clear();
             spare.push(batch);
         }
-    })
+    }
 }

@@ -10,11 +10,15 @@
 //! | this one | what can be asked, by this process or a later one |
 //! | `record` | what is kept of each file, and of all |
 //! | `take` | how it is taken |
+//! | `open` | how a later process reads it |
+//! | `copies` | the copies of files, and their rights |
 //!
 //! # Format
 //! `before.json` is a [`Header`]; `items.jsonl` holds one [`Item`] a line, sorted by the bytes of its path;
 //! `references.jsonl` one reference a line.
 
+mod copies;
+mod open;
 mod record;
 mod take;
 
@@ -25,26 +29,26 @@ const PACKED: &str = "packed";
 /// The user's own ignore rules as they were.
 const EXCLUDES: &str = "excludes";
 
-use super::standby::{Standby, link_path};
-use record::check_reference;
+use super::standby::Standby;
+use open::digest;
 pub(super) use record::{
-    Content, DIRECTORY, Header, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SCHEMA, SUBMODULE, Stamp, is_same, stamp,
+    Content, DIRECTORY, Header, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SCHEMA, SUBMODULE, Stamp, copied,
+    is_same, stamp,
 };
 pub(crate) use record::{check_head, check_path};
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::File,
-    io::{Read as _, Seek as _, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
     sync::Mutex,
 };
 
 use crate::{
     error::{Error, Result},
-    fs::{self, Place, Root},
+    fs,
     repo::{Checkout, Head, Index, Reference, Stat, path_of},
-    sys::{self, Found},
+    sys::Found,
 };
 
 /// Far more than what is kept of a large repository takes.
@@ -308,165 +312,11 @@ impl Baseline {
     pub(in crate::transaction) fn entries(&self) -> Result<Option<Index>> {
         Index::open(&self.index(), self.checkout.id_bytes)
     }
-
-    /// Reads what an earlier process has taken, whose paths lead to files of `tree`.
-    ///
-    /// # Errors
-    /// [`Error::BadRecord`] for a forged record, [`Error::BrokenRepository`] for a damaged one,
-    /// [`Error::NotAFile`], [`Error::Foreign`], [`Error::Io`].
-    pub(crate) fn open(directory: PathBuf, checkout: Checkout, tree: &Root) -> Result<Self> {
-        let damaged = |path: &Path| Error::BrokenRepository {
-            path: path.to_owned(),
-            reason: "what repoguard kept of the state before a mutation cannot be read".to_owned(),
-        };
-        // Another user with access to our directory may have replaced the files of the mutation's user.
-        let journal = super::journal::Journal::path(&directory);
-        let ownership = fs::Ownership::of(&fs::open(&journal, false)?, &journal)?;
-        let (owner, is_strangers) = (ownership.owner, !ownership.is_trusted());
-        let read = |name: &str| {
-            let path = directory.join(name);
-            let text = fs::read_trusted(&path, MOST_BYTES, owner.0)?;
-            String::from_utf8(text).map_err(|_| damaged(&path))
-        };
-        let path = directory.join("before.json");
-        let header: Header = serde_json::from_str(&read("before.json")?).map_err(|_| damaged(&path))?;
-        if header.schema != SCHEMA {
-            return Err(damaged(&path));
-        }
-        let bad = |reason| Error::BadRecord { path: path.clone(), line: 1, reason };
-        header.check(tree).map_err(bad)?;
-        // Whoever takes half of it for the whole puts nothing back, and takes away what was there.
-        let (items, references) = (read("items.jsonl")?, read("references.jsonl")?);
-        if header.digests != [&items, &references].map(|text| digest(text.replace('\n', "").as_bytes())) {
-            return Err(damaged(&path));
-        }
-        let items = parse(&directory.join("items.jsonl"), &items, |item: &Item| item.check(tree))?;
-        let references = parse(&directory.join("references.jsonl"), &references, check_reference)?;
-        // The right owner does not prove that they are complete. A lookup in an unsorted list would miss items.
-        if !items.is_sorted_by(|one, next| one.path <= next.path) {
-            return Err(damaged(&directory.join("items.jsonl")));
-        }
-        let index = directory.join("index");
-        if fs::find(&index)?.is_some() {
-            fs::open_trusted(&index, owner.0)?;
-        }
-        match Index::open(&index, checkout.id_bytes)? {
-            // It refuses paths that lead out of a worktree, or into a repository.
-            Some(mut entries) => while entries.next()?.is_some() {},
-            None if header.index => return Err(damaged(&path)),
-            None => {}
-        }
-        let checkout = checkout.noting(directory.join(NOTES)).with_names_of_the_disk();
-        let (staged, others, standby) = (Vec::new(), Mutex::default(), None);
-        let mut before = Self {
-            items,
-            references,
-            staged,
-            directory,
-            checkout,
-            header,
-            owner,
-            others,
-            standby,
-            is_left: true,
-            is_strangers,
-        };
-        if before.header.excludes {
-            fs::open_trusted(&before.directory.join(EXCLUDES), owner.0)?;
-        }
-        before.use_kept_excludes();
-        Ok(before)
-    }
-
-    /// The copy of a link that was kept.
-    pub(in crate::transaction) fn copy(&self, number: usize) -> Place {
-        Place::from(&self.copy_path(number))
-    }
-
-    fn copy_path(&self, number: usize) -> PathBuf {
-        self.directory.join("files").join(number.to_string())
-    }
-
-    /// Opens the copy of a file that was kept, which has this size, if that is known.
-    pub(in crate::transaction) fn open_copy(&self, number: usize, size: Option<u64>) -> Result<File> {
-        let path = self.copy_path(number);
-        let file = if self.is_left { fs::open_trusted(&path, self.owner.0)? } else { fs::read_file(&path)? };
-        let is = file.metadata().map_err(Error::io("read", &path))?.len();
-        if size.is_some_and(|size| size != is) {
-            let reason = "it has another size than what was kept".to_owned();
-            return Err(Error::BadRecord { path, line: 1, reason });
-        }
-        Ok(file)
-    }
-
-    /// Opens a large file that was kept: `None` if somebody has written to it while nobody stood by.
-    pub(in crate::transaction) fn open_leased(&self, number: usize, was: Option<Stamp>) -> Result<Option<File>> {
-        if fs::identity(&self.copy_path(number)).is_some() {
-            return self.open_copy(number, was.map(Stamp::size)).map(Some);
-        }
-        let link = link_path(&self.directory.join("files"), number);
-        let file = if self.is_left { fs::open_trusted(&link, self.owner.0)? } else { fs::read_file(&link)? };
-        let is_same = file.metadata().is_ok_and(|metadata| was.is_some_and(|was| was.has_bytes_of(&metadata)));
-        Ok(is_same.then_some(file))
-    }
-
-    /// The bytes of a small file that was kept.
-    pub(in crate::transaction) fn open_packed(&self, at: u64, size: u64) -> Result<impl std::io::Read + use<>> {
-        let path = self.directory.join("files").join(PACKED);
-        let mut file = if self.is_left { fs::open_trusted(&path, self.owner.0)? } else { fs::read_file(&path)? };
-        let is = file.metadata().map_err(Error::io("read", &path))?.len();
-        if at.checked_add(size).is_none_or(|end| end > is) {
-            return Err(Error::BadRecord { path, line: 1, reason: "it has fewer bytes than were kept".to_owned() });
-        }
-        file.seek(std::io::SeekFrom::Start(at)).map_err(Error::io("read", &path))?;
-        Ok(file.take(size))
-    }
-
-    /// The stranger whose mutation this is, if it is one's.
-    pub(in crate::transaction) fn stranger(&self) -> Option<u32> {
-        Some(self.owner.0).filter(|_| self.is_strangers)
-    }
-
-    /// Permission bits and owner to put a file back with. Root gives a file to another user only as that user could have had
-    /// it: the owner of this directory can change what is kept in it.
-    pub(in crate::transaction) fn rights(&self, mode: u32, owner: Option<(u32, u32)>) -> (u32, Option<(u32, u32)>) {
-        /// They give rights of the owner's, or of the group's.
-        const SET_ID: u32 = 0o6000;
-        if self.is_strangers {
-            let owner = Some(self.owner).filter(|_| sys::effective_user() == 0);
-            return (mode & !SET_ID, owner);
-        }
-        match owner.filter(|_| sys::effective_user() == 0) {
-            None => (mode, None),
-            Some(owner) if self.owner.0 == 0 || owner == self.owner => (mode, Some(owner)),
-            Some(_) if self.is_left => (mode & !SET_ID, Some(self.owner)),
-            Some(owner) => (mode & !SET_ID, Some(owner)),
-        }
-    }
 }
 
 /// The owner of a mutation's directory.
 pub(super) fn owner(directory: &Path) -> Result<(u32, u32)> {
     fs::metadata(directory).map(|found| found.owner)
-}
-
-/// The lines of a file, none of which leads anywhere else.
-fn parse<T: serde::de::DeserializeOwned>(
-    path: &Path,
-    text: &str,
-    check: impl Fn(&T) -> Result<(), String>,
-) -> Result<Vec<T>> {
-    let parse = |(number, line): (usize, &str)| {
-        let bad = |reason| Error::BadRecord { path: path.to_owned(), line: number + 1, reason };
-        let value = serde_json::from_str::<T>(line).map_err(|error| bad(error.to_string()))?;
-        check(&value).map_err(bad)?;
-        Ok(value)
-    };
-    text.lines().enumerate().map(parse).collect()
-}
-
-fn digest(text: &[u8]) -> String {
-    crate::repo::hex(&hmac_sha256::Hash::hash(text))
 }
 
 /// A path in a directory, which is empty for the top.

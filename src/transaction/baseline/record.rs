@@ -215,6 +215,16 @@ pub(in crate::transaction) fn stamp(path: &Path) -> Option<Stamp> {
     found.ok().flatten().map(|found| Stamp::of(&found))
 }
 
+/// What is kept of a file, if git cannot give it back.
+pub(in crate::transaction) fn copied(found: &Found) -> (Kind, Content) {
+    match found.mode & KIND {
+        REGULAR => (Kind::File, Content::Copy(0)),
+        LINK => (Kind::Link, Content::Copy(0)),
+        DIRECTORY => (Kind::Directory, Content::None),
+        _ => (Kind::Special, Content::None),
+    }
+}
+
 /// Tells whether a file is as it was when git wrote down its stat data.
 #[expect(clippy::cast_possible_truncation, reason = "as git cuts it")]
 pub(in crate::transaction) fn is_same(found: &Found, stat: &Stat) -> bool {

@@ -1,20 +1,21 @@
 //! Puts files back. First the ignore rules, since they say which new files are anybody's business; then new files are
 //! taken away, and what was there is put in its place.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    io::Write as _,
-};
+mod directories;
+mod rules;
 
+use std::collections::{BTreeSet, HashSet};
+
+use self::directories::directories;
 use super::super::{
-    baseline::{Baseline, DIRECTORY, KIND, Kind, MOST_BYTES, PERMISSIONS, REGULAR, Stamp, below, parents},
+    baseline::{Baseline, DIRECTORY, KIND, Kind, PERMISSIONS, REGULAR, Stamp, below, parents},
     changes::{Changes, Touched, Was},
     spelling::Spelling,
 };
 use crate::{
     error::{Error, Result},
     fs::{self, Place, Root},
-    repo::{Blobs, EXCLUDE, path_of},
+    repo::{Blobs, path_of},
     store::kept::Keeping,
     sys::{self, Below},
 };
@@ -104,170 +105,6 @@ impl<'a> PutBack<'a> {
 
     fn is_repository(&self, directory: &[u8]) -> bool {
         self.at(directory).is_ok_and(|place| fs::metadata(place.child(".git")).is_ok())
-    }
-
-    /// Makes every directory one that can be read and written to.
-    fn open_directories(&mut self) -> Result<()> {
-        self.set_top(|now| now | USE)?;
-        for (path, _) in &self.directories {
-            let Some(found) = self.look(path)?.filter(|found| found.mode & KIND == DIRECTORY) else { continue };
-            let mode = found.mode & PERMISSIONS;
-            if mode & USE != USE {
-                match self.set_mode(path, mode | USE) {
-                    // Another user's: what is in it is not ours to change.
-                    Err(error) if fs::is_forbidden(&error) => {}
-                    set => drop(set?),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn close_directories(&mut self) -> Result<()> {
-        for (path, mode) in self.directories.iter().rev() {
-            let Some(found) = self.look(path)?.filter(|found| found.mode & KIND == DIRECTORY) else { continue };
-            if found.mode & PERMISSIONS != *mode && !self.theirs.contains(path) {
-                self.set_mode(path, *mode)?;
-            }
-        }
-        self.set_top(|_| self.before.header.top)
-    }
-
-    /// Changes the permission bits of the worktree's top.
-    fn set_top(&self, change: impl Fn(u32) -> u32) -> Result<()> {
-        let top = self.root.top();
-        let now = fs::metadata(&top)?.permissions();
-        // Who does not own it could not have changed it either.
-        if change(now) == now || self.before.header.top == now {
-            return Ok(());
-        }
-        self.set_mode(b"", change(now)).map(drop)
-    }
-
-    /// Sets the permission bits of an entry, or of the top if the path is empty; `false` if its owner is not the stranger whose mutation
-    /// this is.
-    fn set_mode(&self, path: &[u8], mode: u32) -> Result<bool> {
-        let place = self.at(path)?;
-        match self.before.stranger() {
-            Some(user) => fs::set_mode_of(&place, self.before.rights(mode, None).0, user),
-            None => fs::set_mode(&place, mode).map(|()| true),
-        }
-    }
-
-    /// Tells whether the stranger whose mutation this is can have changed an entry. Its owner may forge what was there before.
-    fn is_within_reach(&self, path: &[u8]) -> Result<bool> {
-        const SEARCH: u32 = 0o011;
-        const WRITE: u32 = 0o022;
-        const STICKY: u32 = 0o1000;
-        let Some(user) = self.before.stranger() else { return Ok(true) };
-        let entry = self.look(path)?;
-        let is_owners = entry.is_some_and(|entry| entry.owner.0 == user);
-        let mut writable = entry.is_some_and(|entry| entry.is_file() && (is_owners || entry.mode & WRITE != 0));
-        let mut nearest = true;
-        for above in parents(path).into_iter().chain([Vec::new()]) {
-            let found = if above.is_empty() { Some(fs::metadata(self.root.top())?) } else { self.look(&above)? };
-            let Some(found) = found else { continue };
-            let own = found.owner.0 == user;
-            if nearest {
-                let sticky = found.mode & STICKY != 0 && entry.is_some() && !is_owners;
-                writable |= own || (found.mode & WRITE != 0 && !sticky);
-                nearest = false;
-            }
-            if !(own || found.mode & SEARCH != 0) {
-                return Ok(false);
-            }
-        }
-        Ok(writable)
-    }
-
-    /// Puts the ignore rules back, and takes new ones away: they could hide other new files.
-    fn put_rules_back(&mut self) -> Result<()> {
-        let exclude = self.before.checkout.common_place(EXCLUDE)?;
-        let (now, is_linked) = match fs::find(&exclude) {
-            Err(Error::Io { source, .. }) if sys::is_link_error(&source) => (None, true),
-            now => now.map(|now| (now, now.is_some_and(|now| !now.is_file())))?,
-        };
-        // If it is a link, or in a directory that is one, it is no file of this repository's, and stays as it is.
-        if !is_linked {
-            let was = self.before.kept_exclude()?;
-            let is = now.and_then(|_| fs::read_whole(exclude.path(), MOST_BYTES).ok());
-            match was {
-                Some(was) if is.as_ref() != Some(&was) => {
-                    if let Some(info) = std::path::Path::new(EXCLUDE).parent() {
-                        fs::make_directories(&self.before.checkout.common_place(&info.to_string_lossy())?, None)?;
-                    }
-                    fs::put_file(&exclude, 0o644, None, |file| file.write_all(&was))?;
-                }
-                None if now.is_some() => fs::remove_entry(&exclude)?,
-                _ => {}
-            }
-        }
-        let hidden = self.before.hidden_rules();
-        let tops = [Vec::new()].into_iter().chain(self.directories.iter().map(|(path, _)| path.clone()));
-        let rules: Vec<Vec<u8>> = tops.map(|top| below(&top, b".gitignore")).collect();
-        let views: Vec<&[u8]> = rules.iter().map(Vec::as_slice).collect();
-        let were = self.before.were(&views)?;
-        for (path, was) in rules.iter().zip(were) {
-            let now = match self.look(path) {
-                // Git does not see into that directory, either.
-                Err(error) if was.is_none() && fs::is_forbidden(&error) => continue,
-                now => now?,
-            };
-            match was {
-                None if now.is_some() && !hidden.contains(path) => drop(self.take(path)?),
-                Some(was) => {
-                    let touched = Touched { path: path.clone(), now: now.as_ref().map(Stamp::of), new: false };
-                    self.put_one_back(&touched, &was)?;
-                }
-                None => {}
-            }
-        }
-        // New directories may hold rules that hide themselves and all else in there.
-        let untracked = self.before.checkout.untracked(&self.before.index())?;
-        let new: HashSet<&Vec<u8>> =
-            untracked.directories.iter().filter(|directory| self.before.item(directory).is_none()).collect();
-        for directory in &untracked.directories {
-            let is_below_new = parents(directory).iter().any(|above| new.contains(above));
-            if new.contains(directory) && !is_below_new {
-                self.take_rules_below(directory.clone())?;
-            }
-        }
-        Ok(())
-    }
-
-    fn take_rules_below(&mut self, top: Vec<u8>) -> Result<()> {
-        let mut open = vec![top];
-        while let Some(directory) = open.pop() {
-            if self.is_repository(&directory) {
-                continue;
-            }
-            let place = self.at(&directory)?;
-            // What it is in stays as the command made it, as far as it can be read.
-            if let Ok(found) = fs::metadata(&place)
-                && found.permissions() & READ != READ
-            {
-                drop(self.set_mode(&directory, found.permissions() | READ));
-            }
-            let names = match fs::list(&place) {
-                // Git does not see into it, either.
-                Err(error) if fs::is_forbidden(&error) => {
-                    self.left.push(directory);
-                    continue;
-                }
-                // Nor here. It is taken away with all that is above it, later.
-                Err(error) if fs::is_too_long(&error) => continue,
-                names => names?,
-            };
-            for name in names {
-                let inner = below(&directory, &sys::bytes(&name));
-                if name == ".gitignore" {
-                    self.take(&inner)?;
-                } else if fs::metadata(place.child(&name)).is_ok_and(|found| found.is_dir()) {
-                    open.push(inner);
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Takes away what is at a path; `false` if it stays where it is, because it is not the command's.
@@ -435,42 +272,6 @@ impl<'a> PutBack<'a> {
         self.before.is_as_it_was(touched, &Was { mode, ..was.clone() }, &mut self.blobs)
     }
 
-    /// Sees to it that the directories above a path are there.
-    fn make_way(&mut self, path: &[u8]) -> Result<()> {
-        for above in parents(path).into_iter().rev() {
-            if self.look(&above)?.is_some_and(|found| found.mode & KIND != DIRECTORY) {
-                self.take(&above)?;
-            }
-        }
-        match parents(path).first() {
-            Some(above) => fs::make_directories(&self.root.at(above)?, Some(self.before.header.directory | USE)),
-            None => Ok(()),
-        }
-    }
-
-    /// Removes directories that were made for what was taken away, the deepest first. What holds anything stays.
-    fn remove_emptied(&mut self) -> Result<()> {
-        let known = |path: &[u8]| self.directories.iter().any(|(known, _)| known == path);
-        for path in self.emptied.iter().filter(|path| !path.is_empty() && !known(path)) {
-            // Made by the command, perhaps so that nothing can be removed from it. What has gone needs nothing.
-            if let Some(found) = self.look(path)?.filter(sys::Found::is_dir) {
-                drop(self.set_mode(path, found.permissions() | USE));
-            }
-        }
-        for path in self.emptied.iter().rev() {
-            let was_empty = self.before.item(path).is_some_and(|item| item.kind == Kind::Directory);
-            if was_empty || path.is_empty() {
-                continue;
-            }
-            match fs::remove_if_empty(&self.root.at(path)?) {
-                Ok(true) => {}
-                Err(error) if !fs::is_forbidden(&error) => return Err(error),
-                _ => self.left.push(path.clone()),
-            }
-        }
-        Ok(())
-    }
-
     /// Says of nothing that it was put back before that was seen.
     fn look_again(&mut self) -> Result<()> {
         let changes = Changes::look(self.before)?;
@@ -493,31 +294,4 @@ impl<'a> PutBack<'a> {
         }
         if wrong.is_empty() { Ok(()) } else { Err(Error::NotPutBack { paths: super::super::readable(&wrong) }) }
     }
-}
-
-/// All directories that held something, from the top down, with the permission bits that they had.
-fn directories(before: &Baseline) -> Result<Vec<(Vec<u8>, u32)>> {
-    let mut found: BTreeSet<Vec<u8>> = BTreeSet::new();
-    let mut last: Vec<u8> = Vec::new();
-    if let Some(mut entries) = before.entries()? {
-        while let Some(entry) = entries.next()? {
-            let end = entry.path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
-            if last != entry.path[..end] {
-                last.clear();
-                last.extend_from_slice(&entry.path[..end]);
-                found.extend(parents(entry.path));
-            }
-        }
-    }
-    for item in before.items.iter().filter(|item| item.kind != Kind::Absent) {
-        found.extend(parents(&item.path));
-        if item.kind == Kind::Directory {
-            found.insert(item.path.clone());
-        }
-    }
-    let mode = |path: &[u8]| {
-        let item = before.item(path).filter(|item| item.kind == Kind::Directory);
-        item.map_or(before.header.directory, |item| item.mode)
-    };
-    Ok(found.into_iter().map(|path| (mode(&path), path)).map(|(mode, path)| (path, mode)).collect())
 }

@@ -1,0 +1,103 @@
+//! Reads a baseline that an earlier process has captured. Another user may have changed every byte of it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use super::{Baseline, EXCLUDES, Header, Item, MOST_BYTES, NOTES, SCHEMA, record::check_reference};
+use crate::{
+    error::{Error, Result},
+    fs::{self, Root},
+    repo::{Checkout, Index},
+};
+
+impl Baseline {
+    /// Reads what an earlier process has taken, whose paths lead to files of `tree`.
+    ///
+    /// # Errors
+    /// [`Error::BadRecord`] for a forged record, [`Error::BrokenRepository`] for a damaged one,
+    /// [`Error::NotAFile`], [`Error::Foreign`], [`Error::Io`].
+    pub(crate) fn open(directory: PathBuf, checkout: Checkout, tree: &Root) -> Result<Self> {
+        let damaged = |path: &Path| Error::BrokenRepository {
+            path: path.to_owned(),
+            reason: "what repoguard kept of the state before a mutation cannot be read".to_owned(),
+        };
+        // Another user with access to our directory may have replaced the files of the mutation's user.
+        let journal = super::super::journal::Journal::path(&directory);
+        let ownership = fs::Ownership::of(&fs::open(&journal, false)?, &journal)?;
+        let (owner, is_strangers) = (ownership.owner, !ownership.is_trusted());
+        let read = |name: &str| {
+            let path = directory.join(name);
+            let text = fs::read_trusted(&path, MOST_BYTES, owner.0)?;
+            String::from_utf8(text).map_err(|_| damaged(&path))
+        };
+        let path = directory.join("before.json");
+        let header: Header = serde_json::from_str(&read("before.json")?).map_err(|_| damaged(&path))?;
+        if header.schema != SCHEMA {
+            return Err(damaged(&path));
+        }
+        let bad = |reason| Error::BadRecord { path: path.clone(), line: 1, reason };
+        header.check(tree).map_err(bad)?;
+        // Whoever takes half of it for the whole puts nothing back, and takes away what was there.
+        let (items, references) = (read("items.jsonl")?, read("references.jsonl")?);
+        if header.digests != [&items, &references].map(|text| digest(text.replace('\n', "").as_bytes())) {
+            return Err(damaged(&path));
+        }
+        let items = parse(&directory.join("items.jsonl"), &items, |item: &Item| item.check(tree))?;
+        let references = parse(&directory.join("references.jsonl"), &references, check_reference)?;
+        // The right owner does not prove that they are complete. A lookup in an unsorted list would miss items.
+        if !items.is_sorted_by(|one, next| one.path <= next.path) {
+            return Err(damaged(&directory.join("items.jsonl")));
+        }
+        let index = directory.join("index");
+        if fs::find(&index)?.is_some() {
+            fs::open_trusted(&index, owner.0)?;
+        }
+        match Index::open(&index, checkout.id_bytes)? {
+            // It refuses paths that lead out of a worktree, or into a repository.
+            Some(mut entries) => while entries.next()?.is_some() {},
+            None if header.index => return Err(damaged(&path)),
+            None => {}
+        }
+        let checkout = checkout.noting(directory.join(NOTES)).with_names_of_the_disk();
+        let (staged, others, standby) = (Vec::new(), Mutex::default(), None);
+        let mut before = Self {
+            items,
+            references,
+            staged,
+            directory,
+            checkout,
+            header,
+            owner,
+            others,
+            standby,
+            is_left: true,
+            is_strangers,
+        };
+        if before.header.excludes {
+            fs::open_trusted(&before.directory.join(EXCLUDES), owner.0)?;
+        }
+        before.use_kept_excludes();
+        Ok(before)
+    }
+}
+
+/// The lines of a file, none of which leads anywhere else.
+fn parse<T: serde::de::DeserializeOwned>(
+    path: &Path,
+    text: &str,
+    check: impl Fn(&T) -> Result<(), String>,
+) -> Result<Vec<T>> {
+    let parse = |(number, line): (usize, &str)| {
+        let bad = |reason| Error::BadRecord { path: path.to_owned(), line: number + 1, reason };
+        let value = serde_json::from_str::<T>(line).map_err(|error| bad(error.to_string()))?;
+        check(&value).map_err(bad)?;
+        Ok(value)
+    };
+    text.lines().enumerate().map(parse).collect()
+}
+
+pub(super) fn digest(text: &[u8]) -> String {
+    crate::repo::hex(&hmac_sha256::Hash::hash(text))
+}
