@@ -142,7 +142,7 @@ mod transaction;
 mod watcher;
 
 pub use error::{Error, Result};
-pub use guard::{Guard, Lock, Notice, Observer};
+pub use guard::{Caller, Guard, Lock, Notice, Observer};
 pub use holder::{Holder, Mode};
 pub use lock::{Inspection, Request, Scope, State, Waiting};
 pub use repo::{Config, ExpectedHead, Head, Repo};

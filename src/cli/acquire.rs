@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{ArgGroup, ArgMatches, Args, FromArgMatches};
 use repoguard::{
-    Config, Error, Repo, Request,
+    Caller, Config, Error, Repo, Request,
     background::{AcquireState, Grant, Released, Until},
 };
 use serde_json::json;
@@ -83,7 +83,8 @@ pub(super) fn acquire(context: &Context, matches: &ArgMatches) -> anyhow::Result
     let request = Request { command, ..arguments.lock.request(&config)? };
     let until = Until { process: arguments.for_pid, ttl: arguments.ttl };
     let observer = &mut |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
-    let grant = repoguard::background::acquire(&repo, &config, &request, until, arguments.background, observer);
+    let caller = Caller { repo: &repo, config: &config, request: &request, observer };
+    let grant = repoguard::background::acquire(caller, until, arguments.background);
     context.ui.waiting_over();
     match grant {
         Ok(grant) => {

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 use repoguard::{
-    Config, Error, Notice, Request, Scope, holder,
+    Caller, Config, Error, Notice, Request, Scope, holder,
     run::{Ending, Outcome, Task},
     worktree::{IsolatedWorktree, Options},
 };
@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{
     Context,
     exit::{self, Exit, Usage},
-    options::{self, Caller, Expect, Lock},
+    options::{self, Expect, ForLibrary, Lock},
     result_file::ResultFile,
     worktrees,
 };
@@ -64,7 +64,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "PATH")]
     result_file: Option<PathBuf>,
     #[command(flatten)]
-    caller: Caller,
+    library: ForLibrary,
     /// A command line for the shell (`$SHELL -c STRING`), instead of CMD
     #[arg(short, long = "command", value_name = "STRING", conflicts_with = "cmd")]
     command_line: Option<OsString>,
@@ -96,7 +96,7 @@ pub(super) fn quick(arguments: &[OsString]) -> Option<Arguments> {
         max_hold: None,
         kill_after: KILL_AFTER,
         result_file: None,
-        caller: Caller::default(),
+        library: ForLibrary::default(),
         command_line: None,
         cmd: Vec::new(),
     };
@@ -131,7 +131,7 @@ pub(super) fn parsed(context: &Context, matches: &ArgMatches) -> anyhow::Result<
 }
 
 pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Exit> {
-    let context = &arguments.caller.heeded(context);
+    let context = &arguments.library.heeded(context);
     let result_file = ResultFile::create(arguments.result_file.as_deref())?;
     let result = execute(context, arguments);
     context.ui.waiting_over();
@@ -145,7 +145,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ex
 }
 
 fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<(Outcome, Option<IsolatedWorktree>)> {
-    let repo = arguments.caller.repo()?;
+    let repo = arguments.library.repo()?;
     if repo.git_dir().is_none() {
         context.ui.say(&format!("not inside a Git repository: locking `{}`", repo.lock_path().display()));
     }
@@ -156,13 +156,21 @@ fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<(Outcome,
     let options = arguments.options(&request)?;
     options.as_ref().map_or(Ok(()), |options| options.check(&repo))?;
     let mut observer = |notice: Notice<'_>| context.ui.notice(&notice);
-    let (outcome, isolated) = match (repoguard::program::exec(&repo, &config, &request, &task, &mut observer), options)
-    {
+    let (outcome, isolated) = match (
+        repoguard::program::exec(
+            Caller { repo: &repo, config: &config, request: &request, observer: &mut observer },
+            &task,
+        ),
+        options,
+    ) {
         (Err(busy @ (Error::Busy { .. } | Error::Deadlock { .. })), Some(options)) => {
             let waited = if let Error::Busy { waited, .. } = busy { waited } else { Duration::ZERO };
             context.ui.waiting_over();
-            let (outcome, isolated) =
-                repoguard::program::exec_in_worktree(&repo, &config, &request, &options, &task, &mut observer)?;
+            let (outcome, isolated) = repoguard::program::exec_in_worktree(
+                Caller { repo: &repo, config: &config, request: &request, observer: &mut observer },
+                &options,
+                &task,
+            )?;
             (Outcome { waited: outcome.waited + waited, ..outcome }, Some(isolated))
         }
         (outcome, _) => (outcome?, None),
@@ -181,7 +189,7 @@ impl Arguments {
         };
         let mut task = Task::new(command).kill_after(self.kill_after).expect(self.expect.head());
         task.max_hold = self.max_hold;
-        self.caller.prepare(task)
+        self.library.prepare(task)
     }
 
     fn request(&self, config: &Config, task: &Task) -> anyhow::Result<Request> {
@@ -193,7 +201,7 @@ impl Arguments {
             }
             None => {}
         }
-        Ok(Request { command: holder::readable_command(&task.command), ..self.caller.complete(request) })
+        Ok(Request { command: holder::readable_command(&task.command), ..self.library.complete(request) })
     }
 }
 
@@ -225,7 +233,7 @@ fn busy(context: &Context, arguments: &Arguments, error: anyhow::Error) -> anyho
             Ok(Exit::OK)
         }
         Some(Error::Busy { .. } | Error::Deadlock { .. }) => Ok(context.failed(&error, arguments.lock.busy_exit_code)),
-        _ if arguments.caller.silent => Ok(context.failed(&error, exit::of(&error))),
+        _ if arguments.library.silent => Ok(context.failed(&error, exit::of(&error))),
         _ => Err(error),
     }
 }

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgMatches, Args, FromArgMatches};
 use repoguard::{
-    Config, Error, Mode, Request, Scope, holder,
+    Caller, Config, Error, Mode, Request, Scope, holder,
     mutation::{Failure, FailureReason, Landed, Landing, LeftOutReason, Mutated, Mutation, Write},
 };
 use serde_json::json;
@@ -13,7 +13,7 @@ use super::{
     Context,
     exec::in_the_way,
     exit::{self, Exit, Usage},
-    options::{self, Caller, Expect, Lock},
+    options::{self, Expect, ForLibrary, Lock},
     result_file::ResultFile,
 };
 
@@ -85,7 +85,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "PATH")]
     result_file: Option<PathBuf>,
     #[command(flatten)]
-    caller: Caller,
+    library: ForLibrary,
     /// The command that makes the change, and its arguments
     #[arg(value_name = "CMD", trailing_var_arg = true, required = true)]
     cmd: Vec<OsString>,
@@ -93,7 +93,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exit> {
     let arguments = Arguments::from_arg_matches(matches).map_err(|error| Usage(error.to_string()))?;
-    let context = &arguments.caller.heeded(context);
+    let context = &arguments.library.heeded(context);
     arguments.refuse_nonsense()?;
     let result_file = ResultFile::create(arguments.result_file.as_deref())?;
     let result = execute(context, &arguments);
@@ -114,7 +114,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
             Some(Error::Busy { .. } | Error::Deadlock { .. }) => {
                 Ok(context.failed(&error, arguments.lock.busy_exit_code))
             }
-            _ if arguments.caller.silent => Ok(context.failed(&error, exit::of(&error))),
+            _ if arguments.library.silent => Ok(context.failed(&error, exit::of(&error))),
             _ => Err(error),
         },
     }
@@ -125,13 +125,14 @@ fn is_busy(failure: &Failure) -> bool {
 }
 
 fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<Mutated> {
-    let repo = arguments.caller.repo()?;
+    let repo = arguments.library.repo()?;
     context.ui.may_have_token(&repo);
     let config = Config::load(&repo)?;
     let request = arguments.request(&config)?;
     let write = Write::Command(arguments.cmd.clone());
     let mut observer = |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
-    Ok(repoguard::program::mutate(&repo, &config, &request, &arguments.mutation(), write, &mut observer)?)
+    let caller = Caller { repo: &repo, config: &config, request: &request, observer: &mut observer };
+    Ok(repoguard::program::mutate(caller, &arguments.mutation(), write)?)
 }
 
 impl Arguments {
@@ -169,7 +170,7 @@ impl Arguments {
             landing: self.landing(),
             max_hold: self.max_hold,
             kill_after: self.kill_after,
-            term_ends_all: self.caller.silent,
+            term_ends_all: self.library.silent,
             ..Mutation::default()
         }
     }
@@ -183,7 +184,7 @@ impl Arguments {
             scope: Some(request.scope.unwrap_or(Scope::Worktree)),
             mode: Mode::Exclusive,
             command: holder::readable_command(&command),
-            ..self.caller.complete(request)
+            ..self.library.complete(request)
         })
     }
 }

@@ -51,7 +51,7 @@ pub(super) struct Lock {
 
 /// How a program that uses the library calls this one.
 #[derive(Debug, Default, PartialEq, Args)]
-pub(super) struct Caller {
+pub(super) struct ForLibrary {
     /// Find the repository from here, not from the current directory
     #[arg(long, value_name = "DIR", hide = true)]
     repository: Option<PathBuf>,
@@ -72,7 +72,7 @@ pub(super) struct Caller {
     pub(super) silent: bool,
 }
 
-impl Caller {
+impl ForLibrary {
     /// The repository that is meant.
     pub(super) fn repo(&self) -> anyhow::Result<Repo> {
         let here = || std::env::current_dir().context("cannot find the current directory");

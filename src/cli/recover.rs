@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
 use repoguard::{
-    Config, Notice, Repo, Request,
+    Caller, Config, Notice, Repo, Request,
     mutation::{Choice, Found, Recovered, Unfinished},
 };
 use serde_json::json;
@@ -62,7 +62,10 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
             context.ui.notice(&notice);
         }
     };
-    let recovered = repoguard::mutation::recover(&repo, &config, &request, choice, &mut observer)?;
+    let recovered = repoguard::mutation::recover(
+        Caller { repo: &repo, config: &config, request: &request, observer: &mut observer },
+        choice,
+    )?;
     context.ui.waiting_over();
     if context.json {
         return render::json(&document(recovered.as_ref())).map(|()| Exit::OK);

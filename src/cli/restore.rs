@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
-use repoguard::{Config, Error, Repo, Request, escape::quoted_path, snapshot::Restored};
+use repoguard::{Caller, Config, Error, Repo, Request, escape::quoted_path, snapshot::Restored};
 use serde_json::{Value, json};
 
 use super::{
@@ -54,8 +54,11 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
         let request = arguments.patience.request();
         let request = Request { command: format!("repoguard restore {}", arguments.id), ..request };
         let observer = &mut |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
-        let restored =
-            repoguard::snapshot::restore(&repo, &config, &request, &arguments.id, &arguments.paths, observer);
+        let restored = repoguard::snapshot::restore(
+            Caller { repo: &repo, config: &config, request: &request, observer },
+            &arguments.id,
+            &arguments.paths,
+        );
         context.ui.waiting_over();
         restored
     };

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{
-    Context, Notice, Observer, Terms,
+    Caller, Context, Notice, Observer, Terms,
     admission::{self, not_interrupted},
     hold::Hold,
 };
@@ -12,7 +12,7 @@ use crate::{
     exec::RunLifecycle as _,
     holder::{self, Holder},
     lock::{self, Awaiting, Entered, Found, Request, Token, Wait, Waiter, Waiting},
-    repo::{Config, Repo},
+    repo::Repo,
     store::audit,
     sys::{self, Event, Process, Signals},
     watcher,
@@ -81,14 +81,7 @@ pub enum Released {
 /// # Errors
 /// [`Error::NoProcess`] when the process to hold it for does not run, or ends while it is waited, [`Error::BadValue`] when its time to live is less than
 /// 1 ms; else as [`super::exec()`].
-pub fn acquire(
-    repo: &Repo,
-    config: &Config,
-    request: &Request,
-    until: Until,
-    background: bool,
-    observer: &mut Observer<'_>,
-) -> Result<Grant> {
+pub fn acquire(caller: Caller<'_>, until: Until, background: bool) -> Result<Grant> {
     if until.ttl.is_some_and(|ttl| ttl < SHORTEST) {
         let (what, reason) = ("the time to live".to_owned(), "the hold would be over before it began".to_owned());
         return Err(Error::BadValue { what, reason });
@@ -98,8 +91,7 @@ pub fn acquire(
         return Err(Error::NoProcess { pid });
     }
     let until = Background { process, ttl: until.ttl };
-    let request = request.clone().or_configured(config)?;
-    Context::forking(repo, config, observer, |context| acquire_until(context, &request, until, background))
+    caller.serve_forking(|context, request| acquire_until(context, request, until, background))
 }
 
 fn acquire_until(context: Context<'_>, request: &Request, until: Background, background: bool) -> Result<Grant> {

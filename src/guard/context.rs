@@ -1,8 +1,8 @@
 //! What every verb works with: built once, passed once.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, fmt};
 
-use super::Notice;
+use super::{Notice, Observer};
 use crate::{
     error::{Error, Result},
     fs::Sharing,
@@ -30,6 +30,52 @@ impl Request {
             scope: self.scope.map_or_else(scope, |scope| Ok(Some(scope)))?,
             ..self
         })
+    }
+}
+
+/// A caller that asks for a lock.
+pub struct Caller<'a> {
+    /// Its repository.
+    pub repo: &'a Repo,
+    /// The configuration of that.
+    pub config: &'a Config,
+    /// The lock that it asks for.
+    pub request: &'a Request,
+    /// What its notices go to.
+    pub observer: &'a mut Observer<'a>,
+}
+
+impl fmt::Debug for Caller<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caller").field("repo", &self.repo).field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
+impl Caller<'_> {
+    /// The request, as configured.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a configured value is wrong.
+    pub(super) fn request(&self) -> Result<Request> {
+        self.request.clone().or_configured(self.config)
+    }
+
+    /// Calls `work` with the context, and with the request as configured.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a configured value is wrong.
+    pub(super) fn serve<T>(self, work: impl FnOnce(Context<'_>, &Request) -> Result<T>) -> Result<T> {
+        let request = self.request()?;
+        Context::with(self.repo, self.config, self.observer, |context| work(context, &request))
+    }
+
+    /// As [`Caller::serve`], for work that forks.
+    ///
+    /// # Errors
+    /// [`Error::Threads`] if this process has several threads; [`Error::Config`].
+    pub(super) fn serve_forking<T>(self, work: impl FnOnce(Context<'_>, &Request) -> Result<T>) -> Result<T> {
+        let request = self.request()?;
+        Context::forking(self.repo, self.config, self.observer, |context| work(context, &request))
     }
 }
 

@@ -43,6 +43,7 @@ pub(crate) use background::hold_for;
 pub use background::{
     AcquireState, Grant, Released, Until, acquire, command_of, is_pid_of_elsewhere, release, user_of, wait,
 };
+pub use context::Caller;
 pub(crate) use context::Context;
 pub use guard::Guard;
 pub(crate) use hold::Hold;
@@ -63,8 +64,8 @@ use crate::{
     env,
     error::{Error, Result},
     exec::{self, Ending, RunLifecycle, Surroundings, Task},
-    lock::{Held, Inside, Request},
-    repo::{Config, Head, Repo},
+    lock::{Held, Inside},
+    repo::{Head, Repo},
     store::{
         audit::{self, Entry, Event},
         last::Last,
@@ -98,18 +99,11 @@ pub struct Outcome {
 /// [`Error::Busy`], [`Error::Deadlock`] or [`Error::Interrupted`] when the lock was not acquired,
 /// [`Error::NeverGranted`], [`Error::NoLocks`], [`Error::NotAFile`] or [`Error::Io`] when it could not be,
 /// [`Error::Unfinished`] when a mutation that was killed must be settled first. Then the command did not run.
-pub fn exec(
-    repo: &Repo,
-    config: &Config,
-    request: &Request,
-    task: &Task,
-    observer: &mut Observer<'_>,
-) -> Result<Outcome> {
-    let request = request.clone().or_configured(config)?;
-    Context::forking(repo, config, observer, |context| {
-        let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
+pub fn exec(caller: Caller<'_>, task: &Task) -> Result<Outcome> {
+    caller.serve_forking(|context, request| {
+        let signals = Signals::open().map_err(Error::io("catch signals for", context.repo.root()))?;
         let terms = Terms { expect: Some(&task.expect), reports_acquisition: true, ..Terms::default() };
-        match admit(context, &request, &signals, terms)? {
+        match admit(context, request, &signals, terms)? {
             Admission::Held(hold) => run(hold, task, &signals),
             Admission::Inside(inside) => Ok(run_inside(context, inside, task, &signals)),
         }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Context, Interrupted, Observer, Terms, admission, mutate::Rollback, recovery};
+use super::{Caller, Interrupted, Terms, admission, mutate::Rollback, recovery};
 use crate::{
     error::{Error, Result},
-    lock::{Acquired, Request},
-    repo::{Config, Manner, Repo},
+    lock::Acquired,
+    repo::{Manner, Repo},
     sys::Signals,
     transaction::{self, Recovery, Unfinished},
 };
@@ -53,19 +53,13 @@ pub fn unfinished(repo: &Repo) -> Result<Option<Unfinished>> {
 /// # Errors
 /// Those of [`super::exec()`] when the lock was not acquired; [`Error::Unfinished`] where somebody has worked here since, and
 /// `choice` leaves it to what the journal predicts; what keeps it from being put back.
-pub fn recover(
-    repo: &Repo,
-    config: &Config,
-    request: &Request,
-    choice: Choice,
-    observer: &mut Observer<'_>,
-) -> Result<Option<Recovered>> {
+pub fn recover(caller: Caller<'_>, choice: Choice) -> Result<Option<Recovered>> {
+    let repo = caller.repo;
     let no_repository = || Error::NoRepository { path: repo.root().to_owned(), needed_by: "`repoguard recover`" };
     let worktree = repo.worktree().ok_or_else(no_repository)?;
-    let request = request.clone().or_configured(config)?;
-    Context::with(repo, config, observer, |context| {
+    caller.serve(|context, request| {
         let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
-        let acquired = admission::acquire(context, &request, &signals)?;
+        let acquired = admission::acquire(context, request, &signals)?;
         let recovered = recovery::recover(context.silent(), &worktree, choice);
         if let Acquired::Held(held) = acquired {
             // As after any hold: what was moved here was moved under the guard.

@@ -24,14 +24,14 @@ use std::{
 };
 
 use self::session::Session;
-use super::{Admission, Context, Observer, Terms, admit, environment, recovery};
+use super::{Admission, Caller, Context, Terms, admit, environment, recovery};
 use crate::{
     env,
     error::{Error, Result},
     exec::{self, RunLifecycle as _},
     fs,
     lock::{LockFile, Request},
-    repo::{Checkout, Config, ExpectedHead, Manner, Repo, Worktree},
+    repo::{Checkout, ExpectedHead, Manner, Worktree},
     sys::{self, Signals},
     transaction::{Changes, Choice, Journal},
 };
@@ -138,15 +138,10 @@ impl std::fmt::Debug for Write<'_> {
 /// # Errors
 /// Those of [`super::exec()`] when the lock was not acquired, [`Error::NoRepository`], [`Error::NoWorktree`],
 /// [`Error::Unfinished`]: then nothing was done. What happens later is told by [`Mutated`].
-pub fn mutate(
-    repo: &Repo,
-    config: &Config,
-    request: &Request,
-    mutation: &Mutation,
-    write: Write<'_>,
-    observer: &mut Observer<'_>,
-) -> Result<Mutated> {
+pub fn mutate(caller: Caller<'_>, mutation: &Mutation, write: Write<'_>) -> Result<Mutated> {
     const NEEDED_BY: &str = "`repoguard mutate`";
+    let request = &caller.request()?;
+    let Caller { repo, config, observer, .. } = caller;
     let no_repository = || Error::NoRepository { path: repo.root().to_owned(), needed_by: NEEDED_BY };
     let worktree = repo.worktree().ok_or_else(no_repository)?;
     let checkout = Checkout::find(repo, Manner::Writing, NEEDED_BY)?;
@@ -163,15 +158,14 @@ pub fn mutate(
     if here.starts_with(&checkout.git_dir) && !checkout.root.starts_with(&checkout.git_dir) {
         return Err(Error::NoWorktree { path: checkout.git_dir, needed_by: NEEDED_BY });
     }
+    let place = (&worktree, &checkout);
     let repo = &repo.at(&checkout.root);
-    let request = request.clone().or_configured(config)?;
-    Context::forking(repo, config, observer, |context| run(context, &worktree, &checkout, &request, mutation, write))
+    Context::forking(repo, config, observer, |context| run(context, place, request, mutation, write))
 }
 
 fn run(
     context: Context<'_>,
-    worktree: &Worktree,
-    checkout: &Checkout,
+    (worktree, checkout): (&Worktree, &Checkout),
     request: &Request,
     mutation: &Mutation,
     write: Write<'_>,

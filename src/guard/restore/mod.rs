@@ -17,14 +17,14 @@ use std::{
 };
 
 use self::{place::Place, plan::Plan};
-use super::{Admission, Context, Observer, Terms, admit};
+use super::{Admission, Caller, Context, Terms, admit};
 use crate::{
     error::{Error, Result},
     exec::Ending,
     fs::{self, Root},
     holder::Mode,
     lock::{Request, Scope},
-    repo::{Config, Repo, is_git_name},
+    repo::{Repo, is_git_name},
     store::{
         kept::{Header, Keeping},
         snapshots::{self, Kept},
@@ -64,19 +64,12 @@ pub struct Restored {
 /// [`Error::NoSnapshot`], [`Error::AmbiguousSnapshot`], [`Error::DamagedSnapshot`], [`Error::NotKept`],
 /// [`Error::NoWorktree`]; those of [`super::exec()`] for the lock. Then nothing was changed. What goes wrong with one
 /// file is told in [`Restored::failed`].
-pub fn restore(
-    repo: &Repo,
-    config: &Config,
-    request: &Request,
-    id: &str,
-    paths: &[PathBuf],
-    observer: &mut Observer<'_>,
-) -> Result<Restored> {
+pub fn restore(caller: Caller<'_>, id: &str, paths: &[PathBuf]) -> Result<Restored> {
+    let request = &Request { scope: Some(Scope::Worktree), mode: Mode::Exclusive, ..caller.request()? };
+    let Caller { repo, config, observer, .. } = caller;
     let limit = config.snapshot_limit()?;
     // Who asks for what is not there need not wait.
     let id = &Plan::new(repo, id, paths)?.snapshot.id;
-    let request = Request { scope: Some(Scope::Worktree), mode: Mode::Exclusive, ..request.clone() };
-    let request = &request.or_configured(config)?;
     Context::with(repo, config, observer, |context| {
         let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
         match admit(context, request, &signals, Terms::default())? {

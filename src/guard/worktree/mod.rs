@@ -24,11 +24,11 @@ pub use options::Options;
 
 use std::{
     ffi::OsString,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use super::{Context, Interrupted, Notice, Observer, Outcome, Terms, admission, environment, hold::Hold};
+use super::{Caller, Context, Interrupted, Notice, Outcome, Terms, admission, environment, hold::Hold};
 use crate::{
     env,
     error::{Error, Result},
@@ -36,7 +36,7 @@ use crate::{
     fs::{self, Sharing},
     holder,
     lock::{self, Acquired, Held, Request, Scope, Wait},
-    repo::{Config, Repo, Worktree},
+    repo::{Repo, Worktree},
     store::worktrees::{Entry, Register, Stage},
     sys::{self, Signals},
 };
@@ -67,15 +67,9 @@ pub struct IsolatedWorktree {
 /// # Errors
 /// Those of [`Options::check`]; [`Error::Git`] when git cannot make it; else as [`super::exec()`]. Then the command did not
 /// run, and nothing is left but what [`list()`] shows.
-pub fn exec_in_worktree(
-    repo: &Repo,
-    config: &Config,
-    request: &Request,
-    place: &Options,
-    task: &Task,
-    observer: &mut Observer<'_>,
-) -> Result<(Outcome, IsolatedWorktree)> {
-    place.check(repo)?;
+pub fn exec_in_worktree(caller: Caller<'_>, options: &Options, task: &Task) -> Result<(Outcome, IsolatedWorktree)> {
+    let Caller { repo, config, request, observer } = caller;
+    options.check(repo)?;
     Context::forking(repo, config, observer, |context| {
         admission::expect(context, &task.expect, None)?;
         let register = register(repo, context.sharing)?;
@@ -83,124 +77,135 @@ pub fn exec_in_worktree(
         // A caller that ignores this signal could not wait for git.
         signals.insist(&[sys::CHILD_CHANGED]);
         list::tidy(context, &register);
-        run(context, request, place, task, &register, &signals)
+        // In it nobody can be in the way, and only its holder can remove it.
+        let request = Request {
+            scope: Some(Scope::Worktree),
+            names: Vec::new(),
+            mode: holder::Mode::Exclusive,
+            timeout: Some(Duration::ZERO),
+            ..request.clone()
+        };
+        Isolation { context, request: &request, options, register: &register, signals: &signals }.run(task)
     })
 }
 
-fn run(
-    context: Context<'_>,
-    request: &Request,
-    place: &Options,
-    task: &Task,
-    register: &Register,
-    signals: &Signals,
-) -> Result<(Outcome, IsolatedWorktree)> {
-    let Context { repo, config, sharing, .. } = context;
-    let begun = Instant::now();
-    // In it nobody can be in the way, and it can be removed by who holds it alone only.
-    let request = Request {
-        scope: Some(Scope::Worktree),
-        names: Vec::new(),
-        mode: holder::Mode::Exclusive,
-        timeout: Some(Duration::ZERO),
-        ..request.clone()
-    };
-    let wait = &mut Wait { signals: Some(signals), report: &mut |_| {} };
-    let held = match lock::acquire_for_new_worktree(repo, &request, sharing, wait)? {
-        Acquired::Held(held) => Some(held),
-        // Who holds us inside of something else keeps everything from being locked.
-        Acquired::Inside(_) => None,
-    };
-    signals.catch(sys::INTERRUPTS.iter().copied());
-    let waited = begun.elapsed();
-    let from = From::now(repo)?;
-    let mut entry = make::reserve(&from, place, config, register, &request)?;
-    let worktree = make::add(&from, &mut entry, signals).inspect_err(|_| undo(repo, &mut entry))?;
-    let own = repo.seen_from(&worktree.git_dir).at(&entry.made.path());
-    let mut held = take(&own, &worktree, &request, sharing, held, signals).inspect_err(|_| undo(repo, &mut entry))?;
-    held.admit_commands();
-    if let Some(record) = repo.head_record(&worktree) {
-        // Of another that git called the same.
-        fs::remove(&record);
-    }
-    context.report(git_lock::lock(&worktree));
-    let mut variables = environment(&own.lock_path(), &held).to_vec();
-    let terms = Terms { interrupted: Interrupted::Leave, ..Terms::default() };
-    let mut admitted = admission::enter(context.at(&own), held, waited, terms)?;
-    admitted.publish();
-    let ready = make::check_out(&entry, &mut admitted, &variables, signals).and_then(|()| {
-        let directory = make::start(&from, &entry)?;
-        entry.advance(Stage::Used)?;
-        Ok(directory)
-    });
-    let directory = match ready {
-        Ok(directory) => directory,
-        Err(error) => {
-            if admitted.held.check_before_removal() {
-                undo(repo, &mut entry);
-            }
-            admitted.finish(Some(Ending::Failed));
-            return Err(error);
-        }
-    };
-    let mut isolated = IsolatedWorktree {
-        path: entry.made.path(),
-        branch: entry.made.short_branch().to_owned(),
-        base: entry.made.base.clone(),
-        kept: None,
-    };
-    context.notify(Notice::Isolated(&isolated));
-    variables.push((env::WORKTREE, entry.made.path().into()));
-    variables.push((env::WORKING_DIRECTORY, OsString::from(&directory)));
-    let surroundings = Surroundings {
-        environment: &variables,
-        without: env::OF_ONE_WORKTREE,
-        directory: Some(&directory),
-        ..Surroundings::default()
-    };
-    let mut stay = Stay { hold: admitted, repo, entry, isolated: &mut isolated };
-    let run = exec::run(task, surroundings, signals, &mut stay);
-    let outcome = stay.hold.outcome(run);
-    Ok((outcome, isolated))
+/// What a worktree is made with.
+struct Isolation<'a> {
+    context: Context<'a>,
+    request: &'a Request,
+    options: &'a Options,
+    register: &'a Register,
+    signals: &'a Signals,
 }
 
-/// Locks a worktree that was made just now.
-fn take(
-    own: &Repo,
-    worktree: &Worktree,
-    request: &Request,
-    sharing: Sharing,
-    held: Option<Box<Held>>,
-    signals: &Signals,
-) -> Result<Box<Held>> {
-    /// Somebody who locks everything that git lists, or looks into it, lets go soon.
-    const PATIENCE: Duration = Duration::from_secs(5);
-    let busy = || Error::Busy {
-        what: format!("the lock of `{}` (worktree)", own.root().display()),
-        holders: Vec::new(),
-        ahead: Vec::new(),
-        waited: PATIENCE,
-    };
-    let Some(mut held) = held else {
-        let request = Request { timeout: Some(PATIENCE), ..request.clone() };
+impl Isolation<'_> {
+    /// Makes the worktree, runs the command in it, and removes it if nothing of worth is left.
+    fn run(&self, task: &Task) -> Result<(Outcome, IsolatedWorktree)> {
+        let Self { context, signals, .. } = *self;
+        let Context { repo, config, sharing, .. } = context;
+        let begun = Instant::now();
         let wait = &mut Wait { signals: Some(signals), report: &mut |_| {} };
-        return match lock::acquire(own, &request, sharing, wait)? {
-            Acquired::Held(held) => Ok(held),
-            Acquired::Inside(_) => Err(busy()),
+        let held = match lock::acquire_for_new_worktree(repo, self.request, sharing, wait)? {
+            Acquired::Held(held) => Some(held),
+            // The hold around this process keeps everything from being locked.
+            Acquired::Inside(_) => None,
         };
-    };
-    let end = Instant::now() + PATIENCE;
-    while !held.take_in(worktree, sharing)? {
-        make::not_interrupted(signals)?;
-        if Instant::now() >= end {
-            return Err(busy());
+        signals.catch(sys::INTERRUPTS.iter().copied());
+        let waited = begun.elapsed();
+        let from = From::now(repo)?;
+        let mut entry = make::reserve(&from, self.options, config, self.register, self.request)?;
+        let worktree = make::add(&from, &mut entry, signals).inspect_err(|_| undo(repo, &mut entry))?;
+        let own = repo.seen_from(&worktree.git_dir).at(&entry.made.path());
+        let mut held = self.lock(&own, &worktree, held).inspect_err(|_| undo(repo, &mut entry))?;
+        held.admit_commands();
+        if let Some(record) = repo.head_record(&worktree) {
+            // Of another that git called the same.
+            fs::remove(&record);
         }
-        std::thread::sleep(Duration::from_millis(2));
+        context.report(git_lock::lock(&worktree));
+        let mut variables = environment(&own.lock_path(), &held).to_vec();
+        let terms = Terms { interrupted: Interrupted::Leave, ..Terms::default() };
+        let mut admitted = admission::enter(context.at(&own), held, waited, terms)?;
+        admitted.publish();
+        let ready = make::check_out(&entry, &mut admitted, &variables, signals).and_then(|()| {
+            let directory = make::start(&from, &entry)?;
+            entry.advance(Stage::Used)?;
+            Ok(directory)
+        });
+        let directory = match ready {
+            Ok(directory) => directory,
+            Err(error) => {
+                if admitted.held.check_before_removal() {
+                    undo(repo, &mut entry);
+                }
+                admitted.finish(Some(Ending::Failed));
+                return Err(error);
+            }
+        };
+        variables.push((env::WORKTREE, entry.made.path().into()));
+        variables.push((env::WORKING_DIRECTORY, OsString::from(&directory)));
+        Ok(self.run_in(task, &directory, &variables, (admitted, entry)))
     }
-    let record = held.record_mut();
-    "worktree".clone_into(&mut record.scope);
-    record.directory = holder::readable(&own.root().to_string_lossy());
-    Ok(held)
+
+    /// Runs the command in a directory of the worktree, which is ready.
+    fn run_in(
+        &self,
+        task: &Task,
+        directory: &Path,
+        variables: &[(&'static str, OsString)],
+        (hold, entry): (Hold<'_>, Entry),
+    ) -> (Outcome, IsolatedWorktree) {
+        let mut isolated = IsolatedWorktree {
+            path: entry.made.path(),
+            branch: entry.made.short_branch().to_owned(),
+            base: entry.made.base.clone(),
+            kept: None,
+        };
+        self.context.notify(Notice::Isolated(&isolated));
+        let surroundings = Surroundings {
+            environment: variables,
+            without: env::OF_ONE_WORKTREE,
+            directory: Some(directory),
+            ..Surroundings::default()
+        };
+        let mut stay = Stay { hold, repo: self.context.repo, entry, isolated: &mut isolated };
+        let run = exec::run(task, surroundings, self.signals, &mut stay);
+        let outcome = stay.hold.outcome(run);
+        (outcome, isolated)
+    }
+
+    /// Locks the worktree that was made just now.
+    fn lock(&self, own: &Repo, worktree: &Worktree, held: Option<Box<Held>>) -> Result<Box<Held>> {
+        /// Whoever locks everything that git lists, or looks into it, releases it soon.
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let (sharing, signals) = (self.context.sharing, self.signals);
+        let busy = || Error::Busy {
+            what: format!("the lock of `{}` (worktree)", own.root().display()),
+            holders: Vec::new(),
+            ahead: Vec::new(),
+            waited: PATIENCE,
+        };
+        let Some(mut held) = held else {
+            let request = Request { timeout: Some(PATIENCE), ..self.request.clone() };
+            let wait = &mut Wait { signals: Some(signals), report: &mut |_| {} };
+            return match lock::acquire(own, &request, sharing, wait)? {
+                Acquired::Held(held) => Ok(held),
+                Acquired::Inside(_) => Err(busy()),
+            };
+        };
+        let end = Instant::now() + PATIENCE;
+        while !held.take_in(worktree, sharing)? {
+            make::not_interrupted(signals)?;
+            if Instant::now() >= end {
+                return Err(busy());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let record = held.record_mut();
+        "worktree".clone_into(&mut record.scope);
+        record.directory = holder::readable(&own.root().to_string_lossy());
+        Ok(held)
+    }
 }
 
 /// The records of a repository.
