@@ -74,7 +74,12 @@ impl<'a> Change<'a> {
     }
 
     /// Writes a file, and keeps what was seen there under another name, which is free.
-    pub(super) fn keep(&mut self, path: &Path, to: &Path, text: &[u8], mode: u32, seen: Option<FileId>) -> Result<()> {
+    pub(super) fn keep(
+        &mut self,
+        (path, seen): (&Path, Option<FileId>),
+        to: &Path,
+        (text, mode): (&[u8], u32),
+    ) -> Result<()> {
         let new = Beside::write(path, text, mode, self.sharing)?;
         let linked = self.give_name(path, to, seen, new.id())?;
         self.place(new, path, linked)
@@ -261,7 +266,7 @@ mod tests {
     #[test]
     fn what_is_undone_is_as_before() {
         with_hook(|change, hook, kept| {
-            change.keep(hook, kept, b"ours", 0o777, fs::identity(hook)).unwrap();
+            change.keep((hook, fs::identity(hook)), kept, (b"ours", 0o777)).unwrap();
             assert_eq!((text(hook), text(kept)), ("ours".to_owned(), "the user's".to_owned()));
             undo(change);
             assert_eq!((text(hook), text(kept)), ("the user's".to_owned(), String::new()));
@@ -275,7 +280,7 @@ mod tests {
     #[test]
     fn undo_never_takes_the_last_copy() {
         with_hook(|change, hook, kept| {
-            change.keep(hook, kept, b"ours", 0o777, fs::identity(hook)).unwrap();
+            change.keep((hook, fs::identity(hook)), kept, (b"ours", 0o777)).unwrap();
             // What cannot go back to where it was stays where it is.
             others::remove_file(hook).unwrap();
             others::create_dir(hook).unwrap();
@@ -283,7 +288,7 @@ mod tests {
             assert_eq!(text(kept), "the user's");
         });
         with_hook(|change, hook, kept| {
-            change.keep(hook, kept, b"ours", 0o777, fs::identity(hook)).unwrap();
+            change.keep((hook, fs::identity(hook)), kept, (b"ours", 0o777)).unwrap();
             others::write(hook.with_extension("new"), "saved since").unwrap();
             others::rename(hook.with_extension("new"), hook).unwrap();
             undo(change);
@@ -295,7 +300,7 @@ mod tests {
     fn name_that_is_taken_is_not_taken_over() {
         with_hook(|change, hook, kept| {
             others::write(kept, "another one").unwrap();
-            change.keep(hook, kept, b"ours", 0o777, fs::identity(hook)).unwrap_err();
+            change.keep((hook, fs::identity(hook)), kept, (b"ours", 0o777)).unwrap_err();
             undo(change);
             assert_eq!((text(hook), text(kept)), ("the user's".to_owned(), "another one".to_owned()));
         });
@@ -311,7 +316,7 @@ mod tests {
             for attempt in 0..4 {
                 let done = match attempt {
                     0 => change.put(hook, b"ours", 0o777, seen),
-                    1 => change.keep(hook, kept, b"ours", 0o777, seen),
+                    1 => change.keep((hook, seen), kept, (b"ours", 0o777)),
                     2 => change.remove(hook, seen),
                     _ => change.shift((hook, seen), (kept, None)),
                 };

@@ -252,7 +252,7 @@ fn carry_out(change: &mut Change<'_>, slot: &Slot, plan: &Plan, text: &[u8]) -> 
             if matches!(plan, Plan::KeepInstead) {
                 change.remove(&slot.chained_path, seen(slot, &slot.chained_path))?;
             }
-            change.keep(&slot.path, &slot.chained_path, text, SCRIPT_MODE, seen(slot, &slot.path))?;
+            change.keep((&slot.path, seen(slot, &slot.path)), &slot.chained_path, (text, SCRIPT_MODE))?;
             (&slot.path, "script", "installed")
         }
     };

@@ -199,19 +199,9 @@ impl Site {
         if acquire.drop_covered_parts()? {
             return Ok(inside(around, std::mem::take(&mut acquire.record)));
         }
-        if !matches!(asker, Asker::Part { may_block: false, .. }) {
-            if env::get(env::TOKEN).is_some() && acquire.is_held_without_record() {
-                around.join(EnclosingHolds::by_token_again(acquire.table.as_ref()));
-            }
-            if acquire.may_be_inside() && acquire.is_held_without_record() {
-                around.join(EnclosingHolds::by_kinship_again(acquire.table.as_ref()));
-            }
-            around.enter(acquire.table.as_ref());
-            if let Cover::Whole = around.reduce(&mut acquire.plan)? {
-                return Ok(inside(around, std::mem::take(&mut acquire.record)));
-            }
-            let resources = &acquire.plan.resources;
-            acquire.parts.retain(|part| resources.iter().any(|(key, _)| *key == part.plan.resource));
+        let may_block = !matches!(asker, Asker::Part { may_block: false, .. });
+        if may_block && acquire.is_covered_by_late_records(&mut around)? {
+            return Ok(inside(around, std::mem::take(&mut acquire.record)));
         }
         // Those elsewhere matter only to whoever may have to wait.
         acquire.records = acquire.records.canonicalize().unwrap_or(std::mem::take(&mut acquire.records));
@@ -236,6 +226,23 @@ impl Site {
 }
 
 impl Acquire {
+    /// Waits a moment for the records of holds that may be around us and have none; tells whether these cover everything.
+    fn is_covered_by_late_records(&mut self, around: &mut EnclosingHolds) -> Result<bool> {
+        if env::get(env::TOKEN).is_some() && self.is_held_without_record() {
+            around.join(EnclosingHolds::by_token_again(self.table.as_ref()));
+        }
+        if self.may_be_inside() && self.is_held_without_record() {
+            around.join(EnclosingHolds::by_kinship_again(self.table.as_ref()));
+        }
+        around.enter(self.table.as_ref());
+        if let Cover::Whole = around.reduce(&mut self.plan)? {
+            return Ok(true);
+        }
+        let resources = &self.plan.resources;
+        self.parts.retain(|part| resources.iter().any(|(key, _)| *key == part.plan.resource));
+        Ok(false)
+    }
+
     /// Tells in the record which holds are around us, and what remains to be asked for.
     fn describe_surroundings(&mut self, around: &EnclosingHolds, asker: &Asker<'_>) {
         let Self { record, records, plan, unread, .. } = self;

@@ -342,7 +342,7 @@ impl Acquire {
         let record = std::mem::take(&mut self.record);
         let (parts, worktrees) = (std::mem::take(&mut self.parts), std::mem::take(&mut self.plan.worktrees));
         let (token, visits) = (self.token.take(), std::mem::take(&mut self.visits));
-        let held = Held::new(parts, worktrees, record, token, self.queue.as_ref(), self.table.as_ref())?;
+        let held = Held::new(parts, worktrees, record, token, (self.queue.as_ref(), self.table.as_ref()))?;
         Ok(Box::new(held.inside(visits)))
     }
 }

@@ -79,8 +79,7 @@ impl Held {
         worktrees: Vec<Worktree>,
         mut record: Holder,
         token: Option<Token>,
-        queue: Option<&Queue>,
-        table: Option<&Table>,
+        (queue, table): (Option<&Queue>, Option<&Table>),
     ) -> Result<Self> {
         let mut troubles = Vec::new();
         let now = holder::unix_ms(SystemTime::now());

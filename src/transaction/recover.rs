@@ -182,7 +182,7 @@ pub(crate) fn recover(
             clear_locks(before)?;
             Recovery::Finished(None)
         }
-        (Some(before), _) => Recovery::Undone(case.undo(before, &journal, repo, worktree, sharing, limit)?),
+        (Some(before), _) => Recovery::Undone(case.undo(before, &journal, (repo, worktree), (sharing, limit))?),
     };
     case.checkout.forget(PROTECTING)?;
     journal.end(&case.directory)?;
@@ -292,10 +292,8 @@ impl Case {
         &self,
         before: &Baseline,
         journal: &Journal,
-        repo: &Repo,
-        worktree: &Worktree,
-        sharing: Sharing,
-        limit: u64,
+        (repo, worktree): (&Repo, &Worktree),
+        (sharing, limit): (Sharing, u64),
     ) -> Result<Undone> {
         let begun = self.lines.iter().rev().find_map(|line| match &line.step {
             Step::Undoing { kept, .. } => Some(kept.clone()),

@@ -60,6 +60,14 @@ impl Ui {
                 ));
             }
             Notice::Lingers(pids) => self.say(&format!("the lock is kept: {}", still_inside(pids))),
+            Notice::Trouble(error) => self.trouble(error),
+            _ => self.progress(notice),
+        }
+    }
+
+    /// Prints what others did, how far something is, and where it goes on.
+    fn progress(&self, notice: &Notice<'_>) {
+        match notice {
             Notice::RanUnder(holder) => {
                 self.warn(&format!("this git command did not wait for its turn; the lock is held by {}", who(holder)));
                 self.hint("`repoguard exec -- git …` waits; `git status` shows how it stands now");
@@ -78,14 +86,6 @@ impl Ui {
                 self.warn(&format!("a mutation was killed before its end: {}", unfinished.command));
                 self.details_of(recovered);
             }
-            Notice::Trouble(error) => self.trouble(error),
-            _ => self.progress(notice),
-        }
-    }
-
-    /// Prints how far something is, and where it goes on.
-    fn progress(&self, notice: &Notice<'_>) {
-        match notice {
             Notice::WaitingForGit(lock, gits) => {
                 self.say(&format!("waiting for git's own lock `{}`; {gits}", lock.display()));
             }

@@ -107,8 +107,7 @@ pub(super) struct Seen {
 pub(super) fn look(
     repo: &Repo,
     manner: Manner,
-    register: &Register,
-    made: &Made,
+    (register, made): (&Register, &Made),
     site: &Site,
     root: Option<&Path>,
 ) -> Result<Seen> {
@@ -117,17 +116,38 @@ pub(super) fn look(
     // Git must stand somewhere, where the files are gone.
     let stands = root.unwrap_or(&site.worktree.git_dir);
     let checkout = Checkout::linked(repo, manner, &site.worktree.git_dir, stands, id_bytes)?;
-    let mut work = Contents::default();
-    let mut doubt = |why: String| work.also.push(why);
-
     let head = repo.head(&site.worktree).unwrap_or_default();
-    match &head {
+    let tip = common.tip(&made.branch)?;
+    let mut work = Contents { also: doubts(repo, &checkout, made, site, &head)?, ..Contents::default() };
+    if root.is_some() {
+        let Changes { changed, missing, untracked } = match made.stage {
+            Stage::Making => half_made(register, made, &checkout)?,
+            Stage::Removing => Changes { missing: 0, ..checkout.changes(None)? },
+            _ => checkout.changes(None)?,
+        };
+        (work.changed, work.untracked) = (changed.len() as u64 + missing, untracked);
+        match checkout.not_looked_at() {
+            Ok(0) => {}
+            Ok(count) => work.also.push(format!("{count} files that git was told not to look at")),
+            // Without an index git was not told anything.
+            Err(_) if made.stage == Stage::Making => {}
+            Err(error) => return Err(error),
+        }
+    }
+    of_commits(&common, made, tip.as_deref(), checkout.visited().into_iter().chain(head.commit), &mut work);
+    Ok(Seen { work, tip })
+}
+
+/// What is in the way of removing a worktree, beside files and commits.
+fn doubts(repo: &Repo, checkout: &Checkout, made: &Made, site: &Site, head: &Head) -> Result<Vec<String>> {
+    let mut doubts = Vec::new();
+    let mut doubt = |why: String| doubts.push(why);
+    match head {
         Head { branch: Some(branch), .. } if *branch == made.branch => {}
         Head { branch: Some(branch), .. } => doubt(format!("HEAD is on {}", short(branch))),
         Head { commit: Some(_), .. } => doubt("HEAD is on no branch".to_owned()),
         Head { .. } => doubt("HEAD cannot be read".to_owned()),
     }
-    let tip = common.tip(&made.branch)?;
     let elsewhere = repo.worktrees()?.into_iter().filter(|other| *other != site.worktree);
     if elsewhere.filter_map(|other| repo.head(&other)?.branch).any(|branch| branch == made.branch) {
         doubt("its branch is checked out elsewhere, too".to_owned());
@@ -151,23 +171,7 @@ pub(super) fn look(
         0 => {}
         count => doubt(format!("{count} in the stash")),
     }
-    if root.is_some() {
-        let Changes { changed, missing, untracked } = match made.stage {
-            Stage::Making => half_made(register, made, &checkout)?,
-            Stage::Removing => Changes { missing: 0, ..checkout.changes(None)? },
-            _ => checkout.changes(None)?,
-        };
-        (work.changed, work.untracked) = (changed.len() as u64 + missing, untracked);
-        match checkout.not_looked_at() {
-            Ok(0) => {}
-            Ok(count) => work.also.push(format!("{count} files that git was told not to look at")),
-            // Without an index git was not told anything.
-            Err(_) if made.stage == Stage::Making => {}
-            Err(error) => return Err(error),
-        }
-    }
-    of_commits(&common, made, tip.as_deref(), checkout.visited().into_iter().chain(head.commit), &mut work);
-    Ok(Seen { work, tip })
+    Ok(doubts)
 }
 
 /// The same where the worktree is gone: there is its branch, at most.

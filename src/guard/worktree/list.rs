@@ -118,7 +118,7 @@ fn linked(repo: &Repo, register: &Register, made: Made) -> Option<Listed> {
     let seen = match &site {
         // Whoever makes it just now is not disturbed, and half of it tells nothing.
         _ if matches!(made.stage, Stage::Reserved | Stage::Making) => Ok(Contents::default()),
-        Some(site) => look(repo, Manner::Reading, register, &made, site, root.as_deref()).map(|seen| seen.work),
+        Some(site) => look(repo, Manner::Reading, (register, &made), site, root.as_deref()).map(|seen| seen.work),
         None => look_at_branch(repo, Manner::Reading, &made).and_then(|seen| match (&seen.tip, root.is_some()) {
             (None, false) => Err(gone(&made)),
             _ => Ok(seen.work),

@@ -72,24 +72,14 @@ pub(super) fn remove(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Opt
     }
     let mut seen = if is_aside || !is_there {
         let root = is_aside.then_some(aside.as_path());
-        let mut seen = look(repo, Manner::Writing, entry.register(), &entry.made, &site, root)?;
+        let mut seen = look(repo, Manner::Writing, (entry.register(), &entry.made), &site, root)?;
         seen.work.also.extend(root.map_or(Ok(None), unseen)?);
         seen
     } else {
-        let seen = look_at(repo, entry, &site, &site.place, landed)?;
-        if !seen.work.is_nothing(landed) {
-            return keep(entry, stage, seen.work);
+        match move_aside(repo, entry, &site, &aside, landed)? {
+            Ok(seen) => seen,
+            Err(work) => return keep(entry, stage, work),
         }
-        entry.advance(Stage::Removing)?;
-        if let Err(error) = fs::rename(&site.place, &aside) {
-            entry.advance(stage)?;
-            return Err(error);
-        }
-        // What is missing is no work where it was removed before, but until now nothing was.
-        entry.made.stage = stage;
-        let seen = look_at(repo, entry, &site, &aside, landed);
-        entry.made.stage = Stage::Removing;
-        seen.inspect_err(|_| put_back(&aside, &site.place))?
     };
     if !seen.work.is_nothing(landed) {
         if fs::identity(&aside).is_some() {
@@ -105,6 +95,31 @@ pub(super) fn remove(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Opt
     }
     let tip = seen.tip.take();
     finish(repo, &common, entry, tip.as_deref(), &site.place)
+}
+
+/// Moves a worktree aside, and looks once more what is in it. `Err`: that is in it, and it was not moved.
+fn move_aside(
+    repo: &Repo,
+    entry: &mut Entry,
+    site: &Site,
+    aside: &Path,
+    landed: bool,
+) -> Result<Result<Seen, Contents>> {
+    let stage = entry.made.stage;
+    let seen = look_at(repo, entry, site, &site.place, landed)?;
+    if !seen.work.is_nothing(landed) {
+        return Ok(Err(seen.work));
+    }
+    entry.advance(Stage::Removing)?;
+    if let Err(error) = fs::rename(&site.place, aside) {
+        entry.advance(stage)?;
+        return Err(error);
+    }
+    // What is missing is no work if it was removed before, but until now nothing was.
+    entry.made.stage = stage;
+    let seen = look_at(repo, entry, site, aside, landed);
+    entry.made.stage = Stage::Removing;
+    seen.map(Ok).inspect_err(|_| put_back(aside, &site.place))
 }
 
 /// The repository itself, whose gits note for this worktree that they run.
@@ -130,7 +145,7 @@ pub(super) fn unlock(repo: &Repo, entry: &Entry) -> Result<()> {
 
 /// Looks, and finds out who is in it.
 fn look_at(repo: &Repo, entry: &Entry, site: &Site, root: &Path, landed: bool) -> Result<Seen> {
-    let mut seen = look(repo, Manner::Writing, entry.register(), &entry.made, site, Some(root))?;
+    let mut seen = look(repo, Manner::Writing, (entry.register(), &entry.made), site, Some(root))?;
     if !leads_to(root, &site.worktree.git_dir) {
         seen.work.also.push("its `.git` does not lead where git says".to_owned());
     }

@@ -49,7 +49,7 @@ pub(super) fn put_back(
     let before = undo.before;
     let traced = before.moves();
     let references = before.checkout.references()?;
-    let moved = moved(undo, whose, now, &references, &traced, undone)?;
+    let moved = moved(undo, (whose, now), &references, &traced, undone)?;
     let head = (whose == MovedBy::Commands).then_some(now);
     let mut is_kept = true;
     if !moved.is_empty() || head.is_some() {
@@ -70,8 +70,7 @@ pub(super) fn put_back(
 /// lead nowhere are removed on the way.
 fn moved<'a>(
     undo: &'a Undo<'_>,
-    whose: MovedBy,
-    now: &Head,
+    (whose, now): (MovedBy, &Head),
     references: &'a [Reference],
     traced: &Moves,
     undone: &mut Undone,
