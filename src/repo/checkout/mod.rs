@@ -19,6 +19,7 @@ mod blobs;
 mod conversion;
 mod files;
 mod linked;
+mod logs;
 mod objects;
 mod references;
 mod staging;
