@@ -18,7 +18,7 @@ pub(crate) struct Hidden {
 /// change permissions.
 ///
 /// # Errors
-/// [`Error::Io`] if the top cannot be opened.
+/// [`crate::Error::Io`] if the top cannot be opened.
 pub(crate) fn hidden(top: &Path) -> Result<Hidden> {
     let root = Root::open(top, |_| false)?;
     let (mut hidden, mut open) = (Hidden::default(), vec![PathBuf::new()]);

@@ -66,10 +66,10 @@ pub struct Mutation {
     pub kill_after: Duration,
     /// Whether SIGTERM to the process that runs the steps ends a step with all its descendants at once. Else it is passed on first.
     pub term_ends_all: bool,
-    /// Where the steps run, for [`Repo::mutate`]; in the worktree. `None`: in this process's directory if that is in the worktree, else at
+    /// Where the steps run, for [`crate::Repo::mutate`]; in the worktree. `None`: in this process's directory if that is in the worktree, else at
     /// its top.
     pub directory: Option<PathBuf>,
-    /// The `repoguard` program that runs the steps for [`Repo::mutate`]: a path, or a name to look up in `PATH`.
+    /// The `repoguard` program that runs the steps for [`crate::Repo::mutate`]: a path, or a name to look up in `PATH`.
     pub program: PathBuf,
 }
 
@@ -132,7 +132,7 @@ impl std::fmt::Debug for Write<'_> {
 
 /// Makes a change that lands whole or leaves no trace, while holding a worktree alone.
 ///
-/// Blocks until it has ended. As [`super::exec()`], it is for programs that do nothing else; [`Repo::mutate`] is for others. Killed at any
+/// Blocks until it has ended. As [`super::exec()`], it is for programs that do nothing else; [`crate::Repo::mutate`] is for others. Killed at any
 /// instant, the next caller of this, of [`super::exec()`] or of [`super::recover()`] undoes or finishes it.
 ///
 /// # Errors

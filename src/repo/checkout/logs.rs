@@ -23,7 +23,7 @@ impl Checkout {
     /// The place of such a log, for changing it: no link below the git directory leads elsewhere.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`crate::Error::Io`].
     pub(crate) fn place_of_log(&self, name: &str) -> Result<Place> {
         Root::open(self.log_directory(name), |_| false)?.at(format!("logs/{name}").as_bytes())
     }
