@@ -10,15 +10,15 @@ pub(crate) const TOKEN: &str = "REPOGUARD_TOKEN";
 pub(crate) const FENCE: &str = "REPOGUARD_FENCE";
 /// Path of the lock file; set for the command.
 pub(crate) const LOCK_PATH: &str = "REPOGUARD_LOCK_PATH";
-/// What is held: `worktree`, `repo`, or `name NAME`, separated by commas; set for the command.
+/// The resources that are held: `worktree`, `repo`, or `name NAME`, separated by commas; set for the command.
 pub(crate) const LOCK_SCOPE: &str = "REPOGUARD_LOCK_SCOPE";
 /// Path of the worktree that was made for the command; set for it.
 pub(crate) const WORKTREE: &str = "REPOGUARD_WORKTREE";
-/// Where a process believes to be; set for a command that runs elsewhere.
+/// The directory that a process believes to run in; set for a command that runs elsewhere.
 pub(crate) const WORKING_DIRECTORY: &str = "PWD";
-/// Whether hooks of ours do anything; set to `0` for git where it makes a worktree.
+/// Whether our hooks do anything; set to `0` for git while it makes a worktree.
 pub(crate) const SWITCH: &str = "REPOGUARD";
-/// What git and its hooks hand down about one worktree, which is not so in another.
+/// Variables of git and its hooks that hold for one worktree only.
 pub(crate) const OF_ONE_WORKTREE: &[&str] =
     &["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_IMPLICIT_WORK_TREE"];
 /// Git's own: how it reads pathspecs; git fails if one of these is set beside `--literal-pathspecs`.
@@ -30,7 +30,7 @@ pub(crate) const GIT_TRACE: &str = "GIT_TRACE2_EVENT";
 pub(crate) const GIT_TRACE_REFS: &str = "GIT_TRACE_REFS";
 /// Set for an installed hook that is only tried: it answers, and does nothing.
 pub(crate) const TRIAL: &str = "REPOGUARD_TRIAL";
-/// What stands before each setting's name, as in `REPOGUARD_TIMEOUT`: the variable wins over git's configuration.
+/// The prefix of each setting's variable, as in `REPOGUARD_TIMEOUT`. The variable wins over git's configuration.
 pub(crate) const SETTING_PREFIX: &str = "REPOGUARD_";
 
 /// Reads a variable; empty counts as not set.
@@ -54,7 +54,7 @@ pub(crate) fn git_config_file(name: &str) -> Option<PathBuf> {
     directory.map(|directory| directory.join("git").join(name))
 }
 
-/// What `git -c` and its like hand down to every git below: keys with values in one text, or keys one by one.
+/// Variables in which `git -c` and its like pass settings to every git below: all keys in one text, or one by one.
 pub(crate) fn git_parameters() -> Vec<OsString> {
     let count = text("GIT_CONFIG_COUNT").and_then(|count| count.parse().ok()).unwrap_or(0).min(1000);
     let keys = (0..count).filter_map(|number| get(&format!("GIT_CONFIG_KEY_{number}")));

@@ -8,9 +8,9 @@
 
 use std::{borrow::Cow, ffi::OsStr, fmt::Write as _, path::Path};
 
-/// Tells whether a terminal shows a character as itself: it is no control, reorders nothing, and can be seen.
+/// Tells whether a terminal shows a character as itself: it is visible, does not control the terminal, and does not reorder text.
 ///
-/// The zero-width joiners U+200C and U+200D are shown: scripts and emoji need them, and they neither move nor reorder text.
+/// The zero-width joiners U+200C and U+200D are shown: scripts and emoji need them, and they do not move or reorder text.
 #[must_use]
 pub fn is_showable(c: char) -> bool {
     let is_hidden = matches!(c,
@@ -36,7 +36,7 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// Any bytes for a terminal: line ends and tabs stay, bytes that are no UTF-8 are shown as `\xff`.
+/// Makes bytes safe for a terminal: line ends and tabs stay, bytes that are not UTF-8 are shown as `\xff`.
 #[must_use]
 pub fn escaped_data(data: &[u8]) -> String {
     let mut safe = String::with_capacity(data.len());

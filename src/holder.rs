@@ -4,8 +4,8 @@
 //! One JSON object, padded with spaces to [`RECORD_BYTES`] and ended by a newline, so that it can be overwritten in
 //! place by one write. `schema` is [`SCHEMA`]; a record of another schema is shown raw, never interpreted.
 //!
-//! A long reason and the caller's metadata follow as a second object of `more` bytes, with the `id` of the record that they belong to.
-//! The kernel's lock is the truth; a record only tells who it is.
+//! A long reason and the caller's metadata follow as a second object of `more` bytes, with the `id` of their record. The kernel's
+//! lock is the truth; a record only describes the holder.
 
 use std::{
     path::PathBuf,
@@ -98,13 +98,13 @@ pub struct Holder {
     /// The lock is kept until this process ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub for_pid: Option<u32>,
-    /// Milliseconds since 1970 when it is let go at the latest.
+    /// Milliseconds since 1970 when it is released at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_ms: Option<u64>,
     /// The lock is kept until the git command `pid` ends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub for_git: bool,
-    /// What it was for has ended. It is kept until those who work inside of it have ended, too.
+    /// Its command has ended. The lock is kept until the commands inside of the hold have ended, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lingers: bool,
     /// Somebody may be typing: git opens an editor under this hold.
@@ -114,13 +114,13 @@ pub struct Holder {
     /// that they inherited. Empty if the system does not show them to this user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inherited_by: Option<Vec<u32>>,
-    /// Holds by flock(1) or another program's flock(2): there is no record, only what the system shows.
+    /// Held by flock(1) or another program's flock(2): without a record, only what the system shows.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub foreign: bool,
-    /// Pid namespace that `pid` and `keeper` belong to; 0 where the system has none.
+    /// Pid namespace that `pid` and `keeper` belong to; 0 if the system has none.
     #[serde(default)]
     pub pid_namespace: u64,
-    /// Time namespace that `boot_ms` was read in; 0 where the system has none.
+    /// Time namespace that `boot_ms` was read in; 0 if the system has none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub time_namespace: u64,
     /// Milliseconds since the machine's boot when the record was written: a process that started later is another.
@@ -128,23 +128,23 @@ pub struct Holder {
     pub boot_ms: u64,
     /// Name of the machine.
     pub host: String,
-    /// Name of the user, or the number where there is no name.
+    /// Name of the user, or the number if it has no name.
     pub user: String,
     /// The agent or CI system that asked, recognised by its environment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
-    /// The command, for reading: arguments joined by spaces, cut where it is long.
+    /// The command, for reading: arguments joined by spaces, cut if it is long.
     pub command: String,
     /// The directory that the command runs in.
     pub directory: String,
-    /// What is held or asked for, for reading: `worktree`, `repo`, `name deploy`.
+    /// The resources, for reading: `worktree`, `repo`, `name deploy`.
     pub scope: String,
     /// Shared or exclusive.
     pub mode: Option<Mode>,
     /// Why, as told with `--reason`; at most [`MOST_TEXT_BYTES`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What the caller attached to the request; at most [`MOST_TEXT_BYTES`] of JSON.
+    /// JSON that the caller attached to the request; at most [`MOST_TEXT_BYTES`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<serde_json::Value>,
     /// How many bytes follow the record.
@@ -182,7 +182,7 @@ pub struct Holder {
     pub token_sha256: Option<String>,
 }
 
-/// What does not fit into a record.
+/// Text that does not fit into a record.
 #[derive(Serialize, Deserialize)]
 struct More {
     id: u64,
@@ -226,7 +226,7 @@ impl Holder {
         record
     }
 
-    /// Reads a record; `None` when it is empty, damaged or of an unknown schema. What follows it counts if it is whole.
+    /// Reads a record; `None` if it is empty, damaged or of an unknown schema. The second object counts if it is whole.
     #[must_use]
     pub fn from_record(bytes: &[u8]) -> Option<Self> {
         let (record, more) = bytes.split_at(bytes.len().min(RECORD_BYTES));
@@ -256,7 +256,7 @@ impl Holder {
         })
     }
 
-    /// Tells whether a watcher in the background keeps it, for who asked for it with `repoguard acquire`.
+    /// Tells whether a watcher in the background holds it, as after `repoguard acquire`.
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.for_pid.is_some() || self.until_ms.is_some()

@@ -1,9 +1,9 @@
 //! One lock for everybody who changes a Git checkout.
 //!
-//! `repoguard` makes a whole mutation of a repository (read, validate, write, commit) one step that nobody else
-//! interleaves with, tells who is in the way, and queues fairly. This crate is what the program of the same name is made
-//! of: the program's `cli` module uses only what is public here. `default-features = false` leaves the program's crates out,
-//! the feature `tokio` adds what asynchronous code needs.
+//! `repoguard` makes a whole mutation of a repository (read, validate, write, commit) one step. No other user of the guard
+//! interleaves with it; waiters are served in order and see who holds the lock. The program of the same name is built on this
+//! crate: its `cli` module uses only what is public here. `default-features = false` leaves the program's crates out; the feature
+//! `tokio` adds asynchronous code.
 //!
 //! # In two minutes
 //! A [`Lock`] is asked, a [`Guard`] is the hold. Between processes the lock is the kernel's, the same that `repoguard exec`, the
@@ -195,7 +195,7 @@ pub mod sequence {
     };
 }
 
-/// What undone mutations leave, and how to put it back.
+/// Snapshots of undone mutations, and how to restore them.
 pub mod snapshot {
     pub use crate::{
         guard::{Restored, restore, would_restore},
@@ -211,7 +211,7 @@ pub mod log {
     };
 }
 
-/// What only the program of the same name needs; it may change with any version.
+/// Items for the program of the same name. They may change with any version.
 #[doc(hidden)]
 pub mod program {
     pub use crate::{

@@ -1,9 +1,9 @@
 //! Holds a lock in the background when the process that took it must end, until another process has ended or a time is
 //! over.
 //!
-//! A git hook must end before git goes on, and git must end before the lock is let go; `repoguard acquire` prints a token
-//! and returns. Both leave a watcher behind: a child in a session of its own that shares the lock's open files, and has
-//! nothing else of whoever started it: nobody who waits for the end of a pipe waits for it, and no Ctrl-C reaches it.
+//! A git hook must end before git goes on, and git must end before the lock is released; `repoguard acquire` prints a token and
+//! returns. Both leave a watcher behind: a child in a session of its own that shares the lock's open files and inherits nothing
+//! else. So it keeps no pipe open, and no Ctrl-C reaches it.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -12,13 +12,13 @@ use std::{
 
 use crate::sys::{self, Event, FdNumber, Forked, Process, Signals};
 
-/// When a watcher lets go.
+/// When a watcher releases the lock.
 pub(crate) struct Until {
     /// When this process has ended; taken hold of before the watcher was made.
     pub(crate) process: Option<Process>,
     /// At this time.
     pub(crate) deadline: Option<Instant>,
-    /// When it is told to, by [`ask`].
+    /// After a request by [`ask`].
     pub(crate) on_request: bool,
 }
 
@@ -29,14 +29,14 @@ impl Until {
     }
 }
 
-/// When whoever makes a watcher goes on.
+/// When the process that starts a watcher goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
     /// At once.
     Not,
     /// When it has said that it is ready.
     UntilReady,
-    /// The same, and it is no child of this process: a program that is about to replace this one may wait for all of its
+    /// The same, but the watcher is no child of this process: a program that is about to replace this one may wait for all of its
     /// children.
     UntilReadyAsOrphan,
 }
@@ -72,7 +72,7 @@ pub(crate) fn leave(keep: &[FdNumber], wait: Wait, action: impl FnOnce(&Signals,
         Ok(signals) => {
             // It must not die of them.
             signals.insist(sys::INTERRUPTS);
-            // Who waits for this byte may have gone.
+            // The reader of this byte may have ended.
             action(&signals, &mut || drop(theirs.write_all(&[1])));
             sys::exit_now(0)
         }
@@ -112,7 +112,7 @@ pub(crate) fn watch(until: &Until, signals: &Signals, look_after: &mut dyn FnMut
     }
 }
 
-/// Asks a watcher to release, or to give up its place in the queue; tells whether it could be asked. One that is stopped goes on.
+/// Asks a watcher to release the lock, or to leave the queue; tells whether it could be asked. A stopped watcher is continued.
 pub(crate) fn ask(pid: u32) -> bool {
     let asked = sys::send(pid, sys::TERMINATE);
     sys::send(pid, sys::CONTINUE);

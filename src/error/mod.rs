@@ -1,8 +1,8 @@
 //! Lists what can go wrong. One enum; a variant is an outcome that a caller can act on.
 //!
-//! Texts are lower case, say what, then where. I/O errors name the action and the path. [`Error::hint`] gives a
-//! command to paste. No text ever advises to delete a lock file. Names in a text are as they were found, and only
-//! [`crate::escape`] makes them safe to show; a hint is safe to paste.
+//! Texts are lower case: what happened, then where. I/O errors name the action and the path. [`Error::hint`] gives a command to
+//! paste; no text ever advises to delete a lock file. Names in a text are as they were found: [`crate::escape`] makes them safe to
+//! show. A hint is safe to paste.
 
 mod hint;
 
@@ -20,11 +20,11 @@ pub enum Error {
     /// Somebody else holds the lock, or stands before us in the queue, and the time to wait is over.
     #[error("busy: {what} is held{}", waited_text(*.waited))]
     Busy {
-        /// What was asked for.
+        /// The resources of the request.
         what: String,
-        /// Who holds it, as far as known.
+        /// The holders, as far as the system shows them.
         holders: Vec<Holder>,
-        /// Who waits before us.
+        /// The waiters before us.
         ahead: Vec<Holder>,
         /// How long it was waited.
         waited: Duration,
@@ -34,7 +34,7 @@ pub enum Error {
     NoProgram {
         /// The program, as it was named.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// This function forks, and this process has several threads: a lock that one of them holds would stay locked in the child.
@@ -66,7 +66,7 @@ pub enum Error {
     /// Waiting would have closed a cycle of processes that wait for each other.
     #[error("busy: waiting for {what} would be a deadlock")]
     Deadlock {
-        /// What was asked for.
+        /// The resources of the request.
         what: String,
         /// Those who wait, directly or through others, for a lock that this process is inside of.
         cycle: Vec<Holder>,
@@ -74,25 +74,25 @@ pub enum Error {
     /// The same thread, or the same task, holds or waits for what is asked for already: it would wait for itself.
     #[error("{what} cannot be acquired again: {held} is held or waited for by {by}")]
     AlreadyHeld {
-        /// What was asked for.
+        /// The resources of the request.
         what: String,
-        /// What is held, or waited for.
+        /// The resources that are held or waited for.
         held: String,
         /// Which thread or task that is.
         by: String,
     },
-    /// Waiting would have closed a circle of threads or tasks of this process that wait for each other.
+    /// Waiting would have closed a cycle of threads or tasks of this process that wait for each other.
     #[error("waiting for {what} would be a deadlock: {}", .others.join(", "))]
     Cycle {
-        /// What was asked for.
+        /// The resources of the request.
         what: String,
-        /// Who holds and waits for what, in words, once around.
+        /// Each holder and waiter of the cycle with its lock, in words.
         others: Vec<String>,
     },
     /// The token of an acquire that can be cancelled was cancelled.
     #[error("cancelled while waiting for {what}")]
     Cancelled {
-        /// What was asked for.
+        /// The resources of the request.
         what: String,
     },
     /// A lock's file was removed or replaced while it was held: it was not exclusive to the end.
@@ -104,15 +104,15 @@ pub enum Error {
     /// The system does not show enough to tell whether somebody holds a lock.
     #[error("cannot tell whether {what} is held: its holders may live in another pid namespace")]
     CannotTell {
-        /// What was asked about.
+        /// The resources of the question.
         what: String,
     },
     /// The request can never be granted while the hold around it lives: an upgrade, or a wider scope.
     #[error("{what} cannot be acquired inside a hold of {held}: {why}")]
     NeverGranted {
-        /// What was asked for.
+        /// The resources of the request.
         what: String,
-        /// What is held around it.
+        /// The hold around this process.
         held: String,
         /// Why the two can never go together.
         why: &'static str,
@@ -123,7 +123,7 @@ pub enum Error {
     /// A signal arrived while waiting.
     #[error("interrupted by signal {signal} while waiting for {what}")]
     Interrupted {
-        /// What was asked for.
+        /// The resources of the request.
         what: String,
         /// The signal's number.
         signal: i32,
@@ -133,7 +133,7 @@ pub enum Error {
     NoLocks {
         /// The lock file.
         path: PathBuf,
-        /// What the system said; `None` where it claimed success but excluded nobody.
+        /// The system's error; `None` if it claimed success but excluded nobody.
         source: Option<io::Error>,
     },
     /// A process that runs has recorded that it holds this lock, but holds it at another path: the repository is reached in two ways,
@@ -152,9 +152,9 @@ pub enum Error {
     NotAFile {
         /// The path.
         path: PathBuf,
-        /// What it is.
+        /// Its kind.
         kind: &'static str,
-        /// What it should be.
+        /// The kind that it should have.
         expected: &'static str,
     },
     /// There is something like a repository, but git could not use it either.
@@ -165,13 +165,13 @@ pub enum Error {
         /// The reason, in words.
         reason: String,
     },
-    /// Git refuses the repository, because somebody else owns it.
+    /// Git rejects the repository, because somebody else owns it.
     #[error("`{}` belongs to another user", .path.display())]
     Untrusted {
         /// The repository's directory.
         path: PathBuf,
     },
-    /// Git refuses a bare repository that nobody named, because `safe.bareRepository` is `explicit`.
+    /// Git rejects a bare repository that nobody named, because `safe.bareRepository` is `explicit`.
     #[error("`{}` is a bare repository, and `safe.bareRepository` allows only those that are named", .path.display())]
     ImplicitBare {
         /// The repository's directory.
@@ -180,9 +180,9 @@ pub enum Error {
     /// The request needs a repository, and there is none.
     #[error("no git repository at `{}` or above it, but {needed_by} needs one", .path.display())]
     NoRepository {
-        /// Where the search began.
+        /// The directory in which the search began.
         path: PathBuf,
-        /// What needs it.
+        /// The command that needs it.
         needed_by: &'static str,
     },
     /// The request needs a worktree, and the repository has none, or is not in it.
@@ -190,7 +190,7 @@ pub enum Error {
     NoWorktree {
         /// The git directory.
         path: PathBuf,
-        /// What needs it.
+        /// The command that needs it.
         needed_by: &'static str,
     },
     /// The request needs a commit to begin from, and HEAD has none yet.
@@ -198,7 +198,7 @@ pub enum Error {
     NoCommit {
         /// The top of the worktree.
         path: PathBuf,
-        /// What needs it.
+        /// The command that needs it.
         needed_by: &'static str,
     },
     /// Git has no branches of such a name.
@@ -210,10 +210,10 @@ pub enum Error {
     /// Not everything could be put back as it was.
     #[error("not everything could be put back{}", named(.paths))]
     NotPutBack {
-        /// What differs.
+        /// The difference.
         paths: Vec<PathBuf>,
     },
-    /// A mutation was not finished, and the repository has changed since, so that nobody but its user can tell what to do.
+    /// A mutation was interrupted, and the repository has changed since. Only its user can decide what to do.
     #[error("an unfinished mutation is in the way: {what}")]
     Unfinished {
         /// Which, and what has changed since.
@@ -246,7 +246,7 @@ pub enum Error {
         value: String,
         /// The file or place it stands in.
         origin: String,
-        /// What would be right.
+        /// The value that would be right.
         expected: &'static str,
     },
     /// Somebody has changed a hook of repoguard's: what was added would be lost.
@@ -255,7 +255,7 @@ pub enum Error {
         /// The hook.
         path: PathBuf,
     },
-    /// HEAD is not where the caller expects it.
+    /// HEAD differs from what the caller expects.
     #[error("HEAD is {head}, not `{expected}`")]
     UnexpectedHead {
         /// The branch or commit that was expected.
@@ -286,27 +286,27 @@ pub enum Error {
     /// The process that keeps a lock by its record cannot be asked to release it.
     #[error("cannot release: pid {} of {} cannot be reached, or keeps nothing under this token", keeper.pid, keeper.user)]
     NotReached {
-        /// Who keeps it.
+        /// The program that keeps it.
         keeper: Box<Holder>,
     },
     /// While a git command waited for the lock, the one before it changed what it was about to use.
     #[error("refused: this git command would take what it never saw: {what}")]
     ChangedMeanwhile {
-        /// What changed, and when.
+        /// The change, and its time.
         what: String,
     },
     /// Git, asked for something that only it can do, failed.
     #[error("`git {arguments}` failed: {reason}")]
     Git {
-        /// What git was asked.
+        /// Git's arguments.
         arguments: String,
-        /// What it said.
+        /// Git's message.
         reason: String,
     },
     /// A git of ours would never have ended, and was ended: it waited for a FIFO in place of one of the files that it reads.
     #[error("git waits for a FIFO in place of a file that it reads in `{}`", .directory.display())]
     GitBlocked {
-        /// Where git ran.
+        /// The directory in which git ran.
         directory: PathBuf,
     },
     /// Git looks for hooks in a directory that is not this repository's own.
@@ -314,7 +314,7 @@ pub enum Error {
     HooksElsewhere {
         /// The directory.
         path: PathBuf,
-        /// Where it is set.
+        /// The place where it is set.
         origin: String,
     },
     /// There are two hooks of others, and only one of them can be kept beside ours.
@@ -342,7 +342,7 @@ pub enum Error {
     /// Several snapshots have ids that begin so.
     #[error("`{id}` is the beginning of {} snapshots: {}", .candidates.len(), .candidates.join(", "))]
     AmbiguousSnapshot {
-        /// What was asked for.
+        /// The resources of the request.
         id: String,
         /// All of their ids.
         candidates: Vec<String>,
@@ -374,14 +374,14 @@ pub enum Error {
     /// A name or a pattern is none.
     #[error("`{}` is not {what}: {why}", .text.escape_debug())]
     Malformed {
-        /// What it should be.
+        /// The value that it should have.
         what: &'static str,
-        /// What it is.
+        /// The value that it has.
         text: String,
         /// Why not.
         why: String,
     },
-    /// Which numbers of a sequence were given cannot be told any more.
+    /// The record of a sequence is lost: the numbers that were given are unknown.
     #[error("the record of the sequence `{name}`, `{}`, is damaged: {reason}", .path.display())]
     DamagedSequence {
         /// The sequence.
@@ -398,7 +398,7 @@ pub enum Error {
         name: String,
         /// The greatest number that was given or seen.
         last: u64,
-        /// Where it was seen, if it was not given.
+        /// The place where it was seen, if it was not given.
         seen: Option<String>,
     },
     /// This clone lacks something that had to be looked into.
@@ -414,11 +414,11 @@ pub enum Error {
     DamagedDocument {
         /// The document.
         path: PathBuf,
-        /// Where, counted from 1.
+        /// The line, counted from 1.
         line: usize,
-        /// Where in the line, in bytes, counted from 1.
+        /// The column in bytes, counted from 1.
         column: usize,
-        /// What is wrong there.
+        /// The flaw.
         reason: String,
     },
     /// A document is larger than what is read and written.
@@ -434,7 +434,7 @@ pub enum Error {
     RecordBusy {
         /// The document, or the sequence's record.
         path: PathBuf,
-        /// Who, where the system tells.
+        /// The writer, if the system shows it.
         pid: Option<u32>,
         /// How long it was waited.
         waited: Duration,
@@ -446,13 +446,13 @@ pub enum Error {
         path: PathBuf,
         /// The section.
         section: String,
-        /// What is there, as it is written; `None` where the section is missing.
+        /// The present value, as it is written; `None` if the section is missing.
         found: Option<String>,
     },
     /// A value, or a pointer into one, that cannot be used.
     #[error("{what} cannot be used: {reason}")]
     BadValue {
-        /// What it is.
+        /// The value's name.
         what: String,
         /// The reason, in words.
         reason: String,
@@ -468,7 +468,7 @@ pub enum Error {
     /// A system call failed.
     #[error("cannot {action} `{}`", .path.display())]
     Io {
-        /// What was tried, as an infinitive.
+        /// The action, as an infinitive.
         action: &'static str,
         /// On what.
         path: PathBuf,
@@ -478,7 +478,7 @@ pub enum Error {
     /// This system lacks something that repoguard is built on, or a limit of repoguard's own is passed.
     #[error("{what} is not supported")]
     Unsupported {
-        /// What is missing.
+        /// The missing feature.
         what: &'static str,
     },
 }

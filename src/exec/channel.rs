@@ -19,7 +19,7 @@ pub(super) enum Message {
     Exited(i32),
     /// The same, but it died of this signal.
     Died(i32),
-    /// The same, but it was told to end.
+    /// The same, but the command ran for too long.
     Overtime,
 }
 

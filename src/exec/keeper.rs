@@ -42,7 +42,8 @@ impl Keeper<'_> {
             let pause = if stopped { LOOK_AT_STOPPED } else { LOOK_AT_WRAPPER };
             let Ok(happened) = sys::poll(&events, Some(pause)) else { continue };
             if stopped && !self.command.is_stopped() {
-                // Continued or killed without the wrapper: it must go on, too, or the lock would never be let go.
+                // The keeper was continued or killed without the wrapper. The wrapper must go on, too, or the lock would never be
+                // released.
                 stopped = false;
                 if sys::parent() == self.wrapper {
                     sys::send(self.wrapper, sys::CONTINUE);
@@ -50,7 +51,7 @@ impl Keeper<'_> {
             }
             if looked.elapsed() >= LOOK_AT_WRAPPER {
                 looked = Instant::now();
-                // Stopped, it could neither see the end of the command nor make it end.
+                // A stopped keeper could neither see the command's end nor end it.
                 if limit.is_due(looked) || self.command.has_ended() {
                     self.wake_wrapper();
                 }
@@ -90,13 +91,13 @@ impl Keeper<'_> {
     fn replace_wrapper(self, mut limit: Limit, ending: Option<Ending>) {
         self.lifecycle.replace(ending.is_some());
         if ending.is_some() {
-            // Who reads to the end what the command printed does not wait for this process.
+            // A reader of the command's output does not wait for this process.
             drop(sys::leave_streams());
         }
         loop {
             let now = Instant::now();
             let ended = self.command.has_ended();
-            // What the command has started cannot be found by its parents any more.
+            // The parents of the command's descendants have ended, so descent shows nothing any more.
             let inside = if ended && limit.is_due(now) { self.lifecycle.those_inside() } else { Vec::new() };
             let tree = || if ended { inside.clone() } else { self.command.tree() };
             let all_gone = limit.enforce(now, &tree);

@@ -3,8 +3,8 @@
 //! Three processes in one process group: the *wrapper* (who was called), the command (its child), and the *keeper* (its
 //! other child, made a moment later). Wrapper and keeper share the lock's open files, and the command inherits them:
 //!
-//! - the command ends: the wrapper writes it down, lets the lock go, and ends with the command's status;
-//! - the wrapper is killed: the keeper waits until the command has ended, writes it down and lets the lock go;
+//! - the command ends: the wrapper records it, releases the lock, and ends with the command's status;
+//! - the wrapper is killed: the keeper waits until the command has ended, records it and releases the lock;
 //! - the keeper is killed: the wrapper makes another one;
 //! - both are killed: the lock lives in the command's descriptors.
 //!
@@ -37,7 +37,7 @@ use crate::{
     sys::{self, Signals},
 };
 
-/// Ends this process by a signal, as the command did; returns only where the signal is blocked.
+/// Ends this process by a signal, as the command did; returns only if the signal is blocked.
 pub fn die_of(signal: i32) {
     sys::die_of(signal);
 }
@@ -49,8 +49,8 @@ pub fn prepare_signals() {
     sys::prepare_signals();
 }
 
-/// Replaces this process by another program, as a shell's `exec` does; with `input` on its standard input where that was
-/// read already. Returns only when it cannot.
+/// Replaces this process by another program, as a shell's `exec` does. `input` is its standard input, if that was read already.
+/// Returns only if it fails.
 #[must_use]
 pub fn replace_by(program: &Path, arguments: &[OsString], input: Option<&[u8]>) -> io::Error {
     let stdin = match input.map(crate::fs::nameless).transpose() {
@@ -111,7 +111,7 @@ pub(crate) fn read_output(line: &str, directory: &Path, mut take: impl FnMut(&[u
     child.wait()
 }
 
-/// What is done around a command; in the wrapper, or in the keeper where the wrapper was killed.
+/// The work around a command: in the wrapper, or in the keeper if the wrapper was killed.
 pub(crate) trait RunLifecycle {
     /// The files that the command inherits, so that the lock lives as long as it does.
     fn files(&self) -> Vec<&File>;
@@ -121,9 +121,9 @@ pub(crate) trait RunLifecycle {
     fn started(&mut self, pid: u32, early: bool);
     /// The wrapper was killed, or has `left` the hold to this process, because somebody works inside of it.
     fn replace(&mut self, left: bool);
-    /// Lets nobody in any more who would work inside of the hold; `false` if somebody does: then the lock must not be let go yet.
+    /// Closes the hold to newcomers; `false` if a command still works inside: then the lock must not be released yet.
     fn close(&mut self) -> bool;
-    /// The processes inside of the hold, as far as the system shows them.
+    /// The processes inside of the hold that the system shows.
     fn those_inside(&self) -> Vec<u32>;
     /// The command has ended, or never ran: write it down, and say how it ended in the end. `None`: it ended, but only
     /// its parent could know how.
@@ -132,18 +132,18 @@ pub(crate) trait RunLifecycle {
     fn release(&mut self);
 }
 
-/// What a command finds around it, beside what it inherits.
+/// A command's surroundings, beside what it inherits.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Surroundings<'a> {
     /// Variables to set.
     pub(crate) environment: &'a [(&'static str, OsString)],
     /// Variables to take away.
     pub(crate) without: &'a [&'static str],
-    /// Where it runs, if not here.
+    /// Its directory, if not this process's.
     pub(crate) directory: Option<&'a Path>,
     /// Whether what it prints goes where messages go: standard output is somebody else's.
     pub(crate) prints_messages: bool,
-    /// Whether a command that was told to end ends with all its descendants, whatever has become of it: what it did is to be undone.
+    /// Whether all descendants are ended with a command that was told to end: their work is about to be undone.
     pub(crate) ends_whole: bool,
 }
 

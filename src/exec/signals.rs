@@ -1,17 +1,17 @@
 //! Passes signals on to the command: those sent to repoguard alone, once. Those of the terminal or of a whole process
 //! group it got itself.
 //!
-//! Wrapper and keeper are in the command's process group. What reaches both was sent to the group, and so to the
-//! command; what reaches only one of them was meant for repoguard, and is passed on. The wrapper decides, because it is
-//! the command's parent and so knows for sure which process its number means. It never concludes from a silence: it asks
-//! the keeper, whose answer comes after all it has got.
+//! Wrapper and keeper are in the command's process group. A signal that reaches both was sent to the group, and so to the command.
+//! A signal that reaches only one of them was meant for repoguard, and is passed on. The wrapper decides, because as the command's
+//! parent it knows which process its number means. It never concludes from a silence: it asks the keeper, whose answer comes after
+//! all signals that it got.
 //!
 //! Of several equal signals that come close together the kernel may deliver one. So they are not counted: what both got
 //! between two answers is one burst, and what one of them alone got in that time is a part of it.
 //!
 //! # Limitations
-//! Before there is a keeper, within the command's first millisecond, nobody can tell what was sent to the group: it is
-//! passed on, so that a command that catches it by then gets it twice. What a terminal sends is known without a keeper.
+//! In the command's first millisecond there is no keeper, and a signal to the group looks like one to repoguard. It is passed on,
+//! so a command that already catches it gets it twice. The kernel marks a terminal's signals, so these need no keeper.
 
 use std::{
     collections::BTreeSet,
@@ -24,7 +24,7 @@ use crate::sys;
 /// all members in one go, so this only has to cover that.
 const SECOND_WITHIN: Duration = Duration::from_millis(20);
 
-/// Who reported a signal.
+/// The process that reported a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Witness {
     Wrapper,
@@ -51,7 +51,7 @@ pub(super) struct Pending {
     got: Vec<Got>,
     /// When the keeper was asked what else it got, and has not answered.
     asked: Option<Instant>,
-    /// Signals that both got, the wrapper once more after it had asked: the keeper may tell of that in its next answer.
+    /// Signals that both got, the wrapper once more after its question: the keeper may report that in its next answer.
     covered: BTreeSet<i32>,
 }
 
@@ -92,7 +92,7 @@ impl Pending {
         self.judge(asked, now)
     }
 
-    /// There is no keeper that could have got anything: what is to be passed on.
+    /// Without a keeper, nobody else can have got a signal: returns those to pass on.
     pub(super) fn alone(&mut self, now: Instant) -> Vec<i32> {
         let ever = now + SECOND_WITHIN;
         self.ask_anew();
@@ -120,7 +120,7 @@ impl Pending {
             } else {
                 let until = if ours { asked } else { now };
                 let ripe = self.got.extract_if(.., |got| got.signal == signal && got.ripe_at() <= until).count();
-                // What the keeper alone tells of a stop may be older than the SIGCONT that undid it here.
+                // A stop that only the keeper reports may be older than the SIGCONT that undid it here.
                 let counts = ours || !sys::STOPS.contains(&signal);
                 passed_on.extend(std::iter::repeat_n(signal, if counts { ripe } else { 0 }));
             }

@@ -34,7 +34,7 @@ pub(crate) const PROGRAM: &str = "repoguard";
 pub struct Task {
     /// Program and arguments; never empty.
     pub command: Vec<OsString>,
-    /// Where it runs. `None`: in this process's directory.
+    /// Its directory. `None`: this process's directory.
     pub directory: Option<PathBuf>,
     /// Variables that are set, or removed (`None`), beside what it inherits. The last counts.
     pub environment: Vec<(OsString, Option<OsString>)>,
@@ -44,11 +44,11 @@ pub struct Task {
     pub stdout: Stream,
     /// Its standard error.
     pub stderr: Stream,
-    /// After this long it is told to end: SIGTERM to it and all its descendants.
+    /// After this long, SIGTERM goes to it and to all its descendants.
     pub max_hold: Option<Duration>,
     /// How long after that, or after a cancel, it is killed.
     pub kill_after: Duration,
-    /// Where HEAD has to be: else the command does not run.
+    /// The HEAD that it needs: else the command does not run.
     pub expect: ExpectedHead,
     /// Whether SIGTERM to the process that runs it ends it with all its descendants, as `max_hold` does. Else it is passed on.
     pub term_ends_all: bool,
@@ -179,7 +179,7 @@ impl Task {
     }
 }
 
-/// Where the input of a command comes from, or its output goes.
+/// The source of a command's input, or the destination of its output.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum Stream {
@@ -229,9 +229,9 @@ pub enum Ending {
     Exited(i32),
     /// It died of this signal.
     Signaled(i32),
-    /// It was told to end, because it held the lock for too long.
+    /// It held the lock for too long, and was ended.
     Overtime,
-    /// There is no such program.
+    /// The program does not exist.
     NotFound,
     /// There is one, but it cannot be run.
     NotExecutable,

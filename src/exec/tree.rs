@@ -34,12 +34,12 @@ impl Limit {
         Self { state, kill_after: task.kill_after }
     }
 
-    /// Tells whether the command was told to end.
+    /// Tells whether the command was asked to end.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.state, State::Ending(_) | State::Asked | State::Killing)
     }
 
-    /// Tells whether the command has had its time, whether or not it was told to end.
+    /// Tells whether the command's time is over, even if nobody has asked it to end.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.is_over() || matches!(self.state, State::Until(time) if now >= time)
     }

@@ -23,7 +23,7 @@ const LATE: Duration = Duration::from_millis(5);
 /// a daemon that it leaves behind. On a loaded machine the wrapper may go on only when this time is over.
 const KEEPER_AFTER: Duration = Duration::from_micros(1500);
 
-/// How long to go on without a keeper where it was killed, or none can be made.
+/// How long to go on without a keeper if it was killed, or cannot be made.
 const KEEPER_AGAIN: Duration = Duration::from_millis(100);
 
 /// Runs the task, blocking until its command has ended.
@@ -85,13 +85,13 @@ struct Second {
 struct Watch<'a> {
     task: &'a Task,
     command: u32,
-    /// Tells of its end also if its signal could not be told.
+    /// Reports its end even if its signal could not be reported.
     end: Option<sys::Fd>,
     /// Milliseconds from the machine's boot to a moment before the command started.
     since_ms: u64,
     begun: Instant,
     keeper: Option<Second>,
-    /// When to make a keeper where there is none.
+    /// When to make a keeper if there is none.
     keeper_at: Instant,
     signals: &'a Signals,
     limit: Limit,
@@ -152,8 +152,8 @@ impl Watch<'_> {
         }
     }
 
-    /// Leaves the hold to the keeper if somebody works inside of it: the command has ended, and who waits for it goes on. Blocks
-    /// only where there can be no keeper.
+    /// Leaves the hold to the keeper if a command works inside of it, because our caller waits only for the command that has ended.
+    /// Blocks only if no keeper can be made.
     fn is_left_to_keeper(&mut self, ending: Ending) -> bool {
         while !self.lifecycle.close() {
             self.make_keeper();
@@ -173,7 +173,7 @@ impl Watch<'_> {
         false
     }
 
-    /// Writes down how the command ended, and lets the lock go.
+    /// Records how the command ended, and releases the lock.
     fn finish(&mut self, ending: Ending) -> Ending {
         let ending = self.lifecycle.record_end(Some(ending));
         // The keeper has nothing left to do. It is killed before the unlock and before our end of the channel closes, which
@@ -201,7 +201,7 @@ impl Watch<'_> {
         drop(sys::poll(&events, timeout));
     }
 
-    /// Makes a keeper where there is none.
+    /// Makes a keeper if there is none.
     fn make_keeper(&mut self) {
         if self.keeper.is_some() {
             return;
@@ -268,7 +268,7 @@ impl Watch<'_> {
             match receive(&mut keeper.channel) {
                 Some(Message::Signal(signal)) => self.pending.note(signal, Witness::Keeper, now),
                 Some(Message::Answer) => {
-                    // What both got has reached us by now.
+                    // By now, signals that both got have reached us.
                     self.read_signals(Instant::now());
                     let answered = self.pending.answered(Instant::now());
                     self.send(&answered);
@@ -284,7 +284,7 @@ impl Watch<'_> {
         if self.go_on_at.is_some_and(|time| time <= now) {
             self.go_on_at = None;
             if self.command_is_stopped() {
-                // Only we were told to go on.
+                // The SIGCONT reached only us.
                 self.send(&[sys::CONTINUE]);
             }
         }
@@ -327,8 +327,8 @@ impl Watch<'_> {
         }
     }
 
-    /// Stops as the command did, so that whoever started us sees the job as if it were the command. The keeper sees to
-    /// it that we go on when the command does.
+    /// Stops as the command did, so that our parent sees the job as if it were the command. The keeper continues us when the
+    /// command goes on.
     fn stop(&mut self) {
         self.make_keeper();
         while let Some(keeper) = &mut self.keeper {

@@ -1,8 +1,8 @@
 //! Waits for a lock within a program: first in the line of this process, then in the queue of all; blocking, or as a future.
 //!
-//! [`Acquisition::step`] does what can be done without waiting; what it does is short (some files, some locks that are only tried).
-//! What to wait for it says itself. Dropped at any point, it leaves nothing behind: the helper process is ended, the lock let
-//! go should it have come in that instant, the place in the queue and the one in line are given up, in this order.
+//! [`Acquisition::step`] does all that needs no waiting, which is short: some files, and some locks that are only tried. It also
+//! tells what to wait for. Dropped at any point, it leaves nothing behind: it ends the helper process, releases a lock that came in
+//! that instant, and leaves the queue and the line of this process, in this order.
 
 use std::{
     sync::Arc,
@@ -54,7 +54,7 @@ impl Acquisition {
         let once = Request { timeout: Some(Duration::ZERO), ..lock.request.clone() };
         match acquisition.enter(&once, may_block)? {
             Some(guard) => Ok(guard),
-            // Who only tries is never queued.
+            // `try_acquire` never queues.
             None => Err(Error::Busy {
                 what: acquisition.what,
                 holders: Vec::new(),
@@ -64,7 +64,7 @@ impl Acquisition {
         }
     }
 
-    /// Does what can be done without waiting; `None` where it has to wait. In line, `waker` is woken when there is more to do.
+    /// Does all that needs no waiting; `None` if it must wait. In the line of this process, `waker` is woken when its turn comes.
     pub(super) fn step(&mut self, waker: &Waker) -> Result<Option<Guard>> {
         if self.waiter.is_none() {
             if !self.turn_has_come(waker) {

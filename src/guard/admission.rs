@@ -1,4 +1,4 @@
-//! Admits a caller to a repository: recover → wait → recover → compare → expect. There is no other way to a [`Hold`].
+//! Admits a caller to a repository: recover → wait → recover → compare → expect. Nothing else makes a [`Hold`].
 //!
 //! 1. [`before`]: an interrupted mutation is recovered that the hold would not cover alone.
 //! 2. [`acquire`], which blocks; callers that wait in the background or as a future have other ways.
@@ -21,17 +21,17 @@ use crate::{
 /// How callers differ.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Terms<'t> {
-    /// What is done about an interrupted mutation.
+    /// The treatment of an interrupted mutation.
     pub(crate) interrupted: Interrupted,
-    /// Where HEAD has to be.
+    /// The HEAD that the caller expects.
     pub(crate) expect: Option<&'t ExpectedHead>,
     /// The process that the lock is for has moved HEAD already: that is not reported.
     pub(crate) has_moved_head: bool,
-    /// The caller is told when the lock was acquired.
+    /// The caller gets a notice when the lock was acquired.
     pub(crate) reports_acquisition: bool,
 }
 
-/// What is done about an interrupted mutation.
+/// The treatment of an interrupted mutation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Interrupted {
     /// It is undone or finished.
@@ -71,7 +71,7 @@ pub(crate) fn admit<'a>(
     }
 }
 
-/// Acquires the lock; blocks as the request says. Whoever gets it must [`enter`].
+/// Acquires the lock; blocks as the request says. The caller must [`enter`] then.
 ///
 /// # Errors
 /// [`Error::Interrupted`] also if a signal came in the instant that the wait ended; else as [`admit`].
@@ -145,7 +145,7 @@ pub(crate) fn refuse_interrupted(repo: &Repo) -> Result<()> {
     }
 }
 
-/// Checks that HEAD is where the caller expects it.
+/// Checks HEAD against the caller's expectation.
 ///
 /// # Errors
 /// [`Error::UnexpectedHead`], [`Error::SwitchedHead`], [`Error::NoRepository`].

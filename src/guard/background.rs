@@ -18,7 +18,7 @@ use crate::{
     watcher,
 };
 
-/// When a hold ends that no command carries; with neither it would last for ever.
+/// When a hold without a command ends. At least one of the two is needed: else it would last for ever.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Until {
     /// When this process has ended.
@@ -30,10 +30,10 @@ pub struct Until {
 /// A hold for less than this is none.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// What [`acquire`] got.
+/// The result of [`acquire`].
 #[derive(Debug, Clone)]
 pub struct Grant {
-    /// Who shows it in `REPOGUARD_TOKEN` is inside the hold; [`release`] and [`wait`] take it.
+    /// A process that shows it in `REPOGUARD_TOKEN` is inside the hold; [`release`] and [`wait`] take it.
     pub token: String,
     /// How it stands.
     pub state: AcquireState,
@@ -52,14 +52,14 @@ pub enum AcquireState {
     Inside,
     /// It waits in the background.
     Queued,
-    /// There is no such hold and no such request: it is over, or never was.
+    /// The hold or request is over, or never existed.
     Over,
 }
 
-/// What became of a [`release`].
+/// The result of a [`release`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Released {
-    /// The lock was let go, or the place in the queue given up.
+    /// The lock was released, or the request left the queue.
     Done,
     /// The token was given out inside another hold, which goes on.
     Inside,
@@ -69,7 +69,7 @@ pub enum Released {
     Command,
     /// Commands still work inside of the hold: it ends with the last of them.
     Later,
-    /// The lock was let go, but a path that it had locked was removed or replaced before: it was not exclusive to the end.
+    /// The lock was released, but a path that it had locked was removed or replaced before: it was not exclusive to the end.
     Lost,
 }
 
@@ -139,10 +139,10 @@ fn acquire_until(context: Context<'_>, request: &Request, until: Background, bac
 
 /// Leaves a lock that was acquired for `process`, a git, and named it in its request, to a watcher, until that process has ended.
 ///
-/// The watcher runs `at_end` before it lets go. `orphan`: this process is about to be replaced by another program.
+/// The watcher runs `at_end` before it releases the lock. `orphan`: this process is about to be replaced by another program.
 ///
 /// # Errors
-/// [`Error::Io`] when no process can be made: then the lock was let go.
+/// [`Error::Io`] if no process can be made: then the lock was released.
 pub(crate) fn hold_for(mut hold: Hold<'_>, process: Process, orphan: bool, at_end: impl FnOnce()) -> Result<()> {
     let until = watcher::Until { process: Some(process), deadline: None, on_request: false };
     hold.held.record_mut().for_git = true;
@@ -152,19 +152,19 @@ pub(crate) fn hold_for(mut hold: Hold<'_>, process: Process, orphan: bool, at_en
     keep(hold, Watch { until, wait, describe, at_end })
 }
 
-/// What is particular about a watcher.
+/// How one watcher differs from another.
 struct Watch<D, E> {
     until: watcher::Until,
     wait: watcher::Wait,
     /// Makes the record name the watcher, in which it runs.
     describe: D,
-    /// Runs in the watcher before it lets go.
+    /// Runs in the watcher before it releases the lock.
     at_end: E,
 }
 
 /// Makes the watcher. From then on the record is its own to write: it may have released the lock at once.
 fn keep<D: FnOnce(&mut Holder), E: FnOnce()>(mut hold: Hold<'_>, watch: Watch<D, E>) -> Result<()> {
-    // Who comes next from inside could not see that it is inside, and would wait for itself.
+    // A later process inside of the hold could not see that it is inside, and would wait for itself.
     if let Err(error) = hold.held.must_be_recorded().and_then(|()| hold.held.publish()) {
         hold.release();
         return Err(error);
@@ -201,11 +201,11 @@ fn wait_in_background(context: Context<'_>, mut waiter: Box<Waiter>, until: Back
             waiter.wait_only_for(process);
         }
         ready();
-        // A time that is over, or a process that is gone: nobody is there to be told.
+        // The time is over, or the process has ended: nobody is left to receive notices.
         let wait = &mut Wait { signals: Some(signals), report: &mut |_| {} };
         let Ok((held, place)) = waiter.wait_keeping_place(wait) else { return };
         let until = until.begin();
-        // Nobody is there to be told that somebody must choose: who asks next is.
+        // Nobody is left who could choose: the next request reports it.
         let Ok(mut admitted) = admission::enter(context.silent(), held, Duration::ZERO, Terms::default()) else {
             return;
         };
@@ -228,7 +228,7 @@ fn wait_in_background(context: Context<'_>, mut waiter: Box<Waiter>, until: Back
     }
 }
 
-/// The command line of a process, for those who wait for a hold that is for it; `None` where it cannot be read.
+/// The command line of a process, shown to those who wait for a hold on its behalf; `None` if it cannot be read.
 #[must_use]
 pub fn command_of(pid: u32) -> Option<String> {
     sys::command_line(pid).map(|command| holder::readable_command(&command))
@@ -251,10 +251,10 @@ pub fn user_of(holder: &Holder) -> Option<String> {
     sys::process_owner(holder.pid).map(|user| sys::user_name(user).unwrap_or_else(|| user.to_string()))
 }
 
-/// Ends the hold of a token, or gives up its place in the queue; blocks until that is done, for milliseconds.
+/// Ends the hold of a token, or takes its request from the queue; blocks for some milliseconds until that is done.
 ///
 /// # Errors
-/// [`Error::NotReached`] when whoever keeps it cannot be told: another user's, or in another pid namespace.
+/// [`Error::NotReached`] if the process that holds it cannot be signalled: another user's, or in another pid namespace.
 pub fn release(repo: &Repo, token: &str) -> Result<Released> {
     /// How long a watcher may take.
     const PATIENCE: Duration = Duration::from_secs(5);
@@ -277,8 +277,8 @@ pub fn release(repo: &Repo, token: &str) -> Result<Released> {
         if matches!(&found, Found::Hold(record) if record.lingers) {
             return Ok(Released::Later);
         }
-        // A request may have got the lock just before it was told to give up: then it lets go.
-        // It may have ended between the two looks.
+        // A request may have got the lock just before it was ended: then it releases the lock. It may have ended between the two
+        // looks.
         if (!reached && begun.elapsed() > LOOK) || begun.elapsed() > PATIENCE {
             return Err(Error::NotReached { keeper });
         }

@@ -1,4 +1,4 @@
-//! What every verb works with: built once, passed once.
+//! Bundles what every verb works with: built once, passed once.
 
 use std::{cell::RefCell, fmt};
 
@@ -41,7 +41,7 @@ pub struct Caller<'a> {
     pub config: &'a Config,
     /// The lock that it asks for.
     pub request: &'a Request,
-    /// What its notices go to.
+    /// The observer of its notices.
     pub observer: &'a mut Observer<'a>,
 }
 
@@ -123,7 +123,7 @@ impl<'a> Context<'a> {
         Self { repo, ..self }
     }
 
-    /// The same without an observer, if nobody is there to be told.
+    /// The same without an observer, if nobody is left to receive notices.
     pub(crate) fn silent(self) -> Self {
         Self { observer: &|_| {}, ..self }
     }

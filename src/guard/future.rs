@@ -12,9 +12,9 @@ use crate::{
 };
 
 impl Lock {
-    /// Acquires the lock; waits in order of arrival until it is there, or the timeout is over, without blocking any thread. What
-    /// it does between its waits, and when the guard is dropped, are some short reads and writes of files, in place; only where
-    /// a mutation that was killed is in the way is it settled first, in place too, and that may take git a while.
+    /// Acquires the lock; waits in order of arrival until it is acquired, or the timeout is over, without blocking any thread.
+    /// Between its waits, and when the guard is dropped, it reads and writes some small files in place. If an interrupted mutation
+    /// is in the way, it recovers that first, in place too, which may take git a while.
     ///
     /// Cancel-safe: dropped at any point, nothing is left of it that could take the lock, however briefly, nobody waits for it,
     /// and no process and no descriptor remains. That takes some short writes, and the end of one process.
@@ -103,7 +103,7 @@ impl Lock {
     pub async fn acquire_cancellable(&self, cancelled: impl Future<Output = ()>) -> Result<Guard> {
         let mut cancelled = pin!(cancelled);
         let mut acquired = pin!(self.acquire_async());
-        // What is given up is dropped when this function returns, before anybody sees what it returned.
+        // The pending acquire is dropped when this function returns, before anybody sees the result.
         poll_fn(|context| {
             if cancelled.as_mut().poll(context).is_ready() {
                 let what = self.own_site().map(|site| site.what().to_owned()).unwrap_or_default();

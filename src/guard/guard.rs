@@ -13,10 +13,10 @@ use crate::{
 /// that has it when a runtime is shut down. Letting go takes some short writes, and never waits: if another process still works
 /// inside, a thread keeps the lock until that has ended.
 ///
-/// It can be sent to other threads and tasks. It counts for whoever acquired it, though, when one of them asks for the lock
-/// again; [`Guard::adopt`] changes that. A process that is started with [`Guard::environment`] is inside the hold; others are not,
-/// so that what was started earlier stays outside. The child of a fork is inside as long as it has this guard, and changes nothing
-/// when it drops it.
+/// It can be sent to other threads and tasks. When one of them asks for the lock again, it still counts for the thread or task that
+/// acquired it; [`Guard::adopt`] changes that. A process that is started with [`Guard::environment`] is inside the hold; processes
+/// that were started earlier stay outside. The child of a fork is inside as long as it has this guard, and changes nothing when it
+/// drops it.
 ///
 /// # Example
 /// ```
@@ -65,8 +65,8 @@ impl Guard {
         Self { kind: Kind::Inside(inside), lock, pid: std::process::id(), ticket: Some(ticket) }
     }
 
-    /// Number of this hold, greater than that of all before: where it is written beside each change, a late one of a holder that
-    /// was thought dead can be told. `None` inside a hold of `flock(1)`, which has none.
+    /// Number of this hold, greater than that of all before. Written beside each change, it shows a late change of an earlier
+    /// holder that was thought dead. `None` inside a hold of `flock(1)`, which has no number.
     #[must_use]
     pub fn fence(&self) -> Option<u64> {
         match &self.kind {
@@ -82,7 +82,7 @@ impl Guard {
         matches!(self.kind, Kind::Inside(_))
     }
 
-    /// What others see of this hold; `None` inside another one.
+    /// The record of this hold that others see; `None` inside another hold.
     #[must_use]
     pub fn holder(&self) -> Option<&Holder> {
         self.held().map(Held::record)
@@ -112,8 +112,8 @@ impl Guard {
     /// Lets the lock go, and tells whether it was exclusive to the end. Never waits.
     ///
     /// # Errors
-    /// [`Error::Lost`] when a path that was locked was removed or replaced meanwhile: somebody else may have got in. The lock is let go
-    /// all the same.
+    /// [`Error::Lost`] if a path that was locked was removed or replaced meanwhile: somebody else may have got in. The lock is
+    /// released all the same.
     pub fn release(mut self) -> Result<()> {
         self.end()
     }
@@ -188,7 +188,7 @@ fn linger(lock: Lock, mut kind: Kind) {
     drop(thread::Builder::new().name("repoguard".to_owned()).spawn(wait));
 }
 
-/// Writes down that a hold is over, and lets the lock go.
+/// Records that a hold is over, and releases the lock.
 fn finish(lock: &Lock, kind: Kind) {
     match (kind, lock.context()) {
         (Kind::Path(held), _) => {
@@ -207,7 +207,7 @@ fn finish(lock: &Lock, kind: Kind) {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // Who wants to know whether it was lost calls `release`.
+        // A caller that needs the result calls `release`.
         drop(self.end());
     }
 }

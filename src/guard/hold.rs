@@ -42,8 +42,8 @@ impl Baseline {
     }
 }
 
-/// Finds out what happened since the last release, reports it and logs it. If the process that the lock is for has moved HEAD (a
-/// checkout, reported by its hook), that is no news.
+/// Finds out what happened since the last release, reports it and logs it. A move of HEAD by the process that the lock is for (a
+/// checkout, reported by its hook) is not reported.
 fn compare(context: Context<'_>, held: &Held, has_moved_head: bool) -> Vec<Baseline> {
     let repo = context.repo;
     let look = |worktree: &Worktree| Baseline {
@@ -99,7 +99,7 @@ pub(crate) struct Hold<'a> {
     pub(crate) context: Context<'a>,
     pub(crate) held: Box<Held>,
     before: Vec<Baseline>,
-    /// The session of the process that acquired it; whoever releases it may have left that.
+    /// The session of the process that acquired it; the process that releases it may have left that session.
     session: u32,
     /// For the log: what a mutation did.
     pub(super) steps: Vec<StepTime>,
@@ -157,7 +157,7 @@ impl<'a> Hold<'a> {
     }
 }
 
-/// A hold between its beginning and its end, which belongs to whoever asked for it.
+/// A hold between its beginning and its end.
 pub(super) struct Resting {
     pub(super) held: Box<Held>,
     before: Vec<Baseline>,
@@ -203,7 +203,7 @@ impl RunLifecycle for Hold<'_> {
     fn replace(&mut self, left: bool) {
         let record = self.held.record_mut();
         record.keeper = Some(std::process::id());
-        // It was told.
+        // It was reported.
         record.lingers = left;
         self.publish();
     }
@@ -269,8 +269,8 @@ fn same(last: Option<&Last>, now: &Last) -> bool {
     last.is_some_and(|last| last.head == now.head && last.index == now.index && last.switched == now.switched)
 }
 
-/// Checks that HEAD is where the caller expects it. A commit alone does not say which branch is meant, so it counts only on a branch
-/// that HEAD was on before the last hold.
+/// Checks HEAD against the caller's expectation. A commit alone does not name a branch, so it counts only on a branch that HEAD was
+/// on before the last hold.
 ///
 /// # Errors
 /// [`Error::UnexpectedHead`], [`Error::SwitchedHead`].

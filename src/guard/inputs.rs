@@ -2,18 +2,16 @@
 //! kept in the shared document.
 //!
 //! # Format
-//! In the section `inputs_digest` one member for each name: `digest`, of all below it, `inputs`, the digest of each path, and,
-//! where there are any, `commands`, that of each command's output. Paths are as seen from the top of the worktree, or absolute
-//! outside of it; digests are SHA-256, `sha256:` and 64 hex digits. There is no time in it: the same inputs are written the
-//! same.
+//! The section `inputs_digest` has one member for each name: `digest`, of all below it; `inputs`, the digest of each path; and
+//! `commands`, the digest of each command's output, if there are any. Paths are as seen from the top of the worktree, or absolute
+//! outside of it; digests are SHA-256, `sha256:` and 64 hex digits. No time is recorded: the same inputs are written the same.
 //!
-//! What counts of a file: its bytes, and whether its owner may run it. Of a directory: names, in the order of their bytes, and
-//! what is in it, whether git ignores it or not; of a link in it where it points to, of a FIFO, a socket or a device that it is
-//! one. Of an input that is a link itself: where it points to, and what is there. `.git`, the shared document itself and files
-//! that are not there to stay do not count.
+//! Of a file count its bytes, and whether its owner may run it. Of a directory count the names, in the order of their bytes, and
+//! the entries, ignored ones as well. A link in it counts by its target; a FIFO, a socket or a device by its kind. An input that is
+//! a link itself counts by its target's path and contents. `.git`, the shared document itself and temporary files do not count.
 //!
 //! # Limitations
-//! A path that is no text cannot be an input itself; in a directory it can be.
+//! An input is a path of text; files in a directory may have other names.
 
 use std::{
     collections::BTreeMap,
@@ -37,7 +35,7 @@ use crate::{
 /// The section that digests of inputs are kept in.
 pub const INPUTS_DIGEST: &str = "inputs_digest";
 
-/// What something is made from: files, directories, and outputs of commands.
+/// The sources that something is made from: files, directories, and outputs of commands.
 ///
 /// # Example
 /// ```
@@ -129,7 +127,7 @@ impl Inputs {
     /// [`Inputs::check`] reports it.
     ///
     /// # Errors
-    /// [`Error::BadValue`] when it is no text, [`Error::Io`] when there is no current directory.
+    /// [`Error::BadValue`] if it is not text, [`Error::Io`] without a current directory.
     pub fn add_path(&mut self, path: &Path) -> Result<()> {
         let real = resolved(path)?;
         let seen = match real.strip_prefix(&self.root) {
@@ -154,7 +152,7 @@ impl Inputs {
     /// is never run.
     ///
     /// # Errors
-    /// As [`StateFile::read`]; also [`Error::DamagedDocument`] where what was recorded is no such record.
+    /// As [`StateFile::read`]; also [`Error::DamagedDocument`] for a damaged record.
     pub fn add_recorded(&mut self, state: &StateFile, name: &str) -> Result<bool> {
         let Some(recorded) = Digests::recorded(state, name)? else { return Ok(false) };
         self.paths.extend(recorded.inputs.into_keys().map(|path| (path.clone(), self.root.join(path))));
@@ -170,14 +168,14 @@ impl Inputs {
     /// Reads all inputs, and runs all commands. Blocks until that is done; `state` is the document that does not count.
     ///
     /// # Errors
-    /// [`Error::Io`] when one is missing or cannot be read, [`Error::NotAFile`] where one is neither file nor directory,
+    /// [`Error::Io`] if one is missing or cannot be read, [`Error::NotAFile`] for other kinds than files and directories,
     /// [`Error::InputCommand`].
     pub fn digest(&self, state: &StateFile) -> Result<Digests> {
         self.read(state, &mut |_, error| Err(error))
     }
 
-    /// As [`Inputs::digest`], and compares with what was recorded under a name. A recorded input that is gone or that cannot
-    /// be read has changed; it is no error.
+    /// As [`Inputs::digest`], and compares with the record under a name. A recorded input that has gone or cannot be read has
+    /// changed; that is not an error.
     ///
     /// # Errors
     /// As [`Inputs::digest`] for inputs that were not recorded, and for commands; also as [`Inputs::add_recorded`].

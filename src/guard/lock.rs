@@ -1,7 +1,7 @@
 //! Holds a lock for a part of a program's own work. [`Lock`] asks for it, blocking or not, and a [`Guard`] is the hold.
 //!
-//! The promise is that of [`super::exec()`], kept around a guard instead of a command: what was killed before is settled, HEAD is
-//! compared, the hold is recorded and logged.
+//! The promise is that of [`super::exec()`], kept around a guard instead of a command: an interrupted mutation is recovered, HEAD
+//! is compared, the hold is recorded and logged.
 
 use std::{
     fmt,
@@ -25,9 +25,9 @@ pub(super) type SharedObserver = Arc<dyn Fn(Notice<'_>) + Send + Sync>;
 /// A lock that can be acquired again and again, by any thread or task: of a repository ([`Repo::lock`]), or at any path that
 /// its users agree upon ([`Lock::of_directory`], [`Lock::of_file`]).
 ///
-/// Between processes it is the kernel's, the same that `repoguard exec` and `flock(1)` take. Within a process its threads and
-/// tasks are served in the order in which they asked. Who asks again for what it holds gets [`Error::AlreadyHeld`]: a task
-/// where one runs, else a thread, counts as one (futures that are joined in one task, too).
+/// Between processes it is the kernel's, the same that `repoguard exec` and `flock(1)` take. Within a process, threads and tasks
+/// are served in the order of their requests. The owner of a hold is the task that acquired it, or the thread outside of tasks;
+/// futures that are joined in one task have one owner. An owner that asks again gets [`Error::AlreadyHeld`].
 ///
 /// # Example
 /// ```
@@ -53,7 +53,7 @@ pub struct Lock {
     hidden: Arc<Once>,
 }
 
-/// What is locked.
+/// The locked place.
 #[derive(Debug, Clone)]
 pub(super) enum Place {
     Repo(Box<(Repo, Config)>),
@@ -111,12 +111,12 @@ impl Lock {
         Self { place, request, observer: Arc::new(|_| {}), owned: false, hidden: Arc::new(Once::new()) }
     }
 
-    /// The lock of a directory, which must exist; a git repository it need not be. Its file is `.repoguard.lock` in the
-    /// directory, which `repoguard exec` outside of git and `flock(1)` lock as well. Records of who holds and who waits are
-    /// kept beside it in `.repoguard/`. All paths to a directory are the same lock. Does not block.
+    /// The lock of an existing directory, inside or outside of git. Its file is `.repoguard.lock` in the directory, which
+    /// `repoguard exec` outside of git and `flock(1)` lock as well. Records of holders and waiters are kept beside it in
+    /// `.repoguard/`. All paths to a directory are the same lock. Does not block.
     ///
     /// # Errors
-    /// [`Error::Io`] when there is no such directory, [`Error::NotAFile`] when it is none.
+    /// [`Error::Io`] if the directory is missing, [`Error::NotAFile`] for another kind of file.
     pub fn of_directory(directory: impl AsRef<Path>) -> Result<Self> {
         Ok(Self::new(Place::Path(PathPlace::of_directory(directory.as_ref())?), Request::default()))
     }
@@ -149,7 +149,7 @@ impl Lock {
         self
     }
 
-    /// Waits no longer than this. Zero tries once; [`Duration::MAX`] is no limit, also if one is configured.
+    /// Waits at most this long. Zero tries once; [`Duration::MAX`] waits without limit, also if a limit is configured.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
@@ -200,7 +200,7 @@ impl Lock {
     /// `acquire_async` with a timeout of zero, which fails at once in that case.
     ///
     /// # Errors
-    /// [`Error::Busy`], which names the holders, as far as they are known; else as [`Lock::acquire`].
+    /// [`Error::Busy`], which names the known holders; else as [`Lock::acquire`].
     pub fn try_acquire(&self) -> Result<Guard> {
         Acquisition::try_once(self, true)
     }
@@ -209,11 +209,11 @@ impl Lock {
     /// asynchronous code: see `acquire_async` there.
     ///
     /// # Errors
-    /// [`Error::Busy`] when the time is over, [`Error::AlreadyHeld`] when this thread or task has it already, or asks for it
-    /// already; [`Error::Cycle`] and [`Error::Deadlock`] when waiting would be for ever: others, of this process or not, wait
-    /// for what is held here; [`Error::Unfinished`] when a mutation that was killed must be settled by hand first;
-    /// [`Error::NoLocks`], [`Error::NotAFile`] or [`Error::Io`] when it cannot be locked. After an error nothing is left that
-    /// could still take the lock.
+    /// [`Error::Busy`] if the time is over, [`Error::AlreadyHeld`] if this thread or task already has it or asks for it;
+    /// [`Error::Cycle`] and [`Error::Deadlock`] if waiting would last for ever, because others, of this process or not, wait for a
+    /// lock that is held here; [`Error::Unfinished`] if an interrupted mutation must be recovered by hand first;
+    /// [`Error::NoLocks`], [`Error::NotAFile`] or [`Error::Io`] if it cannot be locked. After an error, nothing is left that could
+    /// still take the lock.
     pub fn acquire(&self) -> Result<Guard> {
         if self.request.timeout == Some(Duration::ZERO) {
             return self.try_acquire();
@@ -278,7 +278,7 @@ impl Lock {
         }
     }
 
-    /// Who holds the lock: one of those who share it, `None` where nobody is known to. Takes no lock and never blocks.
+    /// The holder of the lock, or one of those who share it; `None` if no holder is known. Takes no lock and never blocks.
     /// [`Repo::inspect`] tells more.
     ///
     /// # Errors
@@ -312,7 +312,7 @@ impl Lock {
         self.site(self.request.mode)
     }
 
-    /// What is needed to be admitted; `None` without a repository.
+    /// The context of an admission; `None` without a repository.
     pub(super) fn context(&self) -> Option<Context<'_>> {
         match &self.place {
             Place::Repo(place) => Some(Context::new(&place.0, &place.1, &*self.observer)),
@@ -320,7 +320,7 @@ impl Lock {
         }
     }
 
-    /// Sees to it that a commit takes up neither the records of a lock at a path nor the lock file of a directory.
+    /// Keeps the records of a lock at a path, and the lock file of a directory, out of commits.
     pub(super) fn hide(&self) -> Result<()> {
         let Place::Path(place) = &self.place else { return Ok(()) };
         let hide = || {

@@ -78,10 +78,10 @@ use crate::{
 pub struct Outcome {
     /// How the command ended, or why it never ran.
     pub ending: Ending,
-    /// A signal that both the command and this process got and that the command died of: whoever called this process
-    /// should see it die of the same.
+    /// A signal that both the command and this process got and that the command died of: this process's parent should see it die of
+    /// the same.
     pub die_of: Option<i32>,
-    /// Fencing number of the hold; `None` where the command ran inside another one.
+    /// Fencing number of the hold; `None` if the command ran inside another one.
     pub fence: Option<u64>,
     /// How long it waited for the lock.
     pub waited: Duration,
@@ -95,10 +95,9 @@ pub struct Outcome {
 /// removed. This process forks, catches signals, and reaps all of its children: [`Repo::exec`] is for other programs.
 ///
 /// # Errors
-/// [`Error::Threads`] if this process has several threads.
-/// [`Error::Busy`], [`Error::Deadlock`] or [`Error::Interrupted`] when the lock was not acquired,
-/// [`Error::NeverGranted`], [`Error::NoLocks`], [`Error::NotAFile`] or [`Error::Io`] when it could not be,
-/// [`Error::Unfinished`] when a mutation that was killed must be settled first. Then the command did not run.
+/// [`Error::Threads`] if this process has several threads. [`Error::Busy`], [`Error::Deadlock`] or [`Error::Interrupted`] if the
+/// lock was not acquired, [`Error::NeverGranted`], [`Error::NoLocks`], [`Error::NotAFile`] or [`Error::Io`] if it could not be,
+/// [`Error::Unfinished`] if an interrupted mutation must be recovered first. Then the command did not run.
 pub fn exec(caller: Caller<'_>, task: &Task) -> Result<Outcome> {
     caller.serve_forking(|context, request| {
         let signals = Signals::open().map_err(Error::io("catch signals for", context.repo.root()))?;
@@ -125,7 +124,7 @@ fn run_inside(context: Context<'_>, inside: Box<Inside>, task: &Task, signals: &
     Outcome { ending: run.ending, die_of: run.die_of, fence: None, waited: Duration::ZERO, held: Duration::ZERO }
 }
 
-/// What a command can know about the hold that it runs in.
+/// The variables that describe a hold to its commands.
 fn environment(lock: &Path, held: &Held) -> [(&'static str, OsString); 4] {
     [
         (env::TOKEN, held.token.as_str().into()),
@@ -135,7 +134,7 @@ fn environment(lock: &Path, held: &Held) -> [(&'static str, OsString); 4] {
     ]
 }
 
-/// What is done around a command that runs inside somebody else's hold: that hold does not end before.
+/// The lifecycle of a command inside another hold, which does not end before the command.
 struct Guest<'a> {
     context: Context<'a>,
     inside: Box<Inside>,
@@ -177,8 +176,8 @@ impl RunLifecycle for Guest<'_> {
     }
 }
 
-/// HEAD as it was left by the last holder, and as it is, where they differ. Only while nobody holds the worktree is that a
-/// change made outside the guard.
+/// HEAD as the last holder left it, and as it is now, if they differ. Only while nobody holds the worktree, the difference was made
+/// outside the guard.
 #[must_use]
 pub fn changed_outside(repo: &Repo) -> Option<(Head, Head)> {
     let worktree = repo.worktree()?;

@@ -14,7 +14,7 @@ pub type Observer<'a> = dyn FnMut(Notice<'_>) + 'a;
 pub enum Notice<'a> {
     /// The lock is busy; told after 300 ms and then every second.
     Waiting(&'a Waiting<'a>),
-    /// The lock is held, after this wait; not told where the command runs inside a hold.
+    /// The lock is held, after this wait; not reported if the command runs inside a hold.
     Acquired(Duration),
     /// This lock of git's own is there and is waited for. Then which gits are seen to work here, in words.
     WaitingForGit(&'a Path, &'a str),
@@ -32,11 +32,11 @@ pub enum Notice<'a> {
     Lost(&'a Path),
     /// The command ran inside of the hold with this fencing number, which ended before it: it was not exclusive to the end.
     LostAround(u64),
-    /// The command has ended, but these processes, as far as the system shows them, work inside of its hold: it ends with them.
+    /// The command has ended, but these processes work inside of its hold, as the system shows: it ends with them.
     Lingers(&'a [u32]),
     /// This git command changed the worktree while somebody held the lock.
     RanUnder(&'a Holder),
-    /// A mutation that was killed was settled.
+    /// An interrupted mutation was recovered.
     Recovered(&'a crate::transaction::Unfinished, &'a Recovered),
     /// A checkout goes on without the lock.
     Unguarded(&'a Error),

@@ -22,21 +22,21 @@ pub struct Pending {
     pub here: bool,
     /// Whether somebody is at it: it runs, or is being put in order. Else it was killed.
     pub runs: bool,
-    /// What its journal tells; `None` where that cannot be read.
+    /// The contents of its journal; `None` if that cannot be read.
     pub info: Option<MutationInfo>,
 }
 
-/// What a mutation told when it began, and how far it has come.
+/// A mutation's description, and its progress.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MutationInfo {
-    /// What was run.
+    /// Its command.
     pub command: String,
-    /// Where.
+    /// Its directory.
     pub directory: String,
     /// The message that its commit was to have.
     pub message: String,
-    /// Who ran it.
+    /// Its user.
     pub user: String,
     /// The machine's name.
     pub host: String,
@@ -59,8 +59,8 @@ impl MutationInfo {
     }
 }
 
-/// Looks for mutations of all worktrees that have not come to their end. Takes no lock, never blocks, changes nothing; what
-/// cannot be read is told as such.
+/// Looks for mutations of all worktrees that have not ended. Takes no lock, never blocks, changes nothing; reports those that
+/// cannot be read.
 #[must_use]
 pub fn pending(repo: &Repo) -> Vec<Pending> {
     worktrees(repo).iter().filter_map(|worktree| look(repo, worktree)).collect()
@@ -82,7 +82,7 @@ pub(crate) fn own_locks(repo: &Repo) -> Vec<OwnLock> {
     worktrees(repo).iter().filter_map(of).flatten().collect()
 }
 
-/// The same for who is about to remove those that were left: meanwhile nobody can begin a mutation there, or put one in order.
+/// The same before those that were left are removed: meanwhile nobody can begin or recover a mutation there.
 pub(crate) fn with_own_locks<T>(repo: &Repo, sharing: Sharing, act: impl FnOnce(&[OwnLock]) -> T) -> T {
     let (mut held, mut locks) = (Vec::<LockFile>::new(), Vec::new());
     for worktree in worktrees(repo).iter().filter(|worktree| recovery::is_in_the_way(repo, worktree)) {
@@ -125,8 +125,8 @@ fn read(repo: &Repo, worktree: &Worktree) -> Option<(Plan, Vec<Line>)> {
     Journal::read_start(&repo.mutation_dir(worktree)?, ENOUGH)
 }
 
-/// Tells whether somebody has the mutations' lock. Where the system does not show that, the hold that it ran in tells, or,
-/// for one inside of another's, any hold.
+/// Tells whether somebody has the mutations' lock. If the system does not show that, the hold that it ran in decides; for a
+/// mutation inside another hold, any hold does.
 fn runs(repo: &Repo, worktree: &Worktree, plan: Option<&Plan>) -> bool {
     let here = plan.is_none_or(|plan| plan.host == sys::host());
     let fence = plan.map_or(0, |plan| plan.fence);

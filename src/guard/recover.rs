@@ -13,14 +13,14 @@ use crate::{
 
 pub use crate::transaction::Choice;
 
-/// What came of a mutation that was killed.
+/// The result of recovering an interrupted mutation.
 #[derive(Debug)]
 pub enum Recovered {
     /// Nothing had changed.
     Forgotten,
     /// It was undone.
     Undone(Rollback),
-    /// It was finished: the commit, where one was made.
+    /// It was finished; its commit, if one was made.
     Finished(Option<String>),
 }
 
@@ -47,8 +47,7 @@ pub fn unfinished(repo: &Repo) -> Result<Option<Unfinished>> {
     transaction::inspect(&recovery::of_worktree(repo, &worktree)?, &worktree, Manner::Reading)
 }
 
-/// Undoes or finishes a mutation of this worktree that was killed; blocks for the lock as the request says. `None` where
-/// there is none.
+/// Undoes or finishes an interrupted mutation of this worktree; blocks for the lock as the request says. `None` if there is none.
 ///
 /// # Errors
 /// Those of [`super::exec()`] when the lock was not acquired; [`Error::Unfinished`] where somebody has worked here since, and

@@ -17,7 +17,7 @@ use crate::{
     transaction::{self, Choice, Journal, Unfinished},
 };
 
-/// How long a mutation that was killed may take to let go.
+/// How long a killed mutation may take to release its lock.
 const ENDING: Duration = Duration::from_millis(100);
 
 /// Tells whether there is a mutation that has not come to its end: one that runs, or one that was killed.
@@ -25,7 +25,7 @@ pub(super) fn is_in_the_way(repo: &Repo, worktree: &Worktree) -> bool {
     repo.mutation_dir(worktree).is_some_and(|directory| Journal::path(&directory).exists())
 }
 
-/// The lock of those who run or settle a mutation of a worktree; `None` where somebody else has it.
+/// The lock of those who run or recover a mutation of a worktree; `None` if somebody else has it.
 pub(super) fn try_lock(repo: &Repo, worktree: &Worktree, sharing: Sharing) -> Result<Option<LockFile>> {
     let Some(path) = repo.mutation_lock(worktree) else { return Ok(None) };
     let read_only = || Error::io("write", &path)(std::io::ErrorKind::ReadOnlyFilesystem.into());
@@ -34,8 +34,8 @@ pub(super) fn try_lock(repo: &Repo, worktree: &Worktree, sharing: Sharing) -> Re
     Ok(locked.then_some(lock))
 }
 
-/// Settles what is in the way of a request that covers no worktree alone: takes the worktree for that first. Who holds it,
-/// if somebody does, has settled it already.
+/// Recovers what is in the way of a request that does not cover a worktree alone: takes the worktree for that first. A present
+/// holder of the worktree has recovered it already.
 pub(super) fn before_acquire(context: Context<'_>, request: &Request) -> Result<()> {
     let repo = context.repo;
     if !repo.worktree().is_some_and(|worktree| is_in_the_way(repo, &worktree)) {
@@ -66,8 +66,8 @@ pub(super) fn before_acquire(context: Context<'_>, request: &Request) -> Result<
     }
 }
 
-/// Settles what is in the way inside of a hold around us, which the earlier one was inside of as well: where it still runs,
-/// it has the mutations' lock.
+/// Recovers what is in the way inside of a hold around us, in which the earlier mutation ran as well: if it still runs, it has the
+/// mutations' lock.
 pub(super) fn inside(context: Context<'_>, request: &Request) -> Result<()> {
     let repo = context.repo;
     let worktree = repo.worktree().filter(|worktree| is_in_the_way(repo, worktree));
@@ -89,7 +89,7 @@ pub(super) fn inside(context: Context<'_>, request: &Request) -> Result<()> {
     }
 }
 
-/// Tells whether the process that began a mutation lives: one that was killed may take a moment to let go.
+/// Tells whether the process that began a mutation lives. A killed one may take a moment to release its lock.
 fn runs(repo: &Repo, worktree: &Worktree) -> bool {
     let plan = repo.mutation_dir(worktree).and_then(|directory| Journal::read(&directory)).map(|(plan, _)| plan);
     plan.is_none_or(|plan| sys::process_state(plan.pid).is_some_and(|state| !state.zombie))
@@ -135,7 +135,7 @@ pub(super) fn recover(context: Context<'_>, worktree: &Worktree, choice: Choice)
     recovered
 }
 
-/// What the log says of it.
+/// Its entry in the log.
 fn entry(unfinished: &Unfinished, recovered: &Recovered) -> Entry {
     let now = holder::unix_ms(SystemTime::now());
     let how = match recovered {
@@ -160,8 +160,8 @@ fn entry(unfinished: &Unfinished, recovered: &Recovered) -> Entry {
     Entry::new(Event::Recovered, &mutation)
 }
 
-/// Refuses to recover files elsewhere than where the caller is: those of the original, if this is a copy of a worktree, or of
-/// a directory that only the repository's own configuration names (`core.worktree`).
+/// Fails if recovery would reach files away from the caller: those of the original, if this is a copy of a worktree, or of a
+/// directory that only the repository's own configuration names (`core.worktree`).
 pub(super) fn is_its_own(repo: &Repo, worktree: &Worktree, choice: Choice) -> Result<()> {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let is_here = repo.worktree().is_some_and(|own| own == *worktree);

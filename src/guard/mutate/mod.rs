@@ -36,7 +36,7 @@ use crate::{
     transaction::{Changes, Choice, Journal},
 };
 
-/// What a mutation is to be: everything but the change itself.
+/// A mutation, without the change itself.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Mutation {
@@ -46,11 +46,11 @@ pub struct Mutation {
     pub checks: Vec<OsString>,
     /// Command lines for `sh -c` that find out whether the result is right.
     pub verifies: Vec<OsString>,
-    /// Where HEAD has to be.
+    /// The HEAD that the caller expects.
     pub expect: ExpectedHead,
     /// Git pathspecs, as seen from the current directory: nothing else may change. Empty: anything may.
     pub paths: Vec<OsString>,
-    /// Whether the caller may have changes of its own, which stay what and where they are.
+    /// Whether the caller may have changes of its own, which stay as they are.
     pub allow_dirty: bool,
     /// Whether untracked files are kept before the command runs, so that they can be put back. If not, it must not change any.
     pub untracked: bool,
@@ -58,16 +58,16 @@ pub struct Mutation {
     pub allow_empty: bool,
     /// Whether git's own `index.lock` and `HEAD.lock` are held meanwhile, so that no other git can touch either.
     pub fence: bool,
-    /// What is to become of the validated change.
+    /// The destination of the validated change.
     pub landing: Landing,
-    /// How long all of it may take; then the step that runs is told to end.
+    /// How long all of it may take; then the running step is ended.
     pub max_hold: Option<Duration>,
     /// How long after that it is killed.
     pub kill_after: Duration,
     /// Whether SIGTERM to the process that runs the steps ends a step with all its descendants at once. Else it is passed on first.
     pub term_ends_all: bool,
-    /// Where the steps run, for [`crate::Repo::mutate`]; in the worktree. `None`: in this process's directory if that is in the worktree, else at
-    /// its top.
+    /// The directory of the steps for [`crate::Repo::mutate`], in the worktree. `None`: this process's directory if that is in the
+    /// worktree, else the top.
     pub directory: Option<PathBuf>,
     /// The `repoguard` program that runs the steps for [`crate::Repo::mutate`]: a path, or a name to look up in `PATH`.
     pub program: PathBuf,
@@ -102,7 +102,7 @@ impl Default for Mutation {
     }
 }
 
-/// What becomes of a validated change.
+/// The destination of a validated change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Landing {
     /// It is committed.
@@ -136,8 +136,8 @@ impl std::fmt::Debug for Write<'_> {
 /// instant, the next caller of this, of [`super::exec()`] or of [`super::recover()`] undoes or finishes it.
 ///
 /// # Errors
-/// Those of [`super::exec()`] when the lock was not acquired, [`Error::NoRepository`], [`Error::NoWorktree`],
-/// [`Error::Unfinished`]: then nothing was done. What happens later is told by [`Mutated`].
+/// Those of [`super::exec()`] if the lock was not acquired, [`Error::NoRepository`], [`Error::NoWorktree`], [`Error::Unfinished`]:
+/// then nothing was done. [`Mutated`] has what happens later.
 pub fn mutate(caller: Caller<'_>, mutation: &Mutation, write: Write<'_>) -> Result<Mutated> {
     const NEEDED_BY: &str = "`repoguard mutate`";
     let request = &caller.request()?;
@@ -153,7 +153,7 @@ pub fn mutate(caller: Caller<'_>, mutation: &Mutation, write: Write<'_>) -> Resu
             expected: "the worktree's own index, or nothing",
         });
     }
-    // As to git, the git directory is no place to work in.
+    // As in git, the git directory is not a worktree.
     let here = std::env::current_dir().unwrap_or_default();
     if here.starts_with(&checkout.git_dir) && !checkout.root.starts_with(&checkout.git_dir) {
         return Err(Error::NoWorktree { path: checkout.git_dir, needed_by: NEEDED_BY });
@@ -221,7 +221,7 @@ fn run(
     Ok(session.finish(result, inside))
 }
 
-/// Takes the mutations' lock, and settles what was left unfinished. An outer hold may have let in several.
+/// Takes the mutations' lock, and recovers an interrupted mutation. An outer hold may have let in several.
 fn enter(context: Context<'_>, worktree: &Worktree, request: &Request, signals: &Signals) -> Result<LockFile> {
     const LOOK: Duration = Duration::from_millis(20);
     let repo = context.repo;

@@ -13,17 +13,16 @@ use crate::{
 /// How a mutation ended.
 #[derive(Debug)]
 pub struct Mutated {
-    /// What came of it.
+    /// Its result.
     pub result: Landed,
-    /// The paths that changed, from the top of the worktree; of a failed mutation those that were to change, where that
-    /// was known.
+    /// The changed paths, from the top of the worktree; of a failed mutation the paths that were to change, if known.
     pub changed: Vec<PathBuf>,
-    /// What the command made or staged, and is no part of the change.
+    /// Files that the command made or staged, and that are not part of the change.
     pub left_out: Vec<LeftOut>,
     /// The steps, with their times.
     pub steps: Vec<StepTime>,
-    /// A signal that both the step and this process got and that the step died of: whoever called this process should see
-    /// it die of the same.
+    /// A signal that both the step and this process got and that the step died of: this process's parent should see it die of the
+    /// same.
     pub die_of: Option<i32>,
     /// Fencing number of the hold; `None` inside another one.
     pub fence: Option<u64>,
@@ -33,7 +32,7 @@ pub struct Mutated {
     pub held: Duration,
 }
 
-/// What came of a mutation.
+/// The result of a mutation.
 #[derive(Debug)]
 pub enum Landed {
     /// It is committed: the commit's id, read back.
@@ -53,18 +52,18 @@ pub enum Landed {
 pub struct Failure {
     /// The step: `read`, `check`, `command`, `verify`, `commit`.
     pub step: &'static str,
-    /// What was run, where something was.
+    /// The command that ran, if any.
     pub command: Option<String>,
     /// Why.
     pub why: FailureReason,
-    /// What came of putting everything back; `None` where nothing had changed yet.
+    /// The result of undoing; `None` if nothing had changed yet.
     pub rollback: Option<Result<Rollback>>,
 }
 
 /// Why a step failed.
 #[derive(Debug)]
 pub enum FailureReason {
-    /// What was run ended so.
+    /// The command ended so.
     Ended(Ending),
     /// This signal asked for an end.
     Interrupted(i32),
@@ -74,7 +73,7 @@ pub enum FailureReason {
     Trouble(Error),
 }
 
-/// What is not as it should be.
+/// The reason why a state or a change is invalid.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Invalid {
@@ -95,7 +94,7 @@ pub enum Invalid {
     Own(Vec<PathBuf>),
     /// The command changed submodules, or other repositories in the worktree.
     Repositories(Vec<PathBuf>),
-    /// The command made something that is neither a file nor a link.
+    /// The command made something other than files and links.
     Special(Vec<PathBuf>),
     /// The command wrote files that are not in the sparse checkout.
     Sparse(Vec<PathBuf>),
@@ -202,7 +201,7 @@ impl From<StageError> for FailureReason {
     }
 }
 
-/// What came of putting everything back.
+/// The result of undoing.
 #[derive(Debug)]
 pub struct Rollback {
     /// The snapshot that keeps what was undone, for [`crate::snapshot::restore`].

@@ -35,7 +35,7 @@ impl Session<'_> {
         if let Some(name) = self.checkout.operation() {
             return Err(FailureReason::from(Invalid::Operation(name)));
         }
-        // What is no pathspec is found out before anything runs.
+        // Finds a bad pathspec before anything runs.
         let here = std::env::current_dir().unwrap_or_else(|_| self.checkout.root.clone());
         self.checkout.check_pathspecs(&here, &self.mutation.paths).map_err(FailureReason::Trouble)?;
         let head = self.head().map_err(FailureReason::Trouble)?;
@@ -46,7 +46,7 @@ impl Session<'_> {
             std::path::absolute(&directory).map_err(|e| FailureReason::Trouble(Error::io("find", directory)(e)))?;
         let begun = self.begin(&directory, head);
         begun.map_err(|unfit| {
-            // Nothing has changed: what was made for it is of no use to anybody. What cannot be removed now, the next one does.
+            // Nothing has changed, so what was made for it is useless. The next mutation removes the rest.
             let forgotten = self.checkout.forget(PROTECTING);
             let gone = forgotten.and_then(|()| fs::remove_entry(&Journal::path(&directory)));
             drop(gone.and_then(|()| fs::discard(&directory)));

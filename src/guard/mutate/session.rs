@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// How long another git may have the index' lock when there is no way back.
+/// How long another git may have the index' lock if there is no way back.
 pub(super) const MORE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A step that failed.
@@ -33,7 +33,7 @@ pub(super) struct Failed {
     pub(super) why: FailureReason,
 }
 
-/// What a step gives, if it succeeds.
+/// The result of a step that succeeds.
 pub(super) type Attempt<T> = std::result::Result<T, Box<Failed>>;
 
 impl Failed {
@@ -42,7 +42,7 @@ impl Failed {
     }
 }
 
-/// What is there while a mutation runs.
+/// State of a running mutation.
 pub(super) struct Kept {
     pub(super) before: Baseline,
     pub(super) journal: Journal,
@@ -175,7 +175,7 @@ impl Session<'_> {
         self.head_is_ours(&kept.before, "verify")?;
         match mutation.landing {
             _ if staged.changes.is_empty() && !(mutation.allow_empty && mutation.landing == Landing::Commit) => {
-                // What the command may have done to the index is no change, and does not stay.
+                // The command's changes of the index are undone if nothing changed.
                 self.publish(kept, &staged).map_err(trouble("commit"))?;
                 Ok(if mutation.landing == Landing::Show { Landed::Shown } else { Landed::Unchanged })
             }
@@ -204,7 +204,7 @@ impl Session<'_> {
         }
         let changes = Changes::look(before).map_err(trouble)?;
         changes.check_depth().map_err(trouble)?;
-        // Files that a check has made are not the command's: they stay where they are.
+        // Files that a check has made do not belong to the command: they stay where they are.
         let changes = changes.without_new(&self.made_by_checks);
         before.keep_index(&self.checkout.index()).map_err(trouble)?;
         let ran = Step::Ran { head: before.head().clone(), touched: changes.touched.clone() };
@@ -293,7 +293,7 @@ impl Session<'_> {
     fn end(&self, kept: Kept) -> Result<()> {
         let Kept { before, journal, fence, .. } = kept;
         drop(fence);
-        // Where that fails, the journal stays, and the next one does it.
+        // If that fails, the journal stays, and the next mutation does it.
         self.checkout.forget(PROTECTING)?;
         journal.end(before.directory())
     }

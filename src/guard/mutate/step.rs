@@ -20,7 +20,7 @@ impl Session<'_> {
         self.step(step, vec!["sh".into(), "-c".into(), line.clone()], kept, None)
     }
 
-    /// Runs a command, with the lock in its hands as well; `index` where it is not to work on the user's.
+    /// Runs a command that inherits the lock as well; with `index`, it works on that one instead of the user's.
     pub(super) fn step(
         &mut self,
         step: &'static str,
@@ -58,7 +58,7 @@ impl Session<'_> {
         let Run { ending, die_of, interrupted } = exec::run(&task, surroundings, self.signals, &mut lifecycle);
         self.note(step, begun, ending.status());
         let why = match (ending, interrupted) {
-            // It is there, whoever wanted to stop it.
+            // The commit exists, even if a signal came.
             (Ending::Exited(0), _) if step == "commit" => return Ok(()),
             (Ending::Exited(0), Some(signal)) => FailureReason::Interrupted(signal),
             (Ending::Exited(0), None) => return Ok(()),
@@ -89,11 +89,11 @@ impl Session<'_> {
     }
 }
 
-/// What is done around one of several commands: the hold goes on after it, unless this process was killed.
+/// The lifecycle of one of several commands: the hold goes on after it, unless this process was killed.
 struct Stepping<'s, 'h> {
     hold: Option<&'s mut Hold<'h>>,
     lock: &'s LockFile,
-    /// This is the keeper, and the wrapper is no more.
+    /// This is the keeper, and the wrapper has gone.
     alone: bool,
 }
 

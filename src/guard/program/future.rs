@@ -16,7 +16,7 @@ use crate::{
 impl Repo {
     /// Runs a command as [`Repo::exec`] does, without blocking a thread of the runtime's workers.
     ///
-    /// If the future is dropped, the command and all its descendants are told to end, and killed after [`Task::kill_after`]. The
+    /// If the future is dropped, SIGTERM goes to the command and all its descendants, and SIGKILL after [`Task::kill_after`]. The
     /// runtime waits for that when it shuts down.
     ///
     /// # Errors
@@ -37,8 +37,8 @@ impl Repo {
         self.exec_cancellable(request, task, std::future::pending()).await
     }
 
-    /// Runs a command as [`Repo::exec_async`] does, until `cancelled` is ready. Then the command and all its descendants are told to
-    /// end, and killed after [`Task::kill_after`]; this returns when nothing of it runs any more.
+    /// Runs a command as [`Repo::exec_async`] does, until `cancelled` is ready. Then SIGTERM goes to the command and all its
+    /// descendants, and SIGKILL after [`Task::kill_after`]; this returns when all of them have ended.
     ///
     /// # Errors
     /// [`Error::Cancelled`]; else as [`Repo::exec_async`].

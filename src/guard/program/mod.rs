@@ -1,8 +1,8 @@
 //! Runs commands and mutations for programs with threads, by the `repoguard` program.
 //!
-//! A process with threads can neither fork safely nor take over signals and children for one of them. So the program does that in
-//! its place: it holds the lock, runs the command, and leaves a report (`report`). This process starts one child, waits for that
-//! child alone, and changes no signal handler.
+//! A process with threads cannot fork safely, and signals and children belong to all of it. So the program works in its place: it
+//! holds the lock, runs the command, and leaves a report (`report`). This process starts one child, waits for that child alone, and
+//! changes no signal handler.
 //!
 //! The holds of the calling thread or task are around the command: the program gets the token of the newest.
 
@@ -84,8 +84,8 @@ impl Repo {
     ///
     /// # Errors
     /// [`Error::NoProgram`], [`Error::Busy`], [`Error::Deadlock`], [`Error::Interrupted`], [`Error::Program`] if nothing was begun,
-    /// [`Error::Unsupported`] for a closure whose change is only to be shown. What happens later is in [`Mutated`]: a reason that only
-    /// the program knows is a message in it.
+    /// [`Error::Unsupported`] for a closure with [`Landing::Show`](super::Landing::Show). [`Mutated`] has what happens later; a
+    /// reason that only the program knows is a message in it.
     ///
     /// # Example
     /// ```no_run
@@ -111,7 +111,7 @@ impl Repo {
         mutation: &Mutation,
         closure: &mut dyn FnMut() -> io::Result<()>,
     ) -> Result<Mutated> {
-        /// The command says when it is its turn, and ends as it is told. If this process ends first, it fails.
+        /// The command announces its turn, and ends with the status that it reads. If this process ends first, it fails.
         const TURN: &str = "echo && read -r status && exit \"$status\"";
         if mutation.landing == super::Landing::Show {
             return Err(Error::Unsupported { what: "to show the change of a closure" });
@@ -187,7 +187,7 @@ impl Repo {
         Running::start(&task.program(&mutation.program), arguments, Some(&directory))
     }
 
-    /// Where the steps of a mutation run: here if this is in the worktree, else at its top.
+    /// The directory of a mutation's steps: this process's if it is in the worktree, else the top.
     fn directory_of_steps(&self) -> PathBuf {
         let here = std::env::current_dir().ok().filter(|here| here.starts_with(self.root()));
         here.unwrap_or_else(|| self.root().to_owned())
@@ -268,7 +268,7 @@ fn entry((name, value): &(OsString, Option<OsString>)) -> Vec<u8> {
 /// The program at work.
 struct Running {
     child: Child,
-    /// Where it leaves its report.
+    /// The file of its report.
     report: tempfile::NamedTempFile,
     /// The command's variables, there until the program has ended.
     _environment: Option<tempfile::NamedTempFile>,
@@ -304,7 +304,7 @@ impl Running {
         self.wait_until(None)
     }
 
-    /// Blocks until it has ended. Once `stop` has lost its writer, the program is told to end: it ends the command with all its
+    /// Blocks until it has ended. Once the writer of `stop` is closed, SIGTERM makes the program end the command with all its
     /// descendants.
     fn wait_until(mut self, stop: Option<&PipeReader>) -> Result<Report> {
         let failed = |source| Error::Io { action: "wait for", path: PROGRAM.into(), source };

@@ -45,7 +45,7 @@ pub(super) struct Report {
     snapshot: Option<String>,
 }
 
-/// Who kept the request from the lock.
+/// The holders and waiters before the request.
 #[derive(Debug, Clone, Deserialize)]
 struct InTheWay {
     what: String,
@@ -62,7 +62,7 @@ struct Made {
     holds: Option<worktree::Contents>,
 }
 
-/// A file that is no part of the change.
+/// A file outside of the change.
 #[derive(Debug, Deserialize)]
 struct Left {
     path: PathBuf,
@@ -174,7 +174,7 @@ impl Report {
         }
     }
 
-    /// What went wrong.
+    /// The error.
     fn error(&self) -> Error {
         let (message, status) = (self.error.clone().unwrap_or_default(), self.exit_status);
         match (self.outcome.as_str(), self.in_the_way.clone()) {

@@ -1,4 +1,4 @@
-//! Brings back what was undone into the worktree that asks, file by file, each in one step. What is in its place is kept first.
+//! Restores undone files into the caller's worktree, file by file, each in one step. A snapshot keeps what is replaced.
 //!
 //! # Invariants
 //! Nothing is written outside of the worktree or into a `.git`, whatever a snapshot says. Nothing is lost: what differs
@@ -35,19 +35,19 @@ use crate::{
 /// So many files are written to disk one by one; more of them all at once.
 const MOST_SYNCS: usize = 32;
 
-/// What a [`restore`] did, or would do. All paths are relative to the top of the worktree.
+/// The result of a [`restore`], or its prediction. All paths are relative to the top of the worktree.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Restored {
     /// Id of the snapshot.
     pub id: String,
-    /// What was brought back.
+    /// Restored files.
     pub restored: Vec<PathBuf>,
-    /// What was there already, as it is kept.
+    /// Files that are already there as they were kept.
     pub unchanged: Vec<PathBuf>,
     /// Of what was brought back, or stood in its way: what was there before, and is kept now.
     pub replaced: Vec<PathBuf>,
-    /// What was not brought back, and why.
+    /// Files that failed, and why.
     pub failed: Vec<(PathBuf, Error)>,
     /// Files whose deletion was undone; that is not done again.
     pub deleted: Vec<PathBuf>,
@@ -61,14 +61,13 @@ pub struct Restored {
 /// none at all means everything.
 ///
 /// # Errors
-/// [`Error::NoSnapshot`], [`Error::AmbiguousSnapshot`], [`Error::DamagedSnapshot`], [`Error::NotKept`],
-/// [`Error::NoWorktree`]; those of [`super::exec()`] for the lock. Then nothing was changed. What goes wrong with one
-/// file is told in [`Restored::failed`].
+/// [`Error::NoSnapshot`], [`Error::AmbiguousSnapshot`], [`Error::DamagedSnapshot`], [`Error::NotKept`], [`Error::NoWorktree`];
+/// those of [`super::exec()`] for the lock. Then nothing was changed. [`Restored::failed`] has the errors of single files.
 pub fn restore(caller: Caller<'_>, id: &str, paths: &[PathBuf]) -> Result<Restored> {
     let request = &Request { scope: Some(Scope::Worktree), mode: Mode::Exclusive, ..caller.request()? };
     let Caller { repo, config, observer, .. } = caller;
     let limit = config.snapshot_limit()?;
-    // Who asks for what is not there need not wait.
+    // A request for a missing snapshot fails without waiting.
     let id = &Plan::new(repo, id, paths)?.snapshot.id;
     Context::with(repo, config, observer, |context| {
         let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
@@ -116,7 +115,7 @@ fn tree(repo: &Repo) -> Result<Root> {
 struct Work<'a> {
     context: Context<'a>,
     header: Header,
-    /// What is replaced; begun with the first.
+    /// The snapshot of replaced files; begun with the first.
     keeping: Option<Keeping>,
     done: Restored,
 }
@@ -143,7 +142,7 @@ impl<'a> Work<'a> {
                 Err(error) => self.done.failed.push((kept.path.clone(), error)),
             }
         }
-        // What is replaced must be on disk before what replaces it.
+        // The replaced file must be on disk before its replacement.
         self.keeping.as_mut().map_or(Ok(()), Keeping::sync)?;
         let many = free.len() > MOST_SYNCS;
         for kept in free {
@@ -159,7 +158,7 @@ impl<'a> Work<'a> {
         Ok(self.done)
     }
 
-    /// Keeps what stands where a file is to go, and moves it away where that file cannot replace it in one step.
+    /// Keeps what is in a file's place, and moves it away if the file cannot replace it in one step.
     fn make_room(&mut self, tree: &Root, kept: &Kept) -> Result<Place> {
         let wanted = fs::metadata(&kept.place()?)?;
         if !(wanted.is_file() || wanted.is_link() || wanted.is_dir() || wanted.is_fifo()) {
@@ -200,8 +199,8 @@ fn make_directories(tree: &Root, kept: &Kept) -> Result<()> {
         .try_for_each(|(path, bits)| fs::make_directories(&tree.at(&sys::bytes(path.as_os_str()))?, bits))
 }
 
-/// Puts a copy where nothing is, or a file or link that it replaces in one step.
-/// Bits that give rights of the owner's, or of the group's.
+/// Puts a copy in a free place, or over a file or link that it replaces in one step. Bits that give rights of the owner or of the
+/// group are left out.
 const SET_ID: u32 = 0o6000;
 
 fn put(tree: &Root, kept: &Kept, many: bool) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Compares what is where a kept file is to go with that file.
+//! Compares a kept file with what is in its place.
 
 use std::{
     io::{self, Read},
@@ -12,14 +12,14 @@ use crate::{
     sys,
 };
 
-/// What is where a kept file is to go.
+/// The entry in a kept file's place.
 pub(super) enum Place {
     /// Just this file.
     Same,
     Free,
     /// A file or a link, with its path, that the kept one can replace in one step.
     File(PathBuf),
-    /// What must be moved away before, with its path: it has the place, or that of a directory above.
+    /// An entry that must be moved away first, with its path: it is in the file's place, or in that of a directory above.
     Other(PathBuf),
 }
 

@@ -13,7 +13,7 @@ use crate::{
     store::snapshots::{self, Kept, Snapshot},
 };
 
-/// What is to be brought back.
+/// The files to restore.
 pub(super) struct Plan {
     pub(super) snapshot: Snapshot,
     pub(super) files: Vec<Kept>,
@@ -39,7 +39,7 @@ impl Plan {
         }
         let is_wanted = |path: &Path| wanted.is_empty() || wanted.iter().any(|wanted| path.starts_with(wanted));
         let deleted = snapshot.deleted.iter().filter(|path| is_wanted(path)).cloned().collect();
-        // What was kept last under a path is what was there last.
+        // The copy that was kept last under a path is the latest.
         let last: HashMap<&Path, &Path> = snapshot.files.iter().map(|kept| (&*kept.path, &*kept.at)).collect();
         let is_last = |kept: &&Kept| last.get(&*kept.path) == Some(&&*kept.at);
         let (mut files, mut refused) = (Vec::new(), Vec::new());
@@ -52,7 +52,7 @@ impl Plan {
         Ok(Self { snapshot, files, deleted, refused })
     }
 
-    /// What is known before anything is done.
+    /// The parts that are known in advance.
     pub(super) fn begin(&self) -> Restored {
         let refused = self.refused.iter();
         let failed = refused.map(|(path, why)| (path.clone(), Error::UnsafePath { path: path.clone(), why })).collect();
@@ -61,7 +61,7 @@ impl Plan {
     }
 }
 
-/// A path as seen from the current directory, relative to `root`; `None` where it is not below.
+/// A path as seen from the current directory, relative to `root`; `None` if it is not below.
 fn below(root: &Path, path: &Path) -> Option<PathBuf> {
     let mut clean = PathBuf::new();
     for component in std::env::current_dir().ok()?.join(path).components() {
@@ -93,7 +93,7 @@ fn refusal(repo: &Repo, kept: &Kept) -> Option<&'static str> {
         if repo::is_git_name(part.as_os_str()) && (index < top || fs::identity(&path).is_some()) {
             return Some("it leads into a git directory");
         }
-        // What a link leads to is not in the way; and of a whole repository that is to come back, nothing is there.
+        // A link's target is not in the way; a whole repository needs a free place.
         let is_directory = || std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
         if index + 1 < parts.len() && is_directory() && fs::identity(&path.join(".git")).is_some() {
             return Some("it leads into another repository");

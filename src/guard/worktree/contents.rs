@@ -1,9 +1,9 @@
 //! Finds out what would be lost with a worktree. In doubt there is something.
 //!
-//! Nothing of worth means: HEAD is on the branch that was made for it, where it was made, or, if asked for, where another
-//! branch leads to; no commit that only its own log leads to; no change, staged or not, no untracked file (ignored files
-//! do not count); no merge or rebase in progress, no stash, no submodules, no reference of its own; not locked with
-//! `git worktree lock`, its branch checked out nowhere else.
+//! A worktree holds nothing of worth if all of this is true. HEAD is on the branch that was made for it, at the commit that it was
+//! made from or, if asked for, at a commit that another branch has. No commit is only in its own log. It has no change, staged or
+//! not, and no untracked file (ignored files do not count). It has no merge or rebase in progress, no stash, no submodules and no
+//! reference of its own. It is not locked with `git worktree lock`, and no other worktree has its branch.
 
 use std::{
     fmt,
@@ -18,7 +18,7 @@ use crate::{
     store::worktrees::{Made, Register, Stage},
 };
 
-/// What is in a worktree that repoguard made, beside the commit that it was made from.
+/// The contents of a worktree that repoguard made, beside the commit that it was made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct Contents {
@@ -30,7 +30,7 @@ pub struct Contents {
     pub changed: u64,
     /// Files that git does not know, ignored ones left out.
     pub untracked: u64,
-    /// What else is in the way of removing it, in words.
+    /// Other obstacles to its removal, in words.
     pub also: Vec<String>,
 }
 
@@ -68,12 +68,12 @@ impl fmt::Display for Contents {
 #[derive(Debug)]
 pub(super) struct Site {
     pub(super) worktree: Worktree,
-    /// Where git says that it is.
+    /// Its directory, as git has it.
     pub(super) place: PathBuf,
 }
 
 impl Site {
-    /// Finds it; `None` where git does not know it any more, or not yet.
+    /// Finds it; `None` if git has forgotten it, or does not have it yet.
     pub(super) fn find(repo: &Repo, made: &Made) -> Option<Self> {
         // Killed before it could be written down, it has the name that git was to give it.
         let worktree = repo.linked(made.id.as_deref().unwrap_or(&made.name).as_ref())?;
@@ -83,7 +83,7 @@ impl Site {
         (is_whole && ours).then_some(Self { worktree, place })
     }
 
-    /// Where it stands while it is being removed.
+    /// Its directory while it is being removed.
     pub(super) fn aside(&self, made: &Made) -> PathBuf {
         self.place.with_file_name(format!(".repoguard-removing-{}", made.name))
     }
@@ -95,7 +95,7 @@ fn same(one: &Path, other: &Path) -> bool {
     one == other || real(one) == real(other)
 }
 
-/// What was seen, and where the branch was then.
+/// The contents that were seen, and the branch's commit then.
 pub(super) struct Seen {
     pub(super) work: Contents,
     pub(super) tip: Option<String>,
@@ -103,7 +103,7 @@ pub(super) struct Seen {
 
 /// Looks what is in a worktree whose files are at `root`, or are gone.
 ///
-/// Before its command has run, and while it is removed, files that are not there are no work.
+/// Before its command has run, and while it is removed, missing files do not count as work.
 pub(super) fn look(
     repo: &Repo,
     manner: Manner,
@@ -113,7 +113,7 @@ pub(super) fn look(
 ) -> Result<Seen> {
     let id_bytes = made.base.len() / 2;
     let common = Checkout::common(repo, manner, id_bytes)?;
-    // Git must stand somewhere, where the files are gone.
+    // Without the files, git needs another directory to run in.
     let stands = root.unwrap_or(&site.worktree.git_dir);
     let checkout = Checkout::linked(repo, manner, &site.worktree.git_dir, stands, id_bytes)?;
     let head = repo.head(&site.worktree).unwrap_or_default();
@@ -138,7 +138,7 @@ pub(super) fn look(
     Ok(Seen { work, tip })
 }
 
-/// What is in the way of removing a worktree, beside files and commits.
+/// Obstacles to the removal of a worktree, beside files and commits.
 fn doubts(repo: &Repo, checkout: &Checkout, made: &Made, site: &Site, head: &Head) -> Result<Vec<String>> {
     let mut doubts = Vec::new();
     let mut doubt = |why: String| doubts.push(why);
@@ -174,7 +174,7 @@ fn doubts(repo: &Repo, checkout: &Checkout, made: &Made, site: &Site, head: &Hea
     Ok(doubts)
 }
 
-/// The same where the worktree is gone: there is its branch, at most.
+/// The same for a worktree that has gone: only its branch may be left.
 pub(super) fn look_at_branch(repo: &Repo, manner: Manner, made: &Made) -> Result<Seen> {
     let common = Checkout::common(repo, manner, made.base.len() / 2)?;
     let (tip, mut work) = (common.tip(&made.branch)?, Contents::default());
@@ -196,7 +196,7 @@ fn of_commits(
 ) {
     let all: Vec<String> = visited.into_iter().chain(tip.map(str::to_owned)).collect();
     let lost = common.would_lose(&all, &made.branch, &made.base);
-    // Where the branch has left `base` without a commit of its own, it was moved on purpose.
+    // A branch that has left `base` without a commit of its own was moved on purpose.
     let moved = u64::from(tip.is_some_and(|tip| tip != made.base));
     let ahead = if moved == 0 { Ok(0) } else { common.ahead(&made.base, &made.branch) };
     let (Ok(lost), Ok(ahead)) = (lost, ahead) else {
@@ -210,8 +210,8 @@ fn of_commits(
     }
 }
 
-/// What differs from the commit where git was killed while it wrote the files, or could not: what is not there, or is there
-/// and no more than the beginning of what was to be, was never anything else.
+/// The differences from the commit after git was killed while it wrote the files, or failed. A missing file, or one with only the
+/// beginning of its content, does not count: it was never anything else.
 fn half_made(register: &Register, made: &Made, checkout: &Checkout) -> Result<Changes> {
     let index = register.passing(&made.name);
     let forget = || register.forget_passing(&made.name);

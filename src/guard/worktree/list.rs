@@ -19,7 +19,7 @@ use crate::{
 /// How a worktree that repoguard made stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Somebody is in it: the command it was made for, or whoever has locked it since.
+    /// In use: by the command that it was made for, or by a later holder of its lock.
     Running,
     /// The command has ended.
     Ended,
@@ -37,7 +37,7 @@ pub enum State {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Listed {
-    /// Where it is.
+    /// Its directory.
     pub path: PathBuf,
     /// Its branch, without `refs/heads/`.
     pub branch: String,
@@ -59,15 +59,15 @@ pub struct Listed {
     pub reason: Option<String>,
     /// How it stands.
     pub stands: State,
-    /// What is in it, as far as git could tell.
+    /// Its contents, as far as git shows them.
     pub work: Contents,
 }
 
-/// What came of looking whether a worktree can go.
+/// The result of trying to remove a worktree.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Pruned {
-    /// Where it is, or was.
+    /// Its present or former directory.
     pub path: PathBuf,
     /// Its branch, without `refs/heads/`.
     pub branch: String,
@@ -94,7 +94,7 @@ pub fn list(repo: &Repo) -> Result<Vec<Listed>> {
     Ok(all.collect())
 }
 
-/// `None` where it was removed, and only its record is left: nothing would be lost, and nothing is there.
+/// `None` if it was removed, or only its empty record was left.
 fn linked(repo: &Repo, register: &Register, made: Made) -> Option<Listed> {
     let site = Site::find(repo, &made);
     let aside = site.as_ref().map(|site| site.aside(&made)).filter(|aside| fs::identity(aside).is_some());
@@ -116,7 +116,7 @@ fn linked(repo: &Repo, register: &Register, made: Made) -> Option<Listed> {
         (None, _) => State::CannotTell,
     };
     let seen = match &site {
-        // Whoever makes it just now is not disturbed, and half of it tells nothing.
+        // A worktree that is just being made is skipped.
         _ if matches!(made.stage, Stage::Reserved | Stage::Making) => Ok(Contents::default()),
         Some(site) => look(repo, Manner::Reading, (register, &made), site, root.as_deref()).map(|seen| seen.work),
         None => look_at_branch(repo, Manner::Reading, &made).and_then(|seen| match (&seen.tip, root.is_some()) {
@@ -149,8 +149,8 @@ fn gone(made: &Made) -> Error {
     Error::io("find", made.path())(std::io::ErrorKind::NotFound.into())
 }
 
-/// Removes the worktrees that repoguard made and in which nothing of worth is: also those whose commits another branch
-/// leads to by now. What somebody uses, and everything else, stays. Does not wait for any lock.
+/// Removes the worktrees that repoguard made and that hold nothing of worth; with `landed`, also those whose commits another branch
+/// has by now. Worktrees in use, and all others, stay. Does not wait for any lock.
 ///
 /// # Errors
 /// [`Error::NoRepository`], [`Error::Io`] when they cannot be listed; [`Error::Busy`] while somebody holds everything.
@@ -174,8 +174,7 @@ pub fn prune(repo: &Repo, config: &Config) -> Result<Vec<Pruned>> {
     Ok(all.collect())
 }
 
-/// Removes what those who were killed left behind, and in which nothing is. Whatever goes wrong is nothing to whoever is
-/// about to make another.
+/// Removes empty leftovers of killed runs. An error does not matter to a caller that is about to make another.
 pub(super) fn tidy(context: Context<'_>, register: &Register) {
     let left = register.all().unwrap_or_default().into_iter().filter(|made| made.stage != Stage::Kept);
     for made in left {

@@ -29,7 +29,7 @@ const TRIES: usize = 1000;
 /// How long to wait for another repoguard that adds a worktree to git's list, which takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a worktree is made from.
+/// The source of a worktree.
 pub(super) struct From<'a> {
     pub(super) repo: &'a Repo,
     /// The one that is busy, as git knows it.
@@ -54,7 +54,7 @@ impl<'a> From<'a> {
     }
 }
 
-/// Takes a name: makes the record, the directory and the branch, none of which anybody else has.
+/// Takes a free name: makes the record, the directory and the branch.
 pub(super) fn reserve(
     from: &From<'_>,
     place: &Options,
@@ -102,7 +102,8 @@ fn try_names(from: &From<'_>, place: &Options, parent: &Path, register: &Registe
     Err(Error::Unsupported { what: "a name for a worktree that a thousand others have" })
 }
 
-/// Makes the directory that worktrees stand in; whoever removes the last of them removes it, too, at any instant.
+/// Makes the directory that holds worktrees. The process that removes the last worktree removes this directory, too, at any
+/// instant.
 fn make_parent(parent: &Path) -> Result<()> {
     for _ in 0..TRIES {
         match fs::make_directories(parent, None) {
@@ -113,7 +114,7 @@ fn make_parent(parent: &Path) -> Result<()> {
     fs::make_directories(parent, None)
 }
 
-/// A path without links, as far as it is there.
+/// A path without links, as far as it exists.
 fn real(path: &Path) -> PathBuf {
     let known = path.ancestors().find_map(|above| Some((above.canonicalize().ok()?, path.strip_prefix(above).ok()?)));
     known.map_or_else(
@@ -131,13 +132,13 @@ fn is_taken(repo: &Repo, path: &Path, name: &str) -> bool {
     fs::identity(path).is_some() || repo.linked(name.as_ref()).is_some_and(|worktree| of_git(&worktree))
 }
 
-/// Makes directory and branch; `false` where somebody was faster, and then neither is left.
+/// Makes directory and branch; `false` if somebody else was faster: then both are removed again.
 fn fill(common: &Checkout, entry: &mut Entry, path: &Path) -> Result<bool> {
     loop {
         match fs::make_directory(path, Sharing::default()) {
             Ok(()) => break,
             Err(_) if fs::identity(path).is_some() => return Ok(false),
-            // Whoever removed the last one removed the directory that they stand in as well.
+            // The process that removed the last worktree removed the directory above as well.
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 make_parent(path.parent().unwrap_or(path))?;
             }
@@ -225,7 +226,7 @@ pub(super) fn check_out(
     not_interrupted(signals)
 }
 
-/// The directory to run in: the one that the caller is in, in the new worktree. It is made where the commit has none.
+/// The directory to run in: the caller's, in the new worktree. It is made if the commit lacks it.
 pub(super) fn start(from: &From<'_>, entry: &Entry) -> Result<PathBuf> {
     let path = entry.made.path();
     if from.below.as_os_str().is_empty() {
@@ -247,11 +248,11 @@ fn interrupted(signal: i32) -> Error {
     Error::Interrupted { what: "a new worktree".to_owned(), signal }
 }
 
-/// What is done around a git that makes the worktree: the hold goes on after it, unless this process was killed.
+/// The lifecycle of a git that makes the worktree: the hold goes on after it, unless this process was killed.
 struct Step<'s, 'h> {
     hold: &'s mut Hold<'h>,
     entry: &'s Entry,
-    /// This is the keeper, and the wrapper is no more.
+    /// This is the keeper, and the wrapper has gone.
     alone: bool,
 }
 

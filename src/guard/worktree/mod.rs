@@ -46,23 +46,23 @@ use make::From;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct IsolatedWorktree {
-    /// Where it is.
+    /// Its directory.
     pub path: PathBuf,
     /// Its branch, without `refs/heads/`.
     pub branch: String,
     /// The commit that it was made from.
     pub base: String,
-    /// What the command left in it, so that it is still there; `None`: nothing, and it was removed.
+    /// What the command left in it, so that it was kept; `None` if it was removed.
     pub kept: Option<Contents>,
 }
 
 /// Runs a command in a worktree of its own, made from HEAD's commit on a new branch; blocks until the command has ended.
 ///
-/// For who found this worktree busy: `request` is not waited for, but while somebody holds everything
-/// ([`Scope::Repo`]) or waits for it, no worktree can be made, and that is [`Error::Busy`], too. The command runs in the same directory as
-/// seen from the top, finds the worktree's path in `REPOGUARD_WORKTREE`, and holds the worktree's lock exclusively. When it
-/// has ended, the worktree and its branch are removed if nothing of worth is in it, else [`Notice::Kept`] tells of it. As
-/// [`super::exec()`], this is for programs that do nothing else; [`Repo::exec_in_worktree`] is for others.
+/// For callers that found this worktree busy. `request` is tried once. While somebody holds everything ([`Scope::Repo`]) or waits
+/// for it, no worktree can be made: [`Error::Busy`]. The command runs in the same directory as seen from the top, finds the
+/// worktree's path in `REPOGUARD_WORKTREE`, and holds the worktree's lock exclusively. When it has ended, the worktree and its
+/// branch are removed if they hold nothing of worth; else [`Notice::Kept`] reports the contents. As [`super::exec()`], this is for
+/// programs that do nothing else; [`Repo::exec_in_worktree`] is for others.
 ///
 /// # Errors
 /// Those of [`Options::check`]; [`Error::Git`] when git cannot make it; else as [`super::exec()`]. Then the command did not
@@ -89,7 +89,7 @@ pub fn exec_in_worktree(caller: Caller<'_>, options: &Options, task: &Task) -> R
     })
 }
 
-/// What a worktree is made with.
+/// The parts of an isolation.
 struct Isolation<'a> {
     context: Context<'a>,
     request: &'a Request,
@@ -176,7 +176,7 @@ impl Isolation<'_> {
 
     /// Locks the worktree that was made just now.
     fn lock(&self, own: &Repo, worktree: &Worktree, held: Option<Box<Held>>) -> Result<Box<Held>> {
-        /// Whoever locks everything that git lists, or looks into it, releases it soon.
+        /// A process that locks all worktrees, or looks into this one, releases it soon.
         const PATIENCE: Duration = Duration::from_secs(5);
         let (sharing, signals) = (self.context.sharing, self.signals);
         let busy = || Error::Busy {
@@ -214,13 +214,13 @@ fn register(repo: &Repo, sharing: Sharing) -> Result<Register> {
     Ok(Register::new(repo.made_worktrees_dir().ok_or_else(needs)?, sharing))
 }
 
-/// Removes what was made before the command could run. What cannot be removed stays on the list.
+/// Removes a worktree whose command could not run. A rest stays on the list.
 fn undo(repo: &Repo, entry: &mut Entry) {
     drop(remove::remove(repo, entry, false));
     entry.release();
 }
 
-/// What is done around the command: when it has ended, the worktree is removed or told of, before its lock is let go.
+/// The lifecycle of the command: when it has ended, the worktree is removed or reported before its lock is released.
 struct Stay<'a, 'h> {
     hold: Hold<'h>,
     repo: &'a Repo,

@@ -1,5 +1,5 @@
-//! Decides where a worktree is made, and its name: beside the main worktree, never in a checkout. There it would be
-//! untracked content, and build tools would take the files above it for their own.
+//! Chooses a worktree's directory and branch: beside the main worktree, never in a checkout. There it would be untracked content,
+//! and build tools would take the files above it for their own.
 
 use std::{
     ffi::OsString,
@@ -13,14 +13,14 @@ use crate::{
     repo::{Config, Repo, is_branch_name},
 };
 
-/// What the name of the directory that all are made in ends with.
+/// The ending of the directory that holds all worktrees.
 pub(super) const ENDING: &str = "worktrees";
 /// Longest name of a directory that is made of a branch's name, in characters.
 const LONGEST: usize = 100;
-/// What branches begin with whose name is our own choice.
+/// The prefix of branches whose name is our choice.
 const OURS: &str = "repoguard/";
 
-/// Where a worktree is made when another is busy, and on which branch.
+/// The directory and the branch of an isolated worktree.
 ///
 /// # Example
 /// ```
@@ -31,7 +31,7 @@ const OURS: &str = "repoguard/";
 pub struct Options {
     /// The directory that it is made in; `None` means what is configured, else `<main worktree>.worktrees`.
     pub directory: Option<PathBuf>,
-    /// The name of its branch; where there is one of that name, a number is added. `None` means the time.
+    /// The name of its branch; a number is added if the branch exists. `None` means the time.
     pub branch: Option<String>,
 }
 
@@ -39,8 +39,8 @@ impl Options {
     /// Tells whether a worktree could be made here. Does not block.
     ///
     /// # Errors
-    /// [`Error::NoRepository`], [`Error::NoWorktree`] where the repository is bare, [`Error::NoCommit`] where HEAD has none
-    /// yet, [`Error::BranchName`].
+    /// [`Error::NoRepository`], [`Error::NoWorktree`] for a bare repository, [`Error::NoCommit`] if HEAD has no commit yet,
+    /// [`Error::BranchName`].
     pub fn check(&self, repo: &Repo) -> Result<()> {
         let (path, needed_by) = (repo.root().to_owned(), NEEDED_BY);
         let worktree = repo.worktree().ok_or_else(|| Error::NoRepository { path: path.clone(), needed_by })?;

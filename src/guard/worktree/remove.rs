@@ -4,14 +4,14 @@
 //! 1. Look: is there nothing of worth, does nobody wait for it, does no process stand in it?
 //! 2. Move it aside, in one step: who knows it by its name finds nothing there from now on.
 //! 3. Look again. Whatever was written between the two looks is seen now: it goes back to its place, and stays.
-//! 4. Delete it, and let git take it off its list: git refuses where somebody made the directory anew.
-//! 5. Delete the branch, if it is still where it was seen.
+//! 4. Delete it, and let git take it off its list: git fails if somebody made the directory anew.
+//! 5. Delete the branch, if it still has the commit that was seen.
 //!
 //! Killed at any step, the next one to tidy up goes on from the record.
 //!
 //! # Limitations
-//! A process that the system does not show us (another user's, or where there is no `/proc`), whose current directory or
-//! open directory is in the worktree, and that writes after the second look, writes into what is being deleted.
+//! A process that the system does not show us (another user's, or without `/proc`) may have its current directory or an open
+//! directory in the worktree. If it writes after the second look, it writes into what is being deleted.
 
 use std::{
     path::{Path, PathBuf},
@@ -150,7 +150,7 @@ fn look_at(repo: &Repo, entry: &Entry, site: &Site, root: &Path, landed: bool) -
         seen.work.also.push("its `.git` does not lead where git says".to_owned());
     }
     if sys::has_mounts(root) {
-        // What is in there is not of this worktree.
+        // The entries there do not belong to this worktree.
         seen.work.also.push("something is mounted in it".to_owned());
     }
     if seen.work.is_nothing(landed) {
@@ -162,7 +162,7 @@ fn look_at(repo: &Repo, entry: &Entry, site: &Site, root: &Path, landed: bool) -
     Ok(seen)
 }
 
-/// What git does not show of a worktree, and that may be somebody's work.
+/// Possible work that git does not show.
 fn unseen(root: &Path) -> Result<Option<String>> {
     let Hidden { unreadable, repositories } = fs::hidden(root)?;
     let first = |paths: &[PathBuf]| paths.first().map(|path| path.display().to_string());
@@ -170,7 +170,7 @@ fn unseen(root: &Path) -> Result<Option<String>> {
     Ok(unreadable.or_else(|| first(&repositories).map(|path| format!("`{path}` is a repository of its own"))))
 }
 
-/// Who waits for a worktree, or has left a process in it.
+/// The processes that wait for a worktree, or run in it.
 fn in_use(repo: &Repo, worktree: &Worktree, root: &Path) -> Option<String> {
     let waits = |waiter: &crate::holder::Holder| waiter.resources.iter().any(|(key, _)| *key == worktree.key);
     match repo.inspect(&Request::default()) {
@@ -206,7 +206,7 @@ fn inhabitant(worktree: &Worktree, root: &Path) -> Option<u32> {
     pids.into_iter().find(|pid| !ours.contains(pid))
 }
 
-/// Gives a worktree its place again; where somebody has taken that, it stays where it is, and is told of.
+/// Moves a worktree back to its place. If somebody has taken the place, the worktree stays aside and is reported.
 fn put_back(aside: &Path, place: &Path) {
     if fs::identity(place).is_none() {
         drop(fs::rename(aside, place));
@@ -232,7 +232,7 @@ fn remove_rest(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Co
         if let Some(half) = half {
             fs::remove_entry(&half.git_dir)?;
         }
-        // What git writes first, and all that it has written.
+        // The files that git writes first, and all that it has written.
         let is_ours =
             |path: &Path| repo.linked(made.name.as_ref()).is_some_and(|half| names_directory(path, &half.git_dir));
         if made.stage == Stage::Making && fs::list(&path).is_ok_and(|names| names == [".git"]) && is_ours(&path) {
@@ -279,7 +279,7 @@ fn names_directory(root: &Path, git_dir: &Path) -> bool {
     }
 }
 
-/// Deletes the branch where it was seen, and then the record.
+/// Deletes the branch if it has the commit that was seen, and then the record.
 fn finish(
     repo: &Repo,
     common: &Checkout,
@@ -314,7 +314,7 @@ fn delete_branch(repo: &Repo, common: &Checkout, made: &Made, tip: &str) -> Resu
         }
         match common.delete_branch(&made.branch, tip, witness.as_ref())? {
             Deletion::Done => return Ok(None),
-            // Where it is gone without us, that is as well.
+            // A record that is already missing is as good as removed.
             Deletion::Moved if common.tip(&made.branch)?.is_none() => return Ok(None),
             Deletion::Moved => return Ok(Some(Contents::doubt("its branch has moved meanwhile"))),
             Deletion::WitnessMoved => {}
