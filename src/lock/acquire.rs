@@ -77,7 +77,7 @@ pub(crate) fn acquire_for_new_worktree(
     }
 }
 
-/// Who asks.
+/// The kind of requester.
 pub(crate) enum Asker<'a> {
     /// A program that asks for nothing else meanwhile.
     Program,
@@ -85,7 +85,7 @@ pub(crate) enum Asker<'a> {
     Part { holds: &'a [HoldId], may_block: bool },
 }
 
-/// A lock as one request sees it: its files, and where the records of those are who hold it and wait for it.
+/// A lock as one request sees it: its files, and the records of its holders and waiters.
 pub(crate) struct Site {
     plan: Plan,
     table: Option<Table>,
@@ -93,7 +93,7 @@ pub(crate) struct Site {
     /// The directory of the records, as records of other repositories name it.
     records: PathBuf,
     root: PathBuf,
-    /// Where what is common to all is.
+    /// The directory that all worktrees share.
     common: PathBuf,
 }
 
@@ -104,7 +104,7 @@ impl Site {
     }
 
     fn with_plan(repo: &Repo, plan: Plan) -> Self {
-        // Outside of git, where a library's user has made records of this directory's lock.
+        // Outside of git, with records that a library's user has made for this directory's lock.
         let records =
             || Some(repo.root().join(DIRECTORY_RECORDS)).filter(|records| repo.git_dir().is_none() && records.is_dir());
         let place = |own: Option<PathBuf>, name| own.or_else(|| records().map(|records| records.join(name)));
@@ -132,12 +132,12 @@ impl Site {
         }
     }
 
-    /// What is asked for, in words.
+    /// The requested resources, in words.
     pub(crate) fn what(&self) -> &str {
         &self.plan.what
     }
 
-    /// What is asked for, as all of this process know it.
+    /// The requested resources, under the names that this process uses.
     pub(crate) fn resources(&self) -> Result<Vec<(Resource, Mode)>> {
         self.plan.resources_here(&self.common)
     }
@@ -148,13 +148,13 @@ impl Site {
         HoldId { records, id: held.record().id }
     }
 
-    /// Who holds what is asked for, and who waits for it.
+    /// The holders of the requested resources, and their waiters.
     pub(crate) fn look(&self) -> (Vec<Holder>, Vec<Holder>) {
         let Self { plan, table, queue, .. } = self;
         inspect::in_the_way(plan.parts.iter(), &plan.resources, table.as_ref(), queue.as_ref(), None)
     }
 
-    /// Whether it is held, and by whom, as far as that can be seen.
+    /// Its state and its holders, as far as the system shows them.
     pub(crate) fn state(&self) -> (State, Vec<Holder>) {
         inspect::state_of(&self.plan, self.table.as_ref())
     }
@@ -203,7 +203,7 @@ impl Site {
         if may_block && acquire.is_covered_by_late_records(&mut around)? {
             return Ok(inside(around, std::mem::take(&mut acquire.record)));
         }
-        // Those elsewhere matter only to whoever may have to wait.
+        // Holds in other repositories matter only to a request that may have to wait.
         acquire.records = acquire.records.canonicalize().unwrap_or(std::mem::take(&mut acquire.records));
         (acquire.record.elsewhere, acquire.unread) = around.elsewhere(&acquire.records, true);
         acquire.describe_surroundings(&around, asker);
@@ -262,7 +262,7 @@ impl Acquire {
     }
 }
 
-/// What is asked for is held around us.
+/// A hold around this process covers the request.
 fn inside(around: EnclosingHolds, record: Holder) -> Entered {
     let record = Holder { inside: around.ids(), ..record };
     Entered::Inside(Box::new(Inside { outer: around.outer(), visits: around.into_visits(), record }))
@@ -303,7 +303,7 @@ pub(super) fn this_process(root: &Path) -> Holder {
     }
 }
 
-/// Fills in the holds elsewhere as far as there is room: the record has its size. The records of the others are `unread`.
+/// Adds as many holds of other repositories as fit into the record. The records of the others are `unread`.
 pub(super) fn describe_elsewhere(record: &mut Holder, unread: &mut Vec<PathBuf>) {
     /// Longest list, in bytes of their paths.
     const MOST: usize = 2000;

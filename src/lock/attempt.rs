@@ -27,7 +27,7 @@ use crate::{
     sys,
 };
 
-/// How long one try gives a holder whose process has just ended to let go.
+/// How long one try waits for a holder whose process has just ended.
 const LET_GO: Duration = Duration::from_millis(100);
 
 /// How long the lock must be free before a waiter is passed that cannot be seen to run: within a second, with the last probe.
@@ -57,7 +57,7 @@ pub(super) struct Acquire {
     pub(super) unread: Vec<PathBuf>,
     /// Whether we stand in line: not inside a hold of flock(1) that those in the queue wait for.
     pub(super) queue_counts: bool,
-    /// The secret of the hold to come, where somebody knows it already.
+    /// The secret of the coming hold, if somebody already has it.
     pub(super) token: Option<Token>,
     /// The holds around us.
     pub(super) visits: Visits,
@@ -107,7 +107,7 @@ impl Acquire {
                         busy = Some(index);
                         break;
                     }
-                    // Where a read-only descriptor cannot be locked, the file alone counts.
+                    // If a read-only descriptor cannot be locked, the file alone counts.
                     Err(error) if part.plan.anchor && sys::cannot_lock_descriptor(&error) => {}
                     Err(error) => {
                         self.unlock_all();
@@ -169,7 +169,7 @@ impl Acquire {
                 continue;
             }
             if enclosing::locked_around_us(&part.plan, &part.file, &self.plan, self.table.as_ref())? {
-                // Who queues waits for the lock around us: to wait for them would be a deadlock.
+                // The waiters in the queue wait for the hold around us: to wait for them would be a deadlock.
                 self.queue_counts = false;
             } else {
                 remaining.push(part);
@@ -234,8 +234,8 @@ impl Acquire {
         Ok(is_left)
     }
 
-    /// Tells whether the helper of a waiter may have the lock, which it releases soon: there are waiters, there is no holder's record,
-    /// and the kernel names a process that a waiter made, or nobody.
+    /// Tells whether a waiter's helper may have the lock, which it releases soon: there are waiters, no holder has a record, and
+    /// the kernel names a waiter's child or no process.
     fn is_left_to_waiters(&self) -> bool {
         let Some(queue) = self.queue().filter(|queue| queue.has_waiters(&self.plan.resources)) else { return false };
         if !self.holders().is_empty() {
@@ -260,7 +260,7 @@ impl Acquire {
         wake_keepers(&slots);
     }
 
-    /// The processes that have taken locks in our way, as far as the kernel names them.
+    /// The processes that the kernel names as takers of locks in our way.
     fn takers(&self) -> Vec<u32> {
         let kernel = sys::kernel_locks(&self.parts.iter().map(|part| part.file.lock_id()).collect::<Vec<_>>());
         let in_the_way = |lock: &sys::KernelLock| {
@@ -290,7 +290,7 @@ impl Acquire {
 
     /// Tells whether any process that holds one of our files can be seen to run.
     fn holder_runs(&self) -> bool {
-        // A keeper alone is about to let go, or keeps it for a command that goes on: then we try in vain.
+        // A keeper alone is about to release the lock, or keeps it for a command that goes on: then we try in vain.
         let (done, at_work): (Vec<Holder>, Vec<Holder>) = self.holders().into_iter().partition(is_done);
         if at_work.into_iter().any(|hold| sys::still_runs(hold.pid, hold.boot_ms) != Some(false)) {
             return true;
@@ -324,14 +324,14 @@ impl Acquire {
         live.into_iter().filter(|hold| cycle::resources_conflict(&hold.resources, &self.plan.resources)).collect()
     }
 
-    /// Who holds what we want, and who waits before us.
+    /// The holders of the requested resources, and the waiters before us.
     pub(super) fn look(&self, ticket: Option<&Ticket>) -> (Vec<Holder>, Vec<Holder>) {
         let parts = self.parts.iter().map(|part| &part.plan);
         let before = ticket.map(|ticket| ticket.number);
         inspect::in_the_way(parts, &self.plan.resources, self.table.as_ref(), self.queue.as_ref(), before)
     }
 
-    /// The error for who waits no longer.
+    /// The error of a request whose time is over.
     pub(super) fn busy(&self, ticket: Option<&Ticket>, waited: Duration) -> Error {
         let (holders, ahead) = self.look(ticket);
         Error::Busy { what: self.what.clone(), holders, ahead, waited }
@@ -355,7 +355,7 @@ impl Drop for Acquire {
     }
 }
 
-/// Opens the files of a plan, as far as they can be made.
+/// Opens those files of a plan that exist or can be made.
 pub(super) fn open_parts(plan: &mut Plan) -> Result<Vec<Part>> {
     let mut tries = 0;
     loop {
@@ -383,8 +383,8 @@ fn open_all(plan: &Plan) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-/// Checks that something carries the lock of a resource. Where everything is read-only the anchors can carry that of a
-/// worktree or of everything, and sharing the repository needs no lock, but nothing carries a name.
+/// Checks that a file or anchor carries the lock of each resource. On a read-only file system the anchors carry that of a worktree
+/// or of everything, and sharing the repository needs no lock, but nothing carries a name.
 fn require_part(parts: &[Part], wanted: &PartPlan) -> Result<()> {
     let shared_repo = wanted.resource == REPO_KEY && wanted.mode == Mode::Shared;
     if shared_repo || wanted.optional || parts.iter().any(|part| part.plan.resource == wanted.resource) {

@@ -103,8 +103,8 @@ impl Around {
 pub(crate) struct Awaiting<'a> {
     repo: &'a Repo,
     sharing: Sharing,
-    /// A place in the queue that asks for nothing, so that others see what we wait for; `None` where nothing is held around
-    /// us, and where there can be none: then only we see a cycle.
+    /// A ticket that asks for nothing, so that others see what we wait for. `None` without a hold around us, or without a queue:
+    /// then only we see a cycle.
     ticket: Option<Ticket>,
     /// The number of the request that the ticket names.
     number: u64,

@@ -113,7 +113,7 @@ impl EnclosingHolds {
         self.visits.join(other.visits);
     }
 
-    /// Enters these holds, so that none ends before this process leaves it. What is over is not around us.
+    /// Enters these holds, so that none ends before this process leaves it. Holds that are over are dropped.
     pub(super) fn enter(&mut self, table: Option<&Table>) {
         let Some(table) = table else { return };
         let visits = &mut self.visits;
@@ -126,12 +126,12 @@ impl EnclosingHolds {
         });
     }
 
-    /// What was entered.
+    /// The doors that were entered.
     pub(super) fn into_visits(self) -> Visits {
         self.visits
     }
 
-    /// The fencing number of a hold around us; 0 where it has none.
+    /// The fencing number of a hold around us; 0 if it has none.
     pub(super) fn outer(&self) -> u64 {
         self.holds.first().map_or(0, |hold| hold.id)
     }
@@ -141,9 +141,9 @@ impl EnclosingHolds {
         self.holds.iter().map(|hold| hold.id).collect()
     }
 
-    /// The holds of other repositories around us, as far as they can be found: those around the holds of this one, and those of
-    /// the repositories that the environment and, if `by_ancestors`, the directories of our ancestors lead to. Then the records
-    /// that are there and could not be read. Cheap without a token if not by ancestors.
+    /// The holds of other repositories around us that can be found: those around the holds of this one, and those of the
+    /// repositories that the environment and, with `by_ancestors`, the directories of our ancestors lead to. Then the records that
+    /// could not be read. Cheap without a token and without `by_ancestors`.
     pub(super) fn elsewhere(&self, own: &Path, by_ancestors: bool) -> (Vec<HoldId>, Vec<PathBuf>) {
         if !by_ancestors && env::get(env::TOKEN).is_none() {
             return Default::default();
@@ -209,7 +209,7 @@ impl EnclosingHolds {
     }
 }
 
-/// Tells whether one file of a plan is locked around us without a record: by flock(1), or where no records are kept.
+/// Tells whether one file of a plan is locked around us without a record: by flock(1), or because no records are kept.
 ///
 /// # Errors
 /// [`Error::NeverGranted`] when it is locked shared around us, and asked for exclusively.
@@ -329,7 +329,7 @@ fn is_vouched_for(pid: u32, slot: LockId, hold: &Holder) -> bool {
         || sys::descriptor_holders(slot.file).into_iter().any(is_its)
 }
 
-/// Tells whether the pids and times of a record mean here what they meant where it was written.
+/// Tells whether the pids and times of a record have the same meaning here as for its writer.
 pub(super) fn same_namespaces(hold: &Holder) -> bool {
     sys::can_compare_pids()
         && hold.pid_namespace == sys::pid_namespace()

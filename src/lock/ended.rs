@@ -18,7 +18,7 @@ pub(crate) fn ended_with_its_container(record: &Holder) -> bool {
     ends_with_a_process && sys::pid_namespace_has_ended(record.pid_namespace, record.boot_ms)
 }
 
-/// Tells whether what a lock is held for has certainly ended, so that it is about to be let go.
+/// Tells whether the purpose of a lock has certainly ended, so that it is about to be released.
 pub(super) fn is_done(hold: &Holder) -> bool {
     if !same_namespaces(hold) || hold.lingers {
         return false;
@@ -32,7 +32,7 @@ pub(super) fn is_done(hold: &Holder) -> bool {
     command || time || (hold.for_git && has_ended(hold.pid)) || hold.for_pid.is_some_and(has_ended)
 }
 
-/// Makes processes go on that are stopped and keep a lock for something that has ended: they let it go then.
+/// Continues stopped processes that keep a lock whose purpose has ended: they release it then.
 pub(super) fn wake_keepers(slots: &[(LockId, Holder)]) {
     for (slot, hold) in slots.iter().filter(|(_, hold)| is_done(hold)) {
         for pid in [Some(hold.pid), hold.keeper].into_iter().flatten() {

@@ -45,8 +45,8 @@ pub(crate) struct LockFile {
 }
 
 impl LockFile {
-    /// Opens a lock file, creating it when it is missing. Where it cannot be written, reading it is enough to lock it;
-    /// `None` when it is missing and cannot be created, because everything is read-only.
+    /// Opens a lock file, creating it if it is missing. If it cannot be written, reading it is enough to lock it; `None` if it is
+    /// missing and cannot be created, because everything is read-only.
     pub(crate) fn open(path: &Path, sharing: Sharing) -> Result<Option<Self>> {
         let file = match fs::open_or_create(path, sharing) {
             Err(Error::Io { source, .. }) if sys::is_read_only_error(&source) => match fs::open(path, false) {
@@ -70,7 +70,7 @@ impl LockFile {
         Ok(Self { file, id })
     }
 
-    /// Tries to lock; never waits. Trying again for what is held is no error and changes nothing.
+    /// Tries to lock; never waits. Trying again for a held lock succeeds and changes nothing.
     pub(crate) fn try_lock(&self, mode: Mode) -> io::Result<bool> {
         loop {
             let mut lock = fd_lock::RwLock::new(&self.file);
@@ -88,7 +88,7 @@ impl LockFile {
         }
     }
 
-    /// Waits in the kernel's queue for the exclusive lock: without limit, and nothing but the end of the process ends the wait.
+    /// Waits in the kernel's queue for the exclusive lock, without limit. Only the end of the process ends the wait.
     pub(crate) fn lock(&self) -> io::Result<()> {
         loop {
             // The guard would unlock on drop; the lock stays until `unlock`.
@@ -118,7 +118,7 @@ impl LockFile {
         std::fs::symlink_metadata(path).is_ok_and(|metadata| sys::identity(&metadata) == self.id)
     }
 
-    /// What the file is, whatever its name.
+    /// The file's identity, whatever its name.
     pub(crate) fn id(&self) -> FileId {
         self.id
     }

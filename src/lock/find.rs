@@ -10,7 +10,7 @@ use crate::{
     sys,
 };
 
-/// What a token stands for.
+/// The hold or request of a token.
 pub(crate) enum Found {
     /// A live hold.
     Hold(Box<Holder>),
@@ -50,8 +50,8 @@ pub(crate) fn was_lost(repo: &Repo, token: &Token) -> bool {
     repo.holders_dir().is_some_and(|directory| Table::new(directory, Sharing::default()).was_lost(token))
 }
 
-/// Tells whether a process keeps what a token stands for, and nothing else: it has the slot or the ticket open, and is no wrapper of a
-/// command. A record may name any process.
+/// Tells whether a process does nothing but keep a token's hold or request: it has the slot or the ticket open, and is not a
+/// command's wrapper. A record may name any process.
 pub(crate) fn is_keeper(repo: &Repo, token: &Token, pid: u32) -> bool {
     let slot = || {
         let live = Table::new(repo.holders_dir()?, Sharing::default()).live_slots();
@@ -65,7 +65,7 @@ pub(crate) fn is_keeper(repo: &Repo, token: &Token, pid: u32) -> bool {
     let Some(file) = slot().or_else(ticket) else { return false };
     let is_ours = runs_this_program(pid);
     let acquires = || sys::command_line(pid).is_some_and(|words| words.iter().any(|word| word == "acquire"));
-    // Where the system does not show open files, its program must do, or that nobody else can have written the record.
+    // If the system does not show open files, the process's program decides, or that nobody else can have written the record.
     let is_private = || repo.git_dir().or(Some(repo.root())).is_some_and(|place| !fs::is_shared(place));
     let has_it = sys::has_open(pid, file).unwrap_or_else(|| is_private() || (is_ours && !sys::SHOWS_OPEN_FILES));
     has_it && (!is_ours || acquires())

@@ -34,7 +34,7 @@ pub(crate) struct Held {
     pub(crate) displaced: Vec<Holder>,
     /// Things that went wrong beside the lock, and did not stop it.
     pub(crate) troubles: Vec<Error>,
-    /// Why records cannot be kept here, where they never can.
+    /// Why records can never be kept here.
     unrecorded: Option<Error>,
     /// The result of [`Held::check_before_removal`].
     checked: Option<Vec<PathBuf>>,
@@ -98,7 +98,7 @@ impl Held {
         }
         // Without it numbers grow by the clock alone.
         drop(allocation.map(|allocation| allocation.give()));
-        // In a sandbox that may only read there are no records; that is no trouble.
+        // A sandbox that may only read has no records, which is fine.
         if !matches!(&unrecorded, Some(Error::Io { source, .. }) if sys::is_read_only_error(source)) {
             troubles.extend(unrecorded.take());
         }
@@ -186,7 +186,7 @@ impl Held {
                     parts.iter().rev().for_each(|part| part.file.unlock());
                     return Ok(false);
                 }
-                // Where a read-only descriptor cannot be locked, the file alone counts.
+                // If a read-only descriptor cannot be locked, the file alone counts.
                 Err(error) if part.plan.anchor && sys::cannot_lock_descriptor(&error) => {}
                 Err(source) => return Err(Error::NoLocks { path: part.plan.path.clone(), source: Some(source) }),
             }
@@ -221,7 +221,7 @@ impl Held {
         is_closed
     }
 
-    /// The processes inside of this hold, as far as the system shows them.
+    /// The processes inside of this hold that the system shows.
     pub(crate) fn those_inside(&self) -> Vec<u32> {
         self.slot.as_ref().map(Slot::those_inside).unwrap_or_default()
     }
@@ -233,7 +233,7 @@ impl Held {
 
     /// Records that commands which this process runs are inside, with all that they start.
     pub(crate) fn admit_commands(&mut self) {
-        // With other children, only the command itself can be told from them.
+        // With other children, only the command itself can be told apart.
         self.record.descent = Some(Descent { holder: !sys::has_children(), ..Descent::default() });
     }
 
@@ -302,7 +302,7 @@ impl Held {
     /// Records the release that is about to come.
     ///
     /// # Errors
-    /// [`Error::Io`]: the lock can be let go all the same.
+    /// [`Error::Io`]: the lock can be released all the same.
     pub(crate) fn record_release(&self) -> Result<()> {
         self.slot.as_ref().map_or(Ok(()), |slot| slot.write(&self.ended()))
     }

@@ -34,9 +34,9 @@ pub enum State {
 /// How a lock stands, at one instant.
 #[derive(Debug, Clone)]
 pub struct Inspection {
-    /// What was asked about, in words.
+    /// The resources, in words.
     pub scope: String,
-    /// The lock file that was asked about, the first one where there are several. It need not exist.
+    /// The lock file, or the first of several. It need not exist.
     pub lock: PathBuf,
     /// Whether an exclusive request for it would have to wait for a holder.
     pub state: State,
@@ -89,7 +89,8 @@ impl Repo {
     }
 }
 
-/// Tells whether the file system has locks, as far as a lock shows that nobody else takes. Not if a directory cannot be locked there.
+/// Tells whether the file system has locks, tried with a lock that nobody else takes. `false` if a directory cannot be locked
+/// there.
 fn locks_work(records: &Path) -> bool {
     let Ok(directory) = LockFile::open_anchor(records) else { return true };
     let locked = directory.try_lock(Mode::Shared);
@@ -97,7 +98,7 @@ fn locks_work(records: &Path) -> bool {
     locked.err().is_none_or(|error| sys::cannot_lock_descriptor(&error))
 }
 
-/// Who holds anything here, and whether somebody holds what is asked for.
+/// All holders here, and whether one of them holds the requested resources.
 fn look(plan: &Plan, table: Option<&Table>) -> (State, Vec<Holder>) {
     let slots = table.map(Table::live_slots).unwrap_or_default();
     let known = Known::of(&slots);
@@ -109,7 +110,7 @@ fn look(plan: &Plan, table: Option<&Table>) -> (State, Vec<Holder>) {
     held |= unrecorded.iter().any(|hold| cycle::resources_conflict(&hold.resources, &plan.resources));
     holders.extend(unrecorded);
     if !held && !kernel.complete {
-        // What the kernel's table leaves out, the descriptors of the processes that took or inherited the lock show.
+        // The descriptors of the processes that took or inherited the lock complete the kernel's table.
         for file in files.iter().filter(|file| file.mode == Mode::Exclusive) {
             for pid in sys::descriptor_holders(file.id.file) {
                 held = true;
@@ -128,7 +129,7 @@ fn look(plan: &Plan, table: Option<&Table>) -> (State, Vec<Holder>) {
     (state, holders)
 }
 
-/// Whether what is asked for is held, and by whom.
+/// Whether the requested resources are held, and by whom.
 pub(super) fn state_of(plan: &Plan, table: Option<&Table>) -> (State, Vec<Holder>) {
     let (state, mut holders) = look(plan, table);
     // Whose mode cannot be seen was found because it has one of the files.
@@ -136,7 +137,7 @@ pub(super) fn state_of(plan: &Plan, table: Option<&Table>) -> (State, Vec<Holder
     (state, holders)
 }
 
-/// Tells whether anybody has locked a file, without trying its lock; `None` where the system does not show that.
+/// Tells whether a file is locked, without trying its lock; `None` if the system does not show that.
 pub(crate) fn is_locked(path: &Path) -> Option<bool> {
     let file = sys::lock_id_at(path)?;
     let kernel = sys::kernel_locks(&[file]);
@@ -144,7 +145,7 @@ pub(crate) fn is_locked(path: &Path) -> Option<bool> {
     (seen || kernel.complete).then_some(seen)
 }
 
-/// Who holds what somebody wants, and who waits for it before the number `before`, or at all.
+/// The holders of the requested resources, and the waiters before the number `before`, or all of them.
 pub(super) fn in_the_way<'a>(
     parts: impl Iterator<Item = &'a PartPlan>,
     resources: &[(String, Mode)],
@@ -173,7 +174,7 @@ pub(super) struct Lockable {
     path: PathBuf,
     id: LockId,
     pub(super) mode: Mode,
-    /// Locked by nobody but repoguard: an anchor, or where no records are kept.
+    /// Locked by repoguard only: an anchor, or a file without records.
     ours_alone: bool,
 }
 
@@ -235,7 +236,7 @@ fn unrecorded(files: &[Lockable], kernel: &KernelLocks, known: &Known) -> Vec<Ho
 /// The holders that have records, as the kernel's table names them.
 struct Known {
     pids: Vec<u32>,
-    /// What is held alone by those whose pids mean nothing here.
+    /// Exclusive holds of processes whose pids have no meaning here.
     elsewhere: Vec<String>,
 }
 
@@ -245,7 +246,7 @@ impl Known {
         let (slots, holds): (Vec<_>, Vec<_>) =
             slots.iter().filter(|(_, hold)| !same_namespaces(hold)).map(|(slot, hold)| (*slot, hold)).unzip();
         if !slots.is_empty() {
-            // Who has locked the slot of a hold is its holder.
+            // The process that has locked a hold's slot is its holder.
             pids.extend(sys::kernel_locks(&slots).locks.iter().map(|lock| lock.pid));
         }
         let alone = |(_, mode): &&(String, Mode)| *mode == Mode::Exclusive;
@@ -272,12 +273,12 @@ fn join(hold: &mut Holder, next: Holder) {
     }
 }
 
-/// What the kernel shows of all these files.
+/// The kernel's view of all these files.
 pub(super) fn kernel_locks(files: &[Lockable]) -> KernelLocks {
     sys::kernel_locks(&files.iter().map(|file| file.id).collect::<Vec<_>>())
 }
 
-/// The processes that are told of already.
+/// The processes that are already in the list.
 pub(super) fn pids(holders: &[Holder]) -> Vec<u32> {
     holders.iter().flat_map(pids_of).collect()
 }

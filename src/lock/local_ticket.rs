@@ -3,14 +3,14 @@
 //!
 //! # Invariants
 //! - Exclusion does not rest on this: it decides who goes on to the kernel's locks, not who gets them.
-//! - Nobody waits for itself: who asks for what it holds or waits for already, or would close a circle of owners that wait for
-//!   each other, is refused when it asks.
-//! - Who holds a lock already does not wait here, but in the queue on disk: there other processes see what it is inside of, and
-//!   find the circles that go through them.
+//! - No owner waits for itself: a request for a lock that its owner holds or waits for, and one that would close a cycle of owners,
+//!   fails at once.
+//! - A holder of another lock does not wait here, but in the queue on disk: there other processes see its holds, and find the
+//!   cycles that go through them.
 //! - Nothing is woken or dropped while the table is locked: that could drop a task, and with it a place in this very line.
 //!
 //! # Limitations
-//! A guard counts for whoever acquired it, wherever it was moved, unless it was adopted there.
+//! A guard counts for the owner that acquired it, wherever it was moved, unless it was adopted there.
 
 #[cfg(test)]
 mod tests;
@@ -47,7 +47,7 @@ impl Resource {
     }
 }
 
-/// What to do where somebody is before us.
+/// What a request does if others are before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// Nothing: it was only tried.
@@ -66,7 +66,7 @@ pub(crate) struct LocalTicket {
 #[derive(Debug)]
 struct Entry {
     owner: Owner,
-    /// Where it asked.
+    /// The thread of the request.
     thread: ThreadId,
     what: String,
     resources: Vec<(Resource, Mode)>,
@@ -74,12 +74,12 @@ struct Entry {
     admitted: bool,
     /// Its hold, once there is one.
     hold: Option<HoldId>,
-    /// What commands inside of that hold find in their environment.
+    /// The environment of commands inside of that hold.
     environment: Vec<(&'static str, OsString)>,
     waker: Option<Waker>,
 }
 
-/// Who stands in line for one resource.
+/// The requests for one resource.
 #[derive(Debug, Default)]
 struct Line {
     all: BTreeMap<u64, Mode>,
@@ -102,7 +102,7 @@ fn table() -> MutexGuard<'static, Table> {
     let mut table = TABLE.lock().unwrap_or_else(PoisonError::into_inner);
     let pid = std::process::id();
     if table.pid != pid {
-        // What it wakes belongs to the parent, and must not be touched here.
+        // Its wakers belong to the parent, and must not be touched here.
         std::mem::forget(std::mem::take(&mut *table));
         table.pid = pid;
     }
@@ -110,10 +110,10 @@ fn table() -> MutexGuard<'static, Table> {
 }
 
 impl LocalTicket {
-    /// Takes a place at the end; `None` where it was only tried and somebody is before us.
+    /// Takes a place at the end; `None` if it only tries and another request is before it.
     ///
     /// # Errors
-    /// [`Error::AlreadyHeld`] where it would wait for itself, [`Error::Cycle`] where it would through others.
+    /// [`Error::AlreadyHeld`] if it would wait for itself, [`Error::Cycle`] if it would do so through others.
     pub(crate) fn ask(
         what: &str,
         resources: Vec<(Resource, Mode)>,
@@ -149,7 +149,7 @@ impl LocalTicket {
     /// Checks that this thread may be blocked until our turn comes: not where those before us need it.
     ///
     /// # Errors
-    /// [`Error::AlreadyHeld`] where they do.
+    /// [`Error::AlreadyHeld`] if they need this thread.
     pub(crate) fn may_block(&self) -> Result<()> {
         if !task::shares_one_thread() {
             return Ok(());
@@ -188,7 +188,7 @@ impl LocalTicket {
         own.filter(|number| **number != self.number).filter_map(|number| table.entries[number].hold.clone()).collect()
     }
 
-    /// What was waited for is held now; commands inside of the hold find `environment`.
+    /// The request has its lock now; commands inside of the hold find `environment`.
     pub(crate) fn holds(&self, hold: HoldId, environment: Vec<(&'static str, OsString)>) {
         if let Some(entry) = table().entries.get_mut(&self.number) {
             entry.hold = Some(hold);
@@ -196,7 +196,7 @@ impl LocalTicket {
         }
     }
 
-    /// From now on it belongs to whoever calls this.
+    /// From now on it belongs to the caller.
     pub(crate) fn adopt(&self) {
         let owner = Owner::current();
         let mut table = table();
@@ -256,7 +256,7 @@ impl Table {
                 self.lines.remove(resource);
                 continue;
             }
-            // Who shares was in nobody's way but that of one who wants it alone, and is the first now.
+            // A shared request was only in the way of an exclusive one, which is the first now.
             let shared = line.all.iter().take_while(|(_, other)| **other == Mode::Shared).map(|(number, _)| *number);
             let shared: Vec<u64> = if *mode == Mode::Exclusive { shared.collect() } else { Vec::new() };
             let first = line.all.keys().next().copied();

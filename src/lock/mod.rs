@@ -3,14 +3,14 @@
 //! # Invariants
 //! - Exclusion rests only on flock(2) of files that are never removed, renamed or truncated, and of directories of
 //!   git's as anchors. Queue and records can be lost without letting two holders in.
-//! - All files of a request are tried together; if one is busy, all are let go before waiting for it. Nobody waits for
-//!   one kernel lock while holding another of the same request.
+//! - All files of a request are tried together; if one is busy, all are released before the request waits. Nobody waits for one
+//!   kernel lock while holding another of the same request.
 //! - A ticket lives from its number until its owner has the lock: no newcomer passes a queued one.
 //! - Readers ([`inspect`]) take no lock that could make anybody's attempt fail.
 //!
 //! # Limitations
-//! Users of plain flock(1) stand in the kernel's queue, not in ours: only the first of our queue competes with them.
-//! Where `.git` is read-only or missing there is neither queue nor record; the kernel's queue must do.
+//! Users of plain flock(1) stand in the kernel's queue, not in ours: only the first of our queue competes with them. If `.git` is
+//! read-only or missing, queue and records are missing as well, and the kernel's queue must do.
 
 mod acquire;
 mod attempt;
@@ -62,7 +62,7 @@ pub(crate) use waiter::Waiter;
 
 use crate::holder::{Holder, Mode};
 
-/// What an acquire came to.
+/// The result of an acquire.
 pub(crate) enum Acquired {
     /// The lock is ours now.
     Held(Box<Held>),

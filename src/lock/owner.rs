@@ -8,7 +8,7 @@ use std::{
 
 use super::task::{self, Task};
 
-/// Who asked for a lock, and can do nothing else until it is there.
+/// The owner of a request, which can do nothing else until it has the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Owner {
     Task(Task),

@@ -5,9 +5,9 @@
 //! | a directory `D` | `D/.repoguard.lock`, as `repoguard exec` outside of git has it | `D/.repoguard/` |
 //! | a file `F` | `F` | `F.repoguard/` |
 //!
-//! The records are those of a repository: `queue/` (who waits) and `holders/` (who holds). The directory itself is locked beside
-//! its file, so that deleting the file lets nobody of ours in. Where there are records of a directory, `repoguard exec` keeps its
-//! own there, too: what runs below a holder finds out that it is inside.
+//! The records are those of a repository: `queue/` (waiters) and `holders/`. The directory itself is locked beside its file, so
+//! deleting the file lets none of our processes in. If a directory has records, `repoguard exec` keeps its own there, too, so that
+//! processes below a holder find the hold.
 
 use std::{
     ffi::OsString,
@@ -22,7 +22,7 @@ use crate::{
 /// Key of the one resource that is a file.
 pub(super) const PATH_KEY: &str = "path";
 
-/// Where the records of a directory's lock are.
+/// The records of a directory's lock.
 pub(super) const DIRECTORY_RECORDS: &str = ".repoguard";
 
 /// A place that is locked.
@@ -79,7 +79,7 @@ impl PathPlace {
         if self.is_directory { ROOT_KEY } else { PATH_KEY }
     }
 
-    /// What is locked, as a user would call it.
+    /// The locked directory or file, as a user would call it.
     pub(crate) fn shown(&self) -> &Path {
         if self.is_directory { &self.directory } else { &self.lock }
     }

@@ -122,7 +122,7 @@ impl Queue {
     /// Takes a place at the end. `check` runs when no other request can come between.
     ///
     /// # Errors
-    /// What `check` returns, or [`crate::Error::Io`] where the queue cannot be used: then the kernel's queue must do.
+    /// The error of `check`, or [`crate::Error::Io`] if the queue cannot be used: then the kernel's queue must do.
     pub(crate) fn enter(&self, request: &Holder, check: impl FnOnce() -> Result<()>) -> Result<Ticket> {
         let what = encode(&request.resources);
         let allocation = self.allocate()?;
@@ -163,7 +163,7 @@ impl Queue {
         })
     }
 
-    /// How many tickets before `number` conflict with `resources`, whoever they belong to.
+    /// How many tickets before `number` conflict with `resources`, whatever their owner.
     pub(crate) fn count_before(&self, number: u64, resources: &[(String, Mode)]) -> usize {
         self.conflicting(Some(number), resources).len()
     }
@@ -219,7 +219,7 @@ impl Queue {
         fs::identity(&self.path(&entry))
     }
 
-    /// The request of a ticket; only its number is known where the record cannot be read.
+    /// The request of a ticket; only its number is known if the record cannot be read.
     pub(crate) fn request(&self, number: u64) -> Holder {
         let path = self.directory.join(format!("{number}.json"));
         let record = fs::open_record(&path).ok().and_then(|file| read_record(&file));
@@ -240,9 +240,9 @@ impl Queue {
         (entries, litter)
     }
 
-    /// Removes what was left by processes killed while they made or gave up a ticket. Nobody makes one meanwhile.
+    /// Removes leftovers of processes that were killed while they made or removed a ticket. Nobody makes a ticket meanwhile.
     fn tidy(&self) {
-        // What cannot be tidied now is tidied by the next one.
+        // A later caller tidies the rest.
         let Ok(_alone) = self.allocate() else { return };
         let (entries, _) = self.scan();
         for name in sys::names(&self.directory) {
@@ -254,7 +254,7 @@ impl Queue {
         }
     }
 
-    /// The condition of a ticket's owner, as far as the system shows it.
+    /// The condition of a ticket's owner, as the system shows it.
     fn condition(&self, entry: &Entry) -> Condition {
         let writer = match sys::open_fifo_writer(&self.path(entry)) {
             Ok(Some(writer)) => Some(writer),
@@ -319,7 +319,7 @@ impl Ticket {
     /// Overwrites the request: it is made for another process now.
     pub(crate) fn rewrite(&self, request: &Holder) {
         let request = Holder { id: self.number, ..request.clone() };
-        // Only for those who look; who cannot be told sees the old process.
+        // Only for readers of the queue; others see the old process if this fails.
         let file = fs::open(&self.record, true);
         drop(file.and_then(|file| fs::overwrite(&file, &self.record, &request.to_record())));
     }
@@ -332,7 +332,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        // Out of sight first: whoever is woken by the closing descriptor must not see us any more.
+        // The name goes first: a waiter that the closing descriptor wakes must not see us any more.
         fs::remove(&self.path);
         let mut passed = self.path.clone().into_os_string();
         passed.push(String::from(PASSED));

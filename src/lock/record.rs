@@ -1,18 +1,17 @@
 //! Records the holders of each lock in a small table: one slot a hold, alive as long as its file is locked.
 //!
 //! # Format
-//! `<n>`: a [`Holder`] record, overwritten in place. The slot's lock is inherited by keeper and command like the hold's
-//! own locks, so a slot that is locked is a live hold, whoever of them still lives, and one that is not locked without a
-//! `released_ms` is that of a holder that died. Readers test with a shared lock: at worst a new holder takes the next
-//! slot instead.
+//! `<n>`: a [`Holder`] record, overwritten in place. Keeper and command inherit the slot's lock like the hold's own locks. So a
+//! locked slot is a live hold, whichever of them still lives, and an unlocked slot without a `released_ms` belongs to a dead
+//! holder. Readers test with a shared lock: at worst a new holder takes the next slot instead.
 //!
 //! A token counts if its digest stands in an unreleased record whose slot is locked. So a newcomer marks the record of a dead
 //! hold as released under a *shared* lock of its slot, which readers still take for free, before it locks the slot for itself:
 //! else an orphan of the dead hold would be inside beside it.
 //!
-//! An unreleased record in a free slot whose process still runs is no dead hold. If that process has locked the same slot by another
-//! path, this repository is reached in two ways between which locks do not count, for example directly and through FUSE: then
-//! nobody may get the lock here. If it has locked a slot of another repository, this one is a copy. Else the lock's place was
+//! An unreleased record in a free slot whose process still runs is a contradiction. If that process has locked the same slot by
+//! another path, this repository is reached in two ways between which locks do not count, for example directly and through FUSE:
+//! then nobody may get the lock here. If it has locked a slot of another repository, this one is a copy. Else the lock's place was
 //! replaced, and the process does not know yet that it lost the lock.
 
 use std::{
@@ -57,7 +56,7 @@ pub(crate) struct Slot {
     door: Option<Door>,
 }
 
-/// What claiming a slot brought to light.
+/// The findings of a claim.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     /// Other live holds.
@@ -66,7 +65,7 @@ pub(crate) struct Seen {
     pub(crate) died: Vec<Holder>,
     /// Holders that still run, and whose lock's place was replaced.
     pub(crate) displaced: Vec<Holder>,
-    /// Holders that still run, and hold the lock at another path, where it does not exclude us.
+    /// Holders that still run, and hold the lock at another path, which does not exclude us.
     pub(crate) elsewhere: Vec<(Holder, PathBuf)>,
 }
 
@@ -75,7 +74,7 @@ impl Table {
         Self { directory, sharing }
     }
 
-    /// Tells this place from others, so that a token shows where it was made: not unique, and 0 if it cannot be read.
+    /// Tells this place from others, so that a token shows its place: not unique, and 0 if it cannot be read.
     pub(super) fn place(&self) -> u32 {
         let place = self.directory.ancestors().nth(2).and_then(|place| std::fs::metadata(place).ok());
         let id = place.map(|metadata| sys::identity(&metadata));
@@ -127,7 +126,7 @@ impl Table {
         Visit::enter(slot, &path, id, self.sharing)
     }
 
-    /// Tells whether a hold with this token has ended, as far as its record is still there.
+    /// Tells whether a hold with this token has ended, if its record is still there.
     pub(super) fn has_ended(&self, token: &Token) -> bool {
         self.records()
             .iter()
@@ -167,7 +166,7 @@ impl Table {
         let slot = |number| {
             let path = self.path(number);
             let slot = LockFile::new(fs::open(&path, false).ok()?, &path).ok()?;
-            // Before the test: a record is written by who holds the slot.
+            // Before the test, because the holder of the slot writes the record.
             let locked = !slot.try_lock(Mode::Shared).unwrap_or(false);
             let record = read(&slot);
             slot.unlock();
@@ -241,12 +240,12 @@ impl Slot {
         self.door.is_some()
     }
 
-    /// The processes inside of this hold, as far as the system shows them.
+    /// The processes inside of this hold that the system shows.
     pub(super) fn those_inside(&self) -> Vec<u32> {
         those_inside(&self.path)
     }
 
-    /// Gives the slot up; its record stays if whoever released it is to `learn` from it.
+    /// Releases the slot; its record stays if the process that released it is to `learn` from it.
     pub(crate) fn release(&self, learn: bool) {
         let remove = !learn && self.number >= KEEP_SLOTS && self.lock.is_at(&self.path);
         if remove {

@@ -1,4 +1,4 @@
-//! What is asked for: which resources, shared or alone, and how long to wait.
+//! Describes a request: the resources, shared or exclusive, and how long to wait.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -27,9 +27,9 @@ pub struct Request {
     pub scope: Option<Scope>,
     /// Names of further resources of this repository, taken together or not at all; [`MOST_NAMES`] at most.
     pub names: Vec<String>,
-    /// Shared or exclusive. A shared request for the whole repository is refused.
+    /// Shared or exclusive. A shared request for the whole repository fails.
     pub mode: Mode,
-    /// How long to wait: zero tries once, [`Duration::MAX`] is no limit. `None`: as configured, else without limit.
+    /// How long to wait: zero tries once, [`Duration::MAX`] waits without limit. `None`: as configured, else without limit.
     pub timeout: Option<Duration>,
     /// Why, told to those who wait; at most [`holder::MOST_TEXT_BYTES`].
     pub reason: Option<String>,
@@ -37,7 +37,7 @@ pub struct Request {
     pub metadata: Option<serde_json::Value>,
     /// The command, told to those who wait.
     pub command: String,
-    /// The process that the lock is for, where it is not this one: what runs below it is inside the hold.
+    /// The process that the lock is for, if it is another one: its descendants are inside the hold.
     pub for_process: Option<u32>,
     /// Whether one of git's own locks is held around this: then a try fails at once, whatever is in the way.
     pub holds_git_lock: bool,
@@ -82,11 +82,11 @@ impl Request {
     }
 }
 
-/// What a waiter can tell while it waits; holders and queue are looked up only when asked for.
+/// A waiter's view; holders and queue are looked up only on demand.
 pub struct Waiting<'a> {
     /// How long it has waited.
     pub waited: Duration,
-    /// What it waits for, in words.
+    /// The requested resources, in words.
     pub what: &'a str,
     pub(super) look: &'a dyn Fn() -> (Vec<Holder>, Vec<Holder>),
     pub(super) unchecked: &'a [PathBuf],
@@ -139,16 +139,16 @@ impl Wait<'_> {
 /// Most names in one request: their keys must fit into a record.
 pub const MOST_NAMES: usize = 64;
 
-/// What a request means in a repository.
+/// A request's plan in a repository.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// Keys of all resources with modes: two plans conflict where they share a key and one of the modes is exclusive.
+    /// Keys of all resources with modes: two plans conflict if they share a key and one of the modes is exclusive.
     pub(super) resources: Vec<(String, Mode)>,
     /// The files to lock, in the one order that is the same for everybody.
     pub(super) parts: Vec<PartPlan>,
     /// The scope in words, as records show it.
     pub(super) scope: String,
-    /// What is asked for in words.
+    /// The requested resources, in words.
     pub(super) what: String,
     /// The worktrees that are covered.
     pub(super) worktrees: Vec<Worktree>,
@@ -217,7 +217,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The plan of who adds a worktree to the repository, and locks that once it is there: everything must not be locked.
+    /// The plan for adding a worktree to the repository, and locking it once it is there: nobody may hold everything.
     pub(super) fn for_new_worktree(repo: &Repo, sharing: Sharing) -> Result<Self> {
         let needs = || Error::NoRepository { path: repo.root().to_owned(), needed_by: "a new worktree" };
         let repo_lock = repo.repo_lock().ok_or_else(needs)?;

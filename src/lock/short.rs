@@ -1,8 +1,8 @@
 //! Takes locks that are held for milliseconds: in the kernel's queue, or, if the wait is limited, by trying again and
 //! again, since a wait in that queue cannot be cancelled.
 //!
-//! Short locks are never skipped, also not inside a hold, and they are the last in the order of locks: whoever holds one
-//! waits for nothing but another short lock.
+//! Short locks are never skipped, also inside a hold, and they are the last in the order of locks: a holder of one waits only for
+//! another short lock.
 
 use std::{
     io,
@@ -19,16 +19,16 @@ use crate::{
 
 /// How often it is tried before anything else.
 const TRIES: usize = 3;
-/// Pauses between two tries: short at first; after a second, whoever holds it is in no hurry.
+/// Pauses between two tries: short at first, longer after a second, because the holder is slow then.
 const FIRST_PAUSE: Duration = Duration::from_micros(200);
 const LONGEST_PAUSE: Duration = Duration::from_millis(4);
 const SLOW_PAUSE: Duration = Duration::from_millis(25);
 const SLOW_AFTER: Duration = Duration::from_secs(1);
-/// When it is told first that we wait, and how often after that.
+/// When a wait is first reported, and how often after that.
 const FIRST_WORD: Duration = Duration::from_secs(1);
 const NEXT_WORD: Duration = Duration::from_secs(30);
 
-/// How long to wait for short locks, and who is told.
+/// How long to wait for short locks, and the observer of the wait.
 pub(crate) struct Patience<'a> {
     timeout: Option<Duration>,
     begun: Instant,
@@ -38,7 +38,7 @@ pub(crate) struct Patience<'a> {
 }
 
 impl<'a> Patience<'a> {
-    /// Begins to wait; `tell` gets how long it has been, and the process that holds the lock, where the system knows it.
+    /// Begins to wait; `tell` gets the time waited and the process that holds the lock, if the system shows it.
     pub(crate) fn new(timeout: Option<Duration>, report: &'a mut dyn FnMut(Duration, Option<u32>)) -> Self {
         Self { timeout, begun: Instant::now(), reported: None, pause: FIRST_PAUSE, report }
     }
@@ -98,8 +98,8 @@ impl<'a> Patience<'a> {
 pub(crate) struct Short(LockFile);
 
 impl Short {
-    /// Takes the lock of the file that `open` opens at a path, again where another one came to be there meanwhile; `None`
-    /// where there is none. `about` is what is locked, for messages.
+    /// Takes the lock of the file that `open` opens at a path, and again if another file came to be there meanwhile; `None` if
+    /// there is none. `about` names the lock in messages.
     ///
     /// # Errors
     /// Those of `open`, [`Error::RecordBusy`] when the time is over, [`Error::NoLocks`].
@@ -146,7 +146,7 @@ fn no_locks(path: &Path, source: Option<io::Error>) -> Error {
     Error::NoLocks { path: path.to_owned(), source }
 }
 
-/// The process that holds a file's lock, where the system tells.
+/// The process that holds a file's lock, if the system shows it.
 fn holder(file: &LockFile) -> Option<u32> {
     let locks = sys::kernel_locks(&[file.lock_id()]).locks;
     locks.into_iter().find(|lock| lock.file == file.id() && lock.pid != 0).map(|lock| lock.pid)

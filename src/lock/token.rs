@@ -22,14 +22,14 @@ impl Token {
         Ok(Self(format!("{fence}-{:08x}{}", table.map_or(0, Table::place), hex(&secret))))
     }
 
-    /// Fencing number of the hold, or number of the request; `None` if the text is no token.
+    /// Fencing number of the hold, or number of the request; `None` if the text is not a token.
     pub(super) fn fence(&self) -> Option<u64> {
         let (fence, secret) = self.0.split_once('-')?;
         let is_secret = secret.len() == 40 && secret.bytes().all(|c| c.is_ascii_hexdigit());
         fence.parse().ok().filter(|_| is_secret)
     }
 
-    /// The place of the hold, as [`Table::place`] tells it; `None` if the text is no token.
+    /// The place of the hold, as [`Table::place`] has it; `None` if the text is not a token.
     pub(super) fn place(&self) -> Option<u32> {
         self.fence()?;
         let (_, secret) = self.0.split_once('-')?;

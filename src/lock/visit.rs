@@ -1,12 +1,12 @@
 //! Keeps a hold from ending while somebody works inside of it.
 //!
-//! Beside the slot of a hold lies its *door*, `<n>.inside`. Who is inside has locked it shared. Who ends the hold locks it
-//! exclusively before anything is written down, and until all is over. So a newcomer either finds the hold alive, and keeps it
-//! alive, or is outside.
+//! Beside the slot of a hold lies its *door*, `<n>.inside`. A process inside the hold has locked it shared. The process that ends
+//! the hold locks it exclusively before it records anything, and until all is over. So a newcomer either finds the hold alive, and
+//! keeps it alive, or is outside.
 //!
 //! # Limitations
-//! Where no door can be made, because everything is read-only, and where everybody who holds was killed, the hold may end before
-//! who is inside: that is seen at the end ([`Visits::is_over`]).
+//! Without a door, because everything is read-only, or after all processes of the holder were killed, the hold may end before the
+//! processes inside of it. They see that at their end ([`Visits::is_over`]).
 
 use std::{
     fs::File,
@@ -39,7 +39,7 @@ pub(crate) struct Inside {
     /// Fencing number of the hold around us; 0 for one of flock(1).
     pub(crate) outer: u64,
     pub(crate) visits: Visits,
-    /// Who is inside.
+    /// The doors of the enclosing holds.
     pub(crate) record: Holder,
 }
 
@@ -94,7 +94,7 @@ impl Visit {
     }
 }
 
-/// The door of a hold, for who holds.
+/// The door of a hold, for its holder.
 #[derive(Debug)]
 pub(super) struct Door {
     file: Option<LockFile>,
@@ -120,7 +120,7 @@ impl Door {
     }
 }
 
-/// The processes inside of the hold that has this slot, as far as the system shows them.
+/// The processes inside of the hold with this slot that the system shows.
 pub(super) fn those_inside(slot: &Path) -> Vec<u32> {
     fs::identity(&door_path(slot)).map(sys::descriptor_holders).unwrap_or_default()
 }

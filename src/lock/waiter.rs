@@ -33,7 +33,7 @@ pub(crate) struct Waiter {
     // In this order they are given up: the helper, which could take the lock, then the lock, then our place.
     stage: Stage,
     pub(super) acquire: Acquire,
-    /// `None` where there is no queue: then the kernel's must do.
+    /// `None` without a queue: then the kernel's must do.
     ticket: Option<Ticket>,
     /// The process that took the last file for us.
     taker: Option<u32>,
@@ -77,7 +77,7 @@ impl Waiter {
             taker: None,
             begun,
             timeout,
-            // Another request may have closed a cycle with ours when neither could see the other.
+            // Another request may have closed a cycle with ours when the two could not see each other.
             looked: begun.checked_sub(Wait::TICK).unwrap_or(begun),
             free_since: None,
             unchecked,
@@ -181,9 +181,9 @@ impl Waiter {
         Ok(true)
     }
 
-    /// The lock itself: in the kernel's queue, where users of flock(1) stand as well. Tries, or begins to wait again.
+    /// The lock itself: in the kernel's queue, in which users of flock(1) stand as well. Tries, or begins to wait again.
     fn take(&mut self, helper: Option<FlockHelper>) -> Result<bool> {
-        // Only the last one: what another took was let go.
+        // Only the last one: a lock that another helper took was released.
         self.taker = helper.as_ref().map(FlockHelper::pid);
         let works = helper.is_none_or(FlockHelper::stop);
         let Some(busy) = self.acquire.try_all()? else {
@@ -207,7 +207,7 @@ impl Waiter {
         Ok(false)
     }
 
-    /// What to wait for, unless time must wake us.
+    /// The event to wait for, unless time must wake us.
     pub(crate) fn event(&self) -> Option<Event<'_>> {
         match &self.stage {
             Stage::Behind(before) => before.writer.as_ref().map(|writer| Event::ReaderGone(sys::fd(writer))),
@@ -227,7 +227,7 @@ impl Waiter {
     /// # Errors
     /// [`Error::Busy`] when the time is over.
     pub(crate) fn pause(&self, clock: &mut Clock, report: &mut dyn FnMut(&Waiting<'_>)) -> Result<Duration> {
-        /// How often to look where no event can wake us.
+        /// How often to look if no event can wake us.
         const BLIND: Duration = Duration::from_millis(20);
         let (acquire, ticket) = (&self.acquire, self.ticket.as_ref());
         let look = || acquire.look(ticket);
@@ -243,7 +243,7 @@ impl Waiter {
     /// All files are ours: takes a number and a slot. The place in the queue is given up when the second value is dropped.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where the system has no random numbers: then the lock was let go.
+    /// [`Error::Unsupported`] if the system has no random numbers: then the lock was released.
     pub(crate) fn hold(mut self) -> Result<(Box<Held>, Option<Ticket>)> {
         self.acquire.record.takers.extend(self.taker);
         Ok((self.acquire.hold()?, self.ticket))
@@ -257,8 +257,8 @@ impl Waiter {
         self.wait_keeping_place(wait).map(|(held, _place)| held)
     }
 
-    /// As [`Waiter::wait`]; the place in the queue is given up when the second value is dropped. Who looks for the token of the
-    /// hold finds one or the other, if that is after the hold was announced.
+    /// As [`Waiter::wait`]; the ticket is removed when the second value is dropped. A search for the hold's token finds one or the
+    /// other, if it comes after the hold's record was published.
     ///
     /// # Errors
     /// As [`super::acquire()`].
@@ -315,7 +315,7 @@ impl Waiter {
         }
     }
 
-    /// In the parent of such a child: neither the place in the queue nor the lock, which it may have by now, is ours to give up.
+    /// In the parent of such a child: ticket and lock, which the child may have by now, are the child's to release.
     pub(crate) fn leave_to_child(mut self) {
         self.acquire.parts.clear();
         std::mem::forget(self.ticket.take());
