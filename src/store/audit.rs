@@ -30,7 +30,7 @@ const ROTATE_BYTES: u64 = 4 << 20;
 /// Longest line that is read; a longer one is garbage.
 const LONGEST_LINE: u64 = 64 << 10;
 
-/// What a line tells.
+/// The kind of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Event {
@@ -42,7 +42,7 @@ pub enum Event {
     Lost,
     /// HEAD or its branch was changed outside the guard; found at the next acquire.
     Violated,
-    /// A mutation that was killed was settled: `reason` tells how.
+    /// An interrupted mutation was recovered: `reason` tells how.
     Recovered,
 }
 
@@ -62,7 +62,7 @@ pub struct StepTime {
 pub struct Entry {
     /// Version of the line's format.
     pub schema: u32,
-    /// What it tells.
+    /// Its kind.
     pub event: Event,
     /// Fencing number of the hold.
     pub fence: u64,
@@ -72,14 +72,14 @@ pub struct Entry {
     pub user: String,
     /// Machine that it ran on.
     pub host: String,
-    /// Agent or CI system, where one was recognised.
+    /// Agent or CI system, if one was recognised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
     /// The command.
     pub command: String,
-    /// Where it ran.
+    /// Its directory.
     pub directory: String,
-    /// What was held.
+    /// The resources.
     pub scope: String,
     /// Shared or exclusive.
     pub mode: Option<Mode>,
@@ -161,7 +161,7 @@ impl Entry {
     }
 }
 
-/// Appends a line, and begins a new file where the old one is large.
+/// Appends a line, and begins a new file if the old one is large.
 ///
 /// # Errors
 /// [`crate::Error::Io`] or [`crate::Error::NotAFile`]: a reason to warn, never to stop.
@@ -180,7 +180,7 @@ pub(crate) fn append(repo: &Repo, entry: &Entry, sharing: Sharing) -> Result<()>
     fs::append_line(&file, &path, serde_json::to_vec(entry).unwrap_or_default())
 }
 
-/// Reads the newest `count` lines (all with `None`), oldest first. What is torn or unknown is skipped. Does not block.
+/// Reads the newest `count` lines (all with `None`), oldest first. Torn and unknown lines are skipped. Does not block.
 pub(crate) fn read(repo: &Repo, count: Option<usize>) -> Vec<Entry> {
     let Some(path) = repo.log_file() else { return Vec::new() };
     let mut entries = VecDeque::new();

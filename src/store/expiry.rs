@@ -1,5 +1,5 @@
-//! Expires snapshots: those that are too old, and the oldest if all together are too large. What is not finished,
-//! because the undoing is not, goes by its age only.
+//! Expires snapshots: those that are too old, and the oldest if all together are too large. Unfinished ones, whose undo has not
+//! ended, expire by age only.
 
 use std::{
     cmp::Reverse,
@@ -29,7 +29,7 @@ pub(super) fn expire(place: &Path, ours: &str, limit: u64) {
     for id in sys::names(place) {
         let directory = place.join(&id);
         if id.starts_with(fs::PASSING) {
-            // Who removed it was killed.
+            // The process that removed it was killed.
             drop(fs::remove_entry(&directory));
         } else if let Some(made) = time_of(&id) {
             let (made_ms, bytes) = brief(&directory, &id);
@@ -52,7 +52,7 @@ pub(super) fn expire(place: &Path, ours: &str, limit: u64) {
     }
 }
 
-/// When a snapshot was made, and its size, where it is finished: from the first and the last line.
+/// The time and the size of a finished snapshot, from its first and last line.
 fn brief(directory: &Path, id: &str) -> (Option<u64>, Option<u64>) {
     /// More than the last line has.
     const TAIL: u64 = 256;

@@ -1,8 +1,8 @@
 //! Keeps what was undone, so that it can be brought back. Before something is undone, it is moved into a directory of
 //! its own.
 //!
-//! The format stands at the head of `manifest.rs`. Killed at any instant, each file is where it was or in the snapshot, and
-//! who goes on can [`Keeping::resume`] it. It is kept as `expiry.rs` says.
+//! The format stands at the head of `manifest.rs`. Killed at any instant, each file is either in its place or in the snapshot, and
+//! another process can [`Keeping::resume`] it. `expiry.rs` decides how long it is kept.
 
 use std::{
     fs::File,
@@ -42,7 +42,7 @@ pub(crate) struct Keeping {
     /// How many lines there are beside the first.
     lines: usize,
     next: u64,
-    /// What to write to disk at the end.
+    /// Files to sync at the end.
     taken: Vec<Place>,
 }
 
@@ -50,7 +50,7 @@ impl Keeping {
     /// Makes sure that there is a directory for snapshots: before anything is done that must be kept to be undone.
     ///
     /// # Errors
-    /// [`Error::NoRepository`] where there is no git directory, [`Error::NotAFile`], [`Error::Io`].
+    /// [`Error::NoRepository`] without a git directory, [`Error::NotAFile`], [`Error::Io`].
     pub(crate) fn prepare(repo: &Repo, sharing: Sharing) -> Result<()> {
         let snapshots = place(repo)?;
         fs::create_directory(&snapshots, sharing)?;
@@ -106,7 +106,7 @@ impl Keeping {
         Ok(Self { id, directory, files, root, manifest, lines: 0, next: 1, taken: Vec::new() })
     }
 
-    /// What it is called.
+    /// Its id.
     pub(crate) fn id(&self) -> &str {
         &self.id
     }
@@ -114,7 +114,7 @@ impl Keeping {
     /// Moves what is at a path of the worktree, of any kind, whole directories too. Nothing there is nothing to keep.
     ///
     /// # Errors
-    /// [`Error::NotAFile`] when the way there leads over a link, [`Error::Io`]: then it is where it was.
+    /// [`Error::NotAFile`] if a link is on the way, [`Error::Io`]: then the file is in its place.
     pub(crate) fn take(&mut self, path: &[u8]) -> Result<()> {
         let from = self.below_root(path)?;
         let above = self.above(path);
@@ -141,10 +141,10 @@ impl Keeping {
         self.note(&Line::Deleted { path: Name::new(path) })
     }
 
-    /// Moves what is no file of the worktree, under a label that tells what it is.
+    /// Moves an entry from outside of the worktree, under a label that describes it.
     ///
     /// # Errors
-    /// [`Error::Io`]: then it is where it was.
+    /// [`Error::Io`]: then the entry is in its place.
     pub(crate) fn take_other(&mut self, label: &str, from: &Path) -> Result<()> {
         let path = sys::bytes(from.as_os_str());
         let line = |file| Line::Other { file, label: label.to_owned(), path: Name::new(&path) };
@@ -160,7 +160,7 @@ impl Keeping {
         self.note(&Line::Reference { name: name.to_owned(), old, new })
     }
 
-    /// Where git is to write a bundle of the commits that are undone.
+    /// The path for git's bundle of the undone commits.
     pub(crate) fn bundle(&self) -> PathBuf {
         self.directory.join(BUNDLE)
     }
@@ -175,7 +175,7 @@ impl Keeping {
             return fs::sync_all(&self.directory);
         }
         for place in &taken {
-            // What nobody may read, or is no file, has no bytes of its own to lose.
+            // Unreadable entries, and other kinds than files, have no bytes to lose.
             drop(fs::sync(place));
         }
         self.manifest.sync_all().map_err(Error::io("sync", self.directory.join(MANIFEST)))?;

@@ -1,5 +1,4 @@
-//! Records where HEAD was when the lock was last released. What differs at the next acquire was changed outside the
-//! guard.
+//! Records HEAD at the last release of the lock. A difference at the next acquire was made outside the guard.
 //!
 //! # Format
 //! `heads/<worktree>`: one JSON object, padded with spaces and overwritten in place: `schema` 1, `fence` of the hold that

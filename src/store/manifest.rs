@@ -1,16 +1,16 @@
-//! The manifest of a snapshot: what it tells of itself.
+//! The manifest of a snapshot.
 //!
 //! # Format
 //! `snapshots/<id>/`, the id being the time in UTC and six random digits:
 //!
 //! - `manifest.jsonl`: JSON lines. The first is `schema` 1, `id`, `made_at_ms` since 1970, `root` of the worktree, and the
-//!   [`Header`]. Each other is a [`Line`], the last `finished`. A path is a string, or where it is not UTF-8 an object with
-//!   `hex`, its bytes, and `text`, for reading.
+//!   [`Header`]. Each other is a [`Line`], the last `finished`. A path is a string; if it is not UTF-8, an object with `hex`, its
+//!   bytes, and `text`, for reading.
 //! - `files/<n>`: what was moved or copied, of whatever kind, also whole directories, with all permission bits.
 //! - `commits.bundle`: commits that were undone, as `git bundle` writes them.
 //!
-//! The line of a file is written before it is moved: killed between the two, the file is where it was, and that is what a
-//! line means whose file is missing. After a power loss a file may have no line; it is still there, without its name.
+//! The line of a file is written before the file is moved. After a kill between the two, the file is in its place: a line without a
+//! file means that. After a power loss a file may have no line; it is still there, without its name.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ pub(super) const MANIFEST: &str = "manifest.jsonl";
 pub(super) const FILES: &str = "files";
 pub(super) const BUNDLE: &str = "commits.bundle";
 
-/// What a snapshot is of.
+/// The origin of a snapshot.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Header {
     /// For people: `rollback of repoguard mutate: the verify step failed`.
@@ -58,7 +58,7 @@ pub(super) enum Line {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         above: Vec<u32>,
     },
-    /// Copied, and left where it is.
+    /// Copied; the original stays.
     Copied {
         file: u64,
         path: Name,

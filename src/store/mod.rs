@@ -1,5 +1,4 @@
-//! What is kept on disk beside the lock: records that are reported, never trusted for exclusion, and the document that
-//! others share.
+//! Keeps records on disk beside the lock, which are reported and never trusted for exclusion, and the shared document.
 
 pub(crate) mod audit;
 pub(crate) mod document;

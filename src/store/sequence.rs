@@ -1,24 +1,24 @@
 //! Records which numbers of a sequence were given: one record a sequence, on disk before a number is given out.
 //!
 //! # Invariants
-//! - No number is given twice, whoever is killed when, and through a power loss: it is told only after both copies of the
-//!   record hold it, or a greater one, on disk. A number that was written and never told is a gap.
+//! - A number is given once, through kills and power loss: it is printed only after both copies of the record on disk hold it, or a
+//!   greater one. A written number that was never printed is a gap.
 //! - A record that cannot be read is an error, never a new beginning. It comes into being whole, under its name in one
 //!   step; the directories above it are on disk before its first number is.
-//! - The record is the lock as well: whoever removes it ends the sequence, but nobody can hold another lock for the same
-//!   record. It is never replaced, renamed or truncated, and is looked up again when all is written.
+//! - The record is the lock as well: its removal ends the sequence, but nobody can hold another lock for the same record. It is
+//!   never replaced, renamed or truncated, and is looked up again after the write.
 //! - The lock is held for one write. Patterns are looked for before, so that a large repository makes nobody wait: what
 //!   others were given meanwhile stands in the record.
 //!
 //! # Format
-//! `sequences/<hash of the name>`: two copies, 4096 bytes each, padded with spaces. Each is a JSON object: `schema` 1,
-//! `sequence` (the name), `last` (0: none was given yet) and `check`, the first 32 hex digits of the SHA-256 of schema,
-//! name and number. Both are written by one write; a write that a power loss cut short spoils one of them at the most,
-//! which then held a number that nobody was told. The greater whole copy counts.
+//! `sequences/<hash of the name>`: two copies, 4096 bytes each, padded with spaces. Each is a JSON object: `schema` 1, `sequence`
+//! (the name), `last` (0: none was given yet) and `check`, the first 32 hex digits of the SHA-256 of schema, name and number. One
+//! write writes both; a write that a power loss cuts short spoils at most one of them, whose number was not printed yet. The
+//! greater whole copy counts.
 //!
 //! # Limitations
-//! Where the record was deleted, its sequence begins again, after what patterns find. A copy of the git directory is
-//! another repository. A disk that says "written" of what it has not written can lose the last numbers.
+//! If the record was deleted, its sequence begins again, after the numbers that patterns find. A copy of the git directory is
+//! another repository. A disk that reports unwritten data as written can lose the last numbers.
 
 use std::{fs::File, num::NonZeroU64, ops::RangeInclusive, path::PathBuf, time::Duration};
 
@@ -37,7 +37,7 @@ const SCHEMA: u32 = 1;
 const COPY: usize = 4096;
 /// Longest name, in bytes.
 const LONGEST_NAME: usize = 1000;
-/// How long to wait for others, each of whom takes milliseconds; one may have been stopped there.
+/// How long to wait for others, each of whom takes milliseconds unless it was stopped there.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The record may be deleted while it is used; who does that again and again gets an error.
 const TRIES: usize = 10;
@@ -74,7 +74,7 @@ pub struct SequenceOptions {
     pub count: NonZeroU64,
     /// None below this one. Usually 1.
     pub at_least: u64,
-    /// Where numbers stand that were taken without asking: each is greater than all that are found.
+    /// Patterns for numbers that were taken without asking: each new number is greater than those found.
     pub scan: Vec<ScanPattern>,
 }
 
@@ -84,13 +84,13 @@ impl Default for SequenceOptions {
     }
 }
 
-/// What was given.
+/// The numbers that were given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Numbers {
     /// The numbers: nobody was given one of them before, nobody will be.
     pub numbers: RangeInclusive<u64>,
-    /// Whether none was given before, as far as is recorded.
+    /// Whether the record shows no earlier number.
     pub are_first: bool,
     /// The greatest number that the patterns found.
     pub seen: Option<Seen>,
@@ -100,7 +100,7 @@ impl Sequence {
     /// A sequence by its name: any text of 1 to 1000 bytes without control characters. Writes nothing.
     ///
     /// # Errors
-    /// [`Error::Malformed`] for another name, [`Error::NoRepository`] where no git directory can keep it.
+    /// [`Error::Malformed`] for another name, [`Error::NoRepository`] without a git directory.
     pub fn open(repo: &Repo, config: &Config, name: &str) -> Result<Self> {
         let why = match name.len() {
             0 => Some("it is empty".to_owned()),
@@ -122,11 +122,11 @@ impl Sequence {
     /// Blocks for as long as others write the record, at most half a minute; never for a lock that a command is run under.
     ///
     /// # Errors
-    /// [`Error::DamagedSequence`] and [`Error::NotAFile`] where the record is none, [`Error::UsedUp`],
-    /// [`Error::RecordBusy`] and [`Error::NoLocks`]; [`Error::Io`], also for a full disk; with patterns those of a look at
-    /// the whole repository: [`Error::Git`], [`Error::MissingTree`]. Numbers may then be left out, none is given twice.
+    /// [`Error::DamagedSequence`] and [`Error::NotAFile`] for a damaged record, [`Error::UsedUp`], [`Error::RecordBusy`] and
+    /// [`Error::NoLocks`]; [`Error::Io`], also for a full disk; with patterns those of a look at the whole repository:
+    /// [`Error::Git`], [`Error::MissingTree`]. Numbers may then be skipped, and are never given twice.
     pub fn next(&self, options: &SequenceOptions) -> Result<Numbers> {
-        // A record that is none is told before a long look.
+        // A damaged record is reported before a long look.
         drop(self.record()?);
         let seen = self.repo.greatest_number(&options.scan)?;
         let report = &mut |_, _| {};
@@ -234,7 +234,7 @@ struct Record {
     check: String,
 }
 
-/// What a copy of any version says.
+/// The fields of a copy of any version.
 #[derive(Deserialize)]
 struct Version {
     schema: u32,

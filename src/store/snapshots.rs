@@ -1,7 +1,7 @@
 //! Lists snapshots and what is in each. Reads warily: the directory may hold anything.
 //!
-//! The format stands at the head of `manifest.rs`. What is damaged is told as such, and stays until it is too old; what has
-//! not the name of a snapshot is nobody's business.
+//! The format stands at the head of `manifest.rs`. Damaged snapshots are reported, and stay until they expire; other names are
+//! ignored.
 
 use std::{
     collections::HashSet,
@@ -32,15 +32,15 @@ const MOST_BYTES: u64 = 64 << 20;
 /// The time in an id.
 const TIME: &str = "%Y%m%dT%H%M%SZ";
 
-/// What was undone at one time, and is kept.
+/// Files that were undone at one time, and are kept.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// What it is called: the time that it was made, and a random part.
+    /// Its id: the time that it was made, and a random part.
     pub id: String,
-    /// When it was made; `None` where that cannot be told.
+    /// Its time; `None` if that is unknown.
     pub made: Option<SystemTime>,
-    /// What was undone, and why.
+    /// The undone command, and why.
     pub why: String,
     /// The command that had made what was undone.
     pub command: String,
@@ -56,7 +56,7 @@ pub struct Snapshot {
     pub files: Vec<Kept>,
     /// Files of the worktree that what was undone had deleted.
     pub deleted: Vec<PathBuf>,
-    /// What else is kept: from where, and where it is now.
+    /// Other kept files: their origin, and their present path.
     pub others: Vec<KeptElsewhere>,
     /// References that had been moved.
     pub references: Vec<MovedReference>,
@@ -64,9 +64,9 @@ pub struct Snapshot {
     pub bundle: Option<Bundle>,
     /// Size of all that is kept.
     pub bytes: u64,
-    /// Whether all that was undone is in it; not where it goes on, or was killed.
+    /// Whether all undone files are in it; `false` while the undo goes on, or if it was killed.
     pub finished: bool,
-    /// Why it cannot be read, where it cannot.
+    /// Why it cannot be read.
     pub damage: Option<String>,
     pub(crate) directory: PathBuf,
     pub(crate) lines: usize,
@@ -78,13 +78,13 @@ pub struct Snapshot {
 pub struct Kept {
     /// Its path, relative to the top of the worktree.
     pub path: PathBuf,
-    /// What it is: `a regular file`, `a symbolic link`, `a directory`, ….
+    /// Its kind: `a regular file`, `a symbolic link`, `a directory`, ….
     pub kind: &'static str,
     /// Size of a regular file in bytes.
     pub size: u64,
-    /// Where it is kept.
+    /// The path of its copy.
     pub at: PathBuf,
-    /// Permission bits of the directories above it, from the top, where they are known.
+    /// Permission bits of the directories above it, from the top, if they are known.
     pub(crate) above: Vec<Option<u32>>,
     /// How many of those are kept with it.
     pub(crate) inside: usize,
@@ -107,11 +107,11 @@ impl Kept {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct KeptElsewhere {
-    /// What it is.
+    /// Its kind.
     pub label: String,
-    /// Where it was; empty where that is not known.
+    /// Its origin; empty if that is unknown.
     pub path: PathBuf,
-    /// Where it is kept.
+    /// The path of its copy.
     pub at: PathBuf,
 }
 
@@ -119,7 +119,7 @@ pub struct KeptElsewhere {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Bundle {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// The references in it that lead to its commits, by their full names.
     pub references: Vec<String>,
@@ -131,9 +131,9 @@ pub struct Bundle {
 pub struct MovedReference {
     /// Its full name.
     pub name: String,
-    /// What it pointed to before; `None` where it did not exist.
+    /// Its former target; `None` if it did not exist.
     pub old: Option<String>,
-    /// What it pointed to before that was undone; `None` where it had been deleted.
+    /// Its value before the undo; `None` if it had been deleted.
     pub new: Option<String>,
 }
 
@@ -175,7 +175,7 @@ pub(super) fn new_id(now: SystemTime) -> Result<String> {
     Ok(format!("{}-{}", time.strftime(TIME), hex(&random)))
 }
 
-/// The time in an id; `None` where it is none.
+/// The time in an id; `None` if it has none.
 pub(super) fn time_of(id: &str) -> Option<SystemTime> {
     let (time, random) = id.split_once('-')?;
     let is_random = random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -193,11 +193,11 @@ fn ids(place: &Path) -> Result<Vec<String>> {
     Ok(ids)
 }
 
-/// Holds a snapshot while it is read, so that nobody removes it; `None` where it has just been.
+/// Holds a snapshot while it is read, so that nobody removes it; `None` if it was just removed.
 pub(crate) fn hold(snapshot: &Snapshot) -> Option<LockFile> {
     let path = snapshot.directory.join(MANIFEST);
     let manifest = LockFile::new(fs::open(&path, false).ok()?, &path).ok()?;
-    // Where locks do not work nobody else could get one, either.
+    // If locks do not work, nobody else could get one, either.
     let held = manifest.try_lock(Mode::Shared).unwrap_or(true);
     (held && manifest.is_at(&path)).then_some(manifest)
 }
@@ -231,7 +231,7 @@ fn fill(snapshot: &mut Snapshot) -> Result<(), String> {
     (snapshot.head_before, snapshot.head_after) = (header.head_before, header.head_after);
     let mut known = HashSet::new();
     while let Some(line) = next_line(&mut lines) {
-        // What is torn, or of a later version, is passed over.
+        // Torn lines and those of a later version are skipped.
         let Ok(line) = serde_json::from_slice::<Line>(&line) else { continue };
         snapshot.add(line, &files, &mut known);
     }
@@ -304,7 +304,7 @@ impl Snapshot {
         let names = fs::list(&self.directory.join(FILES)).unwrap_or_default();
         for name in names {
             let number = name.to_str().and_then(|name| name.parse().ok());
-            // Half a copy, whose whole is where it was, has a passing name.
+            // Half a copy has a passing name; its original is in its place.
             if number.is_some_and(|file| !known.contains(&file)) {
                 let (label, at) = ("its name was lost".to_owned(), self.directory.join(FILES).join(name));
                 self.others.push(KeptElsewhere { label, path: PathBuf::new(), at });
@@ -313,7 +313,7 @@ impl Snapshot {
     }
 }
 
-/// Adds what is at a place; of a directory what is in it, or itself where that is nothing.
+/// Adds an entry; of a directory its entries, or the directory itself if it is empty.
 fn expand(files: &mut Vec<Kept>, at: &Place, kept: Kept) {
     let Ok(found) = fs::metadata(at) else { return };
     let is_open = found.is_dir() && kept.inside < fs::DEEPEST;

@@ -1,4 +1,4 @@
-//! Records the worktrees that repoguard made because another was busy, and for whom; also the proof that one is ours to
+//! Records the worktrees that repoguard made because another was busy, and for whom. The record proves that a worktree is ours to
 //! remove.
 //!
 //! # Format
@@ -6,10 +6,9 @@
 //! `store/manifest.rs`. It is written before anything else is made, and removed last: whatever is killed in between, what
 //! there is stands in a record.
 //!
-//! `worktrees/<name>.lock` is locked by whoever makes, uses or removes the worktree, as long as that process or its keeper
-//! lives. It is removed with the record, so who has locked it looks whether it is still there.
-//! `worktrees/making` is locked while git adds a worktree to its list: it reads the list meanwhile, and would stumble over
-//! one that is half there.
+//! A process that makes, uses or removes the worktree has `worktrees/<name>.lock` locked, as long as it or its keeper lives. It is
+//! removed with the record, so a process that has locked it checks whether it is still there. `worktrees/making` is locked while
+//! git adds a worktree to its list: git reads the list meanwhile, and would stumble over a half-made one.
 
 use std::{
     ffi::OsString,
@@ -110,7 +109,7 @@ impl Made {
         is_commit && is_branch && is_id(&self.name) && self.id.as_ref().is_none_or(is_id) && is_place
     }
 
-    /// Where it was made.
+    /// Its directory.
     pub(crate) fn path(&self) -> PathBuf {
         path_of(&self.path.bytes().unwrap_or_default())
     }
@@ -171,7 +170,7 @@ impl Register {
         Ok(all)
     }
 
-    /// Locks a record; `None` while its owner lives, or where it is gone.
+    /// Locks a record; `None` while its owner lives, or if it has gone.
     pub(crate) fn open(&self, name: &str) -> Result<Option<Entry>> {
         let Some(lock) = self.try_lock(name)? else { return Ok(None) };
         let file = fs::open_record(&self.record(name)).ok();
@@ -187,13 +186,13 @@ impl Register {
         Ok(None)
     }
 
-    /// Tells whether whoever made or uses it lives; `None` where the system does not show that.
+    /// Tells whether its maker or user lives; `None` if the system does not show that.
     pub(crate) fn is_owned(&self, name: &str) -> Option<bool> {
         let path = self.lock(name);
         if fs::identity(&path).is_none() { Some(false) } else { crate::lock::is_locked(&path) }
     }
 
-    /// Locks the list of git's worktrees, as far as repoguard changes it; `None` while somebody else has.
+    /// Locks the list of git's worktrees against other changes of repoguard's; `None` while somebody else has it.
     pub(crate) fn try_making(&self) -> Result<Option<LockFile>> {
         self.try_file(&self.directory.join("making"))
     }
@@ -261,7 +260,7 @@ impl Entry {
         Beside::write(&path, &self.bytes()?, 0o666, self.register.sharing)?.replace()
     }
 
-    /// Reads the record again: a keeper does not know how far the wrapper came that was killed. `false` where it is gone.
+    /// Reads the record again: a keeper does not know how far the killed wrapper came. `false` if it has gone.
     pub(crate) fn refresh(&mut self) -> bool {
         let read = self.register.read(&self.made.name);
         let is_there = read.is_some();
@@ -271,7 +270,7 @@ impl Entry {
         is_there
     }
 
-    /// The worktree is no more, or was never made.
+    /// The worktree has gone, or was never made.
     pub(crate) fn forget(&self) {
         self.register.forget_passing(&self.made.name);
         fs::remove(&self.register.record(&self.made.name));

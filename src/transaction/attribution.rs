@@ -26,7 +26,7 @@ impl Baseline {
         self.directory().join("trace")
     }
 
-    /// Where our own gits have noted that they ran.
+    /// The file in which our own gits note their runs.
     pub(super) fn notes(&self) -> PathBuf {
         self.directory().join(super::baseline::NOTES)
     }
@@ -36,14 +36,14 @@ impl Baseline {
         self.directory().join("trace-references")
     }
 
-    /// What the command's gits wrote to references until now.
+    /// The references that the command's gits have written until now.
     pub(crate) fn moves(&self) -> Moves {
         let before = self.references.iter().map(|one| one.id.clone()).chain(self.head().commit.clone());
         Moves::read(&self.reference_trace(), before.collect())
     }
 
-    /// Tells whether a reference was given another value by a git of the command's that was killed before it could tell so: it was
-    /// called to, and had references locked. When that was is no evidence. `by_head`: it is the branch of HEAD.
+    /// Tells whether a git of the command's wrote a reference and was killed before its trace: it was called to, and had references
+    /// locked. Time is not evidence. `by_head`: it is the branch of HEAD.
     pub(crate) fn was_killed_moving(&self, name: &str, by_head: bool) -> bool {
         // Git renames without a transaction.
         self.any_killed(|git| git.is_to_rename(name, by_head))
@@ -80,7 +80,7 @@ impl Baseline {
         made && staged.exists() && differs().is_ok_and(|differs| differs.is_empty()) && is_whole()
     }
 
-    /// Who has moved HEAD, if it is not where it was.
+    /// Who has moved HEAD, if it moved.
     pub(crate) fn whose(&self, now: &Head) -> MovedBy {
         match self.head() {
             head if head == now => MovedBy::Nobodys,

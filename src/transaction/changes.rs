@@ -25,7 +25,7 @@ use crate::{
 pub(crate) struct Touched {
     #[serde(with = "escaped")]
     pub(crate) path: Vec<u8>,
-    /// How it is now; `None` where nothing is.
+    /// Its present state; `None` if it is missing.
     pub(crate) now: Option<Stamp>,
     /// It was not there before, and git does not ignore it; `path/` is a directory.
     pub(crate) new: bool,
@@ -37,7 +37,7 @@ pub(crate) struct Changes {
     pub(crate) touched: Vec<Touched>,
     /// Files that were touched, too, but that others write to.
     pub(crate) others: Vec<Vec<u8>>,
-    /// New directories below which paths are longer than the system takes. What is in them cannot be looked at.
+    /// New directories below which paths are longer than the system takes. Their contents cannot be looked at.
     pub(crate) too_deep: Vec<Vec<u8>>,
 }
 
@@ -114,8 +114,8 @@ impl Changes {
         Ok(differ)
     }
 
-    /// Those that an earlier look did not find, or found otherwise. New files that were not there then are no matter: they
-    /// are not committed, and left where they are.
+    /// Those that an earlier look did not find, or found otherwise. Files that are newer than that look do not matter: they are not
+    /// committed, and stay.
     pub(crate) fn beyond(&self, earlier: &Self, before: &Baseline) -> Result<Vec<Vec<u8>>> {
         let known: HashMap<&[u8], &Touched> =
             earlier.touched.iter().map(|touched| (touched.path.as_slice(), touched)).collect();
@@ -127,7 +127,7 @@ impl Changes {
         let found = Self { touched: other.cloned().collect(), others: Vec::new(), too_deep: Vec::new() };
         let mut altered: Vec<Vec<u8>> = Vec::new();
         for touched in found.touched.iter().filter(|touched| is_file(touched)) {
-            // What the earlier look found touched differs from that; what it did not, from how it was before.
+            // A path of the earlier look differs from what that found; another path, from the baseline.
             let one = Self { touched: vec![touched.clone()], others: Vec::new(), too_deep: Vec::new() };
             if known.contains_key(touched.path.as_slice()) || !one.really(before)?.is_empty() {
                 altered.push(touched.path.clone());
@@ -139,7 +139,7 @@ impl Changes {
         Ok(altered)
     }
 
-    /// Those that are no file of before, and that we may look at: the others go with their directory, or stay in it.
+    /// Entries that were not files before, if we may look at them: the others go with their directory, or stay in it.
     pub(crate) fn new_paths(&self) -> impl Iterator<Item = &[u8]> {
         let new = self.touched.iter().filter(|touched| touched.new && touched.now.is_some());
         new.map(|touched| touched.path.as_slice())
@@ -196,9 +196,9 @@ impl<'a> Walk<'a> {
             while let Some(item) = items.next_if(|item| item.path.as_slice() < entry.path) {
                 self.item(item)?;
             }
-            // What an item tells, it tells once.
+            // The item is already in the list.
             let told = items.peek().is_some_and(|item| item.path == entry.path) || entry.stage > 1;
-            // Where the clock of the file system is coarse, a change may have left no other stamp: those of its last tick are compared.
+            // With a coarse clock of the file system, a change may have left the same stamp: files of its last tick are compared.
             let unchanged = |now: Found| now.mode & KIND == entry.mode & KIND && is_same(&now, &entry.stat);
             let same = now.is_some_and(|now| unchanged(now) && !before.is_from_after(&now));
             if !told && !same {
@@ -341,7 +341,7 @@ impl Baseline {
         Ok(match was.kind {
             Kind::Absent | Kind::Special | Kind::Odd => false,
             Kind::Directory => mode_now & KIND == DIRECTORY && mode_now & PERMISSIONS == was.mode,
-            // What is in there is not ours to put back.
+            // Its contents are not ours to put back.
             Kind::Repository | Kind::Submodule => mode_now & KIND == DIRECTORY,
             Kind::Link => {
                 if mode_now & KIND != LINK {

@@ -12,7 +12,7 @@ use crate::{
     repo::{Entry, Index},
 };
 
-/// Tells each path whose entry differs between two indexes, with both. Stat data and flags are no difference.
+/// Calls back with each path whose entry differs between two indexes, and with both. Stat data and flags do not count.
 pub(super) fn differences(
     before: &Baseline,
     old: &Path,

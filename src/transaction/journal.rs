@@ -31,10 +31,10 @@ const SCHEMA: u32 = 1;
 const MARK: usize = 16;
 /// More than the longest list of what a command changed takes.
 const MOST_BYTES: u64 = 64 << 20;
-/// Most steps that a mutation takes, with room: more are none of ours.
+/// More steps than any mutation takes: a journal with more of them was not written by us.
 const MOST_STEPS: usize = 64;
 
-/// What a mutation is about, for who finds it unfinished.
+/// Describes a mutation for those who find it interrupted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(crate) schema: u32,
@@ -52,7 +52,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// What our lock files of git's hold.
+    /// The content of our lock files of git's.
     pub(super) fn lock_text(&self) -> Vec<u8> {
         format!("repoguard {}\n", self.mark).into_bytes()
     }
@@ -75,8 +75,7 @@ pub(crate) enum Step {
     Kept,
     /// The command has ended: this is what it left.
     Ran { head: Head, touched: Vec<Touched> },
-    /// Everything is validated, and about to be committed on top of HEAD as it was: what `staged` holds, also where a hook
-    /// adds to it.
+    /// Everything is validated, and `staged` is about to be committed on top of HEAD as it was, with what a hook may add.
     Landing,
     /// The commit is there and was read back, or the staging is decided upon: only the user's index is missing.
     Landed { commit: Option<String> },
@@ -104,7 +103,7 @@ impl Step {
         }
     }
 
-    /// What was done from then on, as the log calls it.
+    /// The next step's name in the log.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Begun(_) => "read",
@@ -133,7 +132,7 @@ impl Locked {
         })
     }
 
-    /// Where the lock is.
+    /// The lock's directory.
     pub(crate) fn path(self, git_dir: &Path) -> PathBuf {
         git_dir.join(match self {
             Self::Index => "index.lock",
@@ -142,7 +141,7 @@ impl Locked {
     }
 }
 
-/// A step, and when it was told.
+/// A step, and when it was recorded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Line {
     #[serde(flatten)]
@@ -155,12 +154,12 @@ pub(crate) struct Line {
 pub(crate) struct Journal {
     path: PathBuf,
     file: File,
-    /// What our lock files of git's hold.
+    /// The content of our lock files of git's.
     lock_text: Vec<u8>,
 }
 
 impl Journal {
-    /// Where the journal of a mutation is.
+    /// The path of a mutation's journal.
     pub(crate) fn path(directory: &Path) -> PathBuf {
         directory.join(NAME)
     }
@@ -187,7 +186,7 @@ impl Journal {
         Ok(Self { file: fs::open_for_append(&path, Sharing::default())?, path, lock_text: plan.lock_text() })
     }
 
-    /// What our lock files of git's hold.
+    /// The content of our lock files of git's.
     pub(super) fn lock_text(&self) -> &[u8] {
         &self.lock_text
     }
@@ -198,12 +197,12 @@ impl Journal {
         self.file.sync_data().map_err(Error::io("sync", &self.path))
     }
 
-    /// Notes what was done, so that it need not be found out; on disk with the next step that is told.
+    /// Notes a result, so that it need not be found out again; on disk with the next recorded step.
     pub(crate) fn note(&self, step: Step) -> Result<()> {
         fs::append_line(&self.file, &self.path, line(step))
     }
 
-    /// Reads one to act upon, whose paths lead to files of `tree`; `None` if it does not tell what it is about.
+    /// Reads a journal to act upon it; its paths lead to files of `tree`. `None` if its first line is missing.
     ///
     /// # Errors
     /// [`Error::BadRecord`] for a forged line, [`Error::NotAFile`], [`Error::Foreign`], [`Error::Io`].
@@ -229,12 +228,12 @@ impl Journal {
         Ok(plan(&lines).map(|plan| (plan, lines)))
     }
 
-    /// Reads one to show it; `None` where there is none, or where it does not tell what it is about.
+    /// Reads a journal to show it; `None` if it, or its first line, is missing.
     pub(crate) fn read(directory: &Path) -> Option<(Plan, Vec<Line>)> {
         Self::read_start(directory, MOST_BYTES)
     }
 
-    /// The same of so many bytes at most: who only looks must not depend on what somebody put there.
+    /// The same of at most so many bytes: a mere reader must not depend on the size of a foreign file.
     pub(crate) fn read_start(directory: &Path, bytes: u64) -> Option<(Plan, Vec<Line>)> {
         let mut text = Vec::new();
         fs::open_record(&Self::path(directory)).ok()?.take(bytes).read_to_end(&mut text).ok()?;
@@ -248,7 +247,7 @@ impl Journal {
     pub(crate) fn end(self, directory: &Path) -> Result<()> {
         drop(self.file);
         fs::remove_entry(&self.path)?;
-        // Where somebody removed all of it, there is nothing left to end.
+        // If somebody removed all of it, nothing is left to end.
         if directory.exists() { fs::sync(directory).and_then(|()| fs::discard(directory)) } else { Ok(()) }
     }
 }

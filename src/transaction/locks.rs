@@ -13,7 +13,7 @@ use crate::{
     repo::Checkout,
 };
 
-/// Where a lock is made before it has its name.
+/// The place of a lock before it has its name.
 const MAKING: &str = "making";
 
 /// A lock file of git's that is ours.

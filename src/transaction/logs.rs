@@ -1,5 +1,5 @@
-//! Keeps the logs of references, and puts entries back that they lose. Git removes a log with its reference, and entries when it is told
-//! to: nothing else leads to what they name.
+//! Keeps the logs of references, and restores entries that they lose. Git removes a log with its reference, and entries on request:
+//! nothing else leads to their commits.
 //!
 //! Each log is kept under a second name, with its length, since git only appends to it. If references stand in tables, the tables are kept,
 //! because git never changes one. There, HEAD's own log is not put back: it cannot be written as those of branches are.
@@ -24,8 +24,8 @@ const MOST: usize = 5_000;
 /// How our own gits say what they do.
 const OURS: &[u8] = b"repoguard: put back";
 
-/// What the names of logs and tables that are kept begin with. They have no directory of their own: whoever recovers a mutation of
-/// somebody else's could not remove it.
+/// Prefixes of kept logs and tables. They have no directory of their own: a user who recovers another user's mutation could not
+/// remove it.
 const LOG: &str = "log-";
 const TABLE: &str = "table-";
 
@@ -63,7 +63,7 @@ impl Baseline {
         self.directory().join(format!("{LOG}{number}"))
     }
 
-    /// A repository with the references as they were, where they stand in tables.
+    /// A repository with the references as they were, if they stand in tables.
     fn with_kept_tables(&self) -> Result<Option<Checkout>> {
         let kept = fs::list(self.directory()).unwrap_or_default();
         let tables: Vec<_> = kept.iter().filter_map(|name| Some((name, name.to_str()?.strip_prefix(TABLE)?))).collect();
@@ -78,7 +78,7 @@ impl Baseline {
         self.checkout.with_tables_in(&git_dir).map(Some)
     }
 
-    /// The log of a reference as it was, as [`Checkout::log_text`] has it, where references stand in tables.
+    /// The log of a reference as it was, in the format of [`Checkout::log_text`], if references stand in tables.
     pub(super) fn kept_log_text(&self, name: &str) -> Result<Vec<u8>> {
         if name == STASH {
             return Ok(self.kept_stash()?.map(|(text, _)| text).unwrap_or_default());
@@ -141,8 +141,8 @@ pub(super) fn put_back(before: &Baseline, head: &Head, traced: &Moves) -> Result
     Ok(())
 }
 
-/// A log that has all entries it had, and those that came since, oldest first; `None` where it lost none. Ours alone, which only gave
-/// the reference the value that it had, are of no use then.
+/// A log with all entries that it had, and with newer ones, oldest first; `None` if it lost none. Our own entries, which only gave
+/// the reference its old value, are left out then.
 fn merged(was: Vec<Vec<u8>>, is: Vec<Vec<u8>>) -> Option<Vec<Vec<u8>>> {
     if is.starts_with(&was) {
         return None;

@@ -27,9 +27,9 @@
 //!
 //! # Limitations
 //! - Ignored files, configuration, hooks, other worktrees' files and the inside of submodules are not put back.
-//! - References that the command deleted, and whose objects it had git prune, cannot be put back; HEAD can. What only a log led to is pruned
-//!   as well.
-//! - What others write meanwhile without the lock cannot be told from what the command wrote, but for commits.
+//! - References that the command deleted, and whose objects it had git prune, cannot be put back; HEAD can. Commits that only a log
+//!   led to are pruned as well.
+//! - Files that others write meanwhile without the lock look like the command's, except commits.
 
 mod attribution;
 mod baseline;

@@ -1,11 +1,11 @@
 //! Finds those of the touched files that somebody else has open for writing.
 //!
-//! A file that a process outside of the command has open for writing, a server's log or where the output of this very command goes,
-//! is not the command's change: it is not committed, no failure, and never moved. Once it was seen so, it stays so until the end of
-//! the mutation.
+//! A process outside of the command may have a file open for writing: a server's log, or the output of this very command. Such a
+//! file is not the command's change: it is not committed, does not fail the mutation, and is never moved. Once seen, this holds
+//! until the end of the mutation.
 //!
 //! # Limitations
-//! Who opened a file, wrote to it and closed it again is not seen.
+//! A process that opened a file, wrote to it and closed it again is not seen.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -47,7 +47,7 @@ impl Baseline {
     /// The same as one look shows it.
     fn seen_written_by_others<'a>(&self, paths: &[&'a [u8]]) -> Result<Vec<&'a [u8]>> {
         let tree = self.checkout.tree()?;
-        // Certain only if the kernel says that somebody writes to it, whoever that is.
+        // Certain only if the kernel reports a writer, whatever process that is.
         let mut open: HashMap<FileId, (Vec<&[u8]>, bool)> = HashMap::new();
         for path in paths {
             let Ok(file) = tree.at(path).and_then(fs::read_file) else { continue };
@@ -68,7 +68,7 @@ impl Baseline {
         // A child of the command's may have ended before it was seen below us.
         let runs = |pid: u32| sys::still_runs(pid, seen) != Some(false);
         let is_other = |writer: &sys::Writer| {
-            // What this process inherited, it was started to write to.
+            // This process was started to write to inherited files.
             if writer.pid == ours { writer.is_inheritable } else { !below.contains(&writer.pid) && runs(writer.pid) }
         };
         open.retain(|file, (_, certain)| {

@@ -1,5 +1,5 @@
-//! Recovers a mutation that was never finished. What its journal predicts is undone or finished; what somebody has
-//! worked on since is left, and explained.
+//! Recovers an interrupted mutation: undoes or finishes what its journal predicts, leaves what somebody else has changed since, and
+//! explains that.
 //!
 //! | last step told | what is done |
 //! | --- | --- |
@@ -35,13 +35,13 @@ use crate::{
 /// A mutation that was not finished.
 #[derive(Debug, Clone)]
 pub struct Unfinished {
-    /// What was run.
+    /// Its command.
     pub command: String,
-    /// Where.
+    /// Its directory.
     pub directory: String,
     /// The message that its commit would have had.
     pub message: String,
-    /// Who ran it, and on which machine.
+    /// Its user and machine.
     pub user: String,
     /// The machine's name.
     pub host: String,
@@ -51,7 +51,7 @@ pub struct Unfinished {
     pub fence: u64,
     /// How far it had come.
     pub found: Found,
-    /// What is not as its journal predicts.
+    /// Differences from the journal's prediction.
     pub doubts: Vec<Doubt>,
 }
 
@@ -93,18 +93,18 @@ impl std::fmt::Display for Doubt {
     }
 }
 
-/// What to do with it.
+/// How to recover it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
-    /// What its journal predicts; nothing where anything differs from that.
+    /// As its journal predicts; fails if anything differs from that.
     AsPredicted,
     /// Put everything back; what is undone is kept.
     Undo,
-    /// Where its commit is there, give it the index that goes with it; else leave everything as it is, and forget it.
+    /// If its commit exists, give it the matching index; else leave everything as it is, and forget the mutation.
     Finish,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug)]
 pub(crate) enum Recovery {
     /// There was nothing to do but to forget it.
@@ -114,7 +114,7 @@ pub(crate) enum Recovery {
     Finished(Option<String>),
 }
 
-/// A mutation found unfinished, with what is needed to settle it.
+/// An interrupted mutation, with all that recovery needs.
 struct Case {
     plan: Plan,
     lines: Vec<Line>,
@@ -126,7 +126,7 @@ struct Case {
     commit: Option<String>,
 }
 
-/// Looks at an unfinished mutation; `None` where there is none. Takes no lock, changes nothing.
+/// Inspects an interrupted mutation; `None` if there is none. Takes no lock, changes nothing.
 pub(crate) fn inspect(repo: &Repo, worktree: &Worktree, manner: Manner) -> Result<Option<Unfinished>> {
     let Some(case) = Case::find(repo, worktree, manner)? else { return Ok(None) };
     let Plan { command, directory, message, user, host, pid, fence, .. } = case.plan;
@@ -134,7 +134,7 @@ pub(crate) fn inspect(repo: &Repo, worktree: &Worktree, manner: Manner) -> Resul
     Ok(Some(Unfinished { command, directory, message, user, host, pid, fence, found, doubts }))
 }
 
-/// Settles an unfinished mutation; `None` where there is none. The caller holds the worktree alone, and the mutations' lock.
+/// Recovers an interrupted mutation; `None` if there is none. The caller holds the worktree alone, and the mutations' lock.
 ///
 /// # Errors
 /// [`Error::Unfinished`] where something differs from what the journal predicts, and no choice was made; whatever keeps it
@@ -150,7 +150,7 @@ pub(crate) fn recover(
     outlive_gits(repo, worktree)?;
     let case = match Case::find(repo, worktree, Manner::Writing) {
         Err(_) if choice == Choice::Finish => {
-            // Nobody can tell what it was about, and the user wants it gone.
+            // Its description is lost, and the user wants it gone.
             let directory = repo.mutation_dir(worktree).unwrap_or_default();
             Checkout::find(repo, Manner::Writing, "recovery")?.forget(PROTECTING)?;
             fs::remove_entry(&Journal::path(&directory)).and_then(|()| fs::discard(&directory))?;
@@ -165,7 +165,7 @@ pub(crate) fn recover(
     }
     let finish = choice == Choice::Finish || (choice == Choice::AsPredicted && case.found == Found::Landed);
     let journal = Journal::go_on(&case.directory, &case.plan)?;
-    // What a git of ours has left would be in everybody's way, and nobody's work is in it.
+    // Leftover locks of our gits would be in everybody's way, and hold nobody's work.
     let clear_locks =
         |before: &Baseline| left_locks(before, &case.plan, &case.lines).iter().try_for_each(fs::remove_entry);
     let recovered = match (&case.before, case.found) {
@@ -310,7 +310,7 @@ impl Case {
     }
 }
 
-/// What is not as the command left it.
+/// Differences from what the command left.
 fn doubts(before: &Baseline, (was, now): (&Head, &Head), left: &[Touched]) -> Result<Vec<Doubt>> {
     let mut doubts = Vec::new();
     if was != now && before.whose(now) == MovedBy::Others {

@@ -34,7 +34,7 @@ pub(super) struct Look<'a> {
     pub(super) items: Vec<Item>,
     /// Indices of items whose stat data do not tell whether they are clean.
     suspects: Vec<usize>,
-    /// Paths of items that git is told not to look at: content of the caller's own, but no reason to call it dirty.
+    /// Paths of items that git is told to skip: content of the caller's own, which does not make the worktree dirty.
     pub(super) hidden: HashSet<Vec<u8>>,
     pub(super) plain: Option<u32>,
     pub(super) executable: Option<u32>,
@@ -359,8 +359,8 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
-    /// FIFOs, sockets and devices beside the files, which are among `strays`. If those are not known, not where there are so many
-    /// directories that to list them takes a while.
+    /// FIFOs, sockets and devices beside the files, which are among `strays`. If those are unknown and there are so many
+    /// directories that listing takes a while, they are left out.
     pub(super) fn odd(&mut self, strays: Option<&[Vec<u8>]>) {
         const MOST: usize = 2000;
         let known: HashSet<Vec<u8>> = self.items.iter().map(|item| item.path.clone()).collect();

@@ -1,13 +1,13 @@
 //! Keeps large files without a copy: a process stands by, and copies one when somebody is about to write to it.
 //!
-//! It gives each file a second name in `files/` (`<n>.link`), so that it can be removed and renamed, and takes a lease of it: who
-//! opens it for writing waits until the bytes are copied to `files/<n>`, on disk. Where a file cannot be kept so (another file system, FUSE, somebody
-//! has it open for writing) it is copied at once, as smaller ones are.
+//! It gives each file a second name in `files/` (`<n>.link`), so that the file can be removed and renamed, and takes a lease: a
+//! process that opens the file for writing waits until the bytes are copied to `files/<n>`, on disk. If a file cannot be kept so
+//! (another file system, FUSE, a present writer), it is copied at once, as smaller ones are.
 //!
 //! # Limitations
-//! Who opens such a file for writing without waiting (`O_NONBLOCK`) is refused for as long as the copy takes. If this process and all
-//! others of the mutation are killed, and the command goes on and writes to such a file in place, its bytes are lost; that is
-//! recognised by its time stamp, and the file is named.
+//! A process that opens such a file for writing with `O_NONBLOCK` fails for as long as the copy takes. If all processes of the
+//! mutation are killed, and the command goes on and writes to such a file in place, its bytes are lost; the time stamp shows that,
+//! and the file is named.
 
 use std::{
     collections::BTreeSet,
@@ -58,7 +58,7 @@ impl Standby {
         let list = files.join(LIST);
         watcher::leave(&[sys::number(&theirs)], Wait::UntilReadyAsOrphan, |signals, ready| {
             signals.insist(&[sys::LEASE_BREAKS]);
-            // What was open was closed.
+            // The open file was closed.
             let (Ok(tree), Ok(copies)) = (checkout.tree(), Root::ours(files)) else { return };
             let id = fs::identity(files);
             let keep = |(number, item): (usize, &&mut Item)| {
@@ -82,7 +82,7 @@ impl Standby {
                 leased.retain(|one| !is_copied(one));
                 // All others may have been killed, but not the command, which has inherited the mutation's lock.
                 alone |= happened.get(1) == Some(&true);
-                // What comes next in this place is another mutation.
+                // Another mutation has this place now.
                 if alone && (lock::is_locked(lock) != Some(true) || fs::identity(files) != id) {
                     return;
                 }

@@ -1,10 +1,10 @@
 //! Reads what the command's own gits did. Only what one of them has moved was moved by the command; the rest was moved
 //! by somebody else.
 //!
-//! Git writes it down itself, for every git below the command: `GIT_TRACE2_EVENT` tells which commands ran and ended (JSON
-//! lines, git's `Documentation/technical/api-trace2`), `GIT_TRACE_REFS` each reference that was written and its new value
-//! (git's `refs/debug.c`, since git 2.30). A client that brings its own git (libgit2, `JGit`) leaves no trace, and an older
-//! git none of references: then what they moved counts as somebody else's, and is left and named.
+//! Git itself writes the trace, for every git below the command. `GIT_TRACE2_EVENT` records the commands that ran and ended (JSON
+//! lines, git's `Documentation/technical/api-trace2`), `GIT_TRACE_REFS` each reference that was written and its new value (git's
+//! `refs/debug.c`, since git 2.30). A client that brings its own git (libgit2, `JGit`) leaves no trace, and an older git none of
+//! references: then their moves count as somebody else's, and are left and named.
 
 #[cfg(test)]
 mod tests;
@@ -26,7 +26,7 @@ use crate::{
 /// A git that ran.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Git {
-    /// What it was called for: `commit`.
+    /// Its verb: `commit`.
     verb: String,
     /// Its command line.
     arguments: Vec<String>,
@@ -100,7 +100,7 @@ fn pid(sid: &str) -> u32 {
     last.rsplit_once("-P").and_then(|(_, hex)| u32::from_str_radix(hex, 16).ok()).unwrap_or(0)
 }
 
-/// The verbs of git that change neither the index nor references.
+/// The verbs of git that leave index and references alone.
 const READERS: &str = "annotate archive blame cat-file check-attr check-ignore check-mailmap check-ref-format cherry clean column \
     commit-tree count-objects describe diff diff-files diff-index diff-tree for-each-ref format-patch fsck gc \
     get-tar-commit-id grep hash-object help index-pack init init-db interpret-trailers log ls-files ls-remote \
@@ -139,22 +139,22 @@ impl Git {
         ["checkout", "switch", "symbolic-ref"].contains(&self.verb.as_str()) && self.names(branch)
     }
 
-    /// It can have changed neither index nor references.
+    /// Tells whether it left index and references alone.
     pub(crate) fn reads_only(&self) -> bool {
         READERS.split(' ').any(|verb| verb == self.verb)
     }
 }
 
-/// What the command's gits have written to references.
+/// The references that the command's gits have written.
 #[derive(Debug, Default)]
 pub(crate) struct Moves {
     /// Values that references had before.
     before: HashSet<String>,
-    /// Values that were given to each; `None` where it was deleted.
+    /// Values that were given to each; `None` for a deletion.
     written: HashMap<String, HashSet<Option<String>>>,
     /// Values that were found in each before it was written.
     found: HashMap<String, HashSet<String>>,
-    /// What symbolic ones were pointed to.
+    /// The targets that symbolic ones got.
     targets: HashSet<(String, String)>,
     renamed: HashSet<(String, String)>,
     /// Those whose log lost entries.
@@ -219,7 +219,7 @@ impl Moves {
         let own = |value: &String| {
             self.before.contains(value) || self.written.values().any(|values| values.contains(&Some(value.clone())))
         };
-        // What a log that lost entries left its reference at is not told.
+        // The trace does not tell the value of a reference whose log lost entries.
         let tells_all = !self.expired.contains(name);
         made && (!tells_all || names.iter().filter_map(|name| self.found.get(*name)).flatten().all(own))
     }
@@ -241,7 +241,7 @@ impl Moves {
         switched || self.targets.iter().any(pointed) || self.renamed.iter().any(renamed)
     }
 
-    /// Tells whether a symbolic reference was pointed somewhere: to which commit that leads by now is no matter.
+    /// Tells whether a symbolic reference was pointed somewhere; its commit by now does not matter.
     pub(crate) fn point(&self, name: &str) -> bool {
         self.written.contains_key(name) || self.targets.iter().any(|(pointed, _)| pointed == name)
     }
@@ -264,7 +264,7 @@ impl Moves {
             || self.renamed.iter().any(|(from, to)| from == name || to == name)
     }
 
-    /// What was written to a reference, or to HEAD, and is a value.
+    /// A value that was written to a reference, or to HEAD.
     pub(crate) fn values<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = &'a str> {
         names.iter().filter_map(|name| self.written.get(*name)).flatten().filter_map(Option::as_deref)
     }
@@ -274,7 +274,7 @@ fn is_none(id: &str) -> bool {
     id.bytes().all(|byte| byte == b'0')
 }
 
-/// Tells whether some git has worked in a repository since a moment (`boot_ms`), or may have where the system does not tell.
+/// Tells whether some git has worked in a repository since a moment (`boot_ms`), or may have, if the system does not show that.
 pub(crate) fn git_works_in(root: &Path, git_dir: &Path, since: u64) -> bool {
     let is_git = |pid: &u32| {
         let name = sys::executable(*pid).and_then(|path| path.file_name().map(std::ffi::OsStr::to_owned));

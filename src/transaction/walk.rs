@@ -1,5 +1,5 @@
-//! Visits each entry of an index with what is at its path. The index is read once from start to end; several threads
-//! look at the files, because that is where the time goes.
+//! Visits each entry of an index with the file at its path. The index is read once from start to end; several threads look at the
+//! files, because that takes the most time.
 
 use std::{
     io,
@@ -71,7 +71,7 @@ impl Batch {
         });
     }
 
-    /// Takes as many entries as fit; tells whether there are no more.
+    /// Takes as many entries as fit; tells whether that was all.
     fn fill(&mut self, entries: &mut Index) -> Result<bool> {
         while self.entries.len() < BATCH {
             match entries.next()? {
@@ -94,12 +94,12 @@ impl Batch {
     }
 }
 
-/// What an index says beside its entries.
+/// Facts about an index beside its entries.
 #[derive(Debug, Default)]
 pub(super) struct Walked {
     /// It leaves something out: what was visited is of no use.
     pub(super) is_partial: bool,
-    /// The id of the tree that it is, where git has noted it.
+    /// The id of its tree, if git has noted it.
     pub(super) tree: Option<Vec<u8>>,
 }
 

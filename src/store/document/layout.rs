@@ -5,13 +5,13 @@ use super::token::Tokens;
 /// How the members of an object are set apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Layout {
-    /// What ends a line; `None` where all stands in one.
+    /// The end of a line; `None` if all is in one line.
     pub(crate) newline: Option<&'static str>,
-    /// What a level is indented by.
+    /// The indent of a level.
     pub(crate) unit: String,
-    /// What stands between name and value.
+    /// The text between name and value.
     pub(crate) colon: String,
-    /// What stands after a comma, all being in one line.
+    /// The text after a comma, if all is in one line.
     pub(crate) gap: String,
 }
 

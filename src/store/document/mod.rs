@@ -93,8 +93,8 @@ impl Document {
         self.object.get(section)
     }
 
-    /// What a JSON pointer (RFC 6901) leads to in a section, as it is written; `None` when it leads nowhere. The empty pointer
-    /// leads to the section itself. Of a name that is there twice the last counts.
+    /// The value of a JSON pointer (RFC 6901) in a section, as it is written; `None` if it leads nowhere. The empty pointer leads
+    /// to the section itself. The last duplicate key wins.
     ///
     /// # Errors
     /// [`Error::BadValue`] where `pointer` is none.

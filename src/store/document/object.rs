@@ -60,7 +60,7 @@ impl Object {
         };
         let unit = before.rsplit('\n').next().filter(|_| newline.is_some()).unwrap_or_default();
         let colon = Some(self.colon(last)).filter(|colon| !colon.contains(['\n', '\r'])).unwrap_or(&usual.colon);
-        // Of one member alone nothing tells what stands after a comma.
+        // A single member does not show what follows a comma.
         let gap = if last > 0 { before } else { colon.trim_start_matches([' ', '\t']).trim_start_matches(':') };
         Layout { newline, unit: unit.to_owned(), colon: colon.to_owned(), gap: gap.to_owned() }
     }
@@ -138,7 +138,7 @@ impl Object {
         Ok(())
     }
 
-    /// Sets a member of a member, which becomes an object where it is none.
+    /// Sets a member of a member, which becomes an object if it is something else.
     pub(crate) fn set_inside(&mut self, name: &str, member: &str, value: &str, layout: &Layout) -> Result<(), Flaw> {
         self.merge(name, "{}", layout, 0)?;
         let old = self.get(name).unwrap_or("{}");
@@ -175,7 +175,7 @@ impl Object {
         start..start + space(start)
     }
 
-    /// What stands between a member's name and its value.
+    /// The text between a member's name and its value.
     fn colon(&self, index: usize) -> &str {
         let start = self.gap_before(index).end;
         let name = Tokens::new(&self.text[start..]).next().unwrap_or_default();

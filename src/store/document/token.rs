@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 /// How deep a value may be nested that is written: as deep as nearly every reader goes.
 pub(crate) const DEEPEST: usize = 127;
 
-/// What is wrong with a text, and where: line, and column in bytes, counted from 1.
+/// A flaw of a text, and its place: line, and column in bytes, counted from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Flaw {
     pub(crate) line: usize,
@@ -108,7 +108,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// Where a part of a text stands in it.
+/// The place of a part of a text.
 fn range(text: &str, part: &str) -> Range<usize> {
     let start = offset(text, part);
     start..start + part.len()

@@ -7,11 +7,11 @@
 //! - A document that is damaged, read-only or no regular file is an error, and is left as it is.
 //!
 //! # The lock
-//! Two files, always in this order: one in repoguard's directory (`state.lock`, or `documents/<hash>.lock` by the document's
-//! real path), and the document itself, which everybody replaces, and which is therefore looked at again once it is locked.
-//! The first makes writers of one repository wait for each other also where the document is missing; the second also those
-//! of other repositories, of none, and `flock(1)`. Where the document's file system has no locks that work, the first counts
-//! alone, and where the git directory cannot be written, the second.
+//! Two files, always in this order: one in repoguard's directory (`state.lock`, or `documents/<hash>.lock` by the document's real
+//! path), and the document itself. Everybody replaces the document, so it is checked again once it is locked. The first makes
+//! writers of one repository wait for each other even if the document is missing; the second also those of other repositories, of
+//! none, and `flock(1)`. If locks do not work on the document's file system, the first counts alone; if the git directory cannot be
+//! written, the second.
 
 mod newest;
 mod staged;
@@ -37,8 +37,8 @@ use crate::{
 
 /// One JSON document that many processes and threads write to, section by section (the members of its object).
 ///
-/// Changes are staged, and [`StateFile::flush`] brings all that is staged into the newest document, in one step: whoever reads
-/// sees all of it or nothing. Sections that nobody here has staged stay byte for byte as others have written them.
+/// Changes are staged, and [`StateFile::flush`] writes all of them into the newest document in one step: a reader sees all or none
+/// of them. Other sections stay byte for byte as others have written them.
 ///
 /// `flush` and `update` block while others write to the same document, never for a hold of the repository. All threads may
 /// use one value, or each its own; staging waits while another thread flushes the same value.
@@ -85,24 +85,24 @@ impl StateFile {
         Ok(Self { path, repo: repo.clone(), own: true, sharing, timeout: None, staged: Mutex::default() })
     }
 
-    /// A document at any path, a tracked file say; relative to the current directory. It need not exist, but its directory
-    /// must. Where it is a symbolic link, what that leads to is the document, and the link stays.
+    /// A document at any path, for example a tracked file; relative to the current directory. Its directory must exist. If it is a
+    /// symbolic link, its target is the document, and the link stays.
     ///
     /// # Errors
-    /// [`Error::Io`] where there is no current directory.
+    /// [`Error::Io`] without a current directory.
     pub fn at(repo: &Repo, config: &Config, path: &Path) -> Result<Self> {
         let path = std::path::absolute(path).map_err(Error::io("find", path))?;
         let sharing = config.sharing(repo);
         Ok(Self { path, repo: repo.clone(), own: false, sharing, timeout: None, staged: Mutex::default() })
     }
 
-    /// The same, waiting at most so long for others who write; zero tries once. Without it, there is no limit.
+    /// The same, but waits at most this long for other writers; zero tries once. Without it, there is no limit.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
     }
 
-    /// Where the document is, or will be.
+    /// The document's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -111,7 +111,7 @@ impl StateFile {
     /// Reads the document as it is now; `None` when it is missing. Does not block.
     ///
     /// # Errors
-    /// [`Error::DamagedDocument`], [`Error::DocumentTooLarge`], [`Error::NotAFile`] and [`Error::Io`] where it cannot be read.
+    /// [`Error::DamagedDocument`], [`Error::DocumentTooLarge`], [`Error::NotAFile`] and [`Error::Io`] if it cannot be read.
     pub fn read(&self) -> Result<Option<Document>> {
         let is_missing = |error: &Error| matches!(error, Error::Io { source, .. } if fs::is_missing(source));
         let file = self.target().and_then(|target| fs::open(&target, false));
@@ -124,7 +124,7 @@ impl StateFile {
     /// Reads one section; `None` when it is missing. Does not block.
     ///
     /// # Errors
-    /// As [`StateFile::read`]; [`Error::BadValue`] where the section is no `T`.
+    /// As [`StateFile::read`]; [`Error::BadValue`] if the section cannot become a `T`.
     pub fn get<T: DeserializeOwned>(&self, section: &str) -> Result<Option<T>> {
         self.get_json(section)?.map(|value| typed(section, &value)).transpose()
     }
@@ -140,7 +140,7 @@ impl StateFile {
     /// Stages a section's new value.
     ///
     /// # Errors
-    /// [`Error::BadValue`] where it is no JSON, or nested more than 127 levels deep.
+    /// [`Error::BadValue`] if it is not JSON, or nested more than 127 levels deep.
     pub fn stage(&self, section: &str, value: &impl Serialize) -> Result<()> {
         self.stage_json(section, &json(section, value)?)
     }
@@ -155,8 +155,8 @@ impl StateFile {
         Ok(())
     }
 
-    /// Stages one member of a section that several share, each with members of its own: the others stay. A section that is no
-    /// object becomes one.
+    /// Stages one member of a section that several share, each with members of its own: the others stay. A section of another type
+    /// becomes an object.
     ///
     /// # Errors
     /// As [`StateFile::stage`].
@@ -170,7 +170,7 @@ impl StateFile {
     /// `null` removes, all else stays. A section that is missing or no object becomes one.
     ///
     /// # Errors
-    /// As [`StateFile::stage`], also where a name is twice in one object of the patch.
+    /// As [`StateFile::stage`], also if a name is twice in one object of the patch.
     pub fn stage_merge(&self, section: &str, patch: &str) -> Result<()> {
         let patch = checked(section, patch)?;
         let mut trial = document::Object::empty();
@@ -201,20 +201,20 @@ impl StateFile {
         *self.staged() = Staged::default();
     }
 
-    /// Writes all that is staged into the newest document, in one step, on disk when this returns; `true` where that changed
-    /// anything. Blocks while others write. Where nothing is staged nothing is done; after an error all stays staged, and the
-    /// document is as it was (as it was to be, where only the last step failed, which makes it durable).
+    /// Writes all staged changes into the newest document, in one step, on disk when this returns; `true` if that changed anything.
+    /// Blocks while others write. Without staged changes it does nothing. After an error all stays staged, and the document is as
+    /// it was (or as it was to be, if only the last step failed, which makes it durable).
     ///
     /// # Errors
-    /// [`Error::NotAsExpected`]; [`Error::RecordBusy`] after the time that was given; [`Error::DamagedDocument`],
-    /// [`Error::DocumentTooLarge`], [`Error::NotAFile`], [`Error::NoLocks`] and [`Error::Io`] where the document cannot be read, locked
-    /// or written; [`Error::NeverGranted`] within [`StateFile::update`] of the same document.
+    /// [`Error::NotAsExpected`]; [`Error::RecordBusy`] after the given time; [`Error::DamagedDocument`],
+    /// [`Error::DocumentTooLarge`], [`Error::NotAFile`], [`Error::NoLocks`] and [`Error::Io`] if the document cannot be read,
+    /// locked or written; [`Error::NeverGranted`] within [`StateFile::update`] of the same document.
     pub fn flush(&self) -> Result<bool> {
         self.flush_reporting(&mut |_, _| {})
     }
 
-    /// As [`StateFile::flush`]; `tell` is called after a second of waiting, and then every 30 seconds, with the time so far and
-    /// the process that writes, where the system knows it.
+    /// As [`StateFile::flush`]; `tell` is called after a second of waiting, and then every 30 seconds, with the time so far and the
+    /// process that writes, if the system shows it.
     ///
     /// # Errors
     /// As [`StateFile::flush`].
@@ -235,7 +235,7 @@ impl StateFile {
     /// same document, and is called again where somebody else makes the document first that was missing.
     ///
     /// # Errors
-    /// As [`StateFile::flush`]; [`Error::BadValue`] where the section is no `T`, or the new value is no JSON.
+    /// As [`StateFile::flush`]; [`Error::BadValue`] if the section cannot become a `T`, or the new value is not JSON.
     pub fn update<T: DeserializeOwned, U: Serialize>(
         &self,
         section: &str,

@@ -35,7 +35,7 @@ impl StateFile {
             let ours = lock.map(|lock| Short::take(&lock, &self.path, open, &mut patience)).transpose()?.flatten();
             let open = |path: &Path| fs::open_document(path)?.map(|file| LockFile::new(file, path)).transpose();
             let locked = match Short::take(&target, &self.path, open, &mut patience) {
-                // Locks do not work where the document is, but where ours is.
+                // Locks do not work beside the document, but they work beside ours.
                 Err(Error::NoLocks { .. }) if ours.is_some() => open(&target)?.map(Short::without_lock),
                 locked => locked?,
             };
@@ -55,7 +55,7 @@ impl StateFile {
             let before = document.text().to_owned();
             change(&mut document)?;
             if document.text() == before {
-                // Whoever wrote it may have been killed before it was there to stay.
+                // Its writer may have been killed before it was durable.
                 fs::sync_name(&target)?;
                 return Ok(false);
             }
@@ -84,7 +84,7 @@ impl StateFile {
         Error::DocumentTooLarge { path: self.path.clone(), limit: LIMIT }
     }
 
-    /// The document itself, where there are links on the way to it. Nothing leads away from repoguard's own.
+    /// The document itself, if links are on the way to it. Links in repoguard's own directory are not followed.
     pub(super) fn target(&self) -> Result<PathBuf> {
         /// As many as systems follow.
         const MOST_LINKS: usize = 40;

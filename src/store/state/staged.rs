@@ -7,11 +7,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::super::document::{self, Document};
 use crate::error::{Error, Result};
 
-/// What waits to be written.
+/// Changes that wait for the next write.
 #[derive(Debug, Default)]
 pub(super) struct Staged {
     pub(super) changes: Vec<(String, Change)>,
-    /// What the sections must be before.
+    /// The expected values of sections.
     pub(super) expected: Vec<(String, Option<String>)>,
 }
 

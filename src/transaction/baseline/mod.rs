@@ -1,9 +1,9 @@
 //! Captures the state before a mutation: HEAD, references, index and files, kept so that a later process can put them
 //! back.
 //!
-//! What git can give back is not copied: a file that git knows to be clean, that no filter converts, and that has the usual
-//! permission bits is told by its entry in the index, whose stat data also tell whether it was touched since. Everything
-//! else is an [`Item`]: the caller's own changes, untracked files, odd permission bits, converted line endings.
+//! Files that git can give back are not copied: those that git knows to be clean, that no filter converts, and that have the usual
+//! permission bits. Their entries in the index describe them; the stat data show whether a file was touched since. Everything else
+//! is an [`Item`]: the caller's own changes, untracked files, odd permission bits, converted line endings.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -65,11 +65,11 @@ pub(crate) enum Unfit {
     Trouble(Error),
 }
 
-/// What of the caller's is kept before a mutation begins.
+/// Parts of the caller's state that are kept before a mutation begins.
 pub(crate) struct Keep<'a> {
-    /// Whether there may be changes of the caller's own, which stay what and where they are.
+    /// Whether the caller may have changes of its own, which stay as they are.
     pub(crate) allow_dirty: bool,
-    /// Whether the bytes of untracked files are kept. If not, none of them may be changed.
+    /// Whether the bytes of untracked files are kept. If not, the command must not change them.
     pub(crate) untracked: bool,
     /// Most bytes that are kept of files.
     pub(crate) limit: u64,
@@ -102,13 +102,13 @@ pub(crate) struct Baseline {
     standby: Option<Standby>,
     /// Whether an earlier process has taken it.
     is_left: bool,
-    /// Whether it belongs to a user who is neither this one, root nor the git directory's owner. Then nothing may be done to a file
-    /// that this user could not do.
+    /// Whether its owner is a stranger: another user than this one, root and the git directory's owner. Then recovery only does
+    /// what this user could do to a file.
     is_strangers: bool,
 }
 
 impl Baseline {
-    /// Where it is kept.
+    /// Its directory.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
@@ -138,7 +138,7 @@ impl Baseline {
 
     /// Which of these paths were ignored before, by the rules in a copy of the worktree's and those of the repository and the user.
     pub(in crate::transaction) fn were_ignored(&self, rules: &Path, paths: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
-        // A git directory for git to look at, with nothing but the rules.
+        // A git directory with only the rules.
         let git_dir = self.directory.join("rules.git");
         fs::remove_entry(&git_dir)?;
         for directory in ["objects", "refs", "info"] {
@@ -223,7 +223,7 @@ impl Baseline {
         Stat::of(directory).modified >= self.header.taken
     }
 
-    /// Tells whether an entry was made since; where the file system does not tell, whether it was made or changed.
+    /// Tells whether an entry was made since; if the file system does not record that, whether it was made or changed.
     pub(in crate::transaction) fn was_made_after(&self, metadata: &std::fs::Metadata) -> bool {
         match metadata.created().ok().and_then(|made| made.duration_since(std::time::UNIX_EPOCH).ok()) {
             Some(made) => {
@@ -245,7 +245,7 @@ impl Baseline {
         stamp(&self.checkout.index()) != self.header.index_stamp
     }
 
-    /// Keeps the index as the command left it, where it is another one.
+    /// Keeps the index as the command left it, if it changed.
     pub(crate) fn keep_index(&self, index: &Path) -> Result<()> {
         let ran = self.ran_index();
         fs::remove_entry(&ran)?;
@@ -259,7 +259,7 @@ impl Baseline {
         fs::remove_entry(&index.with_extension("lock"))
     }
 
-    /// The index as the command left it, where it is another one.
+    /// The index as the command left it, if it changed.
     pub(in crate::transaction) fn ran_index(&self) -> PathBuf {
         self.directory.join("ran")
     }

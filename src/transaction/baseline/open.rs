@@ -39,7 +39,7 @@ impl Baseline {
         }
         let bad = |reason| Error::BadRecord { path: path.clone(), line: 1, reason };
         header.check(tree).map_err(bad)?;
-        // Whoever takes half of it for the whole puts nothing back, and takes away what was there.
+        // Half a list, taken for the whole, would restore nothing, and remove what was there before.
         let (items, references) = (read("items.jsonl")?, read("references.jsonl")?);
         if header.digests != [&items, &references].map(|text| digest(text.replace('\n', "").as_bytes())) {
             return Err(damaged(&path));
@@ -55,7 +55,7 @@ impl Baseline {
             fs::open_trusted(&index, owner.0)?;
         }
         match Index::open(&index, checkout.id_bytes)? {
-            // It refuses paths that lead out of a worktree, or into a repository.
+            // It fails for paths that lead out of a worktree, or into a repository.
             Some(mut entries) => while entries.next()?.is_some() {},
             None if header.index => return Err(damaged(&path)),
             None => {}
@@ -83,7 +83,7 @@ impl Baseline {
     }
 }
 
-/// The lines of a file, none of which leads anywhere else.
+/// The lines of a file, each checked to stay inside.
 fn parse<T: serde::de::DeserializeOwned>(
     path: &Path,
     text: &str,

@@ -1,4 +1,4 @@
-//! What is kept, in words: one value for all, one for each path.
+//! Describes the baseline on disk: one value for all, one for each path.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub(in crate::transaction) const SCHEMA: u32 = 1;
 /// All permission bits.
 pub(in crate::transaction) const PERMISSIONS: u32 = 0o7777;
 
-/// What there is to know beside items and references.
+/// Facts beside items and references.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a file that was there or not")]
 pub(in crate::transaction) struct Header {
@@ -96,7 +96,7 @@ impl Item {
     }
 }
 
-/// Refuses a path that is none of a file of the worktree.
+/// Fails for a path that does not belong to the worktree.
 pub(crate) fn check_path(tree: &Root, path: &[u8]) -> Result<(), String> {
     tree.check(path).map_err(|why| format!("`{}`: {why}", path_of(path).display()))
 }
@@ -109,7 +109,7 @@ pub(crate) fn check_head(head: &Head) -> Result<(), String> {
 
 /// The same of a reference.
 pub(super) fn check_reference(reference: &Reference) -> Result<(), String> {
-    // One whose name is no text is never moved.
+    // A reference whose name is not text is never moved.
     if !reference.is_odd {
         check_name(&reference.name)?;
     }
@@ -147,7 +147,7 @@ pub(in crate::transaction) enum Kind {
     Odd,
 }
 
-/// Where the bytes are.
+/// The place of the bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::transaction) enum Content {
@@ -215,7 +215,7 @@ pub(in crate::transaction) fn stamp(path: &Path) -> Option<Stamp> {
     found.ok().flatten().map(|found| Stamp::of(&found))
 }
 
-/// What is kept of a file, if git cannot give it back.
+/// The kind of copy that a file needs if git cannot give it back.
 pub(in crate::transaction) fn copied(found: &Found) -> (Kind, Content) {
     match found.mode & KIND {
         REGULAR => (Kind::File, Content::Copy(0)),

@@ -96,7 +96,7 @@ impl Baseline {
         Ok(before)
     }
 
-    /// `false` where the index is split or sparse, and nothing was found out.
+    /// `false` if the index is split or sparse, and nothing was found out.
     fn look(&mut self, written: (u32, u32), keep: &Keep<'_>) -> Result<bool, Unfit> {
         let (kept, tree) = (self.index(), self.tree());
         let checkout = &self.checkout;
@@ -163,7 +163,7 @@ impl Baseline {
         /// A larger file gets a file of its own: it is copied by the system, or shares its blocks.
         const SMALL: u64 = 1 << 20;
         let owner = self.owner;
-        // Who may read one file may read all that are in it.
+        // A user who may read one file may read all bytes in the pack.
         let is_small = |item: &Item| {
             item.kind == Kind::File && item.stamp.is_some_and(|was| was.size() <= SMALL && was.owner().0 == owner.0)
         };
@@ -348,8 +348,8 @@ fn pack(from: &Place, size: u64, to: &mut dyn std::io::Write) -> Result<u64> {
     std::io::copy(&mut file, to).map_err(Error::io("copy", from.path()))
 }
 
-/// Notes where the bytes of a file or link were copied to. `false` if we may not read it, as a container's leftovers: nobody's bytes can
-/// be kept then, and it is in nobody's way as long as it stays what it is.
+/// Notes where the bytes of a file or link were copied to. `false` if we may not read it, like a container's leftovers: such a file
+/// has no copy, and does not matter as long as it stays as it is.
 fn is_kept(item: &mut Item, copied: Result<()>, content: Content) -> Result<bool> {
     match copied {
         Err(error) if fs::is_forbidden(&error) => {

@@ -20,7 +20,7 @@ use crate::{
     sys::Below,
 };
 
-/// What the command's own git has added to the index.
+/// Entries that the command's own git has added to the index.
 #[derive(Default)]
 pub(super) struct Added {
     /// Files that the command made or changed: part of the change, also if they are ignored.
@@ -50,7 +50,7 @@ pub(super) fn new_entries(before: &Baseline, changes: &Changes, worked_on: &Path
         // Content of the caller's own that was touched is judged as such.
         let is_own = before.item(&path).is_some();
         let Some(found) = found.filter(|found| matches!(found.mode & KIND, REGULAR | LINK)) else { continue };
-        // What is in a directory that was moved is as it was.
+        // Files in a directory that was moved are as they were.
         let mut is_moved = || -> Result<bool> {
             if moved.is_none() {
                 moved = Some(before.inodes()?);
@@ -85,7 +85,7 @@ pub(super) fn take_over(
         match now {
             Some(now) if now.stage > 0 => conflicts.push(path.to_vec()),
             Some(now) if now.mode & KIND == SUBMODULE => submodules.push(path.to_vec()),
-            // What the worktree tells is newer, and untracked files of before stay out.
+            // The worktree is newer, and untracked files of before stay out.
             _ if own.contains(path) => {}
             None if touched.contains(path) => taken_out.push(path.to_vec()),
             // A mode that was staged on purpose: the file system may not have it.

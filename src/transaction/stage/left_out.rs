@@ -1,4 +1,4 @@
-//! Finds what the command made, changed or staged and that is no part of the change.
+//! Finds files that the command made, changed or staged and that are not part of the change.
 
 use std::{collections::HashSet, path::PathBuf};
 
@@ -8,7 +8,7 @@ use super::super::{
 };
 use crate::{error::Result, repo::path_of, sys};
 
-/// A file that the command made, changed or staged, and that is no part of the change.
+/// A file that the command made, changed or staged, and that is not part of the change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
     /// The path from the top of the worktree.
@@ -17,7 +17,7 @@ pub struct LeftOut {
     pub why: LeftOutReason,
 }
 
-/// Why a file is no part of a change.
+/// The reason why a file is not part of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LeftOutReason {
     /// The ignore rules name it, as they were before the command or as they are now.
@@ -28,8 +28,8 @@ pub enum LeftOutReason {
     Written,
 }
 
-/// What the command has made, and the ignore rules keep out of the change. Looked for where something was added since, and in what was
-/// added; a directory that is ignored stands for all that is in it.
+/// Files that the command has made, and that the ignore rules keep out of the change. Only directories with new entries are
+/// searched; an ignored directory stands for all that is in it.
 pub(super) fn ignored_by_now(before: &Baseline, changes: &Changes) -> Result<Vec<LeftOut>> {
     /// More new entries than these are named by the first.
     const MOST: usize = 5000;

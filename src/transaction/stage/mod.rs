@@ -34,13 +34,13 @@ use crate::{
 pub(crate) struct Staged {
     /// The index to commit.
     pub(crate) index: PathBuf,
-    /// What it holds that HEAD does not, and the reverse.
+    /// Its differences from HEAD.
     pub(crate) changes: Vec<RawChange>,
     /// The user's index (or the one that the command worked on) as it was when this was made.
     seen: Option<Stamp>,
     /// Others have changed the user's index meanwhile, so theirs is added to, not replaced.
     foreign: bool,
-    /// What the command made or staged, and is no part of the change.
+    /// Files that the command made or staged, and that are not part of the change.
     pub(crate) left_out: Vec<LeftOut>,
 }
 
@@ -86,13 +86,13 @@ pub(crate) enum StageError {
     Own(Vec<Vec<u8>>),
     /// These are other repositories: nothing can be guaranteed in them.
     Repositories(Vec<Vec<u8>>),
-    /// These are neither files nor links.
+    /// These have other kinds than file and link.
     Special(Vec<Vec<u8>>),
     /// These lie outside of the sparse checkout.
     Sparse(Vec<Vec<u8>>),
     /// These are in conflict.
     Conflicts(Vec<Vec<u8>>),
-    /// These match none of the pathspecs.
+    /// These match no pathspec.
     Outside(Vec<Vec<u8>>),
     /// It could not be made.
     Trouble(Error),
@@ -124,7 +124,7 @@ pub(crate) struct StageRequest<'a> {
 /// Makes the index to commit from what was touched, and from what the command's own git staged.
 ///
 /// # Errors
-/// What must not be committed.
+/// [`StageError`].
 pub(crate) fn stage(request: &StageRequest<'_>) -> Result<Staged, StageError> {
     let StageRequest { before, changes, worked_on, staged_by_command, fenced, .. } = *request;
     let checkout = &before.checkout;
@@ -162,7 +162,7 @@ pub(crate) fn stage(request: &StageRequest<'_>) -> Result<Staged, StageError> {
     Ok(Staged { index, changes: staged, seen, foreign, left_out })
 }
 
-/// What is staged, with the modes that the command staged on purpose.
+/// The staged changes, with the modes that the command staged on purpose.
 fn with_modes(before: &Baseline, index: &Path, modes: &HashMap<Vec<u8>, String>) -> Result<Vec<RawChange>> {
     let staged = staged_in(before, index)?;
     let other_modes: Vec<_> = staged
@@ -198,7 +198,7 @@ fn must_match(request: &StageRequest<'_>, index: &Path, staged: &[RawChange]) ->
     if outside.is_empty() { Ok(()) } else { Err(StageError::Outside(outside)) }
 }
 
-/// What an index holds that HEAD does not, and the reverse. Where HEAD was all that the user's index held, that one tells.
+/// The differences of an index from HEAD. If the user's index held only HEAD, that one is compared.
 fn staged_in(before: &Baseline, index: &Path) -> Result<Vec<RawChange>> {
     if Index::is_large(index) || before.header.own_index || !before.header.index {
         return before.checkout.staged(index, &before.tree());

@@ -97,7 +97,7 @@ impl<'a> Sorting<'a> {
 /// Sorts what was touched.
 ///
 /// # Errors
-/// What must not be committed.
+/// [`StageError`].
 pub(super) fn sort(before: &Baseline, changes: &Changes, by_command: &Added) -> Result<Sorted, StageError> {
     let mut sorting = Sorting::default();
     for touched in &changes.touched {
@@ -136,7 +136,7 @@ impl Baseline {
         if new.is_empty() || !rules_changed {
             return Ok(new);
         }
-        // A worktree with nothing but the rules, for git to look at.
+        // A worktree with only the rules.
         let rules = self.directory().join("rules");
         fs::remove_entry(&rules)?;
         fs::make_directories(&rules, None)?;

@@ -1,4 +1,4 @@
-//! Commands of git are told apart by what they do.
+//! The trace shows which gits changed references.
 
 use super::*;
 

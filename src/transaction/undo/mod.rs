@@ -3,8 +3,8 @@
 //!
 //! Nothing is destroyed: what is undone is first moved into a snapshot (`store/kept.rs`), commits into a bundle.
 //!
-//! What somebody else has moved is left: references that no git of the command's can have moved, and where that is HEAD,
-//! the files that their commits changed.
+//! References that no git of the command's can have moved are left. If somebody else moved HEAD, the files that their commits
+//! changed are left, too.
 
 mod files;
 mod references;
@@ -38,7 +38,7 @@ use crate::{
 /// How long another git may have one of its locks.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What came of an undo.
+/// The result of an undo.
 #[derive(Debug, Default)]
 pub(crate) struct Undone {
     /// The snapshot of what was undone.
@@ -47,14 +47,14 @@ pub(crate) struct Undone {
     pub(crate) foreign_head: Option<(Head, Head)>,
     /// Files that were not put back: they are somebody else's now, or no bytes of theirs were kept.
     pub(crate) left: Vec<Vec<u8>>,
-    /// What was removed, and of which nothing was kept that could be put back: repositories, FIFOs, sockets, devices, what could not be
-    /// read, and untracked files that were not to be kept.
+    /// Removed entries without a copy: repositories, FIFOs, sockets, devices, unreadable entries, and untracked files of a mutation
+    /// that keeps none.
     pub(crate) gone: Vec<Vec<u8>>,
     /// References that somebody else has moved, or that could not be put back.
     pub(crate) references_left: Vec<String>,
 }
 
-/// What to undo, and in whose name.
+/// The inputs of an undo.
 pub(crate) struct Undo<'a> {
     pub(crate) repo: &'a Repo,
     pub(crate) worktree: &'a Worktree,
@@ -71,7 +71,7 @@ pub(crate) struct Undo<'a> {
 /// Puts everything back. The journal still stands afterwards: who called ends it.
 ///
 /// # Errors
-/// What kept it from being put back: then nothing is lost, and it can be tried again.
+/// The error that stopped the undo: then nothing is lost, and it can be tried again.
 pub(crate) fn undo(undo: &Undo<'_>, mut fence: Option<&mut Fence>) -> Result<Undone> {
     let before = undo.before;
     if let Some(fence) = &mut fence {
@@ -156,7 +156,7 @@ fn put_index_back(undo: &Undo<'_>, theirs: &HashSet<Vec<u8>>, whose: MovedBy, fe
         if !before.header.index {
             return fs::remove_entry(&index);
         }
-        // The kept one stays where it is, for the look at the files.
+        // The kept copy stays for the comparison of files.
         let made = before.directory().join("published");
         before.clear(&made)?;
         fs::copy_index(&before.index(), &made, true)?;
@@ -212,7 +212,7 @@ pub(crate) fn locks_of_killed(checkout: &Checkout, root: &Path, traces: &[PathBu
     let mut left = checkout.lock_files();
     left.extend(killed.iter().flat_map(|git| checkout.passing_indexes(git.pid)));
     left.retain(|lock| {
-        // Whoever begins later has not made the one that is looked at now.
+        // A process that began later has not made it.
         let seen = sys::boot_ms();
         let id = fs::identity(lock);
         if id.is_none() || !is_from_after(lock, begun_ms) {

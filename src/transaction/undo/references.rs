@@ -1,5 +1,5 @@
-//! Puts references back: those that the command's gits have moved, each compared once more with what it is expected to
-//! be. What somebody else has moved is left, and named.
+//! Puts references back: those that the command's gits have moved, each compared once more with its expected value. References that
+//! somebody else has moved are left, and named.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -66,8 +66,8 @@ pub(super) fn put_back(
     put_stash_back(before, &traced)
 }
 
-/// What the command has moved; the others that are not what they were are noted as left. Symbolic ones that it made and that
-/// lead nowhere are removed on the way.
+/// The references that the command has moved; other differences are noted as left. Dangling symbolic references of the command's
+/// are removed on the way.
 fn moved<'a>(
     undo: &'a Undo<'_>,
     (whose, now): (MovedBy, &Head),
@@ -135,7 +135,7 @@ fn is_half_rewritten(before: &Baseline, name: &str, is: Option<&Reference>) -> b
         && is.is_none_or(|is| kept().split(|byte| *byte == 0).any(|entry| entry.starts_with(is.id.as_bytes())))
 }
 
-/// Keeps where all stands now, and the commits; `false` where there is nothing to keep of them, or not all of it is there.
+/// Keeps the present values and their commits; `false` if there is nothing to keep, or something is missing.
 fn keep(before: &Baseline, head: Option<&Head>, moved: &[Moved<'_>], keeping: &mut Keeping) -> Result<bool> {
     let mut bundled: Vec<String> = moved.iter().filter(|one| one.is.is_some()).map(|one| one.name.to_owned()).collect();
     if let Some(head) = head {
@@ -150,7 +150,7 @@ fn keep(before: &Baseline, head: Option<&Head>, moved: &[Moved<'_>], keeping: &m
         || before.checkout.bundle(&keeping.bundle(), &bundled, &known(before))?)
 }
 
-/// What everything led to.
+/// The targets of all references.
 fn known(before: &Baseline) -> Vec<String> {
     before.references.iter().map(|one| one.id.clone()).chain(before.head().commit.clone()).collect()
 }
@@ -182,8 +182,8 @@ fn put_moved_back(before: &Baseline, moved: &[Moved<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// Commits that miss something are of no use in a log, and git's housekeeping would stumble over them. Git makes such where it
-/// cannot write, and does not notice.
+/// A log must not name incomplete commits, over which git's housekeeping would stumble. Git makes such commits if it cannot write,
+/// and does not notice.
 fn forget_what_is_broken(before: &Baseline, head: Option<&Head>, moved: &[Moved<'_>]) {
     let (checkout, known) = (&before.checkout, known(before));
     // The log of one that was made has gone with it.
@@ -191,14 +191,14 @@ fn forget_what_is_broken(before: &Baseline, head: Option<&Head>, moved: &[Moved<
     let left = left.filter_map(|one| Some((one.name, one.is?.id.as_str())));
     let head = head.and_then(|head| Some(("HEAD", head.commit.as_deref()?)));
     for (name, commit) in left.chain(head) {
-        // A log is no reason to leave all else as it is.
+        // A failure with a log does not stop the rest.
         if checkout.misses_objects(commit, &known).unwrap_or(false) {
             drop(checkout.forget_logged(name, commit));
         }
     }
 }
 
-/// The stash is the log of its reference: it may differ also where the reference does not, or not any more.
+/// The stash is the log of its reference: the log may differ although the reference is the same.
 fn put_stash_back(before: &Baseline, traced: &Moves) -> Result<()> {
     let log = before.checkout.common_place(STASH_LOG)?;
     let value = |references: &[Reference]| references.iter().find(|one| one.name == STASH).map(|one| one.id.clone());

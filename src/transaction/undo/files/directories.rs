@@ -40,7 +40,7 @@ impl PutBack<'_> {
     pub(super) fn set_top(&self, change: impl Fn(u32) -> u32) -> Result<()> {
         let top = self.root.top();
         let now = fs::metadata(&top)?.permissions();
-        // Who does not own it could not have changed it either.
+        // A user who does not own it could not have changed it, either.
         if change(now) == now || self.before.header.top == now {
             return Ok(());
         }
@@ -96,11 +96,11 @@ impl PutBack<'_> {
         }
     }
 
-    /// Removes directories that were made for what was taken away, the deepest first. What holds anything stays.
+    /// Removes directories that are empty since new files were taken away, the deepest first. Others stay.
     pub(super) fn remove_emptied(&mut self) -> Result<()> {
         let known = |path: &[u8]| self.directories.iter().any(|(known, _)| known == path);
         for path in self.emptied.iter().filter(|path| !path.is_empty() && !known(path)) {
-            // Made by the command, perhaps so that nothing can be removed from it. What has gone needs nothing.
+            // The command may have made it without permission to remove entries. A directory that has gone needs nothing.
             if let Some(found) = self.look(path)?.filter(sys::Found::is_dir) {
                 drop(self.set_mode(path, found.permissions() | USE));
             }

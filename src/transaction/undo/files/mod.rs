@@ -20,9 +20,9 @@ use crate::{
     sys::{self, Below},
 };
 
-/// What the owner of a directory must be allowed to do while files are put into it.
+/// Permissions of a directory's owner that are needed to put files into it.
 const USE: u32 = 0o700;
-/// What the owner must be allowed to do to see what is in it.
+/// Permissions of a directory's owner that are needed to list it.
 const READ: u32 = 0o500;
 
 /// So many files are written to disk one by one.
@@ -77,7 +77,7 @@ impl<'a> PutBack<'a> {
         let touched: Vec<&Touched> = changes.touched.iter().filter(|touched| !touched.new).collect();
         self.many = touched.len() > MOST_SYNCS;
         self.put_all_back(&touched)?;
-        // What was put back has git's spelling.
+        // Restored files have git's spelling.
         self.put_spelling_back()?;
         if self.many {
             fs::sync_all(&self.before.checkout.root)?;
@@ -107,7 +107,7 @@ impl<'a> PutBack<'a> {
         self.at(directory).is_ok_and(|place| fs::metadata(place.child(".git")).is_ok())
     }
 
-    /// Takes away what is at a path; `false` if it stays where it is, because it is not the command's.
+    /// Takes an entry away; `false` if it stays, because it does not belong to the command.
     fn take(&mut self, path: &[u8]) -> Result<bool> {
         if self.theirs.contains(path) {
             return Ok(false);
@@ -167,7 +167,7 @@ impl<'a> PutBack<'a> {
         let directories: BTreeSet<Vec<u8>> = [Vec::new()].into_iter().chain(known).chain(new).collect();
         let mut found = Vec::new();
         for directory in directories {
-            // What is no directory any more holds nothing.
+            // An entry of another kind holds no names.
             for name in fs::list_special(&self.at(&directory)?) {
                 let path = below(&directory, &sys::bytes(&name));
                 let is_usual = |now: &sys::Found| now.is_file() || now.is_dir() || now.is_link();
@@ -185,7 +185,7 @@ impl<'a> PutBack<'a> {
     fn put_all_back(&mut self, touched: &[&Touched]) -> Result<()> {
         let paths: Vec<&[u8]> = touched.iter().map(|touched| touched.path.as_slice()).collect();
         let were = self.before.were(&paths)?;
-        // What was nothing goes first: it may be in the way of what was something.
+        // Paths that were free go first: their entries may be in the way of others.
         let (gone, there): (Vec<_>, Vec<_>) = touched
             .iter()
             .zip(were)
@@ -285,7 +285,7 @@ impl<'a> PutBack<'a> {
             }
             let same = match was {
                 Some(was) => self.before.is_as_it_was(touched, &was, &mut self.blobs)?,
-                // Directories that hold nothing but ignored files.
+                // Directories with only ignored files.
                 None => touched.path.ends_with(b"/"),
             };
             if !same {

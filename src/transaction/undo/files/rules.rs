@@ -24,7 +24,7 @@ impl PutBack<'_> {
             Err(Error::Io { source, .. }) if sys::is_link_error(&source) => (None, true),
             now => now.map(|now| (now, now.is_some_and(|now| !now.is_file())))?,
         };
-        // If it is a link, or in a directory that is one, it is no file of this repository's, and stays as it is.
+        // A link, or a file in a linked directory, does not belong to this repository, and stays as it is.
         if !is_linked {
             let was = self.before.kept_exclude()?;
             let is = now.and_then(|_| fs::read_whole(exclude.path(), MOST_BYTES).ok());
@@ -79,7 +79,7 @@ impl PutBack<'_> {
                 continue;
             }
             let place = self.at(&directory)?;
-            // What it is in stays as the command made it, as far as it can be read.
+            // Its directory stays as the command made it, if it can be read.
             if let Ok(found) = fs::metadata(&place)
                 && found.permissions() & READ != READ
             {
