@@ -77,7 +77,7 @@ impl Config {
     /// As [`Config::load`] for a hook: git has read the configuration just now, and found nothing wrong with it.
     ///
     /// # Errors
-    /// As [`Config::load`], where there is anything in it for us.
+    /// As [`Config::load`], if there is anything of ours in it.
     pub fn load_in_hook(repo: &Repo) -> Result<Self> {
         Self::read(repo, false)
     }
@@ -111,7 +111,7 @@ impl Config {
         if ask_git {
             let directory = repo.git_dir().unwrap_or(repo.root());
             for (key, value, origin) in git::configuration(directory)? {
-                // Git names files of the repository as seen from where it was started.
+                // Git names files of the repository as seen from its own directory.
                 let origin = match origin.strip_prefix("file:") {
                     Some(file) => format!("`{}`", directory.join(file).display()),
                     None => origin,
@@ -142,7 +142,7 @@ impl Config {
     /// How many bytes of what was undone are kept.
     ///
     /// # Errors
-    /// [`Error::Config`] where `repoguard.snapshotLimit` is no size.
+    /// [`Error::Config`] if `repoguard.snapshotLimit` is not a size.
     pub(crate) fn snapshot_limit(&self) -> Result<u64> {
         const USUAL: u64 = 1 << 30;
         let Some(setting) = self.setting("snapshotLimit") else { return Ok(USUAL) };
@@ -152,7 +152,7 @@ impl Config {
     /// Most bytes of files that a mutation keeps copies of before it begins, because git could not give them back.
     ///
     /// # Errors
-    /// [`Error::Config`] where `repoguard.baselineLimit` is no size.
+    /// [`Error::Config`] if `repoguard.baselineLimit` is not a size.
     pub(crate) fn baseline_limit(&self) -> Result<u64> {
         const USUAL: u64 = 2 << 30;
         let Some(setting) = self.setting("baselineLimit") else { return Ok(USUAL) };
@@ -171,7 +171,7 @@ fn shared_mode(text: &str) -> SharedMode {
     match (text, u32::from_str_radix(text, 8)) {
         ("group", _) | (_, Ok(1)) => GROUP,
         ("all" | "world" | "everybody", _) | (_, Ok(2)) => SharedMode::Add(0o664),
-        // Git refuses a mode that would lock out the owner.
+        // Git rejects a mode that would lock out the owner.
         (_, Ok(octal)) if octal & 0o600 == 0o600 => SharedMode::Set(octal & 0o666),
         (_, Err(_)) if is_true(text) => GROUP,
         _ => SharedMode::Umask,

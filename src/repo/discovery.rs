@@ -1,4 +1,4 @@
-//! Finds the repository around a directory, as git does, and refuses files on which gix or git would block.
+//! Finds the repository around a directory, as git does, and fails for files on which gix or git would block.
 
 use std::path::{Path, PathBuf};
 
@@ -24,12 +24,12 @@ impl Repo {
     pub(super) fn find(directory: &Path) -> Result<Self> {
         let directory = std::path::absolute(directory).map_err(Error::io("find", directory))?;
         if let Some(git_dir) = env::get("GIT_DIR") {
-            // As git: whoever names the directory trusts it.
+            // As in git, a caller that names the directory trusts it.
             let git_dir = directory.join(git_dir);
             if is_still_to_be_made(&git_dir) {
                 return Ok(Self::outside(&directory));
             }
-            // Who receives a push stands in the git directory itself, the worktree is around it.
+            // The hook of a receiving git runs in the git directory itself; the worktree is around that.
             let inside = directory.ends_with(".git") && git_dir.canonicalize().is_ok_and(|git| directory == git);
             let around = directory.parent().filter(|_| inside).unwrap_or(&directory);
             return Self::at_git_dir(&git_dir, around);
@@ -234,7 +234,7 @@ const LONGEST: u64 = 1 << 20;
 /// Largest index, list of references, log: what git could not read into memory is none.
 const LARGEST: u64 = 4 << 30;
 
-/// Tells whether a file is there, which is no FIFO and the like and has at most so many bytes.
+/// Tells whether a file exists that cannot block, and has at most so many bytes.
 fn refuse_endless(path: &Path, most: u64) -> Result<bool> {
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() && metadata.len() > most => {

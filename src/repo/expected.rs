@@ -1,11 +1,11 @@
-//! Checks that HEAD is where a caller has read it to be.
+//! Checks HEAD against the state that a caller has read.
 
 use std::ffi::{OsStr, OsString};
 
 use super::{Head, Repo, git};
 use crate::error::{Error, Result};
 
-/// Where HEAD has to be. By default anywhere.
+/// The HEAD that a caller expects. By default any.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExpectedHead {
     /// The commit, by any name that git knows. The full name of a branch, `refs/heads/NAME`, expects the branch as well.

@@ -1,4 +1,4 @@
-//! Starts git: the only door. What only git itself can decide is asked with the fewest calls; a mutation's questions stand in
+//! Starts git: the only door. Questions that only git can answer take as few calls as possible; those of a mutation are in
 //! `checkout`.
 //!
 //! # Foreign repositories
@@ -80,7 +80,7 @@ pub(super) fn command(manner: Manner) -> Command {
 pub(super) fn program() -> Option<PathBuf> {
     let directories = env::get("PATH")?;
     let mut programs = std::env::split_paths(&directories).map(|directory| directory.join("git"));
-    // What is relative is seen from where each git runs.
+    // A relative path is seen from the directory of each git.
     programs.find(|program| fs::is_executable(program) || program.is_relative()).filter(|program| program.is_absolute())
 }
 
@@ -130,7 +130,7 @@ pub(super) fn without_filters(git: &mut Command, filters: &BTreeSet<OsString>) {
 
 /// Git's standard error in one line. If it is empty, for example because git was killed, the way it ended.
 pub(super) fn said(output: &Output) -> String {
-    /// What it says of each of many files is of no use in a message.
+    /// Its complaints about many single files are left out of the message.
     const MOST: usize = 1000;
     let text = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -182,7 +182,7 @@ pub(super) fn configuration(directory: &Path) -> Result<Vec<(String, String, Str
         output => output?,
     };
     let listed = matched(&["config", "--get-regexp"], output).map_err(|error| failed(error.to_string()))?;
-    // `origin NUL key LF value NUL`, and no LF where a key has no value, which means true.
+    // `origin NUL key LF value NUL`; a key without a value has no LF, which means true.
     let text = String::from_utf8_lossy(&listed).into_owned();
     let mut fields = text.split('\0');
     let mut found = Vec::new();
@@ -204,16 +204,16 @@ pub(crate) struct ConfigEntry {
     pub(crate) value: String,
 }
 
-/// What git says about hooks in a worktree.
+/// Git's answers about hooks in a worktree.
 #[derive(Debug, Clone)]
 pub(crate) struct HookFacts {
     /// The version that git gives itself.
     pub(crate) version: String,
-    /// Where it looks for hooks.
+    /// Its directory of hooks.
     pub(crate) directory: PathBuf,
-    /// Whether there is no worktree here.
+    /// Whether the repository has no worktree here.
     pub(crate) bare: bool,
-    /// What is configured about hooks and about receiving; later ones win.
+    /// Settings of hooks and of receiving; later ones win.
     pub(crate) config: Vec<ConfigEntry>,
 }
 
@@ -239,7 +239,7 @@ impl Repo {
     /// Asks git where its hooks are. Does not block.
     ///
     /// # Errors
-    /// [`Error::NoRepository`] where there is none, [`Error::Git`].
+    /// [`Error::NoRepository`] without a repository, [`Error::Git`].
     pub(crate) fn hook_facts(&self) -> Result<HookFacts> {
         const KEYS: &str = r"^(core\.(hookspath|bare)|receive\.denycurrentbranch|hook\.repoguard-.*)$";
         let version = String::from_utf8_lossy(&ask(self, Manner::Acquisition, &["version"])?).into_owned();
@@ -294,7 +294,7 @@ impl Repo {
     }
 }
 
-/// What `git config --null --show-scope --show-origin` lists: `scope NUL origin NUL key LF value NUL`.
+/// The output of `git config --null --show-scope --show-origin`: `scope NUL origin NUL key LF value NUL`.
 fn entries(list: &[u8]) -> Vec<ConfigEntry> {
     let text = String::from_utf8_lossy(list);
     let mut fields = text.split('\0').map(str::to_owned);
@@ -333,7 +333,7 @@ pub(super) fn failed<A: AsRef<OsStr>>(arguments: &[A], output: &Output) -> Error
     Error::Git { arguments: arguments.join(" "), reason: said(output) }
 }
 
-/// What a git has found. Status 1 is its way to say that nothing matched.
+/// The output of a search. Git's status 1 means that nothing matched.
 pub(super) fn matched<A: AsRef<OsStr>>(arguments: &[A], output: Output) -> Result<Vec<u8>> {
     match output.status.code() {
         Some(0 | 1) => Ok(output.stdout),

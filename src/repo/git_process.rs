@@ -12,8 +12,8 @@ pub(crate) struct GitProcess {
 }
 
 impl Repo {
-    /// The gits that work in this repository's worktree or git directory just now, as far as they can be seen; those of other
-    /// users may be hidden.
+    /// The gits that work in this repository's worktree or git directory now, as the system shows; those of other users may be
+    /// hidden.
     pub(crate) fn gits_at_work(&self) -> Vec<GitProcess> {
         let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let places: Vec<_> = [Some(self.root()), self.git_dir()].into_iter().flatten().map(real).collect();

@@ -55,7 +55,7 @@ impl Worktree {
 
 /// Key of the resource "everything".
 pub(crate) const REPO_KEY: &str = "repo";
-/// Key of the resource "this directory", where there is no git directory.
+/// Key of the resource "this directory", outside of git.
 pub(crate) const ROOT_KEY: &str = "root";
 
 impl Repo {
@@ -80,7 +80,7 @@ impl Repo {
         self.git.as_ref().map(|dirs| dirs.common.as_path())
     }
 
-    /// Where records are kept; nowhere without a git directory.
+    /// The directory of records; `None` without a git directory.
     pub(crate) fn records(&self) -> Option<PathBuf> {
         self.git.as_ref().map(|dirs| dirs.common.join("repoguard"))
     }
@@ -96,7 +96,7 @@ impl Repo {
     }
 
     /// The directory that is locked beside [`Repo::repo_lock`], so that deleting our files does not free the lock. Every repository
-    /// has it, and it is no worktree's anchor. `None` if it is a link.
+    /// has it, and it is not the anchor of a worktree. `None` if it is a link.
     pub(crate) fn repo_anchor(&self) -> Option<PathBuf> {
         // Not `refs`, which `git refs migrate` replaces.
         let objects = self.git.as_ref()?.common.join("objects");
@@ -123,7 +123,7 @@ impl Repo {
         Some(self.records()?.join("violations"))
     }
 
-    /// What was undone and can be brought back.
+    /// The directory of snapshots.
     pub(crate) fn snapshots_dir(&self) -> Option<PathBuf> {
         Some(self.records()?.join("snapshots"))
     }
@@ -152,12 +152,12 @@ impl Repo {
         self.git.as_ref().map_or_else(Vec::new, |dirs| lock_files(&dirs.own, &dirs.common))
     }
 
-    /// Where a mutation of a worktree keeps what it needs to be undone.
+    /// The directory in which a mutation of a worktree keeps what its undo needs.
     pub(crate) fn mutation_dir(&self, worktree: &Worktree) -> Option<PathBuf> {
         Some(self.records()?.join(format!("mutation-{}", worktree.key)))
     }
 
-    /// What is kept of the worktrees that repoguard makes.
+    /// The records of worktrees that repoguard makes.
     pub(crate) fn made_worktrees_dir(&self) -> Option<PathBuf> {
         Some(self.records()?.join("worktrees"))
     }

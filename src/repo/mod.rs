@@ -1,4 +1,4 @@
-//! The repository: where it is, its worktrees, configuration and references. The only module that knows gix and starts git.
+//! Knows the repository: its place, worktrees, configuration and references. The only module that knows gix and starts git.
 //!
 //! Nothing is opened here beyond what discovery needs: the cost does not grow with the repository.
 
@@ -45,16 +45,16 @@ pub struct Repo {
 
 #[derive(Debug, Clone)]
 struct GitDirs {
-    /// What belongs to this worktree alone: `.git`, or `.git/worktrees/<id>`.
+    /// This worktree's own directory: `.git`, or `.git/worktrees/<id>`.
     own: PathBuf,
-    /// What all worktrees share.
+    /// The directory that all worktrees share.
     common: PathBuf,
 }
 
 impl Repo {
     /// Finds the repository that `directory` belongs to, from `GIT_DIR` or upwards, as git does.
     ///
-    /// Where there is none, the place is `directory` itself. Does not block.
+    /// Outside of git, the place is `directory` itself. Does not block.
     ///
     /// # Errors
     /// [`crate::Error::Untrusted`] when somebody else owns it and git's `safe.directory` does not list it, [`crate::Error::ImplicitBare`],
@@ -74,7 +74,7 @@ impl Repo {
         Ok(repo)
     }
 
-    /// As [`Repo::discover`], but whoever owns it: for reading only. What needs git fails then as `discover` would.
+    /// As [`Repo::discover`], but for any owner: only for reading. Work that needs git then fails as `discover` would.
     ///
     /// # Errors
     /// As [`Repo::discover`], without [`crate::Error::Untrusted`].
@@ -82,8 +82,8 @@ impl Repo {
         Self::find(directory)
     }
 
-    /// The repository whose git runs the hook that this process is: git starts hooks at the top of the worktree, or says with
-    /// `GIT_DIR` where the repository is, and has made sure that its owner can be trusted.
+    /// The repository whose git runs the hook that this process is. Git starts hooks at the top of the worktree, or names the
+    /// repository by `GIT_DIR`, and has checked that its owner can be trusted.
     ///
     /// # Errors
     /// As [`Repo::discover_of_any_owner`].
@@ -96,7 +96,7 @@ impl Repo {
         Self::discover_of_any_owner(directory)
     }
 
-    /// The same repository, its files being elsewhere: where git says.
+    /// The same repository with its files elsewhere: where git has them.
     pub(crate) fn at(&self, root: &Path) -> Self {
         Self { root: root.to_owned(), ..self.clone() }
     }

@@ -57,7 +57,7 @@ pub(super) fn status(git: &mut Command) -> Result<ExitStatus> {
 #[derive(Debug)]
 pub(super) struct Objects {
     child: Child,
-    /// Where to ask. Git ends when this is closed.
+    /// The pipe for questions. Git ends when this is closed.
     pub(super) questions: Option<ChildStdin>,
     pub(super) answers: Option<Answers>,
     pub(super) errors: Option<ChildStderr>,

@@ -96,7 +96,7 @@ pub(super) fn is_reference(common: &Path, name: &str) -> bool {
     !is_missing(read_reference(&common.join(name))) || !is_missing(read_packed(common, name))
 }
 
-/// What is known of a reference.
+/// A reference's state.
 enum Reference {
     Symbolic(String),
     Commit(String),

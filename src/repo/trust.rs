@@ -65,7 +65,7 @@ fn is_own(path: &Path) -> bool {
 }
 
 impl Repo {
-    /// Fails if git would refuse to work in this repository. Starts git only if another user owns a part of it.
+    /// Fails if git would reject this repository. Starts git only if another user owns a part of it.
     ///
     /// # Errors
     /// [`Error::Untrusted`], [`Error::ImplicitBare`], [`Error::BrokenRepository`].
@@ -94,7 +94,7 @@ impl Repo {
 fn ask(directory: &Path) -> Verdict {
     let output =
         run::output(git::command(git::Manner::Acquisition).args(["rev-parse", "--git-dir"]).current_dir(directory));
-    // Without git there is no proof.
+    // Without git, nothing proves it.
     let Ok(output) = output else { return Verdict::OfAnother };
     let said = git::said(&output);
     match () {

@@ -29,7 +29,7 @@ impl Checkout {
         !name.is_empty() && self.common_dir.join("objects").join(directory).join(name).is_file()
     }
 
-    /// Tells whether something that is no file stands where an object has a file of its own.
+    /// Tells whether something else than a file is in the place of an object's file.
     pub(super) fn is_no_file(&self, id: &str) -> bool {
         let (directory, name) = id.split_at_checked(2).unwrap_or_default();
         let metadata = std::fs::metadata(self.common_dir.join("objects").join(directory).join(name));
@@ -46,7 +46,7 @@ impl Blobs {
     /// Copies a blob's bytes.
     ///
     /// # Errors
-    /// [`io::ErrorKind::NotFound`] if there is no such blob; those of writing.
+    /// [`io::ErrorKind::NotFound`] if the blob is missing; those of writing.
     pub(crate) fn copy(&mut self, id: &str, into: &mut dyn Write) -> io::Result<()> {
         let (Some(questions), Some(answers)) = (&mut self.0.questions, &mut self.0.answers) else {
             return Err(io::ErrorKind::BrokenPipe.into());

@@ -11,7 +11,7 @@ use crate::{env, error::Result, fs};
 /// Git reads no larger file of attributes.
 const MOST_BYTES: u64 = 100 << 20;
 
-/// What stands between the bytes of a file and those of its blob.
+/// Conversions between the bytes of a file and those of its blob.
 pub(crate) struct Conversion {
     /// Line endings.
     lines: bool,
@@ -45,7 +45,7 @@ impl Checkout {
 
 impl Conversion {
     fn add(&mut self, file: &Path) {
-        // What is not there says nothing.
+        // A missing file has no rules.
         let text = fs::read_whole(file, MOST_BYTES).unwrap_or_default();
         let mentions = |word: &[u8]| text.windows(word.len()).any(|window| window == word);
         self.lines |= [&b"text"[..], b"eol", b"crlf", b"binary", b"[attr]"].into_iter().any(mentions);

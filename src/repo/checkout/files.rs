@@ -34,7 +34,7 @@ pub(crate) struct RawChange {
     pub(crate) path: Vec<u8>,
 }
 
-/// What is configured about the files of worktrees.
+/// Settings of the files of worktrees.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FileSettings {
     pub(super) autocrlf: bool,
@@ -48,7 +48,7 @@ pub(crate) struct FileSettings {
 }
 
 impl Checkout {
-    /// What an index holds that a commit or tree does not, and the reverse. Nothing is said of intent-to-add entries.
+    /// The differences of an index from a commit or tree. Intent-to-add entries are left out.
     pub(crate) fn staged(&self, index: &Path, tree: &str) -> Result<Vec<RawChange>> {
         let arguments = ["diff-index", "--cached", "--raw", "-z", "--no-renames", "--no-abbrev", tree, "--"];
         self.run(Some(index), &arguments, None).map(|raw| raw_changes(&raw))
@@ -100,13 +100,13 @@ impl Checkout {
         let arguments = ["--no-pager", "diff", "--cached", tree, "--"];
         let mut git = self.start(Manner::Writing, Some(index));
         match run::status(git.args(arguments))? {
-            // Who reads it may have seen enough.
+            // The reader may have stopped early.
             status if status.success() || sys::is_broken_pipe(status) => Ok(()),
             status => Err(Error::Git { arguments: arguments.join(" "), reason: status.to_string() }),
         }
     }
 
-    /// What two commits or trees differ in.
+    /// The differences between two commits or trees.
     pub(crate) fn between(&self, old: &str, new: &str) -> Result<Vec<RawChange>> {
         let arguments = ["diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", old, new, "--"];
         self.run(Some(Path::new(NO_INDEX)), &arguments, None).map(|raw| raw_changes(&raw))
@@ -152,7 +152,7 @@ impl Checkout {
         Ok(found)
     }
 
-    /// What is configured about the files of worktrees. Read once.
+    /// Settings of the files of worktrees. Read once.
     pub(crate) fn settings(&self) -> Result<&FileSettings> {
         if let Some(known) = self.settings.get() {
             return Ok(known);
@@ -173,7 +173,7 @@ impl Checkout {
         };
         let in_home = |path: PathBuf| match (path.strip_prefix("~"), env::home()) {
             (Ok(rest), Some(home)) => home.join(rest),
-            // Git takes it from where it runs.
+            // Git takes it from its own directory.
             _ => self.root.join(path),
         };
         for entry in paths(&listed) {
@@ -228,7 +228,7 @@ impl Checkout {
     }
 }
 
-/// What `--raw -z` lists: `:mode mode id id status NUL path NUL`.
+/// The output of `--raw -z`: `:mode mode id id status NUL path NUL`.
 fn raw_changes(list: &[u8]) -> Vec<RawChange> {
     let mut fields = paths(list).into_iter();
     let mut found = Vec::new();

@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Result},
 };
 
-/// What differs in a worktree from its commit, ignored files left out.
+/// The differences of a worktree from its commit, without ignored files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     /// Tracked files that are changed, staged or not.
@@ -42,7 +42,7 @@ pub(crate) struct Witness {
     value: String,
 }
 
-/// What became of a branch that was to be deleted.
+/// The result of deleting a branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deletion {
     Done,
@@ -64,7 +64,7 @@ pub(crate) fn is_reference_name(name: &str) -> bool {
 }
 
 impl Checkout {
-    /// A linked worktree, whose files are where the caller says.
+    /// A linked worktree, whose files are in the given directory.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::NoRepository`], those of [`Repo::check_trust`].
@@ -96,7 +96,7 @@ impl Checkout {
         Ok(Self { is_found: false, ..Self::linked(repo, manner, &common, &common, id_bytes)? })
     }
 
-    /// Makes a branch; `false` where there is one of that name.
+    /// Makes a branch; `false` if one of that name exists.
     ///
     /// # Errors
     /// [`Error::Git`].
@@ -136,7 +136,7 @@ impl Checkout {
         Ok(None)
     }
 
-    /// Deletes a branch in one step, if it and the witness are where they are expected to be.
+    /// Deletes a branch in one step, if it and the witness have their expected values.
     ///
     /// # Errors
     /// [`Error::Git`] if both are, and git cannot delete it all the same.
@@ -165,7 +165,7 @@ impl Checkout {
         Ok(!heads.is_empty() && self.ask(&arguments)?.is_empty())
     }
 
-    /// The commit of a branch; `None` where there is no such branch.
+    /// The commit of a branch; `None` if the branch does not exist.
     ///
     /// # Errors
     /// [`Error::Io`] when git cannot be started.
@@ -183,7 +183,7 @@ impl Checkout {
         Ok(line(&answer).parse().unwrap_or(u64::MAX))
     }
 
-    /// All commits that HEAD of this worktree has been at, as far as its log tells.
+    /// All commits in the log of this worktree's HEAD.
     pub(crate) fn visited(&self) -> Vec<String> {
         let log = ["log", "--walk-reflogs", "--no-show-signature", "--format=%H", "HEAD", "--"];
         // Without a log there is nothing to tell, and git fails.
@@ -194,7 +194,7 @@ impl Checkout {
     /// Tells whether commits would be lost, if one branch were no more: nothing else leads to them, and not `base`.
     ///
     /// # Errors
-    /// [`Error::Git`], also where a commit is gone already.
+    /// [`Error::Git`], also if a commit has already gone.
     pub(crate) fn would_lose(&self, commits: &[String], branch: &str, base: &str) -> Result<bool> {
         if commits.iter().all(|commit| commit == base) {
             return Ok(false);
@@ -213,7 +213,7 @@ impl Checkout {
         Ok(!self.run(None, &arguments, Some(input.as_bytes()))?.is_empty())
     }
 
-    /// What differs from the index, or another that is given, and from HEAD.
+    /// The differences from the index, or another one that is given, and from HEAD.
     ///
     /// # Errors
     /// [`Error::Git`].
@@ -242,7 +242,7 @@ impl Checkout {
         Ok(found)
     }
 
-    /// Files that git was told not to look at, and that are there.
+    /// Existing files that git was told to skip.
     ///
     /// # Errors
     /// [`Error::Git`].
@@ -271,7 +271,7 @@ impl Checkout {
         matches!((whole, part), (Ok(whole), Ok(part)) if whole.starts_with(&part))
     }
 
-    /// Makes an index of a commit, at a place where nothing is.
+    /// Makes an index of a commit, in a free place.
     ///
     /// # Errors
     /// [`Error::Git`].
@@ -332,7 +332,7 @@ impl Checkout {
         if output.status.success() { Ok(()) } else { Err(git::failed(&arguments, &output)) }
     }
 
-    /// Takes a worktree off git's list; git refuses where its directory is there, and anything is in it.
+    /// Takes a worktree off git's list; git fails if its directory exists and is not empty.
     ///
     /// # Errors
     /// [`Error::Git`].

@@ -28,7 +28,7 @@ impl Checkout {
         Root::open(self.log_directory(name), |_| false)?.at(format!("logs/{name}").as_bytes())
     }
 
-    /// Where `logs` is: each worktree has a log of its HEAD, and all have the others in common.
+    /// The directory of `logs`: each worktree has a log of its HEAD, and all share the others.
     fn log_directory(&self, name: &str) -> &Path {
         if name == HEAD { &self.git_dir } else { &self.common_dir }
     }
@@ -66,7 +66,7 @@ impl Checkout {
         refuse_blocking_log(&self.common_dir, branch)
     }
 
-    /// Whether references and their logs are no files of their own.
+    /// Whether references and their logs stand in tables.
     pub(crate) fn has_reftable(&self) -> bool {
         self.common_dir.join("reftable").exists()
     }

@@ -59,14 +59,14 @@ use crate::{
 /// A worktree for git to work in.
 #[derive(Debug, Clone)]
 pub(crate) struct Checkout {
-    /// Where its files are.
+    /// The top of its files.
     pub(crate) root: PathBuf,
     /// Its git directory.
     pub(crate) git_dir: PathBuf,
     common_dir: PathBuf,
     /// Length of an object's id.
     pub(crate) id_bytes: usize,
-    /// Whether `root` is what git says; until then it is where git is asked.
+    /// Whether `root` comes from git; until then it is the directory in which git is asked.
     is_found: bool,
     /// The file in which our own gits that take git's locks note that they run, so that we know a killed one.
     notes: Option<PathBuf>,
@@ -82,10 +82,10 @@ pub(crate) struct Checkout {
 }
 
 impl Checkout {
-    /// Asks git where the files of this repository's worktree are.
+    /// Asks git for the files of this repository's worktree.
     ///
     /// # Errors
-    /// [`Error::NoRepository`] where there is none; [`Error::NoWorktree`] where it is bare; [`Error::Git`].
+    /// [`Error::NoRepository`] without a repository; [`Error::NoWorktree`] if it is bare; [`Error::Git`].
     pub(crate) fn find(repo: &Repo, manner: Manner, needed_by: &'static str) -> Result<Self> {
         let dirs = repo.git.as_ref().ok_or_else(|| Error::NoRepository { path: repo.root.clone(), needed_by })?;
         let mut checkout = Self {
@@ -153,7 +153,7 @@ impl Checkout {
         Root::open(&self.common_dir, |_| false)?.at(inner.as_bytes())
     }
 
-    /// The ignore rules that belong to the repository and are no files of the worktree.
+    /// The repository's own ignore rules, which are outside of the worktree.
     pub(crate) fn exclude_file(&self) -> PathBuf {
         self.common_dir.join(EXCLUDE)
     }
@@ -178,7 +178,7 @@ impl Checkout {
         MARKS.iter().find(|(mark, _)| self.git_dir.join(mark).exists()).map(|(_, name)| *name)
     }
 
-    /// What git's operations have left in the git directory.
+    /// The files of git's operations in the git directory.
     pub(crate) fn operation_files(&self) -> Vec<String> {
         let names = OPERATION_FILES.iter().filter(|name| self.git_dir.join(name).exists());
         names.map(|&name| name.to_owned()).collect()
@@ -246,9 +246,9 @@ impl Checkout {
         git
     }
 
-    /// Such a git that works here just now, by its pid: nobody who is killed takes them along, since they have a process group of
-    /// their own. A process of one of `users` counts as well if the system does not show its directory. `None` also where the system
-    /// does not show other processes.
+    /// The pid of such a git that works here now. It has a process group of its own, so that it survives the kill of another group.
+    /// A process of one of `users` counts as well if the system does not show its directory. `None` also if the system does not
+    /// show other processes.
     pub(crate) fn git_at_work(&self, is_one_of_users: impl Fn(u32) -> bool) -> Option<u32> {
         let root = self.root.canonicalize().unwrap_or_else(|_| self.root.clone());
         let is_ours = |words: Vec<String>| words.get(1..=git::WRITES.len()).is_some_and(|words| words == git::WRITES);
@@ -300,7 +300,7 @@ impl Checkout {
             for name in env::OF_ONE_WORKTREE {
                 git.env_remove(name);
             }
-            // It must not find the repository around it where it is none itself.
+            // If it is not a repository itself, git must not find the one around it.
             git.env("GIT_CEILING_DIRECTORIES", directory.parent().unwrap_or(&directory));
             git.current_dir(&directory);
             git
@@ -352,7 +352,7 @@ const OPERATION_FILES: &[&str] = &[
     "BISECT_ANCESTORS_OK",
 ];
 
-/// The top of the worktree, where git need not be asked: the usual repository, found from the directory.
+/// The top of the worktree, without asking git: in the usual repository, found from the directory.
 fn usual_root(repo: &Repo) -> Option<PathBuf> {
     let dirs = repo.git.as_ref()?;
     let is_named = env::OF_ONE_WORKTREE.iter().any(|name| env::get(name).is_some());

@@ -1,7 +1,7 @@
 //! Reads commits, trees and tags in this process, because asking git takes a program for each question.
 //!
-//! Git has to be asked where an object is replaced or missing, and in a repository that is none of the usual kind (SHA-256, reftable,
-//! objects borrowed from another one).
+//! Git has to be asked for replaced and missing objects, and in unusual repositories (SHA-256, reftable, objects borrowed from
+//! another one).
 
 use std::{ffi::OsStr, io, path::Path};
 
@@ -29,11 +29,11 @@ pub(super) struct Objects<'a> {
     database: gix_odb::Handle,
 }
 
-/// What a path is in a tree: its mode as git prints it, and its id.
+/// An entry of a tree: its mode as git prints it, and its id.
 pub(super) type Entry = (String, String);
 
 impl Checkout {
-    /// Opens the objects. What is written later is found as well.
+    /// Opens the objects. Objects that are written later are found as well.
     pub(super) fn objects(&self) -> Known<Objects<'_>> {
         let directory = self.common_dir.join("objects");
         let is_elsewhere = ["GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_REPLACE_REF_BASE"]
@@ -42,7 +42,7 @@ impl Checkout {
         if is_elsewhere || self.id_bytes != 20 || self.has_reftable() || directory.join("info/alternates").exists() {
             return Err(Unknown);
         }
-        // Whatever is no file could block.
+        // Anything else than a file could block.
         let mut packs = std::fs::read_dir(directory.join("pack")).into_iter().flatten();
         if !packs.all(|pack| pack.is_ok_and(|pack| pack.file_type().is_ok_and(|kind| kind.is_file()))) {
             return Err(Unknown);
@@ -82,7 +82,7 @@ impl Objects<'_> {
         Ok((commit.parents().map(|id| id.to_string()).collect(), commit.tree().to_string()))
     }
 
-    /// What a path is in a tree, if it is in it.
+    /// The entry of a path in a tree.
     pub(super) fn entry(&self, tree: &str, path: &[u8]) -> Known<Option<Entry>> {
         let mut tree = tree.to_owned();
         let mut names = path.split(|byte| *byte == b'/').peekable();
@@ -122,7 +122,7 @@ impl Objects<'_> {
         Err(Unknown)
     }
 
-    /// What an object is, and its size in bytes.
+    /// The kind of an object, and its size in bytes.
     fn kind(&self, id: &str) -> Known<(Kind, u64)> {
         let is_replaced = || state::is_reference(&self.checkout.common_dir, &format!("refs/replace/{id}"));
         if self.checkout.is_no_file(id) || is_replaced() {

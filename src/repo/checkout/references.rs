@@ -21,16 +21,16 @@ use crate::{
 pub(crate) struct Reference {
     pub(crate) name: String,
     pub(crate) id: String,
-    /// What a symbolic one points to.
+    /// The target of a symbolic one.
     pub(crate) target: Option<String>,
-    /// The commit that it leads to, where it does.
+    /// Its commit, if it leads to one.
     pub(crate) commit: Option<String>,
     /// Its name is not UTF-8: it is seen, but never moved.
     pub(crate) is_odd: bool,
 }
 
 impl Checkout {
-    /// The tree that HEAD should have: a commit's, or the empty one where there is none yet.
+    /// The tree of HEAD: a commit's, or the empty one without a commit.
     pub(crate) fn tree_of(&self, head: &Head) -> String {
         const EMPTY: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
         const EMPTY_SHA256: &str = "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321";
@@ -101,7 +101,7 @@ impl Checkout {
             }
         }
         let plain: HashMap<&str, &Reference> = found.iter().map(|one| (one.name.as_str(), one)).collect();
-        // What leads nowhere, or to another symbolic one, git knows better.
+        // Git resolves references to other symbolic ones, and broken ones.
         let resolved = symbolic.into_iter().map(|(name, target)| {
             let one = plain.get(target.as_str())?;
             Some(Reference { name, target: Some(target), ..(*one).clone() })
@@ -148,7 +148,7 @@ impl Checkout {
                     vec!["commit-tree", "--no-gpg-sign", "-m", "repoguard: keeps these while a mutation runs", &tree];
                 arguments.extend(commits.iter().flat_map(|commit| ["-p", commit]));
                 let mut git = self.command(None, &arguments)?;
-                // The same commit each time, whoever makes it.
+                // The same commit each time, whatever its maker.
                 for (name, value) in [("NAME", "repoguard"), ("EMAIL", ""), ("DATE", "@0 +0000")] {
                     git.env(format!("GIT_AUTHOR_{name}"), value).env(format!("GIT_COMMITTER_{name}"), value);
                 }
@@ -190,10 +190,10 @@ impl Checkout {
         fs::move_entry(passing, &own.at(name.as_bytes())?)
     }
 
-    /// Removes such a reference, and the directory that was made for it. Where there is none, that is as well.
+    /// Removes such a reference, and the directory that was made for it. A missing one is as good as removed.
     ///
-    /// It is no work for git, which takes the lock of all packed references for it, and leaves that when it is killed: one of a
-    /// worktree's own is never packed.
+    /// Not by git, which takes the lock of all packed references for it, and leaves that lock when it is killed: a worktree's own
+    /// reference is never packed.
     pub(crate) fn forget(&self, name: &str) -> Result<()> {
         if self.has_reftable() {
             return self.ask(&["update-ref", "--no-deref", "-d", name]).map(drop);
@@ -241,7 +241,7 @@ impl Checkout {
         self.run(None, &["pack-objects", "--stdout", "--quiet"], Some(&input))
     }
 
-    /// Puts such objects back where they are missing.
+    /// Puts such objects back if they are missing.
     pub(crate) fn unpack(&self, pack: &[u8]) -> Result<()> {
         self.run(None, &["unpack-objects", "-q"], Some(pack)).map(drop)
     }
@@ -261,7 +261,7 @@ impl Checkout {
         self.ask(&["update-ref", "--no-deref", "-m", "repoguard: put back", "HEAD", commit]).map(drop)
     }
 
-    /// Keeps what some references lead to and others do not in a bundle; `false` where there is nothing.
+    /// Keeps in a bundle what some references lead to and others do not; `false` if that is nothing.
     pub(crate) fn bundle(&self, file: &Path, references: &[String], without: &[String]) -> Result<bool> {
         let fixed: [&OsStr; 4] = ["bundle".as_ref(), "create".as_ref(), "--quiet".as_ref(), file.as_os_str()];
         let without: Vec<String> = without.iter().map(|id| format!("^{id}")).collect();

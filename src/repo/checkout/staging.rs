@@ -159,8 +159,9 @@ impl Checkout {
         fs::rename(&beside, &directory.join(&id[2..]))
     }
 
-    /// Replaces an index of ours by a changed copy. It keeps its time: the new entries are then as young as the index, so git compares
-    /// the files once more before it trusts their stat data. `are_stored` waits for the objects: without them there is no such index.
+    /// Replaces an index of ours by a changed copy. It keeps its time: the new entries are then as young as the index, so git
+    /// compares the files once more before it trusts their stat data. `are_stored` waits for the objects, which must exist before
+    /// the index names them.
     fn edit(&self, index: &Path, edits: &Edits, are_stored: impl FnOnce() -> bool) -> Known<()> {
         let source = Index::open(index, self.id_bytes).map_err(|_| Unknown)?.ok_or(Unknown)?;
         let metadata = std::fs::metadata(index).map_err(|_| Unknown)?;

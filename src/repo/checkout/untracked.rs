@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{error::Result, fs, sys};
 
-/// What is neither in the index nor ignored, each sorted by bytes.
+/// Files that are outside of the index and not ignored, each list sorted by bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Untracked {
     /// Files and links.
@@ -21,14 +21,14 @@ pub(crate) struct Untracked {
     pub(crate) directories: Vec<Vec<u8>>,
     /// Other repositories.
     pub(crate) repositories: Vec<Vec<u8>>,
-    /// Directories whose paths are longer than the system takes. What is in them is not listed.
+    /// Directories whose paths are longer than the system takes. Their contents are not listed.
     pub(crate) too_deep: Vec<Vec<u8>>,
-    /// All entries that are neither a tracked file nor the directory of one, also ignored ones and FIFOs, without what is below them;
-    /// `None` where that is not known.
+    /// All entries except tracked files and their directories, ignored ones and FIFOs included, without their contents; `None` if
+    /// unknown.
     pub(crate) strays: Option<Vec<Vec<u8>>>,
 }
 
-/// What git has listed.
+/// Git's list.
 #[derive(Debug)]
 pub(super) struct Listed {
     pub(super) paths: Vec<Vec<u8>>,
@@ -37,8 +37,8 @@ pub(super) struct Listed {
 }
 
 impl Checkout {
-    /// Lists what is neither in the index nor ignored. The repository's own git directories are no files of the worktree, also if they
-    /// lie in it under another name than `.git`: `--separate-git-dir`, and dotfiles in a home directory.
+    /// Lists files that are outside of the index and not ignored. The repository's own git directories do not belong to the
+    /// worktree, even if they are in it under another name than `.git`: `--separate-git-dir`, and dotfiles in a home directory.
     pub(crate) fn untracked(&self, index: &Path) -> Result<Untracked> {
         let strays = self.strays(index)?;
         if strays.as_ref().is_some_and(Vec::is_empty) {
@@ -89,8 +89,9 @@ impl Checkout {
         above.into_iter().filter(is_one).map(<[u8]>::to_vec).collect()
     }
 
-    /// What `git ls-files --others` lists, everywhere or only at and below these paths. Git only warns if it cannot read a directory, and
-    /// leaves out what is in it: an error, unless nobody may read that directory, or it has gone, or its path is too long.
+    /// The output of `git ls-files --others`, everywhere or only at and below these paths. If git cannot read a directory, it only
+    /// warns and leaves the contents out: an error here, unless nobody may read that directory, or it has gone, or its path is too
+    /// long.
     pub(super) fn list_files(&self, index: &Path, options: &[&str], only: &[Vec<u8>]) -> Result<Listed> {
         const AS_IF_EMPTY: [&[u8]; 3] = [b"Permission denied", b"No such file or directory", b"Not a directory"];
         const UNOPENED: &[u8] = b"warning: could not open directory '";
@@ -133,7 +134,7 @@ impl Checkout {
         while !level.is_empty() {
             let mut below = Vec::new();
             for directory in &level {
-                // What cannot be read is not there for git either.
+                // Git does not see unreadable entries, either.
                 for entry in std::fs::read_dir(self.root.join(path_of(directory))).into_iter().flatten().flatten() {
                     let path = [directory, &b"/"[..], &sys::bytes(&entry.file_name())].concat();
                     if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !repositories.contains(&path) {
@@ -150,8 +151,8 @@ impl Checkout {
         Ok(found)
     }
 
-    /// Finds each entry of the worktree that is neither a tracked file nor the directory of one, whatever is ignored: git need look only at
-    /// these. `None` where that cannot be told, or there are many.
+    /// Finds all entries of the worktree except tracked files and their directories, ignored or not: git need look only at these.
+    /// `None` if that is unknown, or there are many.
     pub(super) fn strays(&self, index: &Path) -> Result<Option<Vec<Vec<u8>>>> {
         /// Each is an argument of git's, which compares it with whatever else it sees.
         const MOST: usize = 100;
@@ -191,7 +192,7 @@ impl Checkout {
                     Some((_, Known::Directory(range))) if *is_directory => {
                         next.push_back((above + name.len() + 1, range));
                     }
-                    // A repository in place of a tracked directory is told by its `.git`.
+                    // Its `.git` shows a repository in place of a tracked directory.
                     None if strays.len() < most && !name.eq_ignore_ascii_case(b".git") => {
                         strays.push([directory, name].concat());
                     }
@@ -207,12 +208,12 @@ impl Checkout {
 #[derive(Default)]
 struct Tracked {
     paths: Vec<u8>,
-    /// Where each of them ends.
+    /// The ends of the names.
     ends: Vec<usize>,
     submodules: HashSet<usize>,
 }
 
-/// What an index has under a name in a directory.
+/// The index's entry for a name in a directory.
 enum Known {
     File,
     Submodule,
@@ -221,7 +222,7 @@ enum Known {
 }
 
 impl Tracked {
-    /// `None` where there is no index, or one that does not hold all paths.
+    /// `None` without an index, or with one that does not hold all paths.
     fn read(index: &Path, id_bytes: usize) -> Result<Option<Self>> {
         let Some(mut index) = Index::open(index, id_bytes)? else { return Ok(None) };
         let mut tracked = Self::default();

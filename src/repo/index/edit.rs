@@ -78,7 +78,7 @@ impl Index {
     }
 }
 
-/// Where new paths would collide with a file that is to be a directory, or the reverse.
+/// New paths would collide with a file that is to be a directory, or the reverse.
 struct Collisions {
     /// Paths that no entry may have, and, with a slash at their end, such that none may begin with. In descending order.
     left: Vec<Vec<u8>>,
@@ -146,7 +146,7 @@ fn invalidate(trees: &[u8], edits: &Edits, id_bytes: usize) -> Option<Vec<u8>> {
     Some(to)
 }
 
-/// What comes before a byte, which is passed over.
+/// The entries before a byte, which are skipped.
 fn until<'a>(rest: &mut &'a [u8], end: u8) -> Option<&'a [u8]> {
     let at = rest.iter().position(|byte| *byte == end)?;
     let found = &rest[..at];

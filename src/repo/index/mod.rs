@@ -16,13 +16,13 @@
 //!
 //! # Invariants
 //! - Whatever the file holds, it is read or refused in time that its length bounds, and in the memory of two paths.
-//! - A path that is given out stays in the worktree, and is none of git's own: it can be joined to the root. (A link in
-//!   the worktree may still lead out of it.)
-//! - Paths come in the order of their bytes, and of their stages where there are several.
+//! - Each path stays in the worktree, and outside of git's own directories: it can be joined to the root. (A link in the worktree
+//!   may still lead out of it.)
+//! - Paths come in the order of their bytes, and the entries of one path in that of their stages.
 //!
 //! # Limitations
-//! The checksum is not verified: git itself need not write one (`index.skipHash`). No path may be longer than 64 KiB. What
-//! a split or a sparse index leaves out is not found: [`Index::is_partial`] tells.
+//! The checksum is not verified: git itself need not write one (`index.skipHash`). No path may be longer than 64 KiB. Entries
+//! outside of a split or sparse index are not found: [`Index::is_partial`] tells.
 
 mod edit;
 mod entry;
@@ -45,7 +45,7 @@ use crate::{
     sys,
 };
 
-/// What is read at a time.
+/// Bytes of one read.
 const BUFFER: usize = 128 << 10;
 /// No file system takes paths that are longer, and a damaged file must not make us believe in one.
 const LONGEST_PATH: usize = 64 << 10;
@@ -69,7 +69,7 @@ const MOST_FIXED: usize = STAT_BYTES + 32 + 4;
 #[derive(Debug)]
 pub(crate) struct Index {
     file: PathBuf,
-    /// Ends where the checksum begins.
+    /// Ends before the checksum.
     reader: Take<BufReader<File>>,
     modified: (u32, u32),
     /// In bytes, without the checksum.
@@ -87,7 +87,7 @@ pub(crate) struct Index {
     stage: u8,
     nameless: bool,
     partial: bool,
-    /// The tree of all entries, where git has noted it.
+    /// The tree of all entries, if git has noted it.
     tree: Option<Vec<u8>>,
     /// Offset and length of the extension `TREE`, in bytes.
     trees: Option<(u64, u32)>,
@@ -113,10 +113,10 @@ impl Index {
         std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > LARGE)
     }
 
-    /// Opens it, in a repository whose ids have this length; `None` where there is no index yet. Does not block.
+    /// Opens it, in a repository whose ids have this length; `None` without an index. Does not block.
     ///
     /// # Errors
-    /// [`Error::BrokenRepository`] when it is no index, or one that is not understood, [`Error::Io`].
+    /// [`Error::BrokenRepository`] for a damaged or unknown index, [`Error::Io`].
     pub(crate) fn open(path: &Path, id_bytes: usize) -> Result<Option<Self>> {
         let open = || {
             // Not a FIFO, which would block; a link is followed, as git does.
@@ -202,8 +202,8 @@ impl Index {
         Ok(self.partial)
     }
 
-    /// The id of the tree that the entries make, where git has noted it since they were changed last, and the index is not partial. Passes
-    /// over the entries that are left.
+    /// The id of the entries' tree, if git has noted it since their last change, and the index is not partial. Passes over the
+    /// entries that are left.
     ///
     /// # Errors
     /// As [`Index::next`].
@@ -326,9 +326,9 @@ impl Index {
                     self.reader.set_limit(left);
                     continue;
                 }
-                // Where parts of the file begin, for several threads.
+                // The offsets of the file's parts, for several threads.
                 b"EOIE" | b"IEOT" => {}
-                // Whoever does not know it may pass over it.
+                // A reader that does not know it may skip it.
                 [b'A'..=b'Z', ..] => self.is_extended = true,
                 name => return Err(wrong(format!("repoguard does not know the extension `{}`", name.escape_ascii()))),
             }
@@ -370,7 +370,7 @@ fn short_number(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
-/// What is wrong with the content, for [`explain`].
+/// The flaw of the content, for [`explain`].
 fn wrong(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, reason)
 }

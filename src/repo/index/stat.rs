@@ -4,7 +4,7 @@ use std::fs::Metadata;
 
 use crate::sys;
 
-/// What git remembers of a file's metadata, cut to 32 bits each: while it is the same, so is the content, but for racy
+/// The metadata of a file that git remembers, cut to 32 bits each: while they are the same, so is the content, except for racy
 /// entries (see [`super::Index::modified`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
@@ -16,12 +16,12 @@ pub(crate) struct Stat {
     pub(crate) inode: u32,
     pub(crate) user: u32,
     pub(crate) group: u32,
-    /// Zero, where the blob is not the empty one, says that the rest must not be trusted.
+    /// Zero means that the rest must not be trusted, unless the blob is the empty one.
     pub(crate) size: u32,
 }
 
 impl Stat {
-    /// What git would remember of a file.
+    /// Git's stat data of a file.
     #[expect(clippy::cast_possible_truncation, reason = "as git cuts it")]
     pub(crate) fn of(metadata: &Metadata) -> Self {
         let [changed, modified] = sys::times(metadata).map(short_time);

@@ -7,8 +7,8 @@
 //! | what references and HEADs lead to | one `git for-each-ref`, one `git cat-file`, each tree once (`trees`) |
 //!
 //! # Limitations
-//! Other clones are not seen, nor what was never fetched, nor commits that no reference leads to. What changes while it is
-//! looked at may be seen or not.
+//! Other clones, commits that were never fetched, and commits without a reference are not seen. Changes during the search may be
+//! seen or not.
 
 mod pattern;
 mod trees;
@@ -44,7 +44,7 @@ pub struct Seen {
     pub number: u64,
     /// The file or directory, seen from the top of the worktree.
     pub path: PathBuf,
-    /// What it was found in: a worktree, an index, or a reference, in words.
+    /// The place where it was found: a worktree, an index, or a reference, in words.
     pub place: String,
 }
 
@@ -60,8 +60,8 @@ impl Repo {
     /// The greatest number that matches any of the patterns, anywhere in this repository.
     ///
     /// # Errors
-    /// [`Error::Io`] where a directory cannot be listed, [`Error::Git`] where git cannot read something,
-    /// [`Error::MissingTree`] in a clone that leaves out what must be looked at.
+    /// [`Error::Io`] if a directory cannot be listed, [`Error::Git`] if git cannot read something, [`Error::MissingTree`] in a
+    /// clone that lacks a tree.
     pub(crate) fn greatest_number(&self, patterns: &[ScanPattern]) -> Result<Option<Seen>> {
         let mut greatest = None;
         if patterns.is_empty() {
@@ -86,7 +86,7 @@ impl Repo {
         Ok(greatest)
     }
 
-    /// Where the files of a worktree are, if it has any.
+    /// The files of a worktree, if it has any.
     fn files_of(&self, worktree: &Worktree) -> Result<Option<PathBuf>> {
         let own = (self.is_own(worktree) && self.git_dir() != Some(self.root())).then(|| self.root().to_owned());
         if !worktree.is_main() {
@@ -95,7 +95,7 @@ impl Repo {
         if own.is_some() && env::get("GIT_WORK_TREE").is_some() {
             return Ok(own);
         }
-        // Only git knows where the files of the main one are, and whether there are any.
+        // Only git knows whether the main worktree has files, and where.
         let keys = ["config", "--null", "--get-regexp", r"^core\.(bare|worktree)$"];
         let output = run::output(git_in(worktree, &worktree.git_dir, self.trusted()?).args(keys))?;
         let git_dir = worktree.git_dir.canonicalize().map_err(Error::io("find", &worktree.git_dir))?;
@@ -117,7 +117,7 @@ impl Repo {
 
     fn in_index(&self, worktree: &Worktree, pattern: &ScanPattern, greatest: &mut Option<Seen>) -> Result<()> {
         let is_own = self.is_own(worktree);
-        // Who runs us may have an index of its own, with a path seen from the top.
+        // A caller may have an index of its own, with a path seen from the top.
         let mut git = git_in(worktree, if is_own { self.root() } else { &worktree.git_dir }, self.trusted()?);
         if !is_own {
             git.env_remove("GIT_INDEX_FILE");
@@ -144,14 +144,14 @@ impl Repo {
 
 /// Git, to look into a worktree whatever the environment says about another one.
 fn git_in(worktree: &Worktree, directory: &Path, judged: Trusted) -> Command {
-    // What a partial clone leaves out is told, not fetched.
+    // Objects that a partial clone lacks are reported, not fetched.
     let mut git = git::command_at(Manner::Reading, &worktree.git_dir, judged);
     // Paths are relative to this directory, whatever is configured. Git reads no file of the worktree.
     git.current_dir(directory).env("GIT_WORK_TREE", directory).env("LC_ALL", "C");
     git
 }
 
-/// Looks into a directory and, where the pattern goes on, into those below it.
+/// Searches a directory and, as the pattern says, those below it.
 fn on_disk(
     pattern: &ScanPattern,
     root: &Path,

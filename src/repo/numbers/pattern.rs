@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, str::FromStr};
 
 use crate::error::{Error, Result};
 
-/// Where in a worktree the numbers of a sequence stand in the names of files and directories: `docs/adr/{}-*.md`.
+/// Places in a worktree with the numbers of a sequence in the names of files and directories: `docs/adr/{}-*.md`.
 ///
 /// Relative to the top of the worktree, with `/` between the components. `{}` stands for the number (digits, leading zeros
 /// or not), and must be there once; `{:04}`, as in a format, means the same. `*` stands for any text within a component,
@@ -62,7 +62,7 @@ impl ScanPattern {
         names.collect::<Vec<_>>().join(&b'/')
     }
 
-    /// Where every path begins: at the top.
+    /// The start of every path: the top.
     pub(super) fn start(&self) -> Reached {
         self.closed([(0, None)])
     }
@@ -115,7 +115,7 @@ impl ScanPattern {
         reached.0.keys().any(|place| self.components.get(*place) == Some(&Component::Depth))
     }
 
-    /// The only names that lead on, where that can be said.
+    /// The only names that lead on, if they are known.
     pub(super) fn only_names(&self, reached: &Reached) -> Option<Vec<&[u8]>> {
         let next = reached.0.keys().filter_map(|place| self.components.get(*place));
         next.map(|component| if let Component::Literal(name) = component { Some(name.as_slice()) } else { None })
@@ -211,7 +211,7 @@ fn component(text: &str) -> Result<Component, &'static str> {
     Ok(bytes.map_or(Component::Tokens(tokens), Component::Literal))
 }
 
-/// What came of a comparison.
+/// The result of a comparison.
 enum Match {
     No,
     /// One without a number.
@@ -256,7 +256,7 @@ fn matched(tokens: &[Token], name: &[u8]) -> Match {
     greatest.map_or(Match::No, Match::Number)
 }
 
-/// Where these tokens can end in a name, if they can start there.
+/// Possible ends of these tokens in a name, from this start.
 fn ends(tokens: &[Token], name: &[u8], starts: Vec<bool>) -> Vec<bool> {
     tokens.iter().fold(starts, |at, token| {
         let mut next = vec![false; at.len()];
@@ -276,7 +276,7 @@ fn ends(tokens: &[Token], name: &[u8], starts: Vec<bool>) -> Vec<bool> {
     })
 }
 
-/// How long the first character is; what is no UTF-8 is taken byte by byte.
+/// The length of the first character; other bytes than UTF-8 count one by one.
 fn character(name: &[u8]) -> usize {
     let longest = name.len().min(4);
     (1..=longest).find(|&length| std::str::from_utf8(&name[..length]).is_ok()).unwrap_or(1)

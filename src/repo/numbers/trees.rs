@@ -21,7 +21,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Where to begin: a tree as git is asked for it, and which reference leads to it.
+/// A start: a tree as git is asked for it, and the reference that leads to it.
 type Tips = BTreeMap<String, String>;
 
 /// Something to be read, and what it is for.
@@ -31,12 +31,12 @@ struct Wanted {
     tip: usize,
 }
 
-/// Where the way through the trees came to its end too early.
+/// The place where the way through the trees ended too early.
 struct Stopped {
-    /// What was asked for.
+    /// The question.
     object: String,
     reference: String,
-    /// How git's answers ended; `None` where it said that there is no such object.
+    /// The end of git's answers; `None` if git does not have the object.
     ended: Option<io::Error>,
 }
 
@@ -75,7 +75,7 @@ pub(super) fn look(repo: &Repo, patterns: &[ScanPattern], heads: &[Head], greate
     let Err(Stopped { object, reference, ended }) = walked else { return Ok(()) };
     let output = output.ok().flatten().and_then(io::Result::ok).unwrap_or_default();
     match ended {
-        // An older git ends where a newer one says that it lacks something.
+        // An older git ends, while a newer one reports a missing object.
         Some(ended) if !output.contains("promisor") => {
             let reason = if output.trim().is_empty() { ended.to_string() } else { output.trim().to_owned() };
             Err(Error::Git { arguments: "cat-file --batch".to_owned(), reason })
@@ -90,13 +90,13 @@ fn repo_git(repo: &Repo, worktree: &Worktree) -> Result<Command> {
 
 /// The trees of all references, and of HEADs that no branch names.
 fn tips(repo: &Repo, worktree: &Worktree, heads: &[Head]) -> Result<Tips> {
-    // A tag can be of a tag: then only git can tell where it leads.
+    // A tag can be of a tag: then only git knows its end.
     const FORMAT: &str =
         "--format=%(refname)%00%(objecttype)%00%(objectname)%00%(tree)%00%(*objecttype)%00%(*objectname)%00%(*tree)";
     let arguments = ["for-each-ref", FORMAT];
     refuse_blocking_references(&worktree.git_dir, repo.common_dir().unwrap_or(&worktree.git_dir))?;
     let output = run::output(repo_git(repo, worktree)?.args(arguments))?;
-    // Git goes on without one that is damaged; what it led to cannot be told then.
+    // Git goes on without a damaged one, whose contents are unknown then.
     let is_damaged = String::from_utf8_lossy(&output.stderr).contains("ignoring broken ref");
     if !output.status.success() || is_damaged {
         return Err(git::failed(&["for-each-ref"], &output));
@@ -167,7 +167,7 @@ impl Walk<'_> {
     }
 
     fn ask(&mut self, object: String, wanted: Wanted) {
-        // Who cannot be asked any more does not answer, either.
+        // A git that has ended does not answer.
         drop(self.send.send(format!("{object}\n")));
         self.pending.push_back((object, wanted));
     }
@@ -202,7 +202,7 @@ impl Walk<'_> {
     }
 }
 
-/// Reads one answer: the header and the body; `None` if there is no such object here.
+/// Reads one answer: the header and the body; `None` if the object is missing here.
 fn answer(answers: &mut Answers) -> io::Result<Option<(Header, Vec<u8>)>> {
     let Ok(header) = answers.header()? else { return Ok(None) };
     let mut bytes = Vec::new();

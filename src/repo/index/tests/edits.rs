@@ -87,7 +87,7 @@ fn edit_keeps_flags_and_conflicts_of_other_entries() {
 fn edit_that_only_git_can_make_is_left_to_it() {
     type Prepare = fn(&Place);
     let cases: [(Prepare, &[(&str, usize)]); 10] = [
-        // A file where a directory is, and the reverse.
+        // A file in the place of a directory, and the reverse.
         (|_| {}, &[("d", 0)]),
         (|_| {}, &[("d/e", 0)]),
         (|_| {}, &[("a/b", 0)]),

@@ -93,7 +93,7 @@ impl Place {
         self.git(&["update-index", "--assume-unchanged", "dir/b", "ü"]);
     }
 
-    /// What only version 3 and later know.
+    /// Features of version 3 and later.
     fn fill_more(&self) {
         self.fill();
         self.write("intended", "not added");
