@@ -91,7 +91,7 @@ pub(super) fn acquire(context: &Context, matches: &ArgMatches) -> anyhow::Result
             let printed =
                 if context.json { render::json(&to_json(&grant)) } else { render::raw(&format!("{}\n", grant.token)) };
             if let Err(error) = printed {
-                // Nobody could release what nobody was told of.
+                // A hold whose token was not printed could not be released.
                 drop(repoguard::background::release(&repo, &grant.token));
                 return Err(anyhow::anyhow!("cannot print the token, so the lock was released: {error:#}"));
             }

@@ -206,7 +206,7 @@ impl Arguments {
 }
 
 impl Arguments {
-    /// Where to go when it is busy, if anywhere.
+    /// The worktree to go to if the lock is busy.
     fn options(&self, request: &Request) -> anyhow::Result<Option<Options>> {
         let usage = |text: &str| Err(Usage(text.to_owned()).into());
         if self.on_busy != Some(OnBusy::Worktree) {
@@ -238,7 +238,7 @@ fn busy(context: &Context, arguments: &Arguments, error: anyhow::Error) -> anyho
     }
 }
 
-/// Who kept a request from the lock, in the result files.
+/// The holders and waiters before a request, in the result files.
 pub(super) fn in_the_way(error: Option<&Error>) -> serde_json::Value {
     match error {
         Some(Error::Busy { what, holders, ahead, .. }) => json!({"what": what, "holders": holders, "ahead": ahead}),

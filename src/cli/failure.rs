@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{exit, status::party};
 
-/// The object for an honest "no" that is no error.
+/// The object for an honest "no", which is not an error.
 pub(super) fn no(text: &str) -> Value {
     json!({"schema": 1, "outcome": "no", "exit_status": exit::NO, "error": text, "causes": [], "hint": null})
 }

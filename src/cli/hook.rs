@@ -18,7 +18,7 @@ use super::{
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// The same where somebody waits for a push, over a connection that may time out.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often that somebody is told.
+/// How often a long wait is reported.
 const PUSH_REPEAT: Duration = Duration::from_secs(5);
 
 /// Take the lock for the git command that runs this hook, until that command has ended

@@ -181,7 +181,7 @@ fn details(snapshot: &Snapshot) -> Value {
     all
 }
 
-/// A path in a document; with `path_hex`, its bytes, where it is no text.
+/// A path in a document; with `path_hex`, its bytes, if it is not text.
 pub(super) fn path(path: &Path) -> Value {
     let mut document = json!({"path": path.to_string_lossy()});
     if path.to_str().is_none() {

@@ -198,7 +198,7 @@ fn open(place: &Place, access: Access) -> anyhow::Result<(Repo, StateFile)> {
     ))
 }
 
-/// Writes what is staged, and tells whom it waits for.
+/// Writes the staged changes, and reports whom it waits for.
 pub(super) fn flush(context: &Context, state: &StateFile) -> anyhow::Result<bool> {
     let path = state.path().display();
     let observer = &mut |waited, pid: Option<u32>| {
@@ -221,7 +221,7 @@ fn write(context: &Context, state: &StateFile, sections: &[&str]) -> anyhow::Res
     Ok(Exit::OK)
 }
 
-/// What `get --json` prints.
+/// The output of `get --json`.
 #[derive(Serialize)]
 struct Got<'a> {
     schema: u32,

@@ -80,7 +80,7 @@ impl Status {
         // Under a live hold of the worktree, HEAD moves by right; under one of a name only, it does not.
         let free = || repo.inspect(&Request::default()).is_ok_and(|own| own.state == State::Free);
         let quiet = lock.died.is_empty() && lock.ended.is_empty() && (lock.holders.is_empty() || free());
-        // Nor is it known who moved HEAD where a mutation was killed.
+        // After a killed mutation, it is not known who moved HEAD.
         let quiet = quiet && !pending.iter().any(|mutation| mutation.here);
         let changed = quiet.then(|| repoguard::program::changed_outside(repo)).flatten();
         // Somebody may have taken and released the lock while we looked: what is so must still be so.
@@ -118,7 +118,7 @@ impl Status {
         self.pending.iter().filter(|mutation| !mutation.runs)
     }
 
-    /// The step that a holder's mutation is in, where it is one.
+    /// The step of a holder's mutation, if it has one.
     fn step(&self, holder: &Holder) -> Option<&'static str> {
         let running =
             self.pending.iter().filter(|mutation| mutation.runs).filter_map(|mutation| mutation.info.as_ref());

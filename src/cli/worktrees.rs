@@ -164,7 +164,7 @@ fn short(commit: &str) -> &str {
     commit.get(..10).unwrap_or(commit)
 }
 
-/// The command that removes a worktree: by itself where that loses nothing.
+/// The command that removes a worktree: `prune` if that loses nothing.
 fn removal(worktree: &Worktree) -> String {
     let (path, branch) = (quoted_path(&worktree.path), quoted(worktree.branch.as_ref()));
     let Contents { commits, landed, changed, untracked, also, .. } = &worktree.work;
@@ -205,7 +205,7 @@ fn pruned_to_json(pruned: &Pruned) -> Value {
     document
 }
 
-/// What became of a worktree, in the result file of `exec`.
+/// The fate of a worktree, in the result file of `exec`.
 pub(super) fn report(isolated: &IsolatedWorktree) -> Value {
     let mut document = path_to_json(&isolated.path);
     document["branch"] = json!(isolated.branch);

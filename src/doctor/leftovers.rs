@@ -1,10 +1,9 @@
 //! Finds git's own lock files that a dead git left behind. They are removed only with proof: never by age, never
 //! because nobody has them open.
 //!
-//! Proof is that git's own note beside the lock (`core.lockfilePid`) names a process that has ended, or, on a local file
-//! system, that the lock was made before the machine started, or that the journal of a mutation which does not run any more
-//! tells that it made this very file. A process in another container may be one that this one cannot see, so the first counts
-//! only where this process sees all.
+//! There are three proofs: git's own note beside the lock (`core.lockfilePid`) names a process that has ended; on a local file
+//! system, the lock is older than the machine's boot; or the journal of a mutation that has ended names this very file. A process
+//! in another container may be invisible here, so the first proof counts only if this process sees all others.
 
 use std::{
     path::{Path, PathBuf},
@@ -47,7 +46,7 @@ pub(super) fn look(repo: &Repo, config: &Config, fix: Option<&Request>) -> Resul
     let remove = |own: &[OwnLock]| found.iter().map(|lock| remove(lock, own)).collect();
     let findings = guard::with_own_locks(repo, sharing, remove);
     if let Some(held) = held {
-        // Who finds holders that died tells of them: nobody finds them again.
+        // The process that finds dead holders reports them: nobody finds them again.
         for died in &held.died {
             drop(audit::append(repo, &Entry::new(Event::Died, died), sharing));
         }
@@ -56,16 +55,16 @@ pub(super) fn look(repo: &Repo, config: &Config, fix: Option<&Request>) -> Resul
     Ok(findings)
 }
 
-/// Lock files that are neither git's nor ours: who uses them does not see this guard.
+/// Lock files of other programs, which do not see this guard.
 pub(super) fn other_schemes(repo: &Repo) -> Vec<Finding> {
-    /// What such files are called.
+    /// The names of such files.
     const ENDS: [&str; 3] = ["lock", "lck", "pid"];
     let places = [repo.git_dir(), Some(repo.root())];
     let files = places.into_iter().flatten().flat_map(|place| {
         let names = sys::names(place).into_iter();
         let locks = names.filter(|name| {
             let is_lock = name.rsplit_once('.').is_some_and(|(_, end)| ENDS.contains(&end));
-            // In the worktree only hidden ones: `Cargo.lock` and its like are no locks.
+            // In the worktree only hidden ones: `Cargo.lock` and its like have another purpose.
             let may_be_one = place != repo.root() || name.starts_with('.');
             let known = GIT_LOCKS.contains(&name.as_str()) || name.contains("repoguard") || name.contains("~pid");
             is_lock && may_be_one && !known
@@ -147,7 +146,7 @@ fn command(lock: &OwnLock) -> String {
     holder::readable_command(&[&lock.command])
 }
 
-/// Git's note of who made a lock: `index~pid.lock` for `index.lock`.
+/// Git's note of a lock's maker: `index~pid.lock` for `index.lock`.
 fn note(lock: &Path) -> Option<PathBuf> {
     let name = lock.file_stem()?.to_str()?;
     Some(lock.with_file_name(format!("{name}~pid.lock")))

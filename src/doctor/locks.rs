@@ -18,7 +18,7 @@ use crate::{
 /// How long the trial may take; a lock server that is gone never answers.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the child says by its exit status.
+/// The child's exit statuses.
 const EXCLUDES: i32 = 0;
 const EXCLUDES_NOBODY: i32 = 1;
 const FAILS: i32 = 2;

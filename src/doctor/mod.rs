@@ -1,4 +1,4 @@
-//! Examines whether the guard is effective here. Tries it where that is possible, and assumes nothing.
+//! Examines whether the guard is effective here, by trying it if possible.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -21,17 +21,17 @@ use crate::{
     repo::{Config, Repo},
 };
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Finding {
-    /// What was looked at: `locks`, `place`, `git`, `hooks`, `mutations`, `leftovers`, `schemes`.
+    /// The check: `locks`, `place`, `git`, `hooks`, `mutations`, `leftovers`, `schemes`.
     pub check: &'static str,
     /// How it is.
     pub verdict: Verdict,
-    /// What was found, in words.
+    /// The finding, in words.
     pub found: String,
-    /// What to do about it.
+    /// The way out.
     pub hint: Option<String>,
 }
 
@@ -99,7 +99,7 @@ fn hooks(repo: &Repo, findings: &mut Vec<Finding>) {
     findings.extend(survey.hooks.iter().map(|seen| hook(repo, seen)));
 }
 
-/// One hook: as surveyed, and where it is our own script, run.
+/// One hook: as surveyed, and, if it is our own script, run.
 fn hook(repo: &Repo, seen: &Seen) -> Finding {
     let name = seen.event.name();
     if seen.state != State::Active {

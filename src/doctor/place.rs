@@ -1,4 +1,4 @@
-//! Tells for whom the locks count, by the type of the file system that the git directory is on.
+//! Tells whom the locks exclude, by the type of the git directory's file system.
 //!
 //! The type is read from `/proc/self/mountinfo`: statfs(2) calls some network file systems by the type of the server's.
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{is_missing, place::Root};
 use crate::{error::Result, sys};
 
-/// What git does not show of a worktree.
+/// Parts of a worktree that git does not show.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Hidden {
     /// Directories that cannot be read.

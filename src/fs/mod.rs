@@ -125,7 +125,7 @@ pub(super) fn cannot(action: &'static str, path: &Path, error: io::Error) -> Err
     Error::io(action, path)(error)
 }
 
-/// Neither blocks on a FIFO nor follows a link, at the end of the path or anywhere below what is ours.
+/// Does not block on a FIFO or follow a link, at the end of the path or anywhere below what is ours.
 fn open_unlinked(path: &Path, access: Access) -> io::Result<File> {
     match sys::open_unlinked(path, access) {
         Some(Err(error)) if sys::is_link_error(&error) => {}
@@ -163,7 +163,7 @@ fn is_ours_name(name: &OsStr) -> bool {
     end.is_some_and(|end| end == "repoguard" || end == ".repoguard")
 }
 
-/// Creates one directory of ours, and the one above it where that is ours, too.
+/// Creates one directory of ours, and the one above it if that is ours, too.
 ///
 /// # Errors
 /// [`Error::NotAFile`] when something else is there, else [`Error::Io`].
@@ -198,7 +198,7 @@ pub(crate) fn make_directory(path: &Path, sharing: Sharing) -> Result<()> {
     make_directory_at(path, 0o777, sharing).map_err(|error| cannot("create", path, error))
 }
 
-/// Creates a directory that is not ours, its owner's alone but for whom it is shared with, in one that exists.
+/// Creates a directory outside of ours, for its owner and those it is shared with, in one that exists.
 pub(crate) fn make_private_directory(path: &Path, sharing: Sharing) -> Result<()> {
     make_directory_at(path, 0o700, sharing).map_err(|error| cannot("create", path, error))
 }
@@ -216,7 +216,7 @@ pub(crate) struct Beside {
 }
 
 impl Beside {
-    /// Writes it. Its directory is created where it is ours.
+    /// Writes it. Its directory is created if it is ours.
     pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32, sharing: Sharing) -> Result<Self> {
         if let Some(directory) = path.parent().filter(|directory| is_ours(directory)) {
             create_directory(directory, sharing)?;
@@ -243,7 +243,7 @@ impl Beside {
         self.new.replace().map_err(Error::io("write", self.path))
     }
 
-    /// Gives it its name, where nothing has it.
+    /// Gives it its name, if that is free.
     pub(crate) fn create(self) -> Result<()> {
         match self.new.settle() {
             // Some file systems cannot rename with this condition.
@@ -255,13 +255,12 @@ impl Beside {
     }
 }
 
-/// What is at a path; a link is not followed.
+/// The identity of an entry; a link is not followed.
 pub(crate) fn identity(path: &Path) -> Option<FileId> {
     std::fs::symlink_metadata(path).ok().map(|metadata| sys::identity(&metadata))
 }
 
-/// Gives a file a name that is free: a second one (`true`), or, where it cannot have two, instead of the first. A link is
-/// not followed.
+/// Gives a file a free name: a second one (`true`), or, if it cannot have two, instead of the first. A link is not followed.
 pub(crate) fn take_name(from: &Path, to: &Path) -> Result<bool> {
     match hard_link(from, to) {
         Ok(()) => Ok(true),

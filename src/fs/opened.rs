@@ -12,7 +12,7 @@ use std::{
 use super::{is_missing, place::Place};
 use crate::sys::{self, Found};
 
-/// What an owner needs to use a directory.
+/// Permissions of an owner that are needed to use a directory.
 pub(super) const USE: u32 = 0o700;
 
 /// Files and directories that their owner was given more permission for, until this is dropped.

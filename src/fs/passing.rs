@@ -9,7 +9,7 @@ use std::{
 use super::place::Place;
 use crate::sys::{Directory, FileId};
 
-/// What passing names begin with; six letters or digits follow.
+/// The prefix of passing names; six letters or digits follow.
 pub(crate) const PASSING: &str = ".repoguard-new-";
 
 /// A new entry. Dropped, it is removed.

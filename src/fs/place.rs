@@ -56,7 +56,7 @@ impl Root {
     /// Opens a directory in ours; below ours no link is followed.
     ///
     /// # Errors
-    /// [`Error::NotAFile`] if it is no directory, [`Error::Io`].
+    /// [`Error::NotAFile`] for another kind of entry, [`Error::Io`].
     pub(crate) fn ours(path: &Path) -> Result<Self> {
         let directory = Place::from(path).directory().map_err(|error| {
             if sys::is_link_error(&error) {
@@ -105,7 +105,7 @@ impl Root {
 impl From<&Path> for Place {
     fn from(path: &Path) -> Self {
         let parts: Vec<&OsStr> = path.iter().collect();
-        // Below it there is no git directory: else it is a checkout that is called so.
+        // A git directory below it would make it a checkout of that name.
         let checkout = parts.iter().rposition(|part| *part == ".git").unwrap_or(0);
         let ours = parts.iter().rposition(|part| is_ours_name(part)).filter(|ours| *ours >= checkout);
         // At least the last component is looked up in an open directory.

@@ -1,8 +1,8 @@
 //! Decides which owners' files are trusted, and reads files that others may have put in our directory.
 //!
-//! A record is a regular file, reached without following a link, that is no larger than the caller allows. Its owner is this
-//! user, root or the owner of the git directory. If others may write to the git directory (a shared repository), their files are
-//! shown as well, but never acted upon.
+//! A record is a regular file, reached without following a link, and not larger than the caller allows. Its owner is this user,
+//! root or the owner of the git directory. If others may write to the git directory (a shared repository), their files are shown as
+//! well, but never acted upon.
 
 use std::{
     fs::File,
@@ -60,7 +60,7 @@ impl Ownership {
     }
 }
 
-/// Tells whether others than its owner may write to a directory, or whether that cannot be told.
+/// Tells whether others than its owner may write to a directory, or whether that is unknown.
 pub(crate) fn is_shared(directory: &Path) -> bool {
     std::fs::metadata(directory).map_or(true, |metadata| sys::mode(&metadata) & 0o022 != 0)
 }
@@ -120,7 +120,7 @@ pub(crate) fn read_record(path: &Path, limit: u64) -> Result<Vec<u8>> {
     read_all(&open_record(path)?, limit).map_err(Error::io("read", path))
 }
 
-/// Reads a file of git's or of the user's, where links are followed, as git does; never blocks.
+/// Reads a file of git's or of the user's, whose links are followed, as git does; never blocks.
 ///
 /// # Errors
 /// Fails if it is not a regular file or has more than `limit` bytes.

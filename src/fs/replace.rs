@@ -5,9 +5,9 @@
 //! the same.
 //!
 //! # Limitations
-//! Access control lists, extended attributes and further hard links stay with the old content. Who is killed on the way
-//! leaves a file beside the document, which the next writer removes. Where a file system can give no name on condition that
-//! it is free, one who makes a document may replace what somebody else has made who shares no lock with them.
+//! Access control lists, extended attributes and further hard links stay with the old content. A killed writer leaves a file beside
+//! the document, which the next writer removes. On a file system that cannot rename on condition that the name is free, a process
+//! that creates a document may replace one that a process without a common lock has just made.
 
 use std::{
     ffi::OsStr,
@@ -27,8 +27,8 @@ use crate::{
 /// Opens a document to write to it later, under whatever name it has then; `None` when it is missing.
 ///
 /// # Errors
-/// [`Error::NotAFile`] for anything but a regular file, [`Error::Io`] where it may not be written: whoever could replace it all
-/// the same, root say, does not.
+/// [`Error::NotAFile`] for anything but a regular file, [`Error::Io`] if it may not be written. Root does not replace such a file,
+/// either.
 pub(crate) fn open_document(path: &Path) -> Result<Option<std::fs::File>> {
     let file = match super::open(path, true) {
         Err(Error::Io { source, .. }) if tree::is_missing(&source) => return Ok(None),
@@ -49,7 +49,7 @@ pub(crate) fn replace_document(path: &Path, bytes: &[u8], old: &Metadata) -> Res
         let (new, file) = write_beside(path, bytes, 0o600)?;
         let mode = sys::mode(old);
         let kept = keep_owner(&file, old)?;
-        // Where another group would get what was the old one's, it gets what everybody has.
+        // If the group changes, the new group gets the rights of everybody instead of the old group's.
         let mode = if kept { mode } else { mode & !0o070 | (mode << 3 & mode & 0o070) };
         sys::set_mode(&file, mode)?;
         file.sync_all()?;
@@ -78,7 +78,7 @@ pub(crate) fn create_document(path: &Path, bytes: &[u8], sharing: Sharing) -> Re
         }
     };
     let created = match create() {
-        // Whoever made it meanwhile, and holds its lock, took ours for left over.
+        // Another process made it meanwhile, holds its lock, and took ours for a leftover.
         Err(error) if error.kind() == ErrorKind::NotFound && super::identity(path).is_some() => false,
         created => created.map_err(Error::io("create", path))?,
     };
@@ -100,7 +100,7 @@ fn write_beside(path: &Path, bytes: &[u8], mode: u32) -> io::Result<(Passing, Fi
     Ok((new, file))
 }
 
-/// Gives a new file the owner and group of the old one; whether that was possible, as far as it matters.
+/// Gives a new file the owner and group of the old one; tells whether that succeeded, if it matters.
 fn keep_owner(new: &File, old: &Metadata) -> io::Result<bool> {
     let (was, is) = (sys::owner(old), sys::owner(&new.metadata()?));
     if was == is {
@@ -124,7 +124,7 @@ fn directory(path: &Path) -> PathBuf {
     path.parent().unwrap_or(path).to_owned()
 }
 
-/// What the names of new contents of a document begin with: no other document's do.
+/// The prefix of a document's new contents, which no document's own name has.
 fn prefix(path: &Path) -> String {
     let name = sys::bytes(path.file_name().unwrap_or_default());
     let digest = Sha256::hash(&name);

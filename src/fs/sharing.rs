@@ -28,7 +28,7 @@ pub(crate) struct Sharing {
     /// Permission bits to add, or, with `exact`, to set.
     bits: u32,
     exact: bool,
-    /// Owner to give new files to: the git directory's, where root creates them.
+    /// Owner of new files: the git directory's, if root creates them.
     owner: Option<(u32, u32)>,
 }
 
@@ -41,7 +41,7 @@ impl Sharing {
             SharedMode::Set(bits) => Self { bits, exact: true, owner: None },
         };
         let Some(metadata) = git_dir.and_then(|dir| std::fs::metadata(dir).ok()) else { return sharing };
-        // Also without the setting, a group or an access control list may share the directory: whoever cannot see that a waiter
+        // Even without the setting, a group or an access control list may share the directory: a user who cannot see that a waiter
         // has died would wait for it.
         let shared =
             [(0o020, 0o660), (0o002, 0o666)].into_iter().filter(|(write, _)| sys::mode(&metadata) & write != 0);
@@ -71,11 +71,11 @@ impl Sharing {
             let old = sys::mode(&metadata);
             let mut bits = self.bits;
             if metadata.is_dir() || old & 0o100 != 0 {
-                // Who may read a directory may search it, and who may read a script may run it.
+                // A reader of a directory may search it, and a reader of a script may run it.
                 bits |= (bits & 0o444) >> 2;
             }
             if metadata.is_dir() {
-                // What is made in it belongs to its group.
+                // New entries belong to its group.
                 bits |= 0o2000;
             }
             let new = if self.exact { (old & !0o777) | bits } else { old | bits };

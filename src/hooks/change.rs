@@ -4,7 +4,7 @@
 //! what is replaced has a second name first, and the new file gets the old name in one step.
 //!
 //! # Limitations
-//! Where the file system has no hard links, a hook is missing for the moment between two renames.
+//! On a file system without hard links, a hook is missing for the moment between two renames.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -22,7 +22,7 @@ use crate::{
 
 /// Changes that are undone on drop, unless they are finished.
 ///
-/// Each is told what was seen where it writes: what somebody else put there since is not touched, but an error.
+/// Each step gets what was seen in its place: a later file of somebody else's is not touched, and is an error.
 #[must_use = "dropped, it undoes what was done"]
 pub(super) struct Change<'a> {
     repo: &'a Repo,
@@ -33,7 +33,7 @@ pub(super) struct Change<'a> {
 }
 
 enum Undo {
-    /// A file goes back to where it was, over nothing but this file of ours.
+    /// A file goes back to its place, over nothing but this file of ours.
     Rename {
         from: PathBuf,
         to: PathBuf,
@@ -133,8 +133,8 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// Gives what was seen at a path a second name to come back from, over nothing but this file of ours; whether the first
-    /// still leads to it.
+    /// Gives a file a second name to come back from, over nothing but this file of ours; tells whether the first name still leads
+    /// to it.
     fn set_aside(&mut self, path: &Path, seen: Option<FileId>, over: Option<FileId>) -> Result<bool> {
         if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
             return Err(Error::NotAFile { path: path.to_owned(), kind: "a directory", expected: "a file" });
@@ -156,7 +156,7 @@ impl<'a> Change<'a> {
         Ok(linked)
     }
 
-    /// Gives a new file its name, over what was just seen to be there, or where nothing is.
+    /// Gives a new file its name, over the file that was just seen, or in a free place.
     fn place(&mut self, new: Beside, path: &Path, over: bool) -> Result<()> {
         if over {
             return new.replace();
@@ -170,7 +170,7 @@ impl<'a> Change<'a> {
 
 impl Drop for Change<'_> {
     fn drop(&mut self) {
-        // What cannot be undone stays: its caller is told already why it failed.
+        // A step that cannot be undone stays: the caller already has the error.
         while let Some(undo) = self.undo.pop() {
             match undo {
                 Undo::Rename { from, to, over } => put_back(&from, &to, over),
@@ -213,7 +213,7 @@ fn aside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// What the second names begin with.
+/// The prefix of the second names.
 const ASIDE: &str = ".repoguard-old-";
 
 /// Removes what somebody who was killed left in a directory of hooks.
@@ -281,7 +281,7 @@ mod tests {
     fn undo_never_takes_the_last_copy() {
         with_hook(|change, hook, kept| {
             change.keep((hook, fs::identity(hook)), kept, (b"ours", 0o777)).unwrap();
-            // What cannot go back to where it was stays where it is.
+            // A file that cannot go back to its place stays.
             others::remove_file(hook).unwrap();
             others::create_dir(hook).unwrap();
             undo(change);

@@ -11,7 +11,7 @@ pub enum Event {
     PreRebase,
     /// Before `git am` applies a patch.
     ApplypatchMsg,
-    /// After a checkout: too late to refuse.
+    /// After a checkout: too late to fail it.
     PostCheckout,
     /// Before a push is taken in; on the receiving side.
     PreReceive,

@@ -14,8 +14,8 @@ pub(super) struct Git {
 }
 
 impl Git {
-    /// Finds it among the ancestors of this process; `None` where the hook was not called by git: by hand, or by a client
-    /// that brings a git of its own kind.
+    /// Finds it among the ancestors of this process; `None` if the hook was called otherwise: by hand, or by a client with its own
+    /// kind of git.
     ///
     /// Shells and other programs may stand between it and us (hook managers), but none between it and the gits above it: who
     /// runs git from a script, an alias or a `rebase --exec` may live for hours. With `nearest` not even those.

@@ -3,7 +3,7 @@
 use super::{Event, git::Git};
 use crate::{error::Error, escape::quoted, repo::Repo};
 
-/// How to go on after a refusal; `None` where the error itself tells.
+/// The way on after a failure; `None` if the error itself has it.
 pub(super) fn after(repo: &Repo, event: Event, git: Option<&Git>, error: &Error) -> Option<String> {
     if !matches!(error, Error::Busy { .. } | Error::ChangedMeanwhile { .. }) {
         return None;
@@ -39,7 +39,7 @@ pub(super) fn way_out(command: &[String]) -> String {
     format!("`{}` waits for its turn; git holds a lock of its own here, so this hook cannot", under_exec(command))
 }
 
-/// A git command line under `repoguard exec`, which must find the repository that git was told to use.
+/// A git command line under `repoguard exec`, with the repository that git was called for.
 fn under_exec(command: &[String]) -> String {
     let quoted = |word: &String| quoted(word.as_ref());
     let (mut environment, mut directories) = (Vec::new(), Vec::new());

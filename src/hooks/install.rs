@@ -1,4 +1,4 @@
-//! Installs our scripts where git looks for hooks: all of them or none, beside what was there, any number of times.
+//! Installs our scripts where git looks for hooks: all of them or none, beside the hooks that were there, any number of times.
 //!
 //! # Invariants
 //! - Everything is looked at and decided before anything is changed; a failure afterwards undoes what was done.
@@ -35,17 +35,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Permissions of a script, before the umask.
 const SCRIPT_MODE: u32 = 0o777;
 
-/// What to install, and how.
+/// The hooks to install, and how.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Exactly these hooks; when empty, those that are of use in the repository.
     pub hooks: Vec<Event>,
     /// Also [`Event::ReferenceTransaction`].
     pub strict: bool,
-    /// What a hook does when no repoguard is found.
+    /// A hook's action without a repoguard program.
     pub if_missing: IfMissing,
-    /// Also scripts in the hooks directory, where git's configuration names hooks (git 2.54 and later): for other, older
-    /// gits that work in the same repository.
+    /// Also scripts in the hooks directory, if git's configuration names hooks (git 2.54 and later): for other, older gits that
+    /// work in the same repository.
     pub both: bool,
     /// Also where `core.hooksPath` is set outside of the repository.
     pub force: bool,
@@ -68,15 +68,15 @@ impl Options {
     }
 }
 
-/// What came of an install.
+/// The result of an install.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Report {
-    /// Where git looks for hooks.
+    /// Git's directory of hooks.
     pub directory: PathBuf,
     /// The hooks that are in place now.
     pub hooks: Vec<Installed>,
-    /// What only the user can do, because the directory is made by another program.
+    /// Steps that only the user can take, because another program makes the directory.
     pub by_hand: Vec<ByHand>,
     /// Whether the file system of the hooks is mounted `noexec`: git runs no hook there.
     pub noexec: bool,
@@ -90,8 +90,7 @@ pub struct Installed {
     pub event: Event,
     /// `installed`, `updated` or `unchanged`.
     pub change: &'static str,
-    /// How git reaches it: `script`, `config`, the name of the program whose hook runs it, or `hook` where a hook of the
-    /// user's own does.
+    /// How git reaches it: `script`, `config`, the name of the program whose hook runs it, or `hook` for a hook of the user's own.
     pub via: &'static str,
     /// The script.
     pub path: PathBuf,
@@ -109,7 +108,7 @@ pub struct ByHand {
     pub event: Event,
     /// The user's own file that the other program runs.
     pub file: PathBuf,
-    /// The line; `None` where the other program runs nothing for this hook.
+    /// The line; `None` if the other program has no place for this hook.
     pub line: Option<String>,
     /// Whether it is there already.
     pub done: bool,
@@ -149,7 +148,7 @@ pub fn install(repo: &Repo, options: &Options) -> Result<Report> {
     let manifest_path = repo.hooks_manifest().unwrap_or_default();
     let before = Manifest::read_own(&manifest_path);
     let mut manifest = before.clone().unwrap_or_default();
-    // What this git runs, and what only others run.
+    // Hooks of this git, and those that only other gits run.
     let mut found = Vec::new();
     if scripts {
         let created = prepare(&mut change, &place.directory)?;
@@ -197,11 +196,11 @@ fn prepare(change: &mut Change<'_>, directory: &Path) -> Result<bool> {
     }
 }
 
-/// What to do about a hook.
+/// The step for a hook.
 enum Plan {
     /// Nothing: it is reached this way.
     Nothing { path: PathBuf, via: &'static str },
-    /// Write ours, where nothing or an older one of ours is.
+    /// Write ours, in a free place or over an older one of ours.
     Write { path: PathBuf, via: &'static str },
     /// Keep what is there, and write ours.
     Keep,
@@ -256,7 +255,7 @@ fn carry_out(change: &mut Change<'_>, slot: &Slot, plan: &Plan, text: &[u8]) -> 
             (&slot.path, "script", "installed")
         }
     };
-    // Where others put ours it is of no use any more.
+    // A script of ours that another program moved away is useless.
     for displaced in slot.displaced().filter(|_| via == "script") {
         change.remove(displaced, seen(slot, displaced))?;
     }
@@ -303,7 +302,7 @@ fn configure(change: &mut Change<'_>, place: &Place, event: Event, options: &Opt
     }
     for (key, value) in &wanted {
         let old = before.iter().find(|(name, _)| name == key).map(|(_, value)| value);
-        // Git's answer is compared as text: what is no text is written again.
+        // Git's answer is compared as text: a path that is not text is written again.
         if old != Some(value) {
             done = "updated";
             change.configure(key, value, old.map(OsString::as_os_str))?;
@@ -313,7 +312,7 @@ fn configure(change: &mut Change<'_>, place: &Place, event: Event, options: &Opt
     Ok(Installed { event, change, via: "config", path, chained: None, kept: false })
 }
 
-/// What the user can do where husky generates the directory.
+/// The user's steps for a directory that husky generates.
 fn by_hand(place: &Place, own: &Path, event: Event) -> ByHand {
     let file = own.join(event.name());
     let runs = fs::is_executable(&place.directory.join(event.name()));
@@ -334,7 +333,7 @@ impl Lock {
     pub(super) fn of_directory(path: &Path) -> Result<Self> {
         loop {
             let lock = Self::wait(LockFile::open_anchor(path)?, path)?;
-            // Who had it may have removed the directory.
+            // The process that had it may have removed the directory.
             if path.canonicalize().is_ok_and(|path| lock.0.is_at(&path)) {
                 return Ok(lock);
             }

@@ -52,7 +52,7 @@ pub(super) fn runs_legacy(path: &Path) -> bool {
     super::slot::read(path).is_some_and(|text| of(&text).is_some_and(|manager| manager.runs_legacy))
 }
 
-/// The directory of the user's own hooks, where `directory` is one that husky writes anew whenever it likes.
+/// The directory of the user's own hooks, if husky rewrites `directory` whenever it likes.
 pub(super) fn husky(directory: &Path) -> Option<PathBuf> {
     let has_its_files = || ["h", "husky.sh"].iter().any(|name| directory.join(name).is_file());
     let generated = directory.ends_with(".husky/_") || (directory.ends_with("_") && has_its_files());

@@ -1,9 +1,9 @@
-//! Records what was installed, so that a hook that was deleted is told from one that never was there.
+//! Records the installed hooks, so that a deleted hook is told from one that never existed.
 //!
 //! # Format
 //! `<common dir>/repoguard/hooks.json`: one JSON object: `schema` 1, `hooks` (names, in git's configuration or as scripts),
-//! `directories` (each with `path`, relative to the common directory where it is in it or beside it, and `created`,
-//! whether it was missing).
+//! `directories` (each with `path`, relative to the common directory if it is in it or beside it, and `created`, whether it was
+//! missing).
 
 use std::path::{Path, PathBuf};
 
@@ -72,9 +72,8 @@ impl Manifest {
         }
     }
 
-    /// The directories that scripts were written to, and whether each was made for them, as far as they are this
-    /// repository's: in the git directory, in the worktree beside it, or where git looks for hooks now. The list alone is no
-    /// reason to write anywhere.
+    /// The directories that scripts were written to, and whether each was made for them. Only directories of this repository count:
+    /// in the git directory, in the worktree beside it, or where git looks for hooks now. The list alone does not allow a write.
     pub(super) fn directories(&self, common: &Path, git_says: &Path) -> Vec<(PathBuf, bool)> {
         let git_says = git_says.canonicalize().unwrap_or_else(|_| git_says.to_owned());
         let known = self.directories.iter().filter_map(|Directory { path, created }| {
@@ -86,7 +85,7 @@ impl Manifest {
     }
 
     pub(super) fn add_directory(&mut self, common: &Path, directory: &Path, created: bool) {
-        // A path that is no text and not beside the common directory is found again only as long as git names it.
+        // A path that is not text and not beside the common directory is found again only as long as git names it.
         let path = place::relative(directory, common);
         let Some(path) = path.to_str() else { return };
         if self.directories.iter().any(|known| known.path == path) {

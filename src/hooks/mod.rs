@@ -49,9 +49,9 @@ pub use uninstall::{Removed, Uninstalled, uninstall};
 /// The exit status by which a hook that is only tried answers.
 pub const ANSWER: i32 = 42;
 
-/// What is added to the name of a hook that was there before ours.
+/// The suffix of a hook that was there before ours.
 const CHAINED: &str = ".repoguard-chained";
-/// What pre-commit and prek add to the name of a hook that they find, and then run before their own.
+/// The suffix that pre-commit and prek give to a hook that they find, and then run before their own.
 const LEGACY: &str = ".legacy";
 
 /// Tells whether a script is one that git's configuration names: git runs others after it.
@@ -60,8 +60,7 @@ fn is_configured_script(repo: &Repo, script: &Path) -> bool {
     ours.is_some() && script.parent().and_then(|directory| directory.canonicalize().ok()) == ours
 }
 
-/// Where the hook is that stood here before a script of ours. `None` where another program that moved our script away runs
-/// all it wants to run itself.
+/// The hook that was in the place of our script. `None` if another program moved our script away and runs such hooks itself.
 fn chained(script: &Path, event: Event) -> Option<PathBuf> {
     let (name, path) = (script.file_name()?, script.with_file_name(format!("{}{CHAINED}", event.name())));
     if name == event.name() {

@@ -1,4 +1,4 @@
-//! Finds where git looks for hooks, and whether they may be written there.
+//! Finds git's directory of hooks, and decides whether they may be written there.
 
 use std::{
     ffi::OsString,
@@ -12,7 +12,7 @@ use crate::{
     repo::{Config, HookFacts, Repo, path_of},
 };
 
-/// Where `core.hooksPath` is set, and to what.
+/// The place and value of `core.hooksPath`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HooksPath {
     /// The value, as it stands there.
@@ -26,16 +26,16 @@ pub struct HooksPath {
 /// The hooks of a worktree, as git sees them.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// Where git looks for hooks.
+    /// Git's directory of hooks.
     pub(super) directory: PathBuf,
-    /// Where it does by default.
+    /// Its default.
     pub(super) default: PathBuf,
     pub(super) hooks_path: Option<HooksPath>,
-    /// The user's own hooks, where `directory` is one that husky generates.
+    /// The user's own hooks, if husky generates `directory`.
     pub(super) husky: Option<PathBuf>,
     pub(super) facts: HookFacts,
     pub(super) sharing: Sharing,
-    /// What all worktrees share.
+    /// The directory that all worktrees share.
     pub(super) common: PathBuf,
     /// The scripts that git's configuration names.
     scripts: PathBuf,
@@ -90,7 +90,7 @@ impl Place {
         self.scripts.join(event.name())
     }
 
-    /// What git's configuration tells git to run: the script, also when the repository was moved.
+    /// The command in git's configuration: the script, also after the repository was moved.
     pub(super) fn configured_command(&self, event: Event) -> OsString {
         let path = self.configured_script(event);
         let inside = path.strip_prefix(&self.common).unwrap_or(&path);
@@ -114,7 +114,7 @@ pub(super) fn keys(event: Event) -> [String; 2] {
     ["event", "command"].map(|key| format!("hook.repoguard-{}.{key}", event.name()))
 }
 
-/// A path, as it is told from a directory that may be moved together with what is in it or beside it.
+/// A path as seen from a directory that may be moved together with its contents and neighbours.
 pub(super) fn relative(path: &Path, base: &Path) -> PathBuf {
     if let Ok(inside) = path.strip_prefix(base) {
         return inside.to_owned();

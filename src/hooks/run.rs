@@ -1,9 +1,9 @@
 //! Runs a hook that git calls: ours already → try → wait, if git holds no lock of its own → see whether the world has changed → hold
 //! until git has ended.
 //!
-//! The rules were measured, git by git. The two that matter most: where git holds one of its own locks while a hook runs,
-//! the hook must not wait, or the holder's git fails; and what was waited for may have changed HEAD or the index under the
-//! git command that waited, which would then take what it never saw.
+//! The rules were measured, git by git. Two matter most. If git holds one of its own locks while a hook runs, the hook must not
+//! wait, or the holder's git fails. After a wait, HEAD or the index may have changed under the waiting git command, which would
+//! then commit what it never saw.
 
 use std::{
     ffi::OsString,
@@ -44,7 +44,7 @@ pub type Input<'a> = dyn FnMut() -> Result<Vec<u8>> + 'a;
 pub struct Call {
     /// Which hook.
     pub event: Event,
-    /// The script that git runs, where the call came through one.
+    /// The script that git runs, if the call came through one.
     pub script: Option<PathBuf>,
     /// The hook's arguments.
     pub arguments: Vec<OsString>,
@@ -52,10 +52,10 @@ pub struct Call {
     pub timeout: Duration,
 }
 
-/// Why a hook refuses, and how its user gets on.
+/// Why a hook fails, and how its user goes on.
 #[derive(Debug)]
 pub struct Refusal {
-    /// What is wrong.
+    /// The error.
     pub error: Error,
     /// The way out, with a command to paste.
     pub hint: Option<String>,
@@ -70,7 +70,7 @@ impl From<Error> for Refusal {
 impl Call {
     /// The hook that stood here before ours: it runs after the guard, in place of this process.
     ///
-    /// None where our script was moved away by another program: whoever did that calls the hooks itself.
+    /// None if another program moved our script away: it calls the hooks itself.
     #[must_use]
     pub fn chained(&self) -> Option<PathBuf> {
         let script = self.script.as_deref()?;
@@ -78,13 +78,13 @@ impl Call {
     }
 }
 
-/// Takes the lock for the git command that calls this hook, until that command has ended. `input` reads what the hook was
-/// given on its standard input; called only where that matters.
+/// Takes the lock for the git command that calls this hook, until that command has ended. `input` reads the hook's standard input;
+/// it is called only if that matters.
 ///
-/// Blocks for [`Call::timeout`] at most, and not at all where git holds a lock of its own. This process forks.
+/// Blocks for [`Call::timeout`] at most, and not at all while git holds a lock of its own. This process forks.
 ///
 /// # Errors
-/// A [`Refusal`]: the git command must not go on. Never for [`Event::PostCheckout`], which is too late to refuse.
+/// A [`Refusal`]: the git command must not go on. Never for [`Event::PostCheckout`], which is too late for that.
 pub fn run(
     repo: &Repo,
     config: &Config,
@@ -117,7 +117,7 @@ pub fn read_input() -> Result<Vec<u8>> {
     Ok(input)
 }
 
-/// What the lock must cover: a push to a branch that is checked out in a linked worktree may change the files there
+/// The lock's scope: a push to a branch that is checked out in a linked worktree may change the files there
 /// (`receive.denyCurrentBranch=updateInstead`), and only everything covers more than one worktree.
 fn scope(repo: &Repo, event: Event, input: &mut Input<'_>) -> Result<Scope> {
     if event != Event::PreReceive {
@@ -142,7 +142,7 @@ struct Hook<'a> {
 }
 
 impl Hook<'_> {
-    /// A hook that can refuse before anything has changed.
+    /// A hook that can fail before anything has changed.
     fn before_change(self) -> Result<(), Refusal> {
         match self.take(Duration::ZERO) {
             Ok(Some(held)) => self.hold(held),
@@ -201,7 +201,7 @@ impl Hook<'_> {
         }
     }
 
-    /// The files have changed already: nothing can be refused, but others can be told and kept out from now on.
+    /// The files have already changed: the checkout cannot fail any more, but others can be informed and kept out from now on.
     fn after_checkout(self) {
         let context = self.context;
         let held = match self.take(Duration::ZERO) {
@@ -217,8 +217,8 @@ impl Hook<'_> {
         }
     }
 
-    /// References are about to change, and git has locked them: only a try is possible, and a refusal only where it leaves
-    /// nothing half done.
+    /// References are about to change, and git has locked them: the hook only tries, and fails only if that leaves nothing half
+    /// done.
     fn before_references_change(self, input: &mut Input<'_>) -> Result<(), Refusal> {
         let state = self.call.arguments.first();
         if state.is_none_or(|state| state != "prepared" && state != "preparing") {
@@ -226,7 +226,7 @@ impl Hook<'_> {
         }
         match self.take(Duration::ZERO) {
             Ok(Some(held)) => self.hold(held),
-            // With an unfinished mutation it is too late to refuse: git has begun.
+            // With an interrupted mutation it is too late to fail: git has begun.
             Ok(None) | Err(Error::Unfinished { .. }) => Ok(()),
             Err(Error::Busy { holders, what, ahead, waited }) => {
                 let head = self.context.repo.worktree().and_then(|worktree| self.context.repo.head(&worktree));

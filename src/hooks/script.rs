@@ -13,21 +13,21 @@ use crate::{
 };
 
 const TEMPLATE: &str = include_str!("../../hooks/hook.sh");
-/// What begins the line by which we know our own, whatever its version.
+/// The prefix of the line that marks our scripts of any version.
 const MARK: &[u8] = b"# repoguard-hook ";
-/// What stands in the mark for the sum while it is made.
+/// The placeholder for the sum in the mark while the sum is computed.
 const NO_SUM: &[u8] = b"@SUM@";
-/// What begins the line that names the program.
+/// The prefix of the line that names the program.
 const BINARY: &[u8] = b"\nbinary='";
-/// Where programs are installed that are not on the `PATH` of a program with windows; in the script, too.
+/// Directories of programs that are not on the `PATH` of a graphical program; also in the script.
 const USUAL: [&str; 2] = ["/opt/homebrew/bin", "/usr/local/bin"];
 /// The same, below the home directory.
 const USUAL_AT_HOME: [&str; 2] = [".cargo/bin", ".local/bin"];
 
-/// What a hook does when no repoguard is found.
+/// A hook's action without a repoguard program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IfMissing {
-    /// Refuses, where that is not too late, and tells the ways out.
+    /// Fails, unless it is too late, and names the ways out.
     #[default]
     Refuse,
     /// Warns and goes on.
@@ -80,11 +80,11 @@ pub(super) fn is_genuine(text: &[u8], event: Event) -> bool {
         [IfMissing::Refuse, IfMissing::Warn].iter().any(|&if_missing| text == self::text(event, &program, if_missing));
     let real = |path: &Path| path.canonicalize().ok();
     let ours = std::env::current_exe().ok().into_iter().chain(found());
-    // A program that is gone is not started, and the script looks where this user's programs are.
+    // If the program has gone, the script looks in this user's directories of programs.
     same && (!fs::is_executable(&program) || ours.into_iter().any(|ours| real(&ours) == real(&program)))
 }
 
-/// Tells whether a script of somebody else's runs `repoguard hook EVENT`, in a line that is no comment.
+/// Tells whether a script of somebody else's runs `repoguard hook EVENT`, outside of comments.
 pub(super) fn calls(text: &[u8], event: Event) -> bool {
     let text = String::from_utf8_lossy(text);
     let lines = text.lines().map(str::trim_start).filter(|line| !line.starts_with('#'));
@@ -121,14 +121,14 @@ fn named_program(text: &[u8]) -> Option<PathBuf> {
     }
 }
 
-/// The name of a program that lasts longest: the one on `PATH`, where that is the same program. Package managers keep
-/// that one, and change where it leads.
+/// The most durable name of a program: the one on `PATH`, if that is the same program. Package managers keep that name, and change
+/// its target.
 pub(super) fn lasting(program: PathBuf) -> PathBuf {
     let Ok(real) = program.canonicalize() else { return program };
     found().find(|found| found.canonicalize().is_ok_and(|found| found == real)).unwrap_or(program)
 }
 
-/// Where a repoguard is found by its name.
+/// The path of a repoguard on `PATH`.
 pub(super) fn found() -> impl Iterator<Item = PathBuf> {
     let path = env::get("PATH").unwrap_or_default();
     let path: Vec<PathBuf> = std::env::split_paths(&path).filter(|directory| directory.is_absolute()).collect();

@@ -22,16 +22,16 @@ const MOST_BYTES: u64 = 16 << 20;
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) event: Event,
-    /// What git runs.
+    /// The file that git runs.
     pub(super) path: PathBuf,
     pub(super) file: Option<File>,
-    /// What was there before us, and runs after the guard.
+    /// The earlier hook, which runs after the guard.
     pub(super) chained_path: PathBuf,
     pub(super) chained: Option<File>,
-    /// Where pre-commit and prek put, and run, what they find.
+    /// The name under which pre-commit and prek keep, and run, an earlier hook.
     pub(super) legacy_path: PathBuf,
     pub(super) legacy: Option<File>,
-    /// Where lefthook puts what it finds, and does not run it.
+    /// The name under which lefthook keeps an earlier hook without running it.
     pub(super) old_path: PathBuf,
     pub(super) old: Option<File>,
 }
@@ -40,14 +40,14 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) id: FileId,
-    /// What is wrong with it as a hook: what it is instead of a file.
+    /// The flaw of a hook: its kind, if it is not a file.
     wrong: Option<&'static str>,
-    /// Where it points, if it is a symbolic link.
+    /// Its target, if it is a symbolic link.
     target: Option<PathBuf>,
     mode: u32,
     /// Whether git would run it: on some file systems nothing can be run, and what is executable for others is not for us.
     executable: bool,
-    /// What is in it; nothing where it cannot be read.
+    /// Its contents; empty if it cannot be read.
     pub(super) text: Vec<u8>,
 }
 
@@ -67,7 +67,7 @@ impl Slot {
         Self { event, path, file, chained_path, chained, legacy_path, legacy, old_path, old }
     }
 
-    /// Refuses what cannot be a hook where there should be one.
+    /// Fails for an entry that cannot be a hook.
     pub(super) fn check(&self) -> Result<()> {
         for (path, file) in [(&self.path, &self.file), (&self.chained_path, &self.chained)] {
             if let Some(kind) = file.as_ref().and_then(|file| file.wrong) {
@@ -116,7 +116,7 @@ impl File {
     fn look(path: &Path) -> Option<Self> {
         let entry = std::fs::symlink_metadata(path).ok()?;
         let target = entry.is_symlink().then(|| std::fs::read_link(path).unwrap_or_default());
-        // Where a link points nowhere, the link is all there is.
+        // Of a dangling link, only the link exists.
         let metadata = std::fs::metadata(path).unwrap_or_else(|_| entry.clone());
         let dangling = metadata.is_symlink();
         let wrong = (!metadata.is_file() && !dangling).then(|| sys::kind(&metadata));
@@ -157,7 +157,7 @@ impl File {
     }
 }
 
-/// The text of a hook; nothing of what is no file, or too large for one. Does not block.
+/// The text of a hook; empty for other kinds than files, and for large files. Does not block.
 pub(super) fn read(path: &Path) -> Option<Vec<u8>> {
     File::look(path).filter(|file| file.wrong.is_none()).map(|file| file.text)
 }

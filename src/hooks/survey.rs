@@ -17,9 +17,9 @@ use crate::{error::Result, escape::quoted_path, fs, repo::Repo, sys};
 pub struct Survey {
     /// Git's version.
     pub git: String,
-    /// Where git looks for hooks.
+    /// Git's directory of hooks.
     pub directory: PathBuf,
-    /// Where that is configured, if it is.
+    /// The place where it is configured.
     pub hooks_path: Option<HooksPath>,
     /// Each hook that was installed here; where none was, each that is of use here.
     pub hooks: Vec<Seen>,
@@ -41,10 +41,9 @@ pub struct Seen {
     pub event: Event,
     /// Whether git reaches it, or why not.
     pub state: State,
-    /// How git reaches it, where it does: `script`, `config`, the name of the program whose hook runs it, or `hook` where
-    /// a hook of the user's own does.
+    /// How git reaches it: `script`, `config`, the name of the program whose hook runs it, or `hook` for a hook of the user's own.
     pub via: Option<&'static str>,
-    /// Whose hook git runs instead, where that is known.
+    /// The owner of the hook that git runs instead, if known.
     pub by: Option<&'static str>,
     /// The file that git runs, or would run.
     pub path: PathBuf,
@@ -52,7 +51,7 @@ pub struct Seen {
     pub chained: Option<PathBuf>,
     /// More about it, in a few words.
     pub note: Option<String>,
-    /// What to do about it.
+    /// The way out.
     pub hint: Option<String>,
 }
 
@@ -77,7 +76,7 @@ pub enum State {
     Deleted,
     /// It is there, but git does not run a file without permission to.
     NotExecutable,
-    /// Git runs it, but there is no repoguard that it could start.
+    /// Git runs it, but it finds no repoguard program to start.
     BinaryMissing,
     /// Somebody has changed our script: what it does now is not known.
     Edited,
@@ -139,7 +138,7 @@ impl Looker<'_> {
         }
     }
 
-    /// How it is with the hook in git's configuration; `None` where it is not there.
+    /// The state of the hook in git's configuration; `None` if it is missing there.
     fn configured(&self, event: Event) -> Option<Seen> {
         let [of, command] = keys(event);
         self.place.facts.setting(&command)?;
@@ -213,7 +212,7 @@ impl Looker<'_> {
         seen.by = manager.map(|manager| manager.name);
         let was_here = slot.displaced().next().is_some() || slot.chained.is_some() || self.manifest.has(slot.event);
         let state = if was_here { State::Displaced } else { State::NotInstalled };
-        // What install would say, or the way to it.
+        // The way to an install, or its error.
         let hint = slot.obstacle().and_then(|error| error.hint());
         seen.not(state, hint.as_deref().unwrap_or(INSTALL))
     }
@@ -236,7 +235,7 @@ impl Looker<'_> {
         seen.not(State::Bypassed, hint)
     }
 
-    /// Whether the hook was installed in a directory where git does not look now.
+    /// Whether the hook was installed in a directory that git does not use now.
     fn is_elsewhere(&self, event: Event) -> bool {
         let recorded = self.manifest.directories(&self.place.common, &self.place.directory);
         let recorded: Vec<PathBuf> = recorded.into_iter().map(|(path, _)| path).collect();

@@ -11,14 +11,14 @@ pub(super) struct Change<'a> {
     pub(super) name: &'a str,
 }
 
-/// What to do about a transaction while somebody else holds the lock.
+/// The decision about a transaction while somebody else holds the lock.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
     /// Refusing leaves everything as it was.
     Refuse,
-    /// Too late to refuse: the checkout changes under somebody's hold.
+    /// Too late to fail it: the checkout changes under somebody's hold.
     Tell,
-    /// It is no business of who holds this checkout, or refusing would harm.
+    /// It does not concern the holder of this checkout, or a failure would do harm.
     Pass,
 }
 
@@ -30,7 +30,7 @@ pub(super) fn references(input: &str) -> impl Iterator<Item = Change<'_>> {
     })
 }
 
-/// Judges a transaction of the git subcommand `verb`, where HEAD is on `branch`.
+/// Judges a transaction of the git subcommand `verb`, with HEAD on `branch`.
 pub(super) fn judge(input: &str, verb: &str, branch: Option<&str>) -> Judgement {
     // These move references from one storage to another, belong to another checkout, or have begun already.
     // (Older gits bisect in a `bisect--helper`.)

@@ -1,6 +1,6 @@
-//! Removes our scripts. What was there before comes back, byte for byte.
+//! Removes our scripts, and restores the earlier hooks byte for byte.
 //!
-//! Also what others made of our scripts goes, and what we kept is where it would be if we had never been here.
+//! Copies of our scripts by other programs go as well, and kept hooks get the place that they would have without us.
 
 use std::path::{Path, PathBuf};
 
@@ -15,11 +15,11 @@ use super::{
 };
 use crate::{error::Result, fs, repo::Repo};
 
-/// What came of an uninstall.
+/// The result of an uninstall.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Uninstalled {
-    /// What was changed; nothing where nothing was installed.
+    /// The changes; empty if nothing was installed.
     pub hooks: Vec<Removed>,
 }
 
@@ -59,7 +59,7 @@ pub fn uninstall(repo: &Repo) -> Result<Uninstalled> {
     let mut directories: Vec<PathBuf> = directories.iter().filter_map(|path| path.canonicalize().ok()).collect();
     directories.sort();
     directories.dedup();
-    // Where nothing of ours is, nothing is written, whatever the list says.
+    // Without a script of ours, nothing is written, whatever the list says.
     let ours: Vec<&PathBuf> = directories.iter().filter(|directory| holds_ours(directory)).collect();
     let _locks = ours.iter().map(|directory| Lock::of_directory(directory)).collect::<Result<Vec<_>>>()?;
     let mut change = Change::new(repo, place.sharing);
@@ -106,7 +106,7 @@ fn holds_ours(directory: &Path) -> bool {
 fn clear(change: &mut Change<'_>, slot: &Slot) -> Result<Option<Removed>> {
     let ours = slot.file.as_ref().is_some_and(|file| file.is_ours() && !file.is_link());
     if ours {
-        // What somebody added to it would be lost, and what is no file cannot be put back.
+        // Additions of somebody else's would be lost, and other kinds than files cannot be restored.
         slot.check()?;
     }
     let is_ours = |file: &Option<File>| file.as_ref().is_some_and(File::is_ours);

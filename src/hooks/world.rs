@@ -24,7 +24,7 @@ pub(super) struct World {
 /// An index as it was.
 pub(super) struct Kept {
     index: PathBuf,
-    /// `None` where there was no index.
+    /// `None` without an index.
     link: Option<PathBuf>,
 }
 
@@ -39,7 +39,7 @@ impl World {
         Ok(Self { head, index: Kept::keep(repo, index_path(repo), &name, sharing)? })
     }
 
-    /// What has changed since, in words.
+    /// The changes since, in words.
     ///
     /// # Errors
     /// When git cannot tell: then it must be taken for changed.
@@ -66,7 +66,7 @@ impl Kept {
     /// Keeps the index that is there now under a name of ours.
     ///
     /// # Errors
-    /// [`crate::Error::Io`] when it can be neither linked nor copied.
+    /// [`crate::Error::Io`] if it cannot be linked or copied.
     pub(super) fn keep(repo: &Repo, index: PathBuf, name: &str, sharing: Sharing) -> Result<Self> {
         let link = repo.index_dir().map(|directory| directory.join(name));
         let link = link.filter(|_| std::fs::symlink_metadata(&index).is_ok());

@@ -1,4 +1,4 @@
-//! What the operating system must give: Linux, and macOS as far as it goes.
+//! Asks the operating system: Linux, and macOS as far as it goes.
 //!
 //! Only this module has `cfg` for systems, and only it has `unsafe` code.
 //!
@@ -21,9 +21,8 @@
 //! | `directory` | work on the entries of an open directory, and below it, without following links |
 //!
 //! # Limitations
-//! `locks` comes from `/proc`; where there is none (macOS), it answers "unknown". `table` comes from `/proc` or from macOS,
-//! where the start of a process is known by the wall clock only, and the directory of another process is not told; any
-//! other Unix answers "unknown".
+//! `locks` comes from `/proc`; without it (macOS), it answers "unknown". `table` comes from `/proc` or from macOS, which knows the
+//! start of a process by the wall clock only, and not its directory; any other Unix answers "unknown".
 
 #[cfg(not(unix))]
 compile_error!("repoguard runs on Linux, and is compiled for macOS; Windows is not supported yet");
@@ -46,7 +45,7 @@ mod helper;
 mod helper;
 pub(crate) use helper::FlockHelper;
 
-/// What makes two paths the same file.
+/// The identity of a file, the same by all its paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct FileId {
     pub(crate) device: u64,
@@ -63,7 +62,7 @@ pub(crate) enum Access {
     Append,
 }
 
-/// What to wait for on a descriptor.
+/// An event on a descriptor.
 #[derive(Clone, Copy)]
 pub(crate) enum Event<'a> {
     /// There is something to read, or the other end is closed.
@@ -76,13 +75,13 @@ pub(crate) enum Event<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Received {
     pub(crate) signal: i32,
-    /// The process that sent it, where one did.
+    /// The process that sent it, if one did.
     pub(crate) sender: u32,
     /// Sent by the terminal, and so to the whole foreground process group.
     pub(crate) from_terminal: bool,
 }
 
-/// What happened to a child process.
+/// A change of a child process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ChildEvent {
     Exited(i32),
@@ -116,7 +115,7 @@ pub(crate) struct MountedFs {
     pub(crate) device: u64,
 }
 
-/// A flock(2) that the kernel shows: by whom, and whether alone.
+/// A flock(2) that the kernel shows: its taker, and whether it is exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KernelLock {
     pub(crate) file: FileId,
@@ -124,7 +123,7 @@ pub(crate) struct KernelLock {
     pub(crate) exclusive: bool,
 }
 
-/// What the kernel shows of the flocks on some files.
+/// The kernel's view of the flocks on some files.
 pub(crate) struct KernelLocks {
     pub(crate) locks: Vec<KernelLock>,
     /// Whether no lock can be missing.
@@ -142,7 +141,7 @@ pub(crate) struct Writer {
     pub(crate) is_inheritable: bool,
 }
 
-/// What is at a path, a link not followed. Times and inode as git's index keeps them: the lower 32 bits.
+/// An entry; links are not followed. Times and inode as git's index keeps them: the lower 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {
     /// Kind and permission bits, as in `st_mode`.
@@ -210,7 +209,7 @@ pub(crate) const DIRECTORY: u32 = 0o040_000;
 pub(crate) const FIFO: u32 = 0o010_000;
 pub(crate) const SOCKET: u32 = 0o140_000;
 
-/// Why a path is none that stays below the directory that it is seen from; `None` where it is one.
+/// Why a path does not stay below its directory; `None` if it does.
 pub(crate) fn why_outside(path: &[u8]) -> Option<&'static str> {
     if path.contains(&0) {
         return Some("it holds a NUL");

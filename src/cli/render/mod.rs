@@ -35,14 +35,14 @@ pub(super) use text::{clock, duration, size, user, who};
 /// How often a waiter that is not on a terminal says that it still waits.
 const REPEAT: Duration = Duration::from_secs(30);
 
-/// Where and how to talk to the user.
+/// How to print to the user.
 #[derive(Clone)]
 pub(super) struct Ui {
     color: bool,
     volume: Volume,
     waiting: Rc<RefCell<Line>>,
     repeat: Rc<Cell<Duration>>,
-    /// A mutation that was killed has been settled: nothing of it is left to look at.
+    /// An interrupted mutation has been recovered: nothing of it is left to look at.
     is_recovered: Rc<Cell<bool>>,
     /// The repository whose token may be in the environment, until that was checked.
     token: Rc<RefCell<Option<Repo>>>,
@@ -112,7 +112,7 @@ impl Ui {
         }
     }
 
-    /// Prints why a hook refuses, and how to get on.
+    /// Prints why a hook fails, and how to go on.
     pub(super) fn refused(&self, refusal: &Refusal) {
         self.line(RED, &refusal.error.to_string());
         self.causes(&refusal.error);
@@ -145,7 +145,7 @@ impl Ui {
         }
     }
 
-    /// Says that git would not work here, so not all could be told.
+    /// Reports that git does not work here, so the answer is incomplete.
     pub(super) fn untrusted(&self, error: &Error) {
         self.trouble(error);
         self.hint_if_any(error.hint());
@@ -212,7 +212,7 @@ impl Ui {
 
     fn line(&self, style: Style, text: &str) {
         if self.volume > Volume::Silent {
-            // Nobody can be told when stderr is closed.
+            // A closed stderr is not an error.
             drop(writeln!(io::stderr(), "{} {}", self.styled(style, PREFIX), escaped(text)));
         }
     }
@@ -228,7 +228,7 @@ impl Ui {
     }
 }
 
-/// What stands before each message, because the command's own stand between them.
+/// The prefix of each message, which tells it from the command's own output.
 const PREFIX: &str = "repoguard:";
 /// Goes to the start of the terminal's line and clears it.
 const REDRAW: &str = "\r\x1b[2K";

@@ -65,7 +65,7 @@ impl Ui {
         }
     }
 
-    /// Prints what others did, how far something is, and where it goes on.
+    /// Prints actions of others, progress, and the place where the command goes on.
     fn progress(&self, notice: &Notice<'_>) {
         match notice {
             Notice::RanUnder(holder) => {
@@ -142,7 +142,7 @@ impl Ui {
         }
     }
 
-    /// How often to repeat that we wait, where it is not on a terminal.
+    /// How often to repeat that we wait, away from a terminal.
     pub(in crate::cli) fn repeat_every(&self, time: Duration) {
         self.repeat.set(time);
     }
@@ -173,7 +173,7 @@ impl Ui {
 
 fn waiting_text(waiting: &Waiting<'_>) -> String {
     let (holders, ahead) = waiting.holders_and_ahead();
-    // What matters most comes first: a narrow terminal shows only that.
+    // The most important part comes first: a narrow terminal shows only that.
     let holder = match holders.split_first() {
         Some((first, [])) => who(first),
         Some((first, rest)) => format!("{} and {} more", who(first), rest.len()),
@@ -189,7 +189,7 @@ fn waiting_text(waiting: &Waiting<'_>) -> String {
     format!("{} for {holder}; {place}; for {}{unchecked}", duration(waiting.waited), waiting.what)
 }
 
-/// Who works inside of a hold whose command has ended: the first process, which has started the others.
+/// The processes inside of a hold whose command has ended: the first of them, which has started the others.
 fn still_inside(pids: &[u32]) -> String {
     match pids.first().and_then(|pid| repoguard::program::command_of(*pid).map(|command| (pid, command))) {
         Some((pid, command)) => format!("pid {pid} `{command}` still runs inside of this hold"),

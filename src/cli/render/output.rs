@@ -28,7 +28,7 @@ pub(in crate::cli) fn parsed(
         let shown = arguments.iter().map(|argument| escaped(&argument.to_string_lossy()).into_owned());
         match parser().try_get_matches_from(shown) {
             Err(error) => error.print(),
-            // Only the original arguments are wrong: for example, one is no text.
+            // Only the original arguments are wrong: for example, one is not text.
             Ok(_) => io::stderr().write_all(escaped_data(error.render().to_string().as_bytes()).as_bytes()),
         }
     };

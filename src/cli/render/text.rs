@@ -71,7 +71,7 @@ pub(in crate::cli) fn user(holder: &Holder) -> String {
     }
 }
 
-/// A time of day, with the date where it is not today's.
+/// A time of day, with the date if it is another day.
 pub(in crate::cli) fn clock(ms: u64) -> String {
     let time = jiff::Timestamp::try_from(UNIX_EPOCH + Duration::from_millis(ms)).unwrap_or_default();
     let zone = jiff::tz::TimeZone::system();

@@ -109,7 +109,7 @@ fn copy_tree(from: &Place, to: &Place, levels: usize) -> io::Result<()> {
     if found.is_socket() { Ok(()) } else { directory.set_mode(name, found.permissions()) }
 }
 
-/// Copies a regular file or a symbolic link to a place where nothing is, permission bits included; synced if `durable`.
+/// Copies a regular file or a symbolic link to a free place, permission bits included; synced if `durable`.
 pub(crate) fn copy_entry(from: impl Into<Place>, to: impl Into<Place>, durable: bool) -> Result<()> {
     let from = &from.into();
     copy_leaf(from, &to.into(), durable).map_err(Error::io("copy", from.path()))
@@ -185,14 +185,14 @@ fn look(place: &Place) -> io::Result<Found> {
     directory.look(name)
 }
 
-/// Where a symbolic link points to, as it is written there.
+/// The target of a symbolic link, as it is written there.
 pub(crate) fn read_link(place: impl Into<Place>) -> Result<PathBuf> {
     let place = &place.into();
     let read = || place.parent().and_then(|(directory, name)| directory.read_link(name));
     Opened::default().insist(&[place], read).map_err(Error::io("read", place.path()))
 }
 
-/// Sets the permission bits of what is at a place, and is no link.
+/// Sets the permission bits of an entry, which must not be a link.
 pub(crate) fn set_mode(place: impl Into<Place>, mode: u32) -> Result<()> {
     let place = &place.into();
     let set = place.parent().and_then(|(directory, name)| directory.set_mode(name, mode));
@@ -273,7 +273,7 @@ fn remove_in(directory: &Directory, name: &OsStr) -> io::Result<()> {
     }
 }
 
-/// Removes a directory, if it is one and nothing is in it; `false` where it stays because something is mounted there.
+/// Removes an empty directory; `false` if it stays because something is mounted there.
 pub(crate) fn remove_if_empty(place: impl Into<Place>) -> Result<bool> {
     use ErrorKind::{DirectoryNotEmpty, ResourceBusy};
     let place = &place.into();
@@ -301,7 +301,7 @@ pub(crate) fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-/// What stands, on the way from `root` to `path` below it, where a directory should be: a link, or anything else.
+/// The first entry on the way from `root` to `path` that is in the place of a directory: a link, or anything else.
 pub(crate) fn in_the_way(root: &Root, path: &Path) -> Result<Option<PathBuf>> {
     let mut above: Vec<&Path> = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()).collect();
     above.reverse();
@@ -331,8 +331,8 @@ pub(crate) fn list(place: impl Into<Place>) -> Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// Tells the name of each entry of a directory, in no order, and whether it is a directory; where the file system does not tell, it is
-/// none. What its owner may not read is an error.
+/// Reports the name of each entry of a directory, in no order, and whether it is a directory; `false` if the file system does not
+/// tell. A directory that its owner may not read is an error.
 pub(crate) fn each_entry(place: impl Into<Place>, report: impl FnMut(&OsStr, bool)) -> Result<()> {
     let place = &place.into();
     place.directory().and_then(|directory| directory.each_entry(report)).map_err(Error::io("list", place.path()))

@@ -2,8 +2,8 @@
 //!
 //! A blocked thread could not be given up: closing its descriptor does not end the call, and it would take the lock later.
 //!
-//! The helper shares the program's memory, so that it costs the same whatever the program has in it: a fork would stop every
-//! thread of a program with a large heap, and double that heap. What follows from the shared memory:
+//! The helper shares the program's memory, so that it costs the same whatever the program's size: a fork would stop every thread of
+//! a program with a large heap, and double that heap. Consequences of the shared memory:
 //! - It makes raw system calls only (`raw`), and uses only its own stack.
 //! - All signals are blocked, so that no handler of the program runs in it. SIGKILL ends it, SIGSTOP stops it.
 //! - Its table of descriptors is its own, and it closes all but two: our place in the queue must die with us, and so must all
@@ -67,7 +67,7 @@ impl FlockHelper {
     /// Starts waiting for the lock of `file`.
     ///
     /// # Errors
-    /// If no process can be made, or there is no descriptor or memory for it.
+    /// If the system has no process, descriptor or memory for it.
     pub(crate) fn start(file: &File, exclusive: bool) -> io::Result<Self> {
         let (reader, writer) = pipe()?;
         let mut stack = Stack::new()?;
@@ -203,7 +203,7 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // SAFETY: it was mapped by `new`, and whoever used it has ended.
+        // SAFETY: it was mapped by `new`, and its user has ended.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr(), 2 * Self::HALF) };
     }
 }

@@ -30,7 +30,7 @@ fn status(helper: &FlockHelper, key: &str) -> String {
     line.expect("a line of this key").trim().to_owned()
 }
 
-/// Waits until the helper is where it stays: in the kernel's queue.
+/// Waits until the helper waits in the kernel's queue.
 fn settled(helper: &FlockHelper) {
     let end = Instant::now() + Duration::from_secs(20);
     let open = || fs::read_dir(format!("/proc/{}/fd", helper.pid())).map_or(0, Iterator::count);

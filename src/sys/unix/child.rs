@@ -13,7 +13,7 @@ use crate::sys::Event;
 
 /// How long a child may print nothing before it is looked at, again and again.
 const QUIET: Duration = Duration::from_secs(1);
-/// How often to look for the end of a child where the system gives no handle for that.
+/// How often to look for the end of a child if the system gives no handle for that.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Looks at a quiet child, by its pid. Its error ends the wait.

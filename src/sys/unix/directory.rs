@@ -1,7 +1,7 @@
 //! Works on the entries of an open directory, and opens directories and files below it without following a link.
 //!
-//! A path is resolved once, by the kernel (`openat2`), or component by component. What another user puts in the place of a
-//! directory afterwards changes nothing: every call names an open directory and one name in it.
+//! A path is resolved once, by the kernel (`openat2`), or component by component. If another user replaces a directory afterwards,
+//! that changes nothing: every call names an open directory and one name in it.
 
 #[cfg(test)]
 mod tests;
@@ -73,7 +73,7 @@ impl Directory {
         unleased(|| Ok(rustix::fs::openat(&self.0, name, access.flags() | NO_LINK, Mode::empty())?.into()))
     }
 
-    /// Creates a file for reading and writing where nothing is, with at most these permission bits.
+    /// Creates a file for reading and writing in a free place, with at most these permission bits.
     pub(crate) fn create(&self, name: &OsStr, mode: u32) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | NO_LINK;
         Ok(rustix::fs::openat(&self.0, name, flags, bits(mode))?.into())
@@ -100,7 +100,7 @@ impl Directory {
         self.names_if(|kind| !matches!(kind, FileType::RegularFile | FileType::Directory | FileType::Symlink))
     }
 
-    /// Tells the name of each entry, in no order, and whether it is a directory; where the file system does not tell, it is none.
+    /// Reports the name of each entry, in no order, and whether it is a directory; `false` if the file system does not tell.
     pub(crate) fn each_entry(&self, mut report: impl FnMut(&OsStr, bool)) -> io::Result<()> {
         self.each(|name, kind| report(OsStr::from_bytes(name), kind == FileType::Directory))
     }
@@ -150,7 +150,7 @@ impl Directory {
         Ok(super::identity(&self.pin(name)?.metadata()?))
     }
 
-    /// Removes an entry that is no directory.
+    /// Removes an entry of another kind than directory.
     pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?)
     }
@@ -187,8 +187,8 @@ impl Directory {
 
     /// Gives an entry of this user's to another user; a link itself, not what it points to.
     ///
-    /// The entry must be of the expected kind and have one name only: whoever may write to this directory may have put
-    /// another one in its place.
+    /// The entry must be of the expected kind and have one name only: a user who may write to this directory may have put another
+    /// one in its place.
     pub(crate) fn give(&self, name: &OsStr, kind: u32, owner: (u32, u32)) -> io::Result<()> {
         let pinned = match self.pin(name) {
             // A link can be opened on Linux only.
@@ -206,7 +206,7 @@ impl Directory {
         give_to(&pinned, owner)
     }
 
-    /// Sets the permission bits of an entry that is no link.
+    /// Sets the permission bits of an entry, which must not be a link.
     pub(crate) fn set_mode(&self, name: &OsStr, mode: u32) -> io::Result<()> {
         set_mode(&self.pin(name)?, mode)
     }
@@ -218,7 +218,7 @@ impl Directory {
     }
 }
 
-/// Neither follows a link in the last component nor blocks on a FIFO.
+/// Does not follow a link in the last component, or block on a FIFO.
 const NO_LINK: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 /// To name a file, not to read it.
 #[cfg(target_os = "linux")]
@@ -236,7 +236,7 @@ impl Access {
     }
 }
 
-/// Opens a file by its path if no component of it is a link, in one call; `None` where the kernel cannot do that.
+/// Opens a file by a path without links, in one call; `None` if the kernel cannot do that.
 pub(crate) fn open_unlinked(path: &Path, access: Access) -> Option<io::Result<File>> {
     #[cfg(target_os = "linux")]
     {
@@ -263,12 +263,12 @@ fn open_below(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<Ow
     walk(root, path, flags)
 }
 
-/// Lets the kernel resolve the path; `None` where it cannot, or a sandbox forbids it.
+/// Lets the kernel resolve the path; `None` if it cannot, or a sandbox forbids it.
 #[cfg(target_os = "linux")]
 fn resolve(root: BorrowedFd<'_>, path: &Path, flags: OFlags, how: ResolveFlags) -> Option<io::Result<OwnedFd>> {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    /// A rename anywhere may make the kernel give up; it does not do so many times in a row.
+    /// A rename anywhere may make the kernel fail; it does not do so many times in a row.
     const TRIES: usize = 16;
     static IS_MISSING: AtomicBool = AtomicBool::new(false);
     for _ in 0..TRIES {
@@ -295,7 +295,7 @@ fn walk(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd>
         let flags = if is_last { flags } else { HANDLE | OFlags::DIRECTORY };
         let from = above.as_ref().map_or(root, AsFd::as_fd);
         let opened = rustix::fs::openat(from, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
-        // A link is no directory, but it is not missing, either.
+        // A link is not a directory, and not missing, either.
         let is_link = || {
             let found = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW);
             found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Symlink)

@@ -23,7 +23,7 @@ use crate::sys::{FdRef, FileId};
 /// Descriptors handed to a command start here, out of the way of the numbers that shell scripts use.
 const HIGH_DESCRIPTOR: i32 = 100;
 
-/// Makes an open neither follow a link in the last component nor block on a FIFO.
+/// Makes an open fail for a link in the last component, and not block on a FIFO.
 pub(crate) fn open_warily(options: &mut OpenOptions) -> &mut OpenOptions {
     options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
 }
@@ -69,7 +69,7 @@ pub(crate) fn is_owner_error(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS))
 }
 
-/// Says that the kernel could not run a file because it is neither a binary nor starts with `#!`.
+/// Tells whether the kernel failed to run a file because it is not a binary and does not start with `#!`.
 pub(crate) fn is_format_error(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOEXEC)
 }
@@ -136,7 +136,7 @@ pub(crate) fn device(major: u32, minor: u32) -> u64 {
     device
 }
 
-/// What a file is, in words.
+/// The kind of a file, in words.
 pub(crate) fn kind(metadata: &Metadata) -> &'static str {
     let kind = metadata.file_type();
     match () {
@@ -180,7 +180,7 @@ pub(crate) fn effective_user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Name of the user that files are created as, or the number where there is none.
+/// Name of the user that new files belong to, or the number if it has no name.
 pub(crate) fn effective_user_name() -> String {
     let user = effective_user();
     user_name(user).unwrap_or_else(|| user.to_string())
@@ -196,7 +196,7 @@ pub(crate) fn user_name(uid: u32) -> Option<String> {
     })
 }
 
-/// Tells whether this user may run a file, where it lies: git asks the same.
+/// Tells whether this user may run a file in its place: git asks the same.
 pub(crate) fn may_execute(path: &Path) -> bool {
     rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
@@ -229,7 +229,7 @@ pub(crate) fn open_fifo_reader(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?)
 }
 
-/// Opens the writing end of a FIFO; `None` when nobody holds the reading end, or when it is no FIFO.
+/// Opens the writing end of a FIFO; `None` without a reader, or for another kind of file.
 pub(crate) fn open_fifo_writer(path: &Path) -> io::Result<Option<OwnedFd>> {
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     match rustix::fs::open(path, flags, Mode::empty()) {
@@ -247,14 +247,14 @@ pub(crate) fn owner_of(file: &OwnedFd) -> Option<u32> {
     rustix::fs::fstat(file).ok().map(|stat| stat.st_uid)
 }
 
-/// Makes a copy of a descriptor that commands inherit, at a high number, where no shell script steps on it.
+/// Makes a copy of a descriptor that commands inherit, at a high number, which shell scripts do not use.
 pub(crate) fn inheritable_copy(file: &File) -> io::Result<OwnedFd> {
     let copy = rustix::io::fcntl_dupfd_cloexec(file, HIGH_DESCRIPTOR).or_else(|_| rustix::io::dup(file))?;
     rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty())?;
     Ok(copy)
 }
 
-/// Names of all that is in a directory, those that are UTF-8; none where it cannot be read.
+/// Names of all entries of a directory that are UTF-8; none if it cannot be read.
 ///
 /// Not by std, which takes memory for it from the system each time where libc is musl.
 pub(crate) fn names(directory: &Path) -> Vec<String> {

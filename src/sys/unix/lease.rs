@@ -2,7 +2,7 @@
 
 use std::{fs::File, io};
 
-/// The signal that tells of a lease that somebody wants broken.
+/// The signal for a lease that another process wants broken.
 pub(crate) const LEASE_BREAKS: i32 = libc::SIGIO;
 
 /// Takes a read lease: who opens the file for writing, or truncates it, waits until this process has given the lease back. Its owner

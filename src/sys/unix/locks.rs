@@ -1,4 +1,4 @@
-//! Who holds a flock(2), as the kernel shows it in `/proc`, without trying the lock.
+//! Shows the holders of a flock(2), from the kernel's `/proc`, without trying the lock.
 //!
 //! # Format
 //! `/proc/locks` has lines like `1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF` (mode, pid of the taker, device in hex
@@ -10,9 +10,9 @@
 //! `mnt_id` in an open file's `fdinfo` names.
 //!
 //! # Limitations
-//! The kernel shows `/proc/locks` page by page, by position: while other locks are let go, a long table can be read without
-//! a lock that is held all the time. In another pid namespace than the first, `/proc/locks` leaves out locks whose taker has ended or lives outside;
-//! `fdinfo` can be read only of processes of the same user (of all by root).
+//! The kernel shows `/proc/locks` page by page, by position: while other locks are released, a read of a long table can miss a lock
+//! that is held all the time. In another pid namespace than the first, `/proc/locks` leaves out locks whose taker has ended or
+//! lives outside; `fdinfo` can be read only of processes of the same user (of all by root).
 
 use std::{
     collections::BTreeMap,
@@ -121,9 +121,9 @@ pub(crate) fn kernel_locks(files: &[LockId]) -> KernelLocks {
 /// Reads the kernel's table of locks; tells whether the kernel gave it at once, as it was at one instant. A longer one is
 /// as it was when a second reading shows the same.
 fn read_table() -> Option<(Vec<u8>, bool)> {
-    /// The kernel gives a page at once, of 4 KiB at least, ended where the next line does not fit.
+    /// The kernel gives a page at once, of 4 KiB at least, which ends before the first line that does not fit.
     const PAGE: usize = 64 << 10;
-    /// What leaves room for another line is the whole table.
+    /// A page with room for another line is the whole table.
     const ROOM: usize = (4 << 10) - 256;
     /// Pages overlap: what moves forward by the lines that go meanwhile is not skipped.
     const STEP: u64 = 2 << 10;

@@ -24,7 +24,7 @@ impl Below {
         Ok(Self { root, open: Vec::new(), path: Vec::new() })
     }
 
-    /// What is at `path`; `None` where nothing is, or where what should be a directory above it is none.
+    /// The entry at `path`; `None` if it is missing, or something else is in the place of a directory above it.
     ///
     /// # Errors
     /// A path that leads out of the directory, into `..` say, is an error.

@@ -36,14 +36,14 @@ pub(crate) use writers::*;
 
 /// A borrowed descriptor.
 pub(crate) type FdRef<'a> = std::os::fd::BorrowedFd<'a>;
-/// A descriptor as a number, for who must know which to keep.
+/// A descriptor as a number, for a list of those to keep.
 pub(crate) type FdNumber = std::os::fd::RawFd;
 /// An owned descriptor.
 pub(crate) type Fd = std::os::fd::OwnedFd;
 /// One end of a connection between two processes of ours.
 pub(crate) type Channel = std::os::unix::net::UnixStream;
 
-/// Makes a connection; neither end is inherited by commands.
+/// Makes a connection; commands inherit no end of it.
 pub(crate) fn channel() -> std::io::Result<(Channel, Channel)> {
     Channel::pair()
 }

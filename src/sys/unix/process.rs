@@ -1,4 +1,4 @@
-//! This process: fork, reaping, where it runs, and since when the machine does.
+//! Asks about this process: fork, reaping, its namespaces, and the machine's boot.
 
 use std::{
     fs, io,
@@ -42,7 +42,7 @@ pub(crate) fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Makes this process the parent of all orphans below it, so that it can tell who they are and reap them.
+/// Makes this process the parent of all orphans below it, so that it can identify and reap them.
 #[cfg(target_os = "linux")]
 pub(crate) fn adopt_orphans() {
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
@@ -106,7 +106,7 @@ pub(crate) fn replace_by(mut command: std::process::Command) -> io::Error {
     std::os::unix::process::CommandExt::exec(&mut command)
 }
 
-/// Puts a command that is about to be started into a process group of its own, where no Ctrl-C reaches it.
+/// Puts a command that is about to be started into a process group of its own, out of reach of Ctrl-C.
 pub(crate) fn own_group(command: &mut std::process::Command) {
     std::os::unix::process::CommandExt::process_group(command, 0);
 }
@@ -127,20 +127,20 @@ pub(crate) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Number of the pid namespace that this process lives in; 0 where the system has none.
+/// Number of the pid namespace that this process lives in; 0 if the system has none.
 pub(crate) fn pid_namespace() -> u64 {
     static NUMBER: OnceLock<u64> = OnceLock::new();
     *NUMBER.get_or_init(|| fs::metadata("/proc/self/ns/pid").map_or(0, |link| super::identity(&link).inode))
 }
 
-/// Number of the time namespace whose clocks this process reads; 0 where the system has none.
+/// Number of the time namespace whose clocks this process reads; 0 if the system has none.
 pub(crate) fn time_namespace() -> u64 {
     static NUMBER: OnceLock<u64> = OnceLock::new();
     *NUMBER.get_or_init(|| fs::metadata("/proc/self/ns/time").map_or(0, |link| super::identity(&link).inode))
 }
 
-/// Tells whether a pid of another process means something here, if both are in the same namespaces: on Linux only if the
-/// namespaces can be told apart, by `/proc`.
+/// Tells whether another process's pid means the same here, if both are in the same namespaces: on Linux only if `/proc` shows the
+/// namespaces.
 pub(crate) fn can_compare_pids() -> bool {
     !cfg!(target_os = "linux") || pid_namespace() != 0
 }
@@ -152,8 +152,8 @@ pub(crate) fn has_children() -> bool {
     rustix::process::waitid(WaitId::All, options).err() != Some(rustix::io::Errno::CHILD)
 }
 
-/// Tells whether the kernel shows this process all locks: not where there is no `/proc`, and in a pid namespace of its
-/// own it leaves out those whose taker has ended or lives outside.
+/// Tells whether the kernel shows this process all locks. Without `/proc` it shows none; in a pid namespace of its own it leaves
+/// out those whose taker has ended or lives outside.
 pub(crate) fn sees_all_locks() -> bool {
     pid_namespace() == FIRST_PID_NAMESPACE
 }
@@ -195,7 +195,7 @@ fn is_overlay(_path: &Path) -> bool {
     false
 }
 
-/// Tells whether a file is on a file system of this machine alone; `false` also where that is not known.
+/// Tells whether a file is on a file system of this machine alone; `false` also if that is unknown.
 #[cfg(target_os = "linux")]
 pub(crate) fn is_local(path: &Path) -> bool {
     /// The magic numbers of statfs(2): ext, xfs, btrfs, f2fs, bcachefs, zfs, tmpfs, overlay.
@@ -226,7 +226,7 @@ pub(crate) fn has_mounts(_directory: &Path) -> bool {
     false
 }
 
-/// A path of the kernel's table, where `\040` stands for a space.
+/// A path of the kernel's table, in which `\040` means a space.
 #[cfg(target_os = "linux")]
 fn unescaped(text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());

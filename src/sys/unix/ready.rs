@@ -1,8 +1,7 @@
 //! Waiting for one end of a pipe in asynchronous code, by the runtime that polls it.
 //!
 //! # Limitations
-//! Where the runtime does not poll with epoll(7), that a pipe has lost its reader may be seen late: whoever waits for it looks
-//! again each second.
+//! Unless the runtime polls with epoll(7), the end of a pipe's reader may be seen late: the waiter looks again each second.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Leaving the session of whoever started us: a background process that nobody waits for.
+//! Leaves the caller's session, for a background process that nobody waits for.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,9 +14,8 @@ pub(crate) fn session() -> u32 {
     u32::try_from(unsafe { libc::getsid(0) }).unwrap_or(0)
 }
 
-/// Cuts this process off from whoever started it: a session of its own, `/` as working directory, no terminal, standard
-/// input and outputs at `/dev/null`, and no open file but those in `keep`. Who waits for the end of a pipe that it
-/// inherited does not wait for this process.
+/// Cuts this process off from its parent: a session of its own, `/` as working directory, no terminal, standard input and outputs
+/// at `/dev/null`, and only `keep` of its open files. So it keeps no inherited pipe open.
 ///
 /// For the child of a fork only: files that are still owned by values in its memory are closed, so those must never be
 /// dropped.
@@ -24,7 +23,7 @@ pub(crate) fn leave_session(keep: &[FdNumber]) {
     super::signal::listen_no_more();
     let _ = rustix::process::setsid();
     let _ = rustix::process::chdir("/");
-    // Where there is no `/dev/null` they are just closed.
+    // Without `/dev/null` they are just closed.
     let null = leave_streams();
     let first = if null.is_ok() { 3 } else { 0 };
     let open: Vec<i32> = match fs::read_dir("/dev/fd") {

@@ -71,10 +71,10 @@ pub(crate) const KILL: i32 = libc::SIGKILL;
 pub(crate) const STOP: i32 = libc::SIGSTOP;
 pub(crate) const CONTINUE: i32 = libc::SIGCONT;
 
-/// What the handler writes of each signal: its number, whether it came from the terminal, its sender.
+/// The handler's note of a signal: its number, whether it came from the terminal, its sender.
 const NOTE_BYTES: usize = 6;
 
-/// Where the handler writes; -1 while nobody listens.
+/// The handler's descriptor; -1 while nobody listens.
 static SINK: AtomicI32 = AtomicI32::new(-1);
 
 /// Signals of this process, to be read from a descriptor. There is one at a time.
@@ -98,8 +98,7 @@ impl Signals {
         Ok(Self { reader, inheritance: Inheritance::remember() })
     }
 
-    /// Catches signals from now on, except those that were ignored by whoever started us: what is ignored stays so
-    /// for the command as well.
+    /// Catches signals from now on, except those that were ignored at the start: these stay ignored for the command as well.
     #[expect(clippy::unused_self, reason = "what is caught goes to the one pipe, which must be open")]
     pub(crate) fn catch(&self, signals: impl IntoIterator<Item = i32>) {
         for signal in signals {
@@ -112,7 +111,7 @@ impl Signals {
         }
     }
 
-    /// Catches signals from now on, also where whoever started us ignored or blocked them.
+    /// Catches signals from now on, also those that were ignored or blocked at the start.
     #[expect(clippy::unused_self, reason = "what is caught goes to the one pipe, which must be open")]
     #[expect(unsafe_code, reason = "rustix has no signal masks")]
     pub(crate) fn insist(&self, signals: &[i32]) {
@@ -184,7 +183,7 @@ pub(crate) fn prepare_signals() {
 #[expect(unsafe_code, reason = "rustix does not send real-time signals")]
 pub(crate) fn send(pid: u32, signal: i32) -> bool {
     let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else { return false };
-    // SAFETY: kill(2) takes two numbers; one that is no signal is an error.
+    // SAFETY: kill(2) takes two numbers; a bad number is an error.
     unsafe { libc::kill(pid, signal) == 0 }
 }
 
@@ -333,8 +332,8 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, _context: *mut 
     }
 }
 
-/// What the kernel may also send for a fault of this process itself, which ends it then. What this process sends itself, by a write
-/// to a closed pipe for example, is for nobody else.
+/// Signals that the kernel also sends for a fault of this process itself, which ends it then. A signal that this process causes
+/// itself, for example by a write to a closed pipe, is not passed on.
 const OF_FAULTS: &[i32] = &[libc::SIGSYS, libc::SIGTRAP];
 
 #[cfg(target_os = "linux")]

@@ -10,8 +10,8 @@ use crate::sys::{FileId, Writer};
 #[expect(unsafe_code, reason = "rustix has no leases")]
 pub(crate) fn is_written(file: &File) -> Option<bool> {
     use std::os::fd::AsRawFd as _;
-    // A lease of a file that somebody may write to is refused. It is given back at once.
-    // SAFETY: fcntl takes a descriptor and a number here.
+    // A lease of a file that a process may write to fails. It is released at once. SAFETY: fcntl takes a descriptor and a number
+    // here.
     let lease = |kind: libc::c_int| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
     if lease(libc::F_RDLCK) == 0 {
         lease(libc::F_UNLCK);
@@ -25,8 +25,8 @@ pub(crate) fn is_written(_file: &File) -> Option<bool> {
     None
 }
 
-/// Finds the processes that have one of these files open for writing, as far as the system shows them: some microseconds for each
-/// open file of each process.
+/// Finds the processes that have one of these files open for writing, as the system shows: some microseconds for each open file of
+/// each process.
 #[cfg(target_os = "linux")]
 pub(crate) fn writers(files: &HashSet<FileId>) -> Vec<Writer> {
     let mut found = Vec::new();

@@ -6,10 +6,10 @@
 //! # Limitations
 //! All this is compiled, and has never been run.
 //!
-//! - The system keeps the time of the start by the wall clock. Who sets that clock seems to move the start of all
-//!   processes that run already; [`START_PRECISION_MS`] bears with small corrections.
+//! - The system keeps the time of the start by the wall clock. A change of that clock seems to move the start of all running
+//!   processes; [`START_PRECISION_MS`] allows for small corrections.
 //! - The command line can be read only of processes of the same user (of all by root).
-//! - The directory of another process is not asked for: only who the kernel shows as the holder of a lock is told with it.
+//! - The directory of another process is not asked for: the kernel shows it only for holders of a lock.
 
 use std::{ffi::OsString, mem::size_of_val, os::fd::OwnedFd, os::unix::ffi::OsStringExt as _, path::PathBuf, ptr};
 
@@ -22,7 +22,7 @@ use super::ProcessState;
 /// within this time after another has ended does not get its number: 99,998 others would have to come first.
 pub(super) const START_PRECISION_MS: u64 = 10_000;
 
-/// Where the fields stand in the `struct kinfo_proc` of 64-bit systems (`sys/sysctl.h`, `sys/proc.h`).
+/// The offsets of the fields in the `struct kinfo_proc` of 64-bit systems (`sys/sysctl.h`, `sys/proc.h`).
 mod kinfo {
     pub(super) const BYTES: usize = 648;
     /// `kp_proc.p_un.__p_starttime`
@@ -113,7 +113,7 @@ pub(crate) fn waits_for_fifo(_pid: u32) -> bool {
     false
 }
 
-/// The program that a process runs; `None` where it has been removed.
+/// The program that a process runs; `None` if it has been removed.
 #[expect(unsafe_code, reason = "there is no safe form of proc_pidpath")]
 pub(crate) fn executable(pid: u32) -> Option<PathBuf> {
     const MOST: u32 = libc::PROC_PIDPATHINFO_MAXSIZE.unsigned_abs();

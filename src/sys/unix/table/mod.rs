@@ -1,6 +1,6 @@
 //! Reads what the system tells about other processes: which is above and below which, which is stopped or has ended.
 //!
-//! What the system keeps is read by `procfs` or `macos`, which have the same functions; the rest follows from it.
+//! `procfs` or `macos`, which have the same functions, read the system's table; the rest follows from it.
 
 #[cfg(target_os = "macos")]
 mod macos;
@@ -19,7 +19,7 @@ pub(crate) use self::system::*;
 use super::process::{boot_ms, parent};
 use crate::sys::Event;
 
-/// What the system tells of a process.
+/// The system's data of a process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ProcessState {
     pub(crate) parent: u32,
@@ -146,7 +146,7 @@ impl Process {
 
     /// Waits until it has ended, a signal has come, or the time is over.
     pub(crate) fn wait(&self, signals: &crate::sys::Signals, timeout: Option<Duration>) {
-        /// How often to look where the system gives no handle for it.
+        /// How often to look if the system gives no handle for it.
         const LOOK: Duration = Duration::from_millis(20);
         let handle = self.end();
         let timeout = if handle.is_some() { timeout } else { Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK))) };

@@ -119,7 +119,7 @@ pub(crate) fn waits_for_fifo(pid: u32) -> bool {
     }
 }
 
-/// The program that a process runs, if it may be read; where it has been removed, the path that it had.
+/// The program that a process runs, if it may be read; if it has been removed, its former path.
 pub(crate) fn executable(pid: u32) -> Option<PathBuf> {
     let link = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     let path = link.as_os_str().as_bytes();
