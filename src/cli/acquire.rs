@@ -29,7 +29,7 @@ use super::{
 /// Inside a hold that covers it already nothing is acquired, and releasing the token changes nothing.
 ///
 /// Exit status: 0; 75 busy (see -E), 69 locks do not work on this file system, 125 repoguard failed, 128+n interrupted by
-/// signal n while waiting, 2 wrong use.
+/// signal n while waiting, 2 usage error.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("until").required(true).multiple(true))]
 pub(super) struct Acquire {
@@ -46,7 +46,7 @@ pub(super) struct Acquire {
     lock: Lock,
 }
 
-/// Let go what `repoguard acquire` holds, or give up its place in the queue
+/// Release what `repoguard acquire` holds, or leave its queue
 ///
 /// Commands that work inside of the hold keep it: it ends with the last of them.
 ///
@@ -55,17 +55,17 @@ pub(super) struct Acquire {
 /// path that was locked was removed or replaced while it was held.
 #[derive(Debug, Args)]
 pub(super) struct Release {
-    /// What `repoguard acquire` printed
+    /// The output of `repoguard acquire`
     token: String,
 }
 
 /// Wait until what `repoguard acquire --background` asked for is held
 ///
-/// Exit status: 0 held; 1 neither held nor waited for under this token (any more), 75 not held before --timeout was over, or
-/// waiting would be a deadlock (it goes on waiting, and this can be asked again), 128+n interrupted by signal n.
+/// Exit status: 0 held; 1 the token has no hold and no request (any more), 75 not held before --timeout was over, or waiting would
+/// be a deadlock (the request goes on, and this can be repeated), 128+n interrupted by signal n.
 #[derive(Debug, Args)]
 pub(super) struct Wait {
-    /// What `repoguard acquire --background` printed
+    /// The output of `repoguard acquire --background`
     token: String,
     /// Wait at most this long: `30s`, `5m`, `1.5`; `0` asks once [default: without limit]
     #[arg(short = 'w', long, value_name = "DUR", value_parser = options::duration)]

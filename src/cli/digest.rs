@@ -17,10 +17,9 @@ use super::{
 
 /// Record a digest of inputs, or tell whether they have changed since
 ///
-/// Inputs are files, directories with all that is in them, and outputs of commands. What counts of a file: its bytes, and
-/// whether it can be run; of a directory: names and what they stand for, also what git ignores, but not `.git`; of a link in
-/// it, where it points to. Digests are kept in the section `inputs_digest` of the document, under a name; the same inputs are
-/// always written the same.
+/// Inputs are files, directories with all that is in them, and outputs of commands. Of a file count its bytes, and whether it can
+/// be run; of a directory the names and their contents, ignored ones as well, without `.git`; of a link in it, its target. Digests
+/// are kept in the section `inputs_digest` of the document, under a name; the same inputs are always written the same.
 ///
 /// `digest --check` compares the files that are given, or else those that were recorded, and prints what is not the same.
 /// Commands have to be given again: what stands in a document is never run.
@@ -39,7 +38,7 @@ pub(super) struct Arguments {
     /// Under this name
     #[arg(long = "as", value_name = "NAME", default_value = "default")]
     name: String,
-    /// What this command prints is an input, too; run by `sh -c` at the top of the worktree. Can be given several times
+    /// The output of this command is an input, too; run by `sh -c` at the top of the worktree. Can be given several times
     #[arg(long = "command", value_name = "CMD")]
     commands: Vec<String>,
 }

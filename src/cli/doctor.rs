@@ -24,7 +24,7 @@ const WAIT: Duration = Duration::from_secs(10);
 /// Tries whether locks on this file system exclude, whether git reaches each hook and the hook finds repoguard, also with the
 /// short PATH of a graphical client, and looks for lock files that a git which died left behind.
 ///
-/// That all is well does not mean that everybody is stopped: `repoguard hooks --help` tells what no hook can guard.
+/// A good result does not mean that every program is stopped: `repoguard hooks --help` lists what hooks cannot guard.
 ///
 /// Exit status: 0; 1 when something is wrong.
 #[derive(Debug, Args)]

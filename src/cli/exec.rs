@@ -24,15 +24,15 @@ use super::{
 /// own. It never runs without the lock, also when repoguard is killed, and the lock is free the moment it has ended.
 /// Inside of it, repoguard knows that the lock is held and goes on.
 ///
-/// Exit status: CMD's own; 65 HEAD is not where it was expected, 75 busy (see -E), 69 locks do not work on this file system, 76 the lock was lost while CMD
-/// ran, 124 stopped by --max-hold, 125 repoguard failed, 126 CMD cannot be run, 127 no such command, 128+n died of signal
-/// n or interrupted by it while waiting, 2 wrong use.
+/// Exit status: CMD's own; 65 HEAD is not where it was expected, 75 busy (see -E), 69 locks do not work on this file system, 76 the
+/// lock was lost while CMD ran, 124 stopped by --max-hold, 125 repoguard failed, 126 CMD cannot be run, 127 no such command, 128+n
+/// died of signal n or interrupted by it while waiting, 2 usage error.
 ///
-/// With `--on-busy worktree`, CMD runs elsewhere when this checkout is busy: in a linked worktree of its own, made from
-/// HEAD's commit on a new branch, in the same directory as seen from the top, under that worktree's lock. Both are named
-/// on stderr. When CMD has ended they are removed again if nothing of worth is in them: no commit, no change, no untracked
-/// file (ignored ones do not count), no stash, nothing in progress. Else they stay: `repoguard worktrees` lists them, with
-/// the commands that land what they hold. What is ignored or untracked here is not there: build directories, `.env`.
+/// With `--on-busy worktree`, CMD runs elsewhere if this checkout is busy: in a linked worktree of its own, made from HEAD's commit
+/// on a new branch, in the same directory as seen from the top, under that worktree's lock. Both are named on stderr. When CMD has
+/// ended, they are removed again if they hold nothing of worth: no commit, no change, no untracked file (ignored ones do not
+/// count), no stash, nothing in progress. Else they stay: `repoguard worktrees` lists them, with the commands that land their
+/// contents. Ignored and untracked files of this checkout are missing there: build directories, `.env`.
 ///
 /// CMD finds `REPOGUARD_FENCE` (a number larger than that of every hold before), `REPOGUARD_TOKEN` (who is given it is
 /// inside this hold), `REPOGUARD_LOCK_PATH` and `REPOGUARD_LOCK_SCOPE` in its environment, and in a worktree of its own
@@ -42,14 +42,14 @@ use super::{
 pub(super) struct Arguments {
     #[command(flatten)]
     lock: Lock,
-    /// What to do when it is busy: wait, fail (exit 75), skip (exit 0 without running CMD), or worktree (run CMD in a
-    /// worktree of its own) [default: wait]
+    /// What to do if it is busy: wait, fail (exit 75), skip (exit 0 without running CMD), or worktree (run CMD in a worktree of its
+    /// own) [default: wait]
     #[arg(long, value_name = "WHAT", hide_possible_values = true)]
     on_busy: Option<OnBusy>,
-    /// Where to make it [default: repoguard.worktreeDir, else `<main worktree>.worktrees` beside the main worktree]
+    /// The directory to make it in [default: repoguard.worktreeDir, else `<main worktree>.worktrees` beside the main worktree]
     #[arg(long, value_name = "DIR")]
     worktree_dir: Option<PathBuf>,
-    /// The name of its branch; a number is added where there is one [default: `repoguard/` and the time]
+    /// The name of its branch; a number is added if it exists [default: `repoguard/` and the time]
     #[arg(long, value_name = "NAME")]
     branch: Option<String>,
     #[command(flatten)]

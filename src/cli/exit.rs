@@ -6,7 +6,7 @@ use repoguard::Error;
 
 /// The honest "no" of a command that asks a question.
 pub(super) const NO: u8 = 1;
-/// Wrong use.
+/// A usage error.
 pub(super) const USAGE: u8 = 2;
 /// `status` cannot tell.
 pub(super) const CANNOT_TELL: u8 = 3;
@@ -44,7 +44,7 @@ impl Exit {
     }
 }
 
-/// Wrong use that only shows after parsing.
+/// A usage error that only shows after parsing.
 #[derive(Debug)]
 pub(super) struct Usage(pub(super) String);
 

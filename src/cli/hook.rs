@@ -26,7 +26,7 @@ const PUSH_REPEAT: Duration = Duration::from_secs(5);
 /// Called by the scripts that `repoguard hooks install` puts in place, or by a line in the file of another hook manager:
 /// `repoguard hook pre-commit "$@"`.
 ///
-/// Waits at most `repoguard.hookTimeout` (60s; 30s in pre-receive), and not at all where git holds a lock of its own. With
+/// Waits at most `repoguard.hookTimeout` (60s; 30s in pre-receive), and not at all while git holds a lock of its own. With
 /// `REPOGUARD=0` in the environment it does nothing.
 ///
 /// Exit status: 0 go on; 65 HEAD or the index changed while it waited, 75 busy, others as of `exec`: git stops, with a
@@ -39,7 +39,7 @@ pub(super) struct Arguments {
     /// The script that git runs; the hook that was there before it runs after the guard
     #[arg(long, value_name = "PATH")]
     script: Option<PathBuf>,
-    /// What git gave the hook
+    /// The hook's arguments from git
     #[arg(value_name = "ARG", trailing_var_arg = true, allow_hyphen_values = true)]
     given: Vec<OsString>,
 }
@@ -88,7 +88,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Exi
                 context.ui.refused(&refusal);
                 return Ok(Exit::Status(exit::of_error(&refusal.error)));
             }
-            // Too late to refuse.
+            // Too late to fail the checkout.
             Err(error) if event == Event::PostCheckout => context.ui.error(&error),
             Err(error) => return Err(error),
         }

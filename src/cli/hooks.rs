@@ -21,11 +21,10 @@ use super::{
 /// The hooks that are installed take the lock of the checkout when git calls them, and hold it until git has ended, also
 /// when git is killed. Inside `repoguard exec` they know that the lock is held and go on.
 ///
-/// Before anything has changed they guard `git commit` in every form, `rebase`, `am` and pushes that are received. The
-/// commits of `merge`, `cherry-pick` and `revert` wait, but their files are written before. `switch`, `checkout` and
-/// `restore` cannot be stopped: they are told to both sides, and logged. Not seen at all are `add`, `rm`, `mv`, `reset`,
-/// `stash`, `apply`, `clean`, a merge that makes no commit, `git -c core.hooksPath=…`, programs that do not run hooks, and
-/// plain writes to files.
+/// Before anything has changed they guard `git commit` in every form, `rebase`, `am` and pushes that are received. The commits of
+/// `merge`, `cherry-pick` and `revert` wait, but their files are written before. `switch`, `checkout` and `restore` cannot be
+/// stopped: both sides are informed, and the log has it. Hooks do not see `add`, `rm`, `mv`, `reset`, `stash`, `apply`, `clean`, a
+/// merge that makes no commit, `git -c core.hooksPath=…`, programs that do not run hooks, and plain writes to files.
 ///
 /// `REPOGUARD=0 git …` skips the guard once; other hooks still run.
 #[derive(Debug, Args)]
@@ -47,28 +46,26 @@ enum Action {
 /// input and environment. To install again changes nothing, or what is out of date; hooks that were installed before
 /// stay.
 ///
-/// Hooks go where git looks for them. A core.hooksPath of the repository's own is used and never changed (where it is in
-/// the checkout, git sees the new files there); one that is set outside of the repository is refused without --force,
-/// because hooks there are run for other repositories, too.
-/// Where husky makes the directory, nothing is written: the lines to add to its own files are printed, exit 1. On a file system
-/// that is mounted noexec git runs no hook: exit 1 as well. Linked
-/// worktrees share the hooks of the main one.
+/// Hooks go where git looks for them. A core.hooksPath of the repository's own is used and never changed (in the checkout, git sees
+/// the new files there). One that is set outside of the repository needs --force, because hooks there are run for other
+/// repositories, too. If husky makes the directory, nothing is written: the lines to add to its own files are printed, exit 1. On a
+/// file system that is mounted noexec git runs no hook: exit 1 as well. Linked worktrees share the hooks of the main one.
 ///
 /// With git 2.54 and later, the hooks are named in the repository's configuration (`hook.repoguard-NAME.command`), and no
 /// hook file is touched.
 ///
-/// By default: pre-commit, prepare-commit-msg, pre-rebase, applypatch-msg and post-checkout where there is a checkout;
-/// pre-receive where the repository is bare or receive.denyCurrentBranch is updateInstead.
+/// By default: pre-commit, prepare-commit-msg, pre-rebase, applypatch-msg and post-checkout in a repository with a checkout;
+/// pre-receive in a bare one, or if receive.denyCurrentBranch is updateInstead.
 #[derive(Debug, Args)]
 struct Install {
     /// Install this hook and not the usual ones; can be given several times
     #[arg(long = "hook", value_name = "NAME", value_parser = event)]
     hooks: Vec<Event>,
-    /// Also reference-transaction: refuses changes of tags and other branches, `fetch`, `stash push` and merges while
-    /// somebody holds the lock, and tells of `reset`; makes git several times slower
+    /// Also reference-transaction: fails changes of tags and other branches, `fetch`, `stash push` and merges while somebody holds
+    /// the lock, and reports `reset`; makes git several times slower
     #[arg(long)]
     strict: bool,
-    /// What a hook does when repoguard is not found any more; post-checkout and reference-transaction always only warn
+    /// What a hook does if repoguard is not found any more; post-checkout and reference-transaction always only warn
     #[arg(long, value_name = "WHAT", default_value = "refuse")]
     if_missing: IfMissing,
     /// With git 2.54 and later: also install hook files, for older gits that work in the same repository
@@ -156,7 +153,7 @@ fn uninstall(context: &Context, repo: &Repo, arguments: &Uninstall) -> anyhow::R
     Ok(Exit::OK)
 }
 
-/// Does something in a repository, and in its submodules if wanted; tells what it came to.
+/// Does something in a repository, and in its submodules if wanted; reports the results.
 fn for_each(
     context: &Context,
     repo: &Repo,
@@ -318,7 +315,7 @@ fn survey_text(survey: &Survey) -> Lines {
         let chained = seen.chained.as_ref().map_or_else(String::new, |path| format!(", then `{}`", path.display()));
         let (name, state) = (seen.event.name(), seen.state.name());
         lines.add(format_args!("{name}: {state}{how} (`{}`{chained})", seen.path.display()));
-        // What is so of several, or to be done about them, is told once.
+        // What several hooks have in common is printed once.
         if let Some(note) = seen.note.as_ref().filter(|_| hooks.peek().is_none_or(|next| next.note != seen.note)) {
             lines.add(format_args!("  {note}"));
         }

@@ -57,7 +57,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
     Ok(Exit::OK)
 }
 
-/// What stands before the steps of a mutation: they are below the hold, not beside its time.
+/// The indent of a mutation's steps: they are below the hold, not beside its time.
 const STEPS: &str = "                     ";
 
 /// The steps of a mutation, how long they took, and which failed.
@@ -77,7 +77,7 @@ fn steps(entry: &Entry) -> String {
 /// The step that puts everything back.
 const ROLLBACK: &str = "rollback";
 
-/// What became of a mutation that did not land.
+/// The end of a mutation that did not land.
 fn undone(entry: &Entry) -> &'static str {
     match entry.steps.last().filter(|last| last.step == ROLLBACK) {
         Some(last) if last.status == i32::from(exit::FAILED) => ", not put back",

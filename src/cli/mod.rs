@@ -37,9 +37,9 @@ use self::{
 
 /// One lock for everybody who changes a Git checkout
 ///
-/// When several agents, CI jobs, cron jobs, editors and people work on one checkout, repoguard is what keeps them from
-/// destroying each other's work: whoever runs their command under `repoguard exec` waits for their turn, is told who is
-/// in the way, and has the repository for themselves until the command has ended.
+/// When several agents, CI jobs, cron jobs, editors and people work on one checkout, repoguard keeps them from destroying each
+/// other's work. A command under `repoguard exec` waits for its turn, sees who is in the way, and has the repository for itself
+/// until it has ended.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 struct Globals {
@@ -49,7 +49,7 @@ struct Globals {
     /// Print one JSON document (JSON lines for `log` and `status --watch`)
     #[arg(long, global = true)]
     json: bool,
-    /// Say nothing but errors
+    /// Print only errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
     /// Say more
@@ -67,7 +67,7 @@ enum Color {
     Never,
 }
 
-/// What every verb gets.
+/// The context of every verb.
 #[derive(Clone)]
 struct Context {
     ui: Ui,

@@ -25,17 +25,16 @@ use super::{
 /// back exactly as they were, and what is undone is kept (`repoguard snapshots`). Killed at any instant, the power
 /// included, the next repoguard command puts it in order (`repoguard recover`).
 ///
-/// What is committed is what CMD changed, staged or not, new files included; what is ignored only if CMD's own git staged it,
-/// nothing that was there before, and nothing that another process has open for writing. What stays out is named. CMD must not commit or move HEAD itself. Ignored files, git's configuration and the inside of
-/// submodules are not put back.
+/// The commit has what CMD changed, staged or not, new files included. It has ignored files only if CMD's own git staged them, no
+/// files that were there before, and no files that another process has open for writing. Files that stay out are named. CMD must
+/// not commit or move HEAD itself. Ignored files, git's configuration and the inside of submodules are not put back.
 ///
-/// Exit status: 0 committed, or nothing to commit; the failing step's own, 128+n where it died of signal n; 65 not clean,
-/// HEAD moved, a path outside of --paths, or a change that must not be committed; 75 busy (see -E), 69 locks do not work on
-/// this file system, 124 stopped by --max-hold, 125 repoguard failed, 126 CMD cannot be run, 127 no such command, 2 wrong
-/// use.
+/// Exit status: 0 committed, or nothing to commit; the failing step's own, 128+n if it died of signal n; 65 not clean, HEAD moved,
+/// a path outside of --paths, or a change that must not be committed; 75 busy (see -E), 69 locks do not work on this file system,
+/// 124 stopped by --max-hold, 125 repoguard failed, 126 CMD cannot be run, 127 no such command, 2 usage error.
 ///
-/// CMD, --check and --verify find `REPOGUARD_FENCE`, `REPOGUARD_TOKEN`, `REPOGUARD_LOCK_PATH` and `REPOGUARD_LOCK_SCOPE` in
-/// their environment, as under `exec`, and `GIT_TRACE2_EVENT`, by which their git commands are told from others'.
+/// CMD, --check and --verify find `REPOGUARD_FENCE`, `REPOGUARD_TOKEN`, `REPOGUARD_LOCK_PATH` and `REPOGUARD_LOCK_SCOPE` in their
+/// environment, as under `exec`, and `GIT_TRACE2_EVENT`, which tells their git commands from others'.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 #[command(override_usage = "repoguard mutate -m MSG [OPTIONS] -- CMD [ARG]...")]
@@ -54,13 +53,13 @@ pub(super) struct Arguments {
     /// Only these may change: git pathspecs, as seen from the current directory
     #[arg(long, value_name = "PATHSPEC", num_args = 1..)]
     paths: Vec<OsString>,
-    /// Begin also where something is changed already; it stays what and where it is, and out of the commit
+    /// Begin also with present changes; they stay as they are, and out of the commit
     #[arg(long)]
     allow_dirty: bool,
     /// Which untracked files are kept, so that they can be put back: all, or no, which leaves them unprotected: CMD must not change one
     #[arg(long, value_name = "WHICH", default_value = "all", value_parser = ["all", "no"], hide_possible_values = true)]
     untracked: String,
-    /// Commit also where nothing has changed
+    /// Commit also without a change
     #[arg(long)]
     allow_empty: bool,
     /// Leave the validated change staged

@@ -22,10 +22,10 @@ const MOST: u64 = 1_000_000;
 
 /// Give numbers that nobody else is given
 ///
-/// Prints the next number of the sequence SEQ, or the next N with --count, one a line. All worktrees of the repository share
-/// a sequence; it begins with 1 when it is asked for the first time. No number is given twice, whoever asks at the same time,
-/// is killed, or puts back what was made of it (`repoguard mutate`): that it is given is on disk before it is printed. So
-/// there can be gaps: a number that was given to somebody who did not use it, or who could not print it, is not given again.
+/// Prints the next number of the sequence SEQ, or the next N with --count, one a line. All worktrees of the repository share a
+/// sequence, which begins with 1. No number is given twice: neither to concurrent callers, nor after a kill, nor after an undo
+/// (`repoguard mutate`). The number is on disk before it is printed. So there can be gaps: a number that was not used, or could not
+/// be printed, is not given again.
 ///
 /// It has a short lock of its own, and does not wait for anybody who holds the lock of the worktree, nor needs it.
 ///
@@ -37,9 +37,9 @@ const MOST: u64 = 1_000_000;
 ///
 ///     repoguard next adr --scan 'docs/adr/{}-*.md' --format 'ADR-{:04}'
 ///
-/// The sequences are kept in the git directory that all worktrees share, below `repoguard/sequences`. Other clones have
-/// their own: what was pushed and fetched from them is seen with --scan only. Who deletes that directory begins all
-/// sequences again, after what --scan finds.
+/// The sequences are kept in the git directory that all worktrees share, below `repoguard/sequences`. Other clones have their own:
+/// only --scan sees numbers that were pushed and fetched. Deleting that directory begins all sequences again, after the numbers
+/// that --scan finds.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Name of the sequence: any text without control characters, `adr` say
@@ -84,7 +84,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
     }
     let numbers: Vec<u64> = given.numbers.clone().collect();
     let printed = print(context, &arguments, &numbers);
-    // Not the reader's business alone: whoever asked has not got a number.
+    // An error even for a closed reader: the caller has not got a number.
     printed.map_err(|error| {
         let (first, last) = (given.numbers.start(), given.numbers.end());
         let which = if first == last { format!("number {first}") } else { format!("numbers {first} to {last}") };

@@ -61,7 +61,7 @@ pub(super) struct ForLibrary {
     /// JSON that others find in the record of the hold
     #[arg(long, value_name = "JSON", value_parser = json, hide = true)]
     metadata: Option<serde_json::Value>,
-    /// Where CMD runs
+    /// The directory of CMD
     #[arg(long, value_name = "DIR", hide = true)]
     directory: Option<PathBuf>,
     /// Variables for CMD, each ended by a NUL: `NAME=VALUE`, or `NAME` to remove one
@@ -102,17 +102,17 @@ impl ForLibrary {
         Ok(task)
     }
 
-    /// Where messages go.
+    /// The context for messages.
     pub(super) fn heeded(&self, context: &Context) -> Context {
         if self.silent { Context { ui: context.ui.silent(), json: context.json } } else { context.clone() }
     }
 }
 
-/// Where HEAD has to be.
+/// The HEAD that the caller expects.
 #[derive(Debug, Default, PartialEq, Args)]
 pub(super) struct Expect {
-    /// Refuse (65) unless HEAD is this commit; `refs/heads/NAME` expects the branch as well. A commit alone is refused just after
-    /// the last holder switched to another branch at that commit
+    /// Fail (65) unless HEAD is this commit; `refs/heads/NAME` expects the branch as well. A commit alone fails just after the last
+    /// holder switched to another branch at that commit
     #[arg(long, value_name = "REV")]
     expect_head: Option<OsString>,
     /// Refuse (65) unless HEAD points to this branch; `HEAD` expects it to be detached
@@ -126,7 +126,7 @@ impl Expect {
     }
 }
 
-/// How long to wait for the exclusive lock of the worktree, where no other will do.
+/// How long to wait for the exclusive lock of the worktree, for verbs that need that one.
 #[derive(Debug, Args)]
 pub(super) struct Patience {
     /// Wait at most this long for the lock: `30s`, `5m`, `1.5`; `0` tries once [default: repoguard.timeout, else without
@@ -171,7 +171,7 @@ impl Lock {
         Ok(request)
     }
 
-    /// How long to wait, as far as the command line says.
+    /// How long to wait, if the command line says so.
     pub(super) fn own_timeout(&self) -> Option<Duration> {
         self.timeout.or(self.no_wait.then_some(Duration::ZERO))
     }

@@ -17,10 +17,10 @@ use super::{
 
 /// Put a mutation in order that was killed before its end
 ///
-/// Every `exec`, `mutate` and `acquire` does this before it lets anybody in, as long as the repository is as the mutation
-/// left it. Where somebody has worked here since, they stop, and you choose: --status shows what was found and what the
-/// others would do; --undo puts everything back as it was before the mutation, and keeps what that takes away (`repoguard
-/// snapshots`); --finish leaves everything as it is now. Without an option it does what the next command would do.
+/// Every `exec`, `mutate` and `acquire` does this before it admits anybody, as long as the repository is as the mutation left it.
+/// If somebody has worked here since, they stop, and you choose: --status shows what was found and what the others would do; --undo
+/// puts everything back as it was before the mutation, and keeps what that takes away (`repoguard snapshots`); --finish leaves
+/// everything as it is now. Without an option it does what the next command would do.
 ///
 /// Exit status: 0 there is nothing (left) to recover; 1 with --status: there is; 65 somebody has worked here since, and one
 /// of --undo and --finish must be chosen; 75 busy, 69 locks do not work on this file system, 125 repoguard failed.
@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     /// Put everything back as it was before
     #[arg(long, conflicts_with = "finish")]
     undo: bool,
-    /// Leave everything as it is now; where the commit is there already, give it the index that goes with it
+    /// Leave everything as it is now; if the commit exists already, give it the matching index
     #[arg(long)]
     finish: bool,
     /// Wait at most this long for the lock: `30s`, `5m`, `1.5`; `0` tries once [default: repoguard.timeout, else without limit]
@@ -88,7 +88,7 @@ fn document(recovered: Option<&Recovered>) -> serde_json::Value {
 }
 
 fn status(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
-    // One that runs will settle itself.
+    // A running mutation ends by itself.
     if let Some(pending) = repoguard::mutation::pending(repo).into_iter().find(|pending| pending.here && pending.runs) {
         let info = pending.info.as_ref();
         if context.json {
@@ -138,7 +138,7 @@ fn status_document(unfinished: Option<&Unfinished>) -> serde_json::Value {
     })
 }
 
-/// What each way would do.
+/// The effect of each option.
 struct Ways {
     undo: &'static str,
     finish: &'static str,

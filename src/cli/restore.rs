@@ -15,20 +15,20 @@ use super::{
     snapshots,
 };
 
-/// So many failures are told one by one.
+/// So many failures are listed one by one.
 const MOST_TOLD: usize = 20;
 
 /// Bring back what was undone
 ///
-/// Puts files of a snapshot (see `repoguard snapshots`) back into this checkout, with their bytes, permission bits and
-/// targets of links, each in one step, under the exclusive lock of the worktree. What stands in a file's place and differs
-/// is kept in a new snapshot before, whose id is told; so a restore can be undone by another. A file that is there as it is
-/// kept is left alone. The index and HEAD are not touched, and what the snapshot knows as deleted is not deleted again.
+/// Puts files of a snapshot (see `repoguard snapshots`) back into this checkout, with their bytes, permission bits and targets of
+/// links, each in one step, under the exclusive lock of the worktree. A new snapshot first keeps differing files in their places,
+/// and its id is printed; so a restore can be undone by another. A file that is there as it is kept is left alone. The index and
+/// HEAD are not touched, and files that the snapshot has as deleted are not deleted again.
 ///
 /// Nothing is ever written outside of the worktree or into its git directory, whatever a snapshot says.
 ///
-/// Exit status: 0; 1 when there is no such snapshot or it keeps nothing at a PATH (then nothing was changed), or when some
-/// file must not be brought back; 75 when the lock is busy; 125 when a file could not be written.
+/// Exit status: 0; 1 if there is no such snapshot or it keeps nothing at a PATH (then nothing was changed), or if some file must
+/// not be brought back; 75 if the lock is busy; 125 if a file could not be written.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The snapshot's id, or as much of it as no other begins with

@@ -23,10 +23,10 @@ use super::{
 
 /// Show what was undone and is kept
 ///
-/// Nothing is destroyed when repoguard undoes something: what `repoguard mutate` takes back after a failure, what is found
-/// after a crash, and what `repoguard restore` replaces is kept as a snapshot in the git directory, under no reference of
-/// git's, for 30 days. Where all together are larger than `repoguard.snapshotLimit` (or `REPOGUARD_SNAPSHOT_LIMIT`:
-/// `500m`, `2g`; 1g by default), the oldest go earlier.
+/// Nothing is destroyed when repoguard undoes something: what `repoguard mutate` takes back after a failure, what is found after a
+/// crash, and what `repoguard restore` replaces is kept as a snapshot in the git directory, under no reference of git's, for 30
+/// days. If all together are larger than `repoguard.snapshotLimit` (or `REPOGUARD_SNAPSHOT_LIMIT`: `500m`, `2g`; 1g by default),
+/// the oldest go earlier.
 ///
 /// One line a snapshot, the newest first: its id, when it was made, how many files it keeps, their size, and why. With ID,
 /// or as much of it as no other begins with: what it keeps. `repoguard restore ID` brings it back.

@@ -39,8 +39,8 @@ use super::{
 /// error that tells the place; it is never written over.
 ///
 /// Exit status: 0; 1 `get`: there is nothing, `digest --check`: something changed; 65 not as expected (--expect); 75 busy for
-/// longer than --timeout; 69 locks do not work on this file system; 125 the document is damaged or cannot be written; 2 wrong
-/// use, also where a value is no JSON.
+/// longer than --timeout; 69 locks do not work on this file system; 125 the document is damaged or cannot be written; 2 usage
+/// error, also for a value that is not JSON.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -51,7 +51,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Args)]
 struct Place {
-    /// The document, instead of the repository's own: a tracked file, say. A symbolic link stays one, and the mode is kept
+    /// The document, instead of the repository's own: for example a tracked file. A symbolic link stays one, and the mode is kept
     #[arg(long, value_name = "PATH", global = true)]
     file: Option<PathBuf>,
     /// Wait at most this long for others who write to it: `30s`, `1.5`; `0` tries once [default: without limit]
@@ -82,7 +82,7 @@ enum Action {
 struct Get {
     /// The section
     section: Option<String>,
-    /// Where in it: `/name/0`; `~1` stands for `/` in a name, `~0` for `~`
+    /// The place in it: `/name/0`; `~1` means `/` in a name, `~0` means `~`
     pointer: Option<String>,
     /// Print a text as it is, not as JSON
     #[arg(short, long)]
@@ -198,7 +198,7 @@ fn open(place: &Place, access: Access) -> anyhow::Result<(Repo, StateFile)> {
     ))
 }
 
-/// Writes the staged changes, and reports whom it waits for.
+/// Writes the staged changes, and reports the writer before us.
 pub(super) fn flush(context: &Context, state: &StateFile) -> anyhow::Result<bool> {
     let path = state.path().display();
     let observer = &mut |waited, pid: Option<u32>| {

@@ -19,17 +19,17 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Show who holds the lock, and who waits
 ///
-/// Takes no lock, never blocks, never makes anybody's attempt fail, and writes nothing. Works in any repository that can
-/// be read, whoever owns it. Users of flock(1) are shown where the system tells who they are. A mutation that was killed is
-/// shown until `repoguard recover`, or the next command, has put it in order.
+/// Takes no lock, never blocks, never makes anybody's attempt fail, and writes nothing. Works in any repository that can be read,
+/// whoever owns it. Users of flock(1) are shown if the system shows them. An interrupted mutation is shown until `repoguard
+/// recover`, or the next command, has recovered it.
 ///
-/// Exit status: 0; with --exit-code 1 when it is held and 3 when that cannot be told.
+/// Exit status: 0; with --exit-code 1 if it is held and 3 if that is unknown.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Show it again every second, until interrupted
     #[arg(long)]
     watch: bool,
-    /// Exit with 1 when it is held, and with 3 when that cannot be told
+    /// Exit with 1 if it is held, and with 3 if that is unknown
     #[arg(long)]
     exit_code: bool,
     #[command(flatten)]

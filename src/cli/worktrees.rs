@@ -28,10 +28,10 @@ use super::{
 /// untracked files (ignored ones do not count), a stash, a merge in progress. Each with the commands that land it and that
 /// remove it, to be pasted into a shell. Takes no lock.
 ///
-/// `prune` removes those in which nothing of worth is, with their branch: also those whose commits another branch or tag
-/// leads to by now, so after `git merge`, `repoguard worktrees prune` tidies up; a cherry-pick or a squashed merge makes
-/// other commits, and does not count. Whatever was killed while one was made or removed is tidied up, too. What somebody
-/// uses or waits for stays; in doubt everything stays.
+/// `prune` removes those that hold nothing of worth, with their branch: also those whose commits another branch or tag has by now,
+/// so after `git merge`, `repoguard worktrees prune` tidies up; a cherry-pick or a squashed merge makes other commits, and does not
+/// count. It also tidies up what a kill left while one was made or removed. Worktrees that somebody uses or waits for stay; in
+/// doubt everything stays.
 ///
 /// Exit status: 0.
 #[derive(Debug, Args)]

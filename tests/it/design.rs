@@ -9,6 +9,10 @@ fn file_of(root: &Path, modules: &[&str]) -> PathBuf {
     if in_tests.exists() {
         return in_tests;
     }
+    let beside = root.join("src").join(modules.iter().collect::<PathBuf>()).with_extension("rs");
+    if beside.exists() {
+        return beside;
+    }
     let inner = root.join("src").join(modules.iter().filter(|module| **module != "tests").collect::<PathBuf>());
     if inner.is_dir() { inner.join("mod.rs") } else { inner.with_extension("rs") }
 }

@@ -65,7 +65,7 @@ impl Ui {
         }
     }
 
-    /// Prints actions of others, progress, and the place where the command goes on.
+    /// Prints actions of others, progress, and changes of place.
     fn progress(&self, notice: &Notice<'_>) {
         match notice {
             Notice::RanUnder(holder) => {
