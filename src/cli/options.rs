@@ -62,8 +62,8 @@ pub(super) struct ForLibrary {
     #[arg(long, value_name = "JSON", value_parser = json, hide = true)]
     metadata: Option<serde_json::Value>,
     /// The directory of CMD
-    #[arg(long, value_name = "DIR", hide = true)]
-    directory: Option<PathBuf>,
+    #[arg(long = "command-directory", value_name = "DIR", hide = true)]
+    command_directory: Option<PathBuf>,
     /// Variables for CMD, each ended by a NUL: `NAME=VALUE`, or `NAME` to remove one
     #[arg(long, value_name = "FILE", hide = true)]
     environment: Option<PathBuf>,
@@ -92,7 +92,7 @@ impl ForLibrary {
 
     /// Completes a task as the caller wants it.
     pub(super) fn prepare(&self, mut task: Task) -> anyhow::Result<Task> {
-        task.directory.clone_from(&self.directory);
+        task.directory.clone_from(&self.command_directory);
         task.term_ends_all = self.silent;
         if let Some(file) = &self.environment {
             let bytes = std::fs::read(file).with_context(|| format!("cannot read `{}`", file.display()))?;

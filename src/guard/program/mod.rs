@@ -152,7 +152,7 @@ impl Repo {
             None if request.timeout == Some(Duration::MAX) => arguments.option("--on-busy", "wait"),
             None => {}
         }
-        arguments.maybe("--directory", task.directory.as_ref());
+        arguments.maybe("--command-directory", task.directory.as_ref());
         Running::start(task, arguments, None)
     }
 
