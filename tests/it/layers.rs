@@ -224,3 +224,107 @@ fn no_test_file_is_forgotten() {
         assert!(module == "main" || main.contains(&format!("mod {module};")), "{name} is in no binary");
     }
 }
+
+/// A function of formatted source: its name, its lines of code, and its parameters.
+struct Function {
+    name: String,
+    lines: usize,
+    parameters: usize,
+}
+
+/// The functions of a file, as rustfmt lays them out: each ends with a brace under its first letter.
+fn functions(text: &str) -> Vec<Function> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some(start) = line.find("fn ").filter(|start| is_qualifiers(line[..*start].trim())) else { continue };
+        let indent = line.len() - line.trim_start().len();
+        let end = format!("{}}}", " ".repeat(indent));
+        let rest = lines[at..].iter().position(|other| {
+            *other == end
+                || (other.ends_with(';') && other.starts_with(&" ".repeat(indent)) && !other[indent..].starts_with(' '))
+        });
+        let length = if line.ends_with('}') { 1 } else { rest.map_or(1, |rest| rest + 1) };
+        let body = &lines[at..at + length];
+        let is_code = |line: &&&str| !line.trim().is_empty() && !line.trim().starts_with("//");
+        let name: String = line[start + 3..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        let signature = lines[at..lines.len().min(at + 12)].join(" ");
+        let parameters = parameters(&signature[signature.find(&format!("fn {name}")).expect("itself")..]);
+        found.push(Function { name, lines: body.iter().filter(is_code).count(), parameters });
+    }
+    found
+}
+
+/// What may stand before `fn`.
+fn is_qualifiers(text: &str) -> bool {
+    const WORDS: [&str; 8] = ["pub", "const", "async", "unsafe", "extern", "\"C\"", "pub(crate)", "pub(super)"];
+    text.split_whitespace()
+        .all(|word| WORDS.contains(&word) || word.starts_with("pub(in") || word.starts_with("crate::"))
+}
+
+/// How many parameters a function has, whose signature begins here.
+fn parameters(signature: &str) -> usize {
+    let generics_end = match signature.find(['(', '<']) {
+        Some(at) if signature[at..].starts_with('<') => at + end_of(&signature[at..]),
+        _ => 0,
+    };
+    let Some(open) = signature[generics_end..].find('(').map(|at| generics_end + at) else { return 0 };
+    let inner = &signature[open + 1..open + end_of(&signature[open..]) - 1];
+    let (mut depth, mut commas, mut last) = (0, 0, ' ');
+    for c in inner.trim().trim_end_matches(',').chars() {
+        match c {
+            '(' | '[' | '{' | '<' => depth += 1,
+            ')' | ']' | '}' => depth -= 1,
+            '>' if last != '-' => depth -= 1,
+            ',' if depth == 0 => commas += 1,
+            _ => {}
+        }
+        last = c;
+    }
+    if inner.trim().is_empty() { 0 } else { commas + 1 }
+}
+
+/// The length of a text in brackets, the brackets included.
+fn end_of(text: &str) -> usize {
+    let (mut depth, mut last) = (0, ' ');
+    for (at, c) in text.char_indices() {
+        match c {
+            '(' | '[' | '{' | '<' => depth += 1,
+            ')' | ']' | '}' => depth -= 1,
+            '>' if last != '-' => depth -= 1,
+            _ => {}
+        }
+        last = c;
+        if depth == 0 {
+            return at + c.len_utf8();
+        }
+    }
+    text.len()
+}
+
+#[test]
+fn functions_and_files_are_small() {
+    let mut wrong = Vec::new();
+    let mut large = Vec::new();
+    for file in sources() {
+        let lines = file.text.lines().count();
+        if lines > 400 {
+            large.push(file.path.clone());
+        }
+        for function in functions(&file.text) {
+            if function.lines > 60 || function.parameters > 5 {
+                let Function { name, lines, parameters } = function;
+                wrong.push(format!("{}: {name} has {lines} lines and {parameters} parameters", file.path));
+            }
+        }
+    }
+    assert_eq!(wrong, NOWHERE);
+    assert_eq!(large, ["error/mod.rs"]);
+}
+
+#[test]
+fn functions_are_measured() {
+    let source = "impl X {\n    pub(crate) fn a<F: Fn(u8) -> u8>(&self, (b, c): (u8, u8), d: HashMap<u8, u8>) -> u8 {\n        // why\n\n        1\n    }\n}\n\nfn e() {}\n";
+    let found: Vec<_> = functions(source).into_iter().map(|one| (one.name, one.lines, one.parameters)).collect();
+    assert_eq!(found, [("a".to_owned(), 3, 3), ("e".to_owned(), 1, 0)]);
+}
