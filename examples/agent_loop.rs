@@ -18,7 +18,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         return Err("usage: agent_loop CMD [ARG]…".into());
     }
     let repo = Repo::discover(Path::new("."))?;
-    let once = Request { timeout: Some(Duration::ZERO), reason: Some("agent loop".to_owned()), ..Request::default() };
+    let once = Request::new().timeout(Duration::ZERO).reason("agent loop");
     let (outcome, worktree) = repo.exec_in_worktree(&once, &Options::default(), &Task::new(command))?;
     match &worktree {
         None => println!("ran here"),

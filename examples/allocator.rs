@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let repo = Repo::discover(Path::new("."))?;
     let sequence = Sequence::open(&repo, &Config::load(&repo)?, "adr")?;
     // Records that were numbered by hand, or came from another clone, count as well.
-    let options = SequenceOptions { count, scan: vec!["docs/adr/{}-*.md".parse()?], ..SequenceOptions::default() };
+    let options = SequenceOptions::default().count(count).scan("docs/adr/{}-*.md".parse()?);
     let given = sequence.next(&options)?;
 
     let directory = repo.root().join("docs/adr");

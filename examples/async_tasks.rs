@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory = arguments.next().ok_or("usage: async_tasks CHECKOUT TASKS")?;
     let tasks: usize = arguments.next().as_deref().unwrap_or("4").parse()?;
     let repo = Repo::discover(Path::new(&directory))?;
-    let lock = repo.lock(Request { reason: Some("a task's commit".to_owned()), ..Request::default() })?;
+    let lock = repo.lock(Request::new().reason("a task's commit"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let cancel = CancellationToken::new();

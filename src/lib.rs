@@ -14,7 +14,7 @@
 //! # let directory = tempfile::tempdir()?;
 //! # let directory = directory.path();
 //! let repo = Repo::discover(directory)?;
-//! let lock = repo.lock(Request { reason: Some("nightly import".to_owned()), ..Request::default() })?;
+//! let lock = repo.lock(Request::new().reason("nightly import"))?;
 //! let guard = lock.acquire()?; // Blocks, in order of arrival.
 //! // Read, change, commit. `guard.fence()` is a number greater than that of all holds before.
 //! guard.release()?; // Or drop it.

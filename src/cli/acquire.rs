@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{ArgGroup, ArgMatches, Args, FromArgMatches};
 use repoguard::{
-    Caller, Config, Error, Repo, Request,
+    Caller, Config, Error, Repo,
     background::{AcquireState, Grant, Released, Until},
 };
 use serde_json::json;
@@ -80,8 +80,9 @@ pub(super) fn acquire(context: &Context, matches: &ArgMatches) -> anyhow::Result
     let config = Config::load(&repo)?;
     let command =
         arguments.for_pid.and_then(repoguard::program::command_of).unwrap_or_else(|| "repoguard acquire".to_owned());
-    let request = Request { command, ..arguments.lock.request(&config)? };
-    let until = Until { process: arguments.for_pid, ttl: arguments.ttl };
+    let request = arguments.lock.request(&config)?.command(command);
+    let mut until = Until::default();
+    (until.process, until.ttl) = (arguments.for_pid, arguments.ttl);
     let observer = &mut |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
     let caller = Caller { repo: &repo, config: &config, request: &request, observer };
     let grant = repoguard::background::acquire(caller, until, arguments.background);

@@ -39,7 +39,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
     let directory = std::env::current_dir().context("cannot find the current directory")?;
     let repo = Repo::discover(&directory)?;
     let config = Config::load(&repo)?;
-    let fix = Request { timeout: Some(WAIT), ..Request::default() };
+    let fix = Request::new().timeout(WAIT);
     let findings = examine(&repo, &config, arguments.fix.then_some(&fix))?;
     let bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
     if context.json {

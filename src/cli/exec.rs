@@ -166,12 +166,13 @@ fn execute(context: &Context, arguments: &Arguments) -> anyhow::Result<(Outcome,
         (Err(busy @ (Error::Busy { .. } | Error::Deadlock { .. })), Some(options)) => {
             let waited = if let Error::Busy { waited, .. } = busy { waited } else { Duration::ZERO };
             context.ui.waiting_over();
-            let (outcome, isolated) = repoguard::program::exec_in_worktree(
+            let (mut outcome, isolated) = repoguard::program::exec_in_worktree(
                 Caller { repo: &repo, config: &config, request: &request, observer: &mut observer },
                 &options,
                 &task,
             )?;
-            (Outcome { waited: outcome.waited + waited, ..outcome }, Some(isolated))
+            outcome.waited += waited;
+            (outcome, Some(isolated))
         }
         (outcome, _) => (outcome?, None),
     };
@@ -201,7 +202,7 @@ impl Arguments {
             }
             None => {}
         }
-        Ok(Request { command: holder::readable_command(&task.command), ..self.library.complete(request) })
+        Ok(self.library.complete(request).command(holder::readable_command(&task.command)))
     }
 }
 
@@ -221,7 +222,10 @@ impl Arguments {
                 "--on-busy worktree is for the lock of this checkout: no other worktree stands in for everything, or for a name",
             );
         }
-        Ok(Some(Options { directory: self.worktree_dir.clone(), branch: self.branch.clone() }))
+        let mut options = Options::default();
+        options.directory.clone_from(&self.worktree_dir);
+        options.branch.clone_from(&self.branch);
+        Ok(Some(options))
     }
 }
 

@@ -125,17 +125,15 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
 
 fn install(context: &Context, repo: &Repo, arguments: &Install) -> anyhow::Result<Exit> {
     let program = std::env::current_exe().context("cannot find the path of repoguard itself")?;
-    let options = Options {
-        hooks: arguments.hooks.clone(),
-        strict: arguments.strict,
-        if_missing: match arguments.if_missing {
-            IfMissing::Refuse => hooks::IfMissing::Refuse,
-            IfMissing::Warn => hooks::IfMissing::Warn,
-        },
-        both: arguments.both,
-        force: arguments.force,
-        ..Options::new(program)
+    let mut options = Options::new(program);
+    options.hooks.clone_from(&arguments.hooks);
+    options.strict = arguments.strict;
+    options.if_missing = match arguments.if_missing {
+        IfMissing::Refuse => hooks::IfMissing::Refuse,
+        IfMissing::Warn => hooks::IfMissing::Warn,
     };
+    options.both = arguments.both;
+    options.force = arguments.force;
     let mut all_done = true;
     for_each(context, repo, &arguments.submodules, |repo| {
         let report = hooks::install(repo, &options)?;

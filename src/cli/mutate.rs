@@ -156,35 +156,31 @@ impl Arguments {
     }
 
     fn mutation(&self) -> Mutation {
-        Mutation {
-            message: self.message.clone(),
-            checks: self.checks.clone(),
-            verifies: self.verifies.clone(),
-            expect: self.expect.head(),
-            paths: self.paths.clone(),
-            allow_dirty: self.allow_dirty,
-            untracked: self.untracked == "all",
-            allow_empty: self.allow_empty,
-            fence: self.fence,
-            landing: self.landing(),
-            max_hold: self.max_hold,
-            kill_after: self.kill_after,
-            term_ends_all: self.library.silent,
-            ..Mutation::default()
-        }
+        let mut mutation = Mutation::default()
+            .expect(self.expect.head())
+            .allow_dirty(self.allow_dirty)
+            .untracked(self.untracked == "all")
+            .allow_empty(self.allow_empty)
+            .fence(self.fence)
+            .landing(self.landing())
+            .kill_after(self.kill_after);
+        mutation.message.clone_from(&self.message);
+        mutation.checks.clone_from(&self.checks);
+        mutation.verifies.clone_from(&self.verifies);
+        mutation.paths.clone_from(&self.paths);
+        mutation.max_hold = self.max_hold;
+        mutation.term_ends_all = self.library.silent;
+        mutation
     }
 
     fn request(&self, config: &Config) -> anyhow::Result<Request> {
-        let request = self.lock.request(config)?;
+        let mut request = self.library.complete(self.lock.request(config)?);
         let mut command = vec!["repoguard".into(), "mutate".into(), "--".into()];
         command.extend(self.cmd.iter().cloned());
-        Ok(Request {
-            // Names and a wider scope add to the worktree.
-            scope: Some(request.scope.unwrap_or(Scope::Worktree)),
-            mode: Mode::Exclusive,
-            command: holder::readable_command(&command),
-            ..self.library.complete(request)
-        })
+        // Names and a wider scope add to the worktree.
+        request.scope.get_or_insert(Scope::Worktree);
+        request.mode = Mode::Exclusive;
+        Ok(request.command(holder::readable_command(&command)))
     }
 }
 

@@ -74,7 +74,8 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
         return Ok(Exit::Status(if last.is_empty() { exit::NO } else { 0 }));
     }
     let Arguments { count, at_least, scan, .. } = &arguments;
-    let options = SequenceOptions { count: *count, at_least: *at_least, scan: scan.clone() };
+    let mut options = SequenceOptions::default().count(*count).at_least(*at_least);
+    options.scan.clone_from(scan);
     render::check_output("a number")?;
     let given = sequence.next(&options)?;
     if given.are_first && given.seen.is_none() && !scan.is_empty() {

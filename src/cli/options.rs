@@ -86,8 +86,9 @@ impl ForLibrary {
     }
 
     /// A request with the caller's metadata.
-    pub(super) fn complete(&self, request: Request) -> Request {
-        Request { metadata: self.metadata.clone().or(request.metadata), ..request }
+    pub(super) fn complete(&self, mut request: Request) -> Request {
+        request.metadata.clone_from(&self.metadata);
+        request
     }
 
     /// Completes a task as the caller wants it.
@@ -122,7 +123,10 @@ pub(super) struct Expect {
 
 impl Expect {
     pub(super) fn head(&self) -> ExpectedHead {
-        ExpectedHead { revision: self.expect_head.clone(), branch: self.expect_branch.clone() }
+        let mut head = ExpectedHead::default();
+        head.revision.clone_from(&self.expect_head);
+        head.branch.clone_from(&self.expect_branch);
+        head
     }
 }
 
@@ -149,19 +153,19 @@ impl Patience {
     pub(super) fn request(&self) -> Request {
         let timeout = self.timeout.or(self.no_wait.then_some(Duration::ZERO));
         let reason = self.reason.clone().or_else(repoguard::program::ci_job);
-        Request { timeout, reason, ..Request::default() }
+        let mut request = Request::new();
+        (request.timeout, request.reason) = (timeout, reason);
+        request
     }
 }
 
 impl Lock {
     /// The request that these options make; what they leave open is as configured.
     pub(super) fn request(&self, config: &Config) -> anyhow::Result<Request> {
-        let request = Request {
-            mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
-            timeout: self.own_timeout(),
-            reason: self.reason.clone().or_else(repoguard::program::ci_job),
-            ..self.resources.request()?
-        };
+        let mut request = self.resources.request()?;
+        request.mode = if self.shared { Mode::Shared } else { Mode::Exclusive };
+        request.timeout = self.own_timeout();
+        request.reason = self.reason.clone().or_else(repoguard::program::ci_job);
         let request = request.or_configured(config)?;
         if self.shared && request.scope == Some(Scope::Repo) {
             return Err(
@@ -198,8 +202,10 @@ impl Resources {
         if self.names.len() > MOST_NAMES {
             return Err(Usage(format!("at most {MOST_NAMES} names can be taken together")).into());
         }
-        let scope = self.scope.map(Scope::from);
-        Ok(Request { scope, names: self.names.clone(), ..Request::default() })
+        let mut request = Request::new();
+        request.scope = self.scope.map(Scope::from);
+        request.names.clone_from(&self.names);
+        Ok(request)
     }
 }
 

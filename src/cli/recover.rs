@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
 use repoguard::{
-    Caller, Config, Notice, Repo, Request,
+    Caller, Config, Notice, Repo,
     mutation::{Choice, Found, Recovered, Unfinished},
 };
 use serde_json::json;
@@ -49,8 +49,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
     let repo = Repo::discover(&directory)?;
     let config = Config::load(&repo)?;
     let lock = options::Lock { timeout: arguments.timeout, ..options::Lock::default() };
-    let request = Request { command: "repoguard recover".to_owned(), ..lock.request(&config)? };
-    let request = Request { scope: Some(repoguard::Scope::Worktree), ..request };
+    let request = lock.request(&config)?.command("repoguard recover").scope(repoguard::Scope::Worktree);
     let choice = match (arguments.undo, arguments.finish) {
         (true, _) => Choice::Undo,
         (_, true) => Choice::Finish,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
-use repoguard::{Caller, Config, Error, Repo, Request, escape::quoted_path, snapshot::Restored};
+use repoguard::{Caller, Config, Error, Repo, escape::quoted_path, snapshot::Restored};
 use serde_json::{Value, json};
 
 use super::{
@@ -52,7 +52,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> anyhow::Result<Exi
     } else {
         let config = Config::load(&repo)?;
         let request = arguments.patience.request();
-        let request = Request { command: format!("repoguard restore {}", arguments.id), ..request };
+        let request = request.command(format!("repoguard restore {}", arguments.id));
         let observer = &mut |notice: repoguard::Notice<'_>| context.ui.notice(&notice);
         let restored = repoguard::snapshot::restore(
             Caller { repo: &repo, config: &config, request: &request, observer },

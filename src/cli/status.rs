@@ -74,7 +74,7 @@ impl Status {
         // Whose repository cannot be trusted, whose configuration is not asked.
         let config = Config::load(repo).unwrap_or_default();
         // It waits for nothing, so the configured timeout does not matter, be it wrong.
-        let request = Request { timeout: Some(Duration::ZERO), ..arguments.resources.request()? };
+        let request = arguments.resources.request()?.timeout(Duration::ZERO);
         let lock = repo.inspect(&request.or_configured(&config)?)?;
         let pending = repoguard::mutation::pending(repo);
         // Under a live hold of the worktree, HEAD moves by right; under one of a name only, it does not.

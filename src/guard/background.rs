@@ -20,6 +20,7 @@ use crate::{
 
 /// When a hold without a command ends. At least one of the two is needed: else it would last for ever.
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct Until {
     /// When this process has ended.
     pub process: Option<u32>,
@@ -27,11 +28,28 @@ pub struct Until {
     pub ttl: Option<Duration>,
 }
 
+impl Until {
+    /// Until this process has ended.
+    #[must_use]
+    pub fn process(mut self, process: u32) -> Self {
+        self.process = Some(process);
+        self
+    }
+
+    /// So long after the lock was acquired.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+}
+
 /// A hold for less than this is none.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 /// The result of [`acquire`].
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Grant {
     /// A process that shows it in `REPOGUARD_TOKEN` is inside the hold; [`release`] and [`wait`] take it.
     pub token: String,

@@ -80,7 +80,7 @@ impl Repo {
     ///
     /// let directory = tempfile::tempdir()?;
     /// let repo = Repo::discover(directory.path())?;
-    /// let request = Request { reason: Some("nightly import".to_owned()), ..Request::default() };
+    /// let request = Request::new().reason("nightly import");
     /// let guard = repo.lock(request)?.acquire()?;
     /// // Read, change, commit: nobody who asks for the lock interleaves.
     /// guard.release()?;

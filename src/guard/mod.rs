@@ -75,6 +75,7 @@ use crate::{
 
 /// How an [`exec()`] ended.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Outcome {
     /// How the command ended, or why it never ran.
     pub ending: Ending,

@@ -37,6 +37,7 @@ const SCRIPT_MODE: u32 = 0o777;
 
 /// The hooks to install, and how.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Options {
     /// Exactly these hooks; when empty, those that are of use in the repository.
     pub hooks: Vec<Event>,

@@ -33,6 +33,7 @@ pub enum State {
 
 /// How a lock stands, at one instant.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Inspection {
     /// The resources, in words.
     pub scope: String,

@@ -21,7 +21,17 @@ pub enum Scope {
 }
 
 /// A request for a lock.
+///
+/// # Example
+/// ```
+/// use std::time::Duration;
+/// use repoguard::Request;
+///
+/// let request = Request::new().name("deploy").timeout(Duration::from_secs(30)).reason("a release");
+/// # assert_eq!(request.names, ["deploy"]);
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Request {
     /// How much; `None`: with `names` only these, else as configured, else the worktree.
     pub scope: Option<Scope>,
@@ -40,9 +50,9 @@ pub struct Request {
     /// The process that the lock is for, if it is another one: its descendants are inside the hold.
     pub for_process: Option<u32>,
     /// Whether one of git's own locks is held around this: then a try fails at once, whatever is in the way.
-    pub holds_git_lock: bool,
+    pub(crate) holds_git_lock: bool,
     /// Whether a hold around this process is enough in any mode: git's hooks never ask for more than is held.
-    pub content: bool,
+    pub(crate) content: bool,
 }
 
 impl Default for Request {
@@ -63,6 +73,61 @@ impl Default for Request {
 }
 
 impl Request {
+    /// An exclusive request for the worktree, or for the configured scope; waits as configured, else without limit.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`Request::scope`].
+    #[must_use]
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = Some(scope);
+        self
+    }
+
+    /// Adds one to [`Request::names`].
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.names.push(name.into());
+        self
+    }
+
+    /// Holds together with others who share it, instead of alone.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.mode = Mode::Shared;
+        self
+    }
+
+    /// Sets [`Request::timeout`].
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets [`Request::reason`].
+    #[must_use]
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Sets [`Request::metadata`].
+    #[must_use]
+    pub fn metadata(mut self, metadata: serde_json::Value) -> Self {
+        self.metadata = Some(metadata);
+        self
+    }
+
+    /// Sets [`Request::command`].
+    #[must_use]
+    pub fn command(mut self, command: impl Into<String>) -> Self {
+        self.command = command.into();
+        self
+    }
+
     /// Checks what is handed on to others.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 
 /// The HEAD that a caller expects. By default any.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ExpectedHead {
     /// The commit, by any name that git knows. The full name of a branch, `refs/heads/NAME`, expects the branch as well.
     pub revision: Option<OsString>,
@@ -15,6 +16,20 @@ pub struct ExpectedHead {
 }
 
 impl ExpectedHead {
+    /// Sets [`ExpectedHead::revision`].
+    #[must_use]
+    pub fn revision(mut self, revision: impl Into<OsString>) -> Self {
+        self.revision = Some(revision.into());
+        self
+    }
+
+    /// Sets [`ExpectedHead::branch`].
+    #[must_use]
+    pub fn branch(mut self, branch: impl Into<OsString>) -> Self {
+        self.branch = Some(branch.into());
+        self
+    }
+
     /// Tells whether HEAD has to be anywhere.
     pub(crate) fn is_any(&self) -> bool {
         self.revision.is_some() || self.branch.is_some()

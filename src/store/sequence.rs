@@ -53,7 +53,7 @@ const TRIES: usize = 10;
 /// # let here = directory.path();
 /// let repo = Repo::discover(here)?;
 /// let sequence = Sequence::open(&repo, &Config::load(&repo)?, "adr")?;
-/// let options = SequenceOptions { scan: vec!["docs/adr/{}-*.md".parse()?], ..SequenceOptions::default() };
+/// let options = SequenceOptions::default().scan("docs/adr/{}-*.md".parse()?);
 /// assert_eq!(sequence.next(&options)?.numbers, 1..=1);
 /// assert_eq!(sequence.next(&options)?.numbers, 2..=2, "whether or not the first one was used");
 /// assert_eq!(sequence.last()?, Some(2));
@@ -69,6 +69,7 @@ pub struct Sequence {
 
 /// Which numbers are wanted.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct SequenceOptions {
     /// How many; they follow each other. Usually one.
     pub count: NonZeroU64,
@@ -81,6 +82,29 @@ pub struct SequenceOptions {
 impl Default for SequenceOptions {
     fn default() -> Self {
         Self { count: NonZeroU64::MIN, at_least: 1, scan: Vec::new() }
+    }
+}
+
+impl SequenceOptions {
+    /// Sets [`SequenceOptions::count`].
+    #[must_use]
+    pub fn count(mut self, count: NonZeroU64) -> Self {
+        self.count = count;
+        self
+    }
+
+    /// Sets [`SequenceOptions::at_least`].
+    #[must_use]
+    pub fn at_least(mut self, at_least: u64) -> Self {
+        self.at_least = at_least;
+        self
+    }
+
+    /// Adds a pattern to [`SequenceOptions::scan`].
+    #[must_use]
+    pub fn scan(mut self, pattern: ScanPattern) -> Self {
+        self.scan.push(pattern);
+        self
     }
 }
 

@@ -105,9 +105,7 @@ fn commit_whose_hook_wants_a_repository_that_waits_for_the_commit_is_refused() {
 #[test]
 fn thread_and_process_over_two_repositories_are_a_cycle() {
     let (sandbox, repos) = several(&["second"]);
-    let lock_of = |path: &Path| -> Lock {
-        Repo::discover(path).unwrap().lock(Request { timeout: None, ..Request::default() }).unwrap()
-    };
+    let lock_of = |path: &Path| -> Lock { Repo::discover(path).unwrap().lock(Request::new()).unwrap() };
     let guard = lock_of(&repos[0]).acquire().unwrap();
     // It holds the second, and waits for what this thread holds.
     let mut other = holder(&sandbox, &repos[1], &repos[0], &["exec"]);

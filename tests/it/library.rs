@@ -9,17 +9,16 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use repoguard::{Error, Guard, Lock, Mode, Notice, Request, Scope};
+use repoguard::{Error, Guard, Lock, Notice, Request, Scope};
 
 use crate::support::{At, HOLD, Sandbox, WORK, eventually, kill, lines, shell_status};
 
 fn named(sandbox: &Sandbox, names: &[&str]) -> Lock {
-    let names = names.iter().map(|name| (*name).to_owned()).collect();
-    sandbox.lock_for(Request { names, ..Request::default() })
+    sandbox.lock_for(names.iter().fold(Request::new(), |request, name| request.name(*name)))
 }
 
 fn repo_wide(sandbox: &Sandbox) -> Lock {
-    sandbox.lock_for(Request { scope: Some(Scope::Repo), ..Request::default() })
+    sandbox.lock_for(Request::new().scope(Scope::Repo))
 }
 
 /// Runs in a thread of its own to the end.
@@ -60,7 +59,7 @@ fn hold_excludes_exec_and_flock_and_they_exclude_it() {
 #[test]
 fn shared_hold_goes_with_shared_ones_only() {
     let sandbox = Sandbox::new();
-    let guard = sandbox.lock_for(Request { mode: Mode::Shared, ..Request::default() }).acquire().unwrap();
+    let guard = sandbox.lock_for(Request::new().shared()).acquire().unwrap();
     assert_eq!(sandbox.outsider_tries(&["--shared"]), 0);
     assert_eq!(sandbox.outsider_tries(&[]), 75);
     drop(guard);
@@ -70,8 +69,7 @@ fn shared_hold_goes_with_shared_ones_only() {
 #[test]
 fn hold_is_in_status_and_log_like_that_of_exec() {
     let sandbox = Sandbox::new();
-    let reason = Some("import".to_owned());
-    let lock = sandbox.lock_for(Request { reason, command: "importer".to_owned(), ..Request::default() });
+    let lock = sandbox.lock_for(Request::new().reason("import").command("importer"));
     let guard = lock.acquire().unwrap();
     let status = sandbox.status();
     assert_eq!(status["state"], "held");
@@ -150,9 +148,7 @@ fn asking_again_where_it_is_held_is_an_error_at_once() {
         same.try_acquire(),
         same.shared().acquire(),
         repo_wide(&sandbox).acquire(),
-        sandbox
-            .lock_for(Request { scope: Some(Scope::Worktree), names: vec!["a".into()], ..Request::default() })
-            .acquire(),
+        sandbox.lock_for(Request::new().scope(Scope::Worktree).name("a")).acquire(),
     ];
     for result in again {
         let error = result.expect_err("an error");
@@ -220,7 +216,7 @@ fn configured_timeout_and_scope_apply_unless_the_request_has_its_own() {
     let guard = sandbox.lock().acquire().unwrap();
     assert_eq!(guard.holder().unwrap().scope, "repo");
     guard.release().unwrap();
-    let guard = sandbox.lock_for(Request { scope: Some(Scope::Worktree), ..Request::default() }).acquire().unwrap();
+    let guard = sandbox.lock_for(Request::new().scope(Scope::Worktree)).acquire().unwrap();
     assert_eq!(guard.holder().unwrap().scope, "worktree");
     drop(guard);
     let guard = named(&sandbox, &["a"]).acquire().unwrap();

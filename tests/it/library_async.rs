@@ -183,7 +183,7 @@ fn blocking_the_one_thread_that_the_holder_needs_is_an_error() {
 #[test]
 fn crossing_tasks_get_an_error_that_names_both() {
     let sandbox = Sandbox::new();
-    let named = |name: &str| sandbox.lock_for(Request { names: vec![name.to_owned()], ..Request::default() });
+    let named = |name: &str| sandbox.lock_for(Request::new().name(name));
     let (a, b) = (named("a"), named("b"));
     let runtime = runtime();
     let both = Arc::new(tokio::sync::Barrier::new(2));

@@ -39,7 +39,7 @@ fn cancelled_after(polls: usize, how: &str) -> bool {
     let (lock, file) = match how {
         "repository" => (sandbox.lock(), sandbox.lock_file()),
         "name" => {
-            let request = Request { names: vec!["a".to_owned()], ..Request::default() };
+            let request = Request::new().name("a");
             (sandbox.lock_for(request), sandbox.data().join("repo.lock"))
         }
         _ => (Lock::of_file(sandbox.outside("file")).unwrap(), sandbox.outside("file")),

@@ -34,11 +34,11 @@ fn repo(sandbox: &Sandbox) -> Repo {
 }
 
 fn once() -> Request {
-    Request { timeout: Some(Duration::ZERO), ..Request::default() }
+    Request::new().timeout(Duration::ZERO)
 }
 
 fn mutation() -> Mutation {
-    Mutation { program: binary().to_owned(), ..Mutation::new("a change") }
+    Mutation::new("a change").program(binary())
 }
 
 #[test]
@@ -155,14 +155,8 @@ fn hold_of_the_calling_thread_is_around_the_command() {
 fn request_is_passed_on() {
     let sandbox = Sandbox::new();
     let repo = repo(&sandbox);
-    let request = Request {
-        names: vec!["deploy".to_owned()],
-        mode: repoguard::Mode::Shared,
-        reason: Some("--why".to_owned()),
-        metadata: Some(json!({"task": 17})),
-        timeout: Some(Duration::MAX),
-        ..Request::default()
-    };
+    let request =
+        Request::new().name("deploy").shared().reason("--why").metadata(json!({"task": 17})).timeout(Duration::MAX);
     let script = format!("{} --json status --name deploy >../status", binary().display());
     repo.exec(&request, &task(&sandbox, &script)).unwrap();
     let text = fs::read_to_string(sandbox.outside("status")).unwrap();
@@ -259,7 +253,7 @@ fn change_by_a_closure_lands_or_leaves_no_trace() {
     );
     state.assert_same(&sandbox.state(), "after it failed");
     let mut never = || panic!("it must not run");
-    let checked = Mutation { checks: vec!["false".into()], ..mutation() };
+    let checked = mutation().check("false");
     let mutated = repo.mutate(&Request::default(), &checked, Write::Closure(&mut never)).unwrap();
     assert!(matches!(&mutated.result, Landed::Failed(failure) if failure.step == "check"), "{mutated:?}");
 }

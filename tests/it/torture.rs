@@ -170,7 +170,7 @@ impl Ring {
 
     fn lock(&self) -> Lock {
         let repo = Repo::discover(self.sandbox.here()).unwrap();
-        repo.lock(Request { timeout: Some(Duration::from_secs(60)), ..Request::default() }).unwrap()
+        repo.lock(Request::new().timeout(Duration::from_secs(60))).unwrap()
     }
 
     /// A hold of the library's.

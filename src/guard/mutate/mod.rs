@@ -38,6 +38,7 @@ use crate::{
 
 /// A mutation, without the change itself.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Mutation {
     /// The commit's message, a paragraph each.
@@ -77,6 +78,104 @@ impl Mutation {
     /// A mutation with this commit message, without checks and limits.
     pub fn new(message: impl Into<OsString>) -> Self {
         Self { message: vec![message.into()], ..Self::default() }
+    }
+
+    /// Adds a paragraph to [`Mutation::message`].
+    #[must_use]
+    pub fn message(mut self, paragraph: impl Into<OsString>) -> Self {
+        self.message.push(paragraph.into());
+        self
+    }
+
+    /// Adds a command to [`Mutation::checks`].
+    #[must_use]
+    pub fn check(mut self, command: impl Into<OsString>) -> Self {
+        self.checks.push(command.into());
+        self
+    }
+
+    /// Adds a command to [`Mutation::verifies`].
+    #[must_use]
+    pub fn verify(mut self, command: impl Into<OsString>) -> Self {
+        self.verifies.push(command.into());
+        self
+    }
+
+    /// Adds a pathspec to [`Mutation::paths`].
+    #[must_use]
+    pub fn path(mut self, pathspec: impl Into<OsString>) -> Self {
+        self.paths.push(pathspec.into());
+        self
+    }
+
+    /// Sets [`Mutation::expect`].
+    #[must_use]
+    pub fn expect(mut self, expect: ExpectedHead) -> Self {
+        self.expect = expect;
+        self
+    }
+
+    /// Sets [`Mutation::allow_dirty`].
+    #[must_use]
+    pub fn allow_dirty(mut self, allow: bool) -> Self {
+        self.allow_dirty = allow;
+        self
+    }
+
+    /// Sets [`Mutation::untracked`].
+    #[must_use]
+    pub fn untracked(mut self, keep: bool) -> Self {
+        self.untracked = keep;
+        self
+    }
+
+    /// Sets [`Mutation::allow_empty`].
+    #[must_use]
+    pub fn allow_empty(mut self, allow: bool) -> Self {
+        self.allow_empty = allow;
+        self
+    }
+
+    /// Sets [`Mutation::fence`].
+    #[must_use]
+    pub fn fence(mut self, fence: bool) -> Self {
+        self.fence = fence;
+        self
+    }
+
+    /// Sets [`Mutation::landing`].
+    #[must_use]
+    pub fn landing(mut self, landing: Landing) -> Self {
+        self.landing = landing;
+        self
+    }
+
+    /// Sets [`Mutation::max_hold`].
+    #[must_use]
+    pub fn max_hold(mut self, max_hold: Duration) -> Self {
+        self.max_hold = Some(max_hold);
+        self
+    }
+
+    /// Sets [`Mutation::kill_after`].
+    #[must_use]
+    pub fn kill_after(mut self, kill_after: Duration) -> Self {
+        self.kill_after = kill_after;
+        self
+    }
+
+    /// Sets [`Mutation::directory`].
+    #[must_use]
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    /// Sets [`Mutation::program`].
+    #[must_use]
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = program.into();
+        self
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
 
 /// How a mutation ended.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Mutated {
     /// Its result.
     pub result: Landed,
@@ -49,6 +50,7 @@ pub enum Landed {
 
 /// Why a mutation failed.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Failure {
     /// The step: `read`, `check`, `command`, `verify`, `commit`.
     pub step: &'static str,
@@ -203,6 +205,7 @@ impl From<StageError> for FailureReason {
 
 /// The result of undoing.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Rollback {
     /// The snapshot that keeps what was undone, for [`crate::snapshot::restore`].
     pub kept: Option<String>,

@@ -24,10 +24,11 @@ const OURS: &str = "repoguard/";
 ///
 /// # Example
 /// ```
-/// let place = repoguard::worktree::Options { branch: Some("agent/fix".to_owned()), ..repoguard::worktree::Options::default() };
-/// assert!(place.directory.is_none(), "beside the main worktree");
+/// let options = repoguard::worktree::Options::default().branch("agent/fix");
+/// assert!(options.directory.is_none(), "beside the main worktree");
 /// ```
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Options {
     /// The directory that it is made in; `None` means what is configured, else `<main worktree>.worktrees`.
     pub directory: Option<PathBuf>,
@@ -36,6 +37,20 @@ pub struct Options {
 }
 
 impl Options {
+    /// Sets [`Options::directory`].
+    #[must_use]
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    /// Sets [`Options::branch`].
+    #[must_use]
+    pub fn branch(mut self, branch: impl Into<String>) -> Self {
+        self.branch = Some(branch.into());
+        self
+    }
+
     /// Tells whether a worktree could be made here. Does not block.
     ///
     /// # Errors
