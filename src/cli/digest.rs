@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{
     Context,
     exit::{self, Exit, Usage},
-    render, state,
+    flush, render,
 };
 
 /// Record a digest of inputs, or tell whether they have changed since
@@ -67,7 +67,7 @@ fn record(context: &Context, state: &StateFile, inputs: &Inputs, name: &str) -> 
     }
     let digests = inputs.digest(state)?;
     digests.stage(state, name)?;
-    let changed = state::flush(context, state)?;
+    let changed = flush::flush(context, state)?;
     let digest = digests.digest();
     if context.json {
         let section = INPUTS_DIGEST;

@@ -8,6 +8,7 @@ mod doctor;
 mod exec;
 mod exit;
 mod failure;
+mod flush;
 mod hook;
 mod hooks;
 mod log;

@@ -20,7 +20,7 @@ use serde_json::{json, value::RawValue};
 use super::{
     Context, digest,
     exit::{self, Exit, Usage},
-    failure, options, render,
+    failure, flush, options, render,
 };
 
 /// Keep one JSON document that many processes write to, section by section
@@ -198,19 +198,9 @@ fn open(place: &Place, access: Access) -> anyhow::Result<(Repo, StateFile)> {
     ))
 }
 
-/// Writes the staged changes, and reports the writer before us.
-pub(super) fn flush(context: &Context, state: &StateFile) -> anyhow::Result<bool> {
-    let path = state.path().display();
-    let observer = &mut |waited, pid: Option<u32>| {
-        let who = pid.map_or_else(|| "whoever".to_owned(), |pid| format!("pid {pid}, which"));
-        context.ui.say(&format!("waiting {} for {who} writes to `{path}`", render::duration(waited)));
-    };
-    Ok(state.flush_reporting(observer)?)
-}
-
 /// Writes what is staged, and reports it.
 fn write(context: &Context, state: &StateFile, sections: &[&str]) -> anyhow::Result<Exit> {
-    let changed = flush(context, state)?;
+    let changed = flush::flush(context, state)?;
     if context.json {
         let path = state.path().to_string_lossy();
         render::json(&json!({"schema": 1, "path": path, "sections": sections, "changed": changed}))?;

@@ -47,9 +47,9 @@ pub(super) fn is_older(hook: &[u8], other: &[u8]) -> bool {
     hook.generated && (hook == other || hook.runs_legacy && other.runs_legacy)
 }
 
-/// Whether the hook at a path runs what was there before it as `NAME.legacy`.
-pub(super) fn runs_legacy(path: &Path) -> bool {
-    super::slot::read(path).is_some_and(|text| of(&text).is_some_and(|manager| manager.runs_legacy))
+/// Whether a hook runs the one that was there before it as `NAME.legacy`.
+pub(super) fn runs_legacy(text: &[u8]) -> bool {
+    of(text).is_some_and(|manager| manager.runs_legacy)
 }
 
 /// The directory of the user's own hooks, if husky rewrites `directory` whenever it likes.

@@ -67,5 +67,7 @@ fn chained(script: &Path, event: Event) -> Option<PathBuf> {
         return Some(path);
     }
     // Those who run us as what they found must not be run by us: they would run us again.
-    (name == &*format!("{}{LEGACY}", event.name()) && !managers::runs_legacy(&path)).then_some(path)
+    (name == &*format!("{}{LEGACY}", event.name())
+        && !slot::read(&path).is_some_and(|text| managers::runs_legacy(&text)))
+    .then_some(path)
 }

@@ -13,7 +13,7 @@ use super::{
     ended::{is_done, wake_keepers},
     file::inherited_locks,
     held::{Held, Part},
-    inspect,
+    inspect, live,
     queue::{Predecessor, Queue, Ticket},
     record::Table,
     request::{PartPlan, Plan},
@@ -247,7 +247,7 @@ impl Acquire {
             waiters.iter().any(|waiter| {
                 let process = waiter.waiter.unwrap_or(waiter.pid);
                 // In other numbers, nobody can tell.
-                !enclosing::same_namespaces(waiter) || process == pid || Some(process) == parent
+                !live::same_namespaces(waiter) || process == pid || Some(process) == parent
             })
         };
         takers.is_empty() || takers.into_iter().any(|pid| inspect::runs_this_program(pid) || is_of_waiter(pid))
@@ -295,7 +295,7 @@ impl Acquire {
         if at_work.into_iter().any(|hold| sys::still_runs(hold.pid, hold.boot_ms) != Some(false)) {
             return true;
         }
-        let done = inspect::pids(&done);
+        let done = live::pids(&done);
         let runs = |pid: u32| !done.contains(&pid) && sys::still_runs(pid, sys::boot_ms()) != Some(false);
         self.takers().into_iter().any(runs)
     }

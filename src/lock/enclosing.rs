@@ -16,7 +16,7 @@ use std::{
 use super::{
     Holder, Mode,
     file::{LockFile, inherited_locks},
-    inspect,
+    live,
     path::{self, DIRECTORY_RECORDS},
     record::Table,
     records::Records,
@@ -222,7 +222,7 @@ pub(super) fn locked_around_us(part: &PartPlan, file: &LockFile, plan: &Plan, ta
     let mut modes = inherited_locks(file.id(), is_exclusive);
     // If the descriptor was closed for us, the process that took the lock may still be above us, and have given it to its child.
     // A recorded hold admits processes by its record.
-    let recorded = inspect::pids(&table.map(Table::live).unwrap_or_default());
+    let recorded = live::pids(&table.map(Table::live).unwrap_or_default());
     let kernel = sys::kernel_locks(&[file.lock_id()]);
     let mut child = std::process::id();
     for pid in sys::ancestors() {
@@ -281,7 +281,7 @@ impl Lineage {
 
     /// Tells whether this process descends from one that the record of a slot names.
     fn descends(&self, slot: LockId, hold: &Holder) -> bool {
-        let Some(descent) = hold.descent.filter(|_| same_namespaces(hold)) else { return false };
+        let Some(descent) = hold.descent.filter(|_| live::same_namespaces(hold)) else { return false };
         self.named_ancestor(hold, descent).is_some_and(|ancestor| is_vouched_for(ancestor, slot, hold))
     }
 
@@ -327,13 +327,6 @@ fn is_vouched_for(pid: u32, slot: LockId, hold: &Holder) -> bool {
     named.into_iter().flatten().any(|holder| is_its(holder) && has_slot(holder))
         // A watcher that has just been made has not written yet that it is the keeper.
         || sys::descriptor_holders(slot.file).into_iter().any(is_its)
-}
-
-/// Tells whether the pids and times of a record have the same meaning here as for its writer.
-pub(super) fn same_namespaces(hold: &Holder) -> bool {
-    sys::can_compare_pids()
-        && hold.pid_namespace == sys::pid_namespace()
-        && hold.time_namespace == sys::time_namespace()
 }
 
 fn with_outer(mut ids: Vec<u64>, live: &[(LockId, Holder)]) -> Vec<Holder> {

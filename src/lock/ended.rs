@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{Holder, enclosing::same_namespaces};
+use super::{Holder, live::same_namespaces};
 use crate::{
     holder,
     sys::{self, LockId},

@@ -88,7 +88,7 @@ impl Held {
         record.id = allocation.as_ref().map_or_else(clock, |allocation| allocation.number);
         record.acquired_ms = Some(now);
         record.waiter = None;
-        let token = token.map_or_else(|| Token::new(record.id, table), Ok)?;
+        let token = token.map_or_else(|| Token::new(record.id, table.map_or(0, Table::place)), Ok)?;
         record.token_sha256 = Some(token.digest(&record.resources));
         let (mut slot, mut seen, mut unrecorded) = (None, Seen::default(), None);
         match table.map(Table::claim) {

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Holder, Mode, Request, cycle,
-    enclosing::same_namespaces,
     ended::ended_with_its_container,
     file::LockFile,
+    live::{pids_of, same_namespaces},
     path::PATH_KEY,
     queue::Queue,
     record::Table,
@@ -277,15 +277,6 @@ fn join(hold: &mut Holder, next: Holder) {
 /// The kernel's view of all these files.
 pub(super) fn kernel_locks(files: &[Lockable]) -> KernelLocks {
     sys::kernel_locks(&files.iter().map(|file| file.id).collect::<Vec<_>>())
-}
-
-/// The processes that are already in the list.
-pub(super) fn pids(holders: &[Holder]) -> Vec<u32> {
-    holders.iter().flat_map(pids_of).collect()
-}
-
-fn pids_of(hold: &Holder) -> impl Iterator<Item = u32> {
-    [Some(hold.pid), hold.keeper].into_iter().flatten().chain(hold.takers.iter().copied())
 }
 
 pub(super) fn runs_this_program(pid: u32) -> bool {

@@ -23,6 +23,7 @@ mod file;
 mod find;
 mod held;
 mod inspect;
+mod live;
 mod local_ticket;
 mod owner;
 mod path;

@@ -28,7 +28,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::{Holder, Mode, enclosing::same_namespaces, file::LockFile, record::read_record};
+use super::{
+    Holder, Mode,
+    file::LockFile,
+    live::{read_record, same_namespaces},
+};
 use crate::{
     error::Result,
     fs::{self, Sharing},

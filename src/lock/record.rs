@@ -14,22 +14,19 @@
 //! then nobody may get the lock here. If it has locked a slot of another repository, this one is a copy. Else the lock's place was
 //! replaced, and the process does not know yet that it lost the lock.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::{
     Holder, Mode,
-    enclosing::same_namespaces,
     file::LockFile,
+    live::{is_hold, read, read_record, same_namespaces},
     token::Token,
     visit::{Door, Visit, those_inside},
 };
 use crate::{
     error::Result,
     fs::{self, PASSING, Sharing},
-    holder::{self, RECORD_BYTES},
+    holder,
     sys::{self, LockId},
 };
 
@@ -323,28 +320,4 @@ fn is_same_directory(one: &Path, other: &Path) -> bool {
     }
     let Ok(probe) = tempfile::Builder::new().prefix(PASSING).tempfile_in(here) else { return true };
     probe.path().file_name().is_none_or(|name| fs::identity(&there.join(name)).is_some())
-}
-
-/// Tells whether a slot is that of a live hold with this number.
-pub(super) fn is_hold(slot: &LockFile, id: u64) -> bool {
-    let is_locked = !slot.try_lock(Mode::Shared).unwrap_or(false);
-    let is_its = read(slot).is_some_and(|record| record.id == id && record.released_ms.is_none());
-    if !is_locked {
-        slot.unlock();
-    }
-    is_locked && is_its
-}
-
-fn read(slot: &LockFile) -> Option<Holder> {
-    read_record(slot.file())
-}
-
-/// Reads a record, and what follows it.
-pub(super) fn read_record(file: &File) -> Option<Holder> {
-    let read = |bytes| Holder::from_record(&fs::read_start(file, bytes).ok()?);
-    let record = read(RECORD_BYTES)?;
-    match record.bytes_missing() {
-        0 => Some(record),
-        more => read(RECORD_BYTES + more),
-    }
 }

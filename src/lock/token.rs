@@ -1,6 +1,6 @@
 //! Makes the secret of a hold, by which others prove that they are inside.
 
-use super::{Holder, Mode, record::Table};
+use super::{Holder, Mode};
 use crate::{
     env,
     error::{Error, Result},
@@ -16,10 +16,10 @@ pub(crate) struct Token(String);
 
 impl Token {
     /// Makes a new secret for the hold with this fencing number: `<fence>-<place><random>`, the latter in hex.
-    pub(super) fn new(fence: u64, table: Option<&Table>) -> Result<Self> {
+    pub(super) fn new(fence: u64, place: u32) -> Result<Self> {
         let mut secret = [0; 16];
         getrandom::fill(&mut secret).map_err(|_| Error::Unsupported { what: "a source of random numbers" })?;
-        Ok(Self(format!("{fence}-{:08x}{}", table.map_or(0, Table::place), hex(&secret))))
+        Ok(Self(format!("{fence}-{place:08x}{}", hex(&secret))))
     }
 
     /// Fencing number of the hold, or number of the request; `None` if the text is not a token.
@@ -29,7 +29,7 @@ impl Token {
         fence.parse().ok().filter(|_| is_secret)
     }
 
-    /// The place of the hold, as [`Table::place`] has it; `None` if the text is not a token.
+    /// The place of the hold, as [`super::record::Table::place`] has it; `None` if the text is not a token.
     pub(super) fn place(&self) -> Option<u32> {
         self.fence()?;
         let (_, secret) = self.0.split_once('-')?;

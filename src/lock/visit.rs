@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Holder, Mode, file::LockFile, record};
+use super::{Holder, Mode, file::LockFile, live};
 use crate::{
     fs::{self, Sharing},
     sys,
@@ -63,7 +63,7 @@ impl Visits {
 
     /// Tells whether one of the holds has ended: what was done inside may not have been exclusive to the end.
     pub(crate) fn is_over(&self) -> bool {
-        self.0.iter().any(|visit| !record::is_hold(&visit.slot, visit.id))
+        self.0.iter().any(|visit| !live::is_hold(&visit.slot, visit.id))
     }
 
     /// Lets the holds end, for all processes that share these visits.
@@ -79,11 +79,11 @@ impl Visit {
         const PATIENCE: Duration = Duration::from_secs(1);
         let begun = Instant::now();
         let path = door_path(path);
-        while record::is_hold(&slot, id) && begun.elapsed() < PATIENCE {
+        while live::is_hold(&slot, id) && begun.elapsed() < PATIENCE {
             let Some(door) = open_door(&path, sharing) else { return Some(Self { id, slot, door: None }) };
             match door.try_lock(Mode::Shared) {
                 Err(_) => return Some(Self { id, slot, door: None }),
-                Ok(true) if door.is_at(&path) && record::is_hold(&slot, id) => {
+                Ok(true) if door.is_at(&path) && live::is_hold(&slot, id) => {
                     return Some(Self { id, slot, door: Some(door) });
                 }
                 Ok(true) => door.unlock(),

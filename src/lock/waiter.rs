@@ -16,6 +16,7 @@ use super::{
     attempt::{Acquire, PROBE, SEEN_PATIENCE, UNSEEN_PATIENCE},
     held::Held,
     queue::{Predecessor, Ticket},
+    record::Table,
     token::Token,
     visit::Visits,
 };
@@ -288,7 +289,10 @@ impl Waiter {
 
     /// Makes the secret of the hold to come, by which the waiter can be found as well.
     pub(crate) fn make_token(&mut self) -> Result<Token> {
-        let token = Token::new(self.ticket.as_ref().map_or(0, |ticket| ticket.number), self.acquire.table.as_ref())?;
+        let token = Token::new(
+            self.ticket.as_ref().map_or(0, |ticket| ticket.number),
+            self.acquire.table.as_ref().map_or(0, Table::place),
+        )?;
         self.acquire.record.token_sha256 = Some(token.digest(&self.acquire.record.resources));
         self.acquire.token = Some(token.clone());
         if let Some(ticket) = &self.ticket {

@@ -8,15 +8,16 @@ use std::{
     time::Duration,
 };
 
-use super::{Repo, git, is_true};
+use super::{
+    Repo,
+    config_files::{MOST_BYTES, global_files, mentions},
+    git, is_true,
+};
 use crate::{
     env,
     error::{Error, Result},
     fs::{self, SharedMode, Sharing},
 };
-
-/// Far more than any file of settings has.
-const MOST_BYTES: u64 = 16 << 20;
 
 /// Values of git's configuration that matter here, each with the place it stands in.
 #[derive(Debug, Clone, Default)]
@@ -251,14 +252,6 @@ fn any_says(own: &Path, common: &Path, git: Option<&Path>, says: impl Fn(&[u8]) 
         })
 }
 
-/// Tells whether the user's or the system's configuration may set `safe.bareRepository`; git heeds it there only.
-pub(super) fn may_forbid_bare() -> bool {
-    let says = |text: &[u8]| mentions(text, b"barerepository") || mentions(text, b"[include");
-    let parameters = env::git_parameters();
-    parameters.iter().any(|text| mentions(&crate::sys::bytes(text), b"barerepository"))
-        || global_files().into_iter().any(|path| fs::read_whole(&path, MOST_BYTES).is_ok_and(|text| says(&text)))
-}
-
 /// A file of settings; `None` where none can be read. A FIFO there is an error: git would wait for it without end.
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read_whole(path, MOST_BYTES) {
@@ -272,29 +265,6 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 /// Tells whether a file may hold settings of ours. The hooks that we configure there are none.
 fn mentions_us(text: &[u8]) -> bool {
     mentions(text, b"[repoguard") || mentions(text, b"[include")
-}
-
-fn mentions(text: &[u8], word: &[u8]) -> bool {
-    text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word))
-}
-
-/// The system's and the user's configuration files, wherever a git may look for them.
-fn global_files() -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    if env::get("GIT_CONFIG_NOSYSTEM").is_none() {
-        match env::get("GIT_CONFIG_SYSTEM") {
-            Some(path) => files.push(path.into()),
-            None => files
-                .extend(["/etc", "/usr/local/etc", "/opt/homebrew/etc"].map(|dir| Path::new(dir).join("gitconfig"))),
-        }
-    }
-    if let Some(path) = env::get("GIT_CONFIG_GLOBAL") {
-        files.push(path.into());
-        return files;
-    }
-    files.extend(env::git_config_file("config"));
-    files.extend(env::home().map(|home| home.join(".gitconfig")));
-    files
 }
 
 #[cfg(test)]

@@ -1,11 +1,4 @@
-//! Starts git: the only door. Questions that only git can answer take as few calls as possible; those of a mutation are in
-//! `checkout`.
-//!
-//! # Foreign repositories
-//! Git's own check of a repository's owner counts (`trust`), and [`Manner`] says what a git of ours may do: one that only
-//! reads runs nothing that the repository names.
-
-#![expect(clippy::disallowed_methods, reason = "this is the file that starts git")]
+//! Asks git. Questions that only git can answer take as few calls as possible; those of a mutation are in `checkout`.
 
 use std::{
     collections::BTreeSet,
@@ -14,6 +7,8 @@ use std::{
     process::{Command, Output},
 };
 
+pub(crate) use super::command::{Manner, durable};
+pub(super) use super::command::{WRITES, command, program, said};
 use super::{
     GitDirs, Head, Repo, is_true, run,
     trust::{Trust, Trusted},
@@ -21,73 +16,7 @@ use super::{
 use crate::{
     env,
     error::{Error, Result},
-    fs,
 };
-
-/// The rights of a git that we run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Manner {
-    /// Tells about itself and its configuration, as the user's git does: such a git runs no other program.
-    Acquisition,
-    /// Reads, and runs nothing that the repository names: no hook, file system monitor, filter, pager or signature program. It
-    /// fetches nothing.
-    Reading,
-    /// Writes without hooks and optional locks, and converts files as the user's git does.
-    Writing,
-}
-
-/// Makes git sync its writes: a finished mutation survives a power failure.
-const DURABLE: [&str; 2] = ["-c", "core.fsync=committed,reference"];
-
-/// Makes a git that writes so many files sync its writes: one by one, or together, which takes longer for few.
-pub(crate) fn durable(files: usize) -> Vec<&'static str> {
-    const FEW: usize = 16;
-    let method: &[&str] = if files > FEW { &["-c", "core.fsyncMethod=batch"] } else { &[] };
-    [&DURABLE, method].concat()
-}
-
-/// How all gits begin that write: [`super::Checkout::git_at_work`] knows them by it.
-pub(super) const WRITES: [&str; 4] = ["--no-optional-locks", "--literal-pathspecs", "-c", "core.hooksPath=/dev/null"];
-
-/// A monitor may miss what happened just now, and is a program that the repository names.
-const UNMONITORED: [&str; 2] = ["-c", "core.fsmonitor=false"];
-
-/// A git, started nowhere yet. It finds and judges the repository itself, as the user's git does.
-pub(super) fn command(manner: Manner) -> Command {
-    const UNSIGNED: [&str; 2] = ["-c", "log.showSignature=false"];
-    // Found once here, not again and again by each child.
-    let mut git = Command::new(program().as_deref().unwrap_or(Path::new("git")));
-    for name in env::PATHSPECS {
-        git.env_remove(name);
-    }
-    match manner {
-        Manner::Acquisition => return with(git, &["--no-optional-locks"]),
-        Manner::Reading => {
-            git.args(["--no-optional-locks", "--no-pager", "--literal-pathspecs", "-c", "core.hooksPath=/dev/null"]);
-            git.args(UNMONITORED).args(UNSIGNED);
-            // An older git than 2.44 fetches all the same, by a protocol that must be allowed.
-            git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", "none").env("GIT_TERMINAL_PROMPT", "0");
-        }
-        Manner::Writing => {
-            git.args(WRITES).args(DURABLE).args(UNMONITORED).args(["-c", "core.splitIndex=false"]);
-        }
-    }
-    git.env_remove(env::GIT_TRACE).env_remove(env::GIT_TRACE_REFS).env_remove("GIT_PREFIX");
-    git
-}
-
-/// The git that runs, found in `PATH`.
-pub(super) fn program() -> Option<PathBuf> {
-    let directories = env::get("PATH")?;
-    let mut programs = std::env::split_paths(&directories).map(|directory| directory.join("git"));
-    // A relative path is seen from the directory of each git.
-    programs.find(|program| fs::is_executable(program) || program.is_relative()).filter(|program| program.is_absolute())
-}
-
-fn with(mut git: Command, options: &[&str]) -> Command {
-    git.args(options);
-    git
-}
 
 /// A git with `GIT_DIR` set. Git does not check the owner then, so the caller must have proof of trust.
 pub(super) fn command_at(manner: Manner, git_dir: &Path, _judged: Trusted) -> Command {
@@ -128,20 +57,6 @@ pub(super) fn without_filters(git: &mut Command, filters: &BTreeSet<OsString>) {
     }
 }
 
-/// Git's standard error in one line. If it is empty, for example because git was killed, the way it ended.
-pub(super) fn said(output: &Output) -> String {
-    /// Its complaints about many single files are left out of the message.
-    const MOST: usize = 1000;
-    let text = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let said = lines.join("; ");
-    match said.char_indices().nth(MOST) {
-        _ if said.is_empty() => format!("git ended with {}", output.status),
-        Some((end, _)) => format!("{}…", &said[..end]),
-        None => said,
-    }
-}
-
 /// Asks git for HEAD, for ref storages that are not files.
 pub(super) fn head(git_dir: &Path, judged: Trusted) -> Option<Head> {
     let text = |arguments: &[&str]| {
@@ -175,7 +90,7 @@ impl Repo {
 pub(super) fn configuration(directory: &Path) -> Result<Vec<(String, String, String)>> {
     let failed = |reason| Error::BrokenRepository { path: directory.to_owned(), reason };
     let arguments = ["config", "--null", "--show-origin", "--get-regexp", r"^(repoguard\.|core\.sharedrepository$)"];
-    let output = match run::output(command(Manner::Acquisition).current_dir(directory).args(arguments)) {
+    let output = match run::output(command(Manner::Asking).current_dir(directory).args(arguments)) {
         Err(Error::Io { .. }) => {
             return Err(failed("git is needed to read its configuration, but cannot be started".to_owned()));
         }
@@ -242,20 +157,17 @@ impl Repo {
     /// [`Error::NoRepository`] without a repository, [`Error::Git`].
     pub(crate) fn hook_facts(&self) -> Result<HookFacts> {
         const KEYS: &str = r"^(core\.(hookspath|bare)|receive\.denycurrentbranch|hook\.repoguard-.*)$";
-        let version = String::from_utf8_lossy(&ask(self, Manner::Acquisition, &["version"])?).into_owned();
+        let version = String::from_utf8_lossy(&ask(self, Manner::Asking, &["version"])?).into_owned();
         let version =
             version.trim().trim_start_matches("git version ").split(' ').next().unwrap_or_default().to_owned();
         let arguments = ["rev-parse", "--is-bare-repository", "--path-format=absolute", "--git-path", "hooks"];
-        let answer = ask(self, Manner::Acquisition, &arguments)?;
+        let answer = ask(self, Manner::Asking, &arguments)?;
         let mut lines = answer.splitn(2, |byte| *byte == b'\n');
         let bare = lines.next() == Some(b"true");
         let directory = lines.next().unwrap_or_default();
         let directory = path_of(directory.strip_suffix(b"\n").unwrap_or(directory));
-        let listed = start(
-            self,
-            Manner::Acquisition,
-            &["config", "--null", "--show-scope", "--show-origin", "--get-regexp", KEYS],
-        )?;
+        let listed =
+            start(self, Manner::Asking, &["config", "--null", "--show-scope", "--show-origin", "--get-regexp", KEYS])?;
         let config = entries(&matched(&["config", "--get-regexp"], listed)?);
         Ok(HookFacts { version, directory, bare, config })
     }

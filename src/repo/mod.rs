@@ -3,7 +3,9 @@
 //! Nothing is opened here beyond what discovery needs: the cost does not grow with the repository.
 
 mod checkout;
+mod command;
 mod config;
+mod config_files;
 mod discovery;
 mod expected;
 mod git;

@@ -10,7 +10,7 @@ use std::{
 
 use gix_discover::repository;
 
-use super::{Repo, config, git, run};
+use super::{Repo, command, config_files, run};
 use crate::{
     error::{Error, Result},
     sys,
@@ -49,7 +49,7 @@ impl Trust {
     pub(super) fn of_found(directory: &Path, found: &repository::Path, owner: gix_sec::Trust) -> Self {
         let is_given = owner == gix_sec::Trust::Full
             && match found {
-                repository::Path::Repository(git_dir) => is_own(git_dir) && !config::may_forbid_bare(),
+                repository::Path::Repository(git_dir) => is_own(git_dir) && !config_files::may_forbid_bare(),
                 repository::Path::WorkTree(root) => is_own(root) && is_own(&root.join(".git")),
                 repository::Path::LinkedWorkTree { work_dir, git_dir } => {
                     is_own(work_dir) && is_own(&work_dir.join(".git")) && is_own(git_dir)
@@ -93,10 +93,10 @@ impl Repo {
 
 fn ask(directory: &Path) -> Verdict {
     let output =
-        run::output(git::command(git::Manner::Acquisition).args(["rev-parse", "--git-dir"]).current_dir(directory));
+        run::output(command::command(command::Manner::Asking).args(["rev-parse", "--git-dir"]).current_dir(directory));
     // Without git, nothing proves it.
     let Ok(output) = output else { return Verdict::OfAnother };
-    let said = git::said(&output);
+    let said = command::said(&output);
     match () {
         () if output.status.success() => Verdict::Trusted,
         () if said.contains("safe.bareRepository") => Verdict::Bare,

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    manifest::{First, Line, MANIFEST},
-    snapshots::{next_line, time_of},
+    manifest::{First, Line, MANIFEST, next_line},
+    place::time_of,
 };
 use crate::{
     fs,

@@ -16,6 +16,7 @@ pub(crate) use super::manifest::Header;
 use super::{
     expiry,
     manifest::{BUNDLE, FILES, First, Line, MANIFEST, Name, SCHEMA},
+    place::{new_id, place},
     snapshots,
 };
 use crate::{
@@ -65,7 +66,7 @@ impl Keeping {
         Self::prepare(repo, sharing)?;
         let snapshots = place(repo)?;
         let now = SystemTime::now();
-        let id = snapshots::new_id(now)?;
+        let id = new_id(now)?;
         let directory = snapshots.join(&id);
         fs::make_private_directory(&directory, sharing)?;
         let first = First {
@@ -253,12 +254,6 @@ impl Keeping {
         let line = serde_json::to_vec(line).unwrap_or_default();
         fs::append_line(&self.manifest, &self.directory.join(MANIFEST), line)
     }
-}
-
-/// The directory of all snapshots.
-pub(super) fn place(repo: &Repo) -> Result<PathBuf> {
-    let needs = || Error::NoRepository { path: repo.root().to_owned(), needed_by: "a snapshot" };
-    repo.snapshots_dir().ok_or_else(needs)
 }
 
 #[cfg(test)]

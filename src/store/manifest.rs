@@ -12,6 +12,8 @@
 //! The line of a file is written before the file is moved. After a kill between the two, the file is in its place: a line without a
 //! file means that. After a power loss a file may have no line; it is still there, without its name.
 
+use std::io::{BufRead, Read as _};
+
 use serde::{Deserialize, Serialize};
 
 use crate::repo::{Head, hex};
@@ -20,6 +22,9 @@ pub(super) const SCHEMA: u32 = 1;
 pub(super) const MANIFEST: &str = "manifest.jsonl";
 pub(super) const FILES: &str = "files";
 pub(super) const BUNDLE: &str = "commits.bundle";
+
+/// Longest line that is read; a longer one is garbage.
+const LONGEST_LINE: u64 = 64 << 10;
 
 /// The origin of a snapshot.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -100,6 +105,15 @@ impl Name {
         let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         let (pairs, []) = hex.as_chunks::<2>() else { return None };
         pairs.iter().map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect()
+    }
+}
+
+/// The next line, the line end included; `None` at the end, or after an error.
+pub(super) fn next_line(lines: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut line = Vec::new();
+    match lines.take(LONGEST_LINE).read_until(b'\n', &mut line) {
+        Ok(0) | Err(_) => None,
+        Ok(_) => Some(line),
     }
 }
 

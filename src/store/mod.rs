@@ -6,6 +6,7 @@ mod expiry;
 pub(crate) mod kept;
 pub(crate) mod last;
 mod manifest;
+mod place;
 pub(crate) mod sequence;
 pub(crate) mod snapshots;
 pub(crate) mod state;

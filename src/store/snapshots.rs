@@ -5,33 +5,26 @@
 
 use std::{
     collections::HashSet,
-    io::{BufRead, BufReader, Read as _},
+    io::{BufReader, Read as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use jiff::{civil::DateTime, tz::TimeZone};
-
 use super::{
-    kept,
-    manifest::{BUNDLE, FILES, First, Line, MANIFEST, Name, SCHEMA},
+    manifest::{BUNDLE, FILES, First, Line, MANIFEST, Name, SCHEMA, next_line},
+    place::{self, time_of},
 };
 use crate::{
     error::{Error, Result},
     fs::{self, Place, Root},
     holder::Mode,
     lock::LockFile,
-    repo::{Head, Repo, hex, path_of},
+    repo::{Head, Repo, path_of},
     sys,
 };
 
-/// Longest line that is read; a longer one is garbage.
-const LONGEST_LINE: u64 = 64 << 10;
 /// More than a manifest, or the head of a bundle, of a million files has.
 const MOST_BYTES: u64 = 64 << 20;
-/// The time in an id.
-const TIME: &str = "%Y%m%dT%H%M%SZ";
-
 /// Files that were undone at one time, and are kept.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -153,7 +146,7 @@ pub fn snapshots(repo: &Repo) -> Result<Vec<Snapshot>> {
 /// # Errors
 /// [`Error::NoSnapshot`], [`Error::AmbiguousSnapshot`], [`Error::DamagedSnapshot`], [`Error::Io`].
 pub fn snapshot(repo: &Repo, id: &str) -> Result<Snapshot> {
-    let place = kept::place(repo)?;
+    let place = place::place(repo)?;
     let mut ids = ids(&place)?;
     ids.retain(|candidate| !id.is_empty() && candidate.starts_with(id));
     if ids.len() > 1 {
@@ -165,22 +158,6 @@ pub fn snapshot(repo: &Repo, id: &str) -> Result<Snapshot> {
         Some(reason) => Err(Error::DamagedSnapshot { path: snapshot.directory, reason }),
         None => Ok(snapshot),
     }
-}
-
-/// A new id.
-pub(super) fn new_id(now: SystemTime) -> Result<String> {
-    let mut random = [0; 3];
-    getrandom::fill(&mut random).map_err(|_| Error::Unsupported { what: "a source of random numbers" })?;
-    let time = jiff::Timestamp::try_from(now).unwrap_or_default();
-    Ok(format!("{}-{}", time.strftime(TIME), hex(&random)))
-}
-
-/// The time in an id; `None` if it has none.
-pub(super) fn time_of(id: &str) -> Option<SystemTime> {
-    let (time, random) = id.split_once('-')?;
-    let is_random = random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let time = DateTime::strptime(TIME, time).ok().filter(|_| is_random)?;
-    Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp().into())
 }
 
 fn ids(place: &Path) -> Result<Vec<String>> {
@@ -341,12 +318,4 @@ fn read_bundle(path: PathBuf) -> Option<Bundle> {
         is_one.then(|| name.to_owned())
     });
     Some(Bundle { references: names.collect(), path })
-}
-
-pub(super) fn next_line(lines: &mut impl BufRead) -> Option<Vec<u8>> {
-    let mut line = Vec::new();
-    match lines.take(LONGEST_LINE).read_until(b'\n', &mut line) {
-        Ok(0) | Err(_) => None,
-        Ok(_) => Some(line),
-    }
 }

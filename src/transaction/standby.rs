@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use super::baseline::{Item, Stamp};
+use super::baseline::record::{Item, Stamp};
 use crate::{
     fs::{self, Place, Root, Sharing},
     lock,

@@ -16,12 +16,14 @@ use std::{
 
 use serde::Deserialize;
 
-use super::baseline::MOST_BYTES;
 use crate::{
     fs,
     repo::{Head, STASH},
     sys,
 };
+
+/// Far more than the gits of any mutation write.
+const MOST_BYTES: u64 = 512 << 20;
 
 /// A git that ran.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -11,6 +11,7 @@ mod acquire_queue;
 mod acquire_removed;
 mod admission;
 mod blocking;
+mod circles;
 mod config;
 mod containers;
 mod cycles;

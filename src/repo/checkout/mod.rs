@@ -207,7 +207,7 @@ impl Checkout {
             let filters = if let Some(known) = self.filters.get() {
                 known
             } else {
-                let found = git::filters(self.start(Manner::Acquisition, None))?;
+                let found = git::filters(self.start(Manner::Asking, None))?;
                 self.filters.get_or_init(|| found)
             };
             git::without_filters(&mut git, filters);
@@ -308,7 +308,7 @@ impl Checkout {
         let run = |arguments: &[&str]| {
             let mut git = start(self.manner);
             if self.manner == Manner::Reading {
-                git::without_filters(&mut git, &git::filters(start(Manner::Acquisition))?);
+                git::without_filters(&mut git, &git::filters(start(Manner::Asking))?);
             }
             run::output(git.args(arguments))
         };

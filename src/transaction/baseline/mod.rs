@@ -19,7 +19,7 @@
 
 mod copies;
 mod open;
-mod record;
+pub(super) mod record;
 mod take;
 
 /// The file in which our own gits note that they run.

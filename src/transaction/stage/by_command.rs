@@ -12,22 +12,13 @@ use super::{
         differences::differences,
     },
     StageError, StageRequest,
-    sort::Sorted,
+    sort::{Added, Sorted},
 };
 use crate::{
     error::{Error, Result},
     repo::{hex, path_of},
     sys::Below,
 };
-
-/// Entries that the command's own git has added to the index.
-#[derive(Default)]
-pub(super) struct Added {
-    /// Files that the command made or changed: part of the change, also if they are ignored.
-    pub(super) paths: HashSet<Vec<u8>>,
-    /// Files that were there before, and are as they were.
-    pub(super) was_there: HashSet<Vec<u8>>,
-}
 
 pub(super) fn new_entries(before: &Baseline, changes: &Changes, worked_on: &Path) -> Result<Added> {
     let mut new: Vec<Vec<u8>> = Vec::new();

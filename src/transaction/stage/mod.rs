@@ -13,9 +13,9 @@ use std::{
 };
 
 use self::{
-    by_command::{Added, new_entries, take_over},
+    by_command::{new_entries, take_over},
     left_out::ignored_by_now,
-    sort::sort,
+    sort::{Added, sort},
 };
 use super::{
     baseline::{Baseline, DIRECTORY, KIND, Kind, Stamp, stamp},

@@ -8,13 +8,21 @@ use super::{
         changes::{Changes, Touched},
     },
     StageError,
-    by_command::Added,
 };
 use crate::{
     error::Result,
     fs::{self, Root},
     repo::path_of,
 };
+
+/// Entries that the command's own git has added to the index.
+#[derive(Default)]
+pub(super) struct Added {
+    /// Files that the command made or changed: part of the change, also if they are ignored.
+    pub(super) paths: HashSet<Vec<u8>>,
+    /// Files that were there before, and are as they were.
+    pub(super) was_there: HashSet<Vec<u8>>,
+}
 
 /// Paths for an index.
 #[derive(Default)]
