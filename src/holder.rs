@@ -315,6 +315,7 @@ fn cut(text: &str, bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::garbage::{cases, near};
 
     #[test]
     fn record_survives_the_round_trip_and_has_its_size() {
@@ -361,5 +362,26 @@ mod tests {
     #[test]
     fn readable_text_has_no_control_characters() {
         assert_eq!(readable("a\x1b[31m\nb"), "a [31m b");
+    }
+
+    #[test]
+    fn damaged_record_is_read_the_same_again_or_not_at_all() {
+        let sample = Holder {
+            schema: SCHEMA,
+            id: 7,
+            command: "cargo test".to_owned(),
+            mode: Some(Mode::Exclusive),
+            reason: Some("why ".repeat(2000)),
+            ..Holder::default()
+        };
+        let brief = Holder { reason: None, ..sample.clone() };
+        let samples = [&sample, &brief].map(Holder::to_record).to_vec();
+        proptest::proptest!(cases(500), |(bytes in near(samples))| {
+            if let Some(holder) = Holder::from_record(&bytes) {
+                let again = Holder::from_record(&holder.to_record());
+                proptest::prop_assert_eq!(again.map(|again| again.id), Some(holder.id));
+                drop((holder.advice(), holder.age(), holder.bytes_missing()));
+            }
+        });
     }
 }

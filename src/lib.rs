@@ -131,6 +131,8 @@ pub mod error;
 pub mod escape;
 mod exec;
 mod fs;
+#[cfg(test)]
+mod garbage;
 mod guard;
 pub mod holder;
 pub mod hooks;

@@ -270,6 +270,7 @@ fn mentions_us(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::garbage::{cases, near};
 
     #[test]
     fn shared_mode_is_read_as_git_reads_it() {
@@ -292,5 +293,17 @@ mod tests {
         ] {
             assert_eq!(shared_mode(text), mode, "{text}");
         }
+    }
+
+    #[test]
+    fn damaged_values_and_files_are_survived() {
+        let file_text = "[core]\n\tsharedRepository = 0660\n[repoguard]\n\ttimeout = 1h 30m\n";
+        let texts = ["1h 30m 250ms", "1.5e3", "4096k", "9223372036854775807g", "0660", "world", file_text];
+        let samples = texts.map(|text| text.as_bytes().to_vec()).to_vec();
+        proptest::proptest!(cases(2000), |(text in near(samples))| {
+            drop(file(&text));
+            let text = String::from_utf8_lossy(&text);
+            let _ = (read_duration(&text), bytes(&text), shared_mode(&text));
+        });
     }
 }

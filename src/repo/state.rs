@@ -148,3 +148,26 @@ fn read_packed(common: &Path, name: &str) -> Reference {
         Err(_) => Reference::Unreadable,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::garbage::{cases, near, put};
+
+    #[test]
+    fn damaged_head_and_references_are_survived() {
+        const ID: &str = "670150d3ad5a8e1efa635016d353f60b92280bb8";
+        let head = vec![b"ref: refs/heads/main\n".to_vec(), format!("{ID}\n").into_bytes()];
+        let packed =
+            format!("# pack-refs with: peeled fully-peeled sorted \n{ID} refs/heads/main\n{ID} refs/tags/v1\n^{ID}\n");
+        let directory = tempfile::tempdir().expect("a directory");
+        proptest::proptest!(cases(500), |(head in near(head), packed in near(vec![packed.into_bytes()]))| {
+            put(&directory.path().join("HEAD"), &head);
+            put(&directory.path().join("packed-refs"), &packed);
+            if let Found::Head(Head { branch, commit }) = read_head(directory.path(), directory.path()) {
+                proptest::prop_assert!(branch.is_none_or(|name| name.starts_with("refs/") && !name.contains("..")));
+                proptest::prop_assert!(commit.is_none_or(|id| matches!(id.len(), 40 | 64)));
+            }
+        });
+    }
+}

@@ -159,6 +159,7 @@ fn merged(was: Vec<Vec<u8>>, is: Vec<Vec<u8>>) -> Option<Vec<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::garbage::{cases, near};
 
     fn lines(text: &str) -> Vec<Vec<u8>> {
         text.split_inclusive('\n').map(|line| line.as_bytes().to_vec()).collect()
@@ -177,5 +178,17 @@ mod tests {
             whole("a\nb\n", "x\ty\nx\trepoguard: put back\n").as_deref(),
             Some("a\nb\nx\ty\nx\trepoguard: put back\n")
         );
+    }
+
+    #[test]
+    fn whatever_becomes_of_a_log_no_entry_that_it_had_is_lost() {
+        let sample = b"a\nb\nx\trepoguard: put back\n".to_vec();
+        let texts = || near(vec![sample.clone()]);
+        proptest::proptest!(cases(2000), |(was in texts(), is in texts())| {
+            let lines = |text: &[u8]| text.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>();
+            if let Some(whole) = merged(lines(&was), lines(&is)) {
+                proptest::prop_assert!(lines(&was).iter().all(|line| whole.contains(line)));
+            }
+        });
     }
 }

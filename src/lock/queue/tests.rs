@@ -1,6 +1,7 @@
 //! Tickets have names that are read back, and their order.
 
 use super::*;
+use crate::garbage::{cases, near};
 
 fn resources(list: &[(&str, Mode)]) -> Vec<(String, Mode)> {
     list.iter().map(|(key, mode)| ((*key).to_owned(), *mode)).collect()
@@ -46,4 +47,19 @@ fn numbers_grow_also_when_the_file_is_gone() {
     fs::remove(&directory.path().join("alloc"));
     let third = next();
     assert!(first < second && second < third, "{first} {second} {third}");
+}
+
+#[test]
+fn damaged_name_is_read_as_it_is_written_or_not_at_all() {
+    let names = ["17.repos_w01234567x", "17.-", "1152921504606846975.repox~", "3.json", "4.*"];
+    let samples = names.map(|name| name.as_bytes().to_vec()).to_vec();
+    proptest::proptest!(cases(2000), |(one in near(samples.clone()), other in near(samples))| {
+        let read = |name: &[u8]| parse(&String::from_utf8_lossy(name));
+        if let (Some(one), Some(other)) = (read(&one), read(&other)) {
+            let mark = if one.passed { PASSED.to_string() } else { String::new() };
+            let again = parse(&format!("{}.{}{mark}", one.number, one.what));
+            proptest::prop_assert_eq!(conflict(&one.what, &other.what), conflict(&other.what, &one.what));
+            proptest::prop_assert_eq!(again, Some(one));
+        }
+    });
 }

@@ -253,6 +253,7 @@ fn parse(line: &str) -> Option<KernelLock> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::garbage::{cases, near};
 
     #[test]
     fn mount_is_found_by_its_number() {
@@ -274,5 +275,15 @@ mod tests {
         assert_eq!(parse("1: -> FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF"), None);
         assert_eq!(parse("2: POSIX  ADVISORY  WRITE 1234 fe:00:5678 0 EOF"), None);
         assert_eq!(parse(" FLOCK  ADVISORY"), None);
+    }
+
+    #[test]
+    fn damaged_tables_are_survived() {
+        let mounts = "122 22 0:44 /sub /a\\040b rw,noexec shared:1 master:2 - btrfs /dev/loop0 rw,ssd\n";
+        let samples = ["1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF", mounts].map(|text| text.as_bytes().to_vec());
+        proptest::proptest!(cases(2000), |(bytes in near(samples.to_vec()))| {
+            let text = String::from_utf8_lossy(&bytes);
+            drop((parse(&text), mount_in(&text, "122")));
+        });
     }
 }

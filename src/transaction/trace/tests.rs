@@ -1,6 +1,7 @@
 //! The trace shows which gits changed references.
 
 use super::*;
+use crate::garbage::{cases, near, put};
 
 const A: &str = "670150d3ad5a8e1efa635016d353f60b92280bb8";
 const B: &str = "a9d5eacdc31f413c4475718999482eaecd313e0a";
@@ -49,4 +50,24 @@ fn deleted_renamed_and_symbolic_references_are_understood() {
 fn process_is_the_last_of_its_session() {
     assert_eq!(pid("20260101T000000.000000Z-H1-P0000000a/20260101T000000.000001Z-H1-P000000ff"), 255);
     assert_eq!(pid("nonsense"), 0);
+}
+
+#[test]
+fn damaged_traces_are_survived_and_prove_nothing_of_their_own() {
+    let commit = format!(
+        "12:00:00.1 refs/debug.c:134   0: HEAD {A} -> {B} (F=0x5, T=0x1) \"commit: x\"\n12:00:00.1 refs/debug.c:134   1: \
+         refs/heads/main {A} -> {B} (F=0xc, T=0x0) \"commit: x\"\n"
+    );
+    let events = r#"{"event":"start","sid":"2026-P00000001","argv":["git","init"]}
+{"event":"def_repo","sid":"2026-P00000001","worktree":"/tmp"}
+"#;
+    let samples = vec![commit.into_bytes(), events.as_bytes().to_vec()];
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("trace");
+    proptest::proptest!(cases(500), |(text in near(samples))| {
+        put(&path, &text);
+        let moves = Moves::read(&path, HashSet::from([A.to_owned()]));
+        proptest::prop_assert!(!moves.explain("refs/heads/main", Some(C), false));
+        drop((gits(&path), made_worktrees(&path)));
+    });
 }

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::garbage::{cases, near};
 
 /// Flags that both sides know, as git has them in memory.
 const FLAGS: u32 = ASSUME_UNCHANGED | 0x3000 | SKIP_WORKTREE | INTENT_TO_ADD;
@@ -351,17 +352,7 @@ fn random_damage_is_survived() {
     place.write("new", "new");
     place.git(&["add", "new"]);
     samples.push(sample());
-    let flips = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6);
-    let config = ProptestConfig { cases: 2000, failure_persistence: None, ..Default::default() };
-    proptest!(config, |(which in 0..samples.len(), end in any::<prop::sample::Index>(), cut: bool, flips in flips)| {
-        let mut bytes = samples[which].clone();
-        if cut {
-            bytes.truncate(end.index(bytes.len()) + 1);
-        }
-        for (at, byte) in &flips {
-            let at = at.index(bytes.len());
-            bytes[at] = *byte;
-        }
+    proptest!(cases(2000), |(bytes in near(samples))| {
         fs::write(place.file(), &bytes).expect("an index");
         match place.read() {
             Ok(_) | Err(Error::BrokenRepository { .. }) => {}
