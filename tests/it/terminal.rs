@@ -109,6 +109,20 @@ fn live_waiting_line_disappears_once_held() {
 }
 
 #[test]
+fn live_waiting_line_disappears_before_an_error() {
+    let sandbox = Sandbox::new();
+    let terminal = terminal!(&sandbox, 120, "the live waiting line");
+    let _holder = sandbox.hold(&[]);
+    for verb in ["exec -w 2 -- true", "mutate -w 2 -m x -- true", "acquire --ttl 60 -w 2", "recover -w 2"] {
+        terminal.line(&format!("clear; repoguard {verb}; echo \"status $?\""));
+        terminal.expect("waiting");
+        terminal.expect("status 75");
+        let after = terminal.screen();
+        assert!(after.contains("repoguard: ") && !after.contains("waiting"), "{verb}: {after}");
+    }
+}
+
+#[test]
 fn ctrl_c_while_waiting_ends_the_wait() {
     let sandbox = Sandbox::new();
     let terminal = terminal!(&sandbox, 80, "Ctrl-C while waiting");

@@ -212,6 +212,7 @@ impl Ui {
 
     fn line(&self, style: Style, text: &str) {
         if self.volume > Volume::Silent {
+            self.waiting_over();
             // A closed stderr is not an error.
             drop(writeln!(io::stderr(), "{} {}", self.styled(style, PREFIX), escaped(text)));
         }

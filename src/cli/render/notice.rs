@@ -73,7 +73,6 @@ impl Ui {
                 self.hint("`repoguard exec -- git …` waits; `git status` shows how it stands now");
             }
             Notice::Unguarded(error) => {
-                self.waiting_over();
                 self.warn("git goes on without the lock");
                 self.more("caused by:", &error.to_string());
             }
@@ -120,24 +119,23 @@ impl Ui {
         if self.is_quiet() {
             return;
         }
-        let mut line = self.waiting.borrow_mut();
+        let said = self.waiting.borrow().said;
         if io::stderr().is_terminal() {
-            line.live = true;
-            let width = terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| usize::from(width.0));
-            let text = format!("waiting {}", waiting_text(waiting));
-            let text = fitting(&escaped(&text), width.saturating_sub(PREFIX.len() + 2));
-            print_now(&format!("{REDRAW}{} {text}", self.styled(YELLOW, PREFIX)));
-        } else if line.said.is_none_or(|said| waiting.waited >= said + self.repeat.get()) {
-            line.said = Some(waiting.waited);
+            self.live(&format!("waiting {}", waiting_text(waiting)));
+        } else if said.is_none_or(|said| waiting.waited >= said + self.repeat.get()) {
+            self.waiting.borrow_mut().said = Some(waiting.waited);
             self.say(&format!("waiting {}", waiting_text(waiting)));
             self.hint_if_any(waiting.holders_and_ahead().0.iter().find_map(Holder::advice));
         }
     }
 
-    /// Shows how far something is, on a terminal; the next message takes it off.
+    /// Shows in one line of a terminal how far something is; the next message takes it off.
     fn live(&self, text: &str) {
         if !self.is_quiet() && io::stderr().is_terminal() {
             self.waiting.borrow_mut().live = true;
+            let width = terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| usize::from(width.0));
+            // `REDRAW` takes off one line, not what is wrapped.
+            let text = fitting(&escaped(text), width.saturating_sub(PREFIX.len() + 2));
             print_now(&format!("{REDRAW}{} {text}", self.styled(YELLOW, PREFIX)));
         }
     }
