@@ -54,9 +54,9 @@ impl Message {
     }
 }
 
-/// Sends a message; a partner that is gone does not need it.
-pub(super) fn send(channel: &mut Channel, message: Message) {
-    drop(channel.write_all(&message.encode()));
+/// Sends a message; `false` if the partner is gone.
+pub(super) fn send(channel: &mut Channel, message: Message) -> bool {
+    channel.write_all(&message.encode()).is_ok()
 }
 
 /// Receives a message; `None` when the partner is gone.

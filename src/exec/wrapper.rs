@@ -157,18 +157,17 @@ impl Watch<'_> {
     fn is_left_to_keeper(&mut self, ending: Ending) -> bool {
         while !self.lifecycle.close() {
             self.make_keeper();
-            if let Some(keeper) = &mut self.keeper {
-                send(
-                    &mut keeper.channel,
-                    match ending {
-                        Ending::Exited(status) => Message::Exited(status),
-                        Ending::Signaled(signal) => Message::Died(signal),
-                        _ => Message::Overtime,
-                    },
-                );
-                return true;
+            let ending = match ending {
+                Ending::Exited(status) => Message::Exited(status),
+                Ending::Signaled(signal) => Message::Died(signal),
+                _ => Message::Overtime,
+            };
+            match self.keeper.as_mut().map(|keeper| send(&mut keeper.channel, ending)) {
+                Some(true) => return true,
+                // It was killed just now.
+                Some(false) => self.keeper = None,
+                None => std::thread::sleep(KEEPER_AGAIN),
             }
-            std::thread::sleep(KEEPER_AGAIN);
         }
         false
     }
