@@ -41,6 +41,9 @@ impl Repo {
     }
 }
 
+/// References that each worktree has of its own, in its git directory, never packed; see git-worktree(1), "REFS".
+pub(super) const OWN_REFERENCES: [&str; 3] = ["refs/worktree/", "refs/bisect/", "refs/rewritten/"];
+
 /// Tells whether the index was rewritten since an earlier stamp was taken: modification time, size, inode.
 pub(crate) fn index_stamp(worktree: &Worktree) -> Option<String> {
     let metadata = std::fs::metadata(worktree.git_dir.join("index")).ok()?;
@@ -79,8 +82,9 @@ fn read_head(git_dir: &Path, common: &Path) -> Found {
                 if name == "refs/heads/.invalid" || !name.starts_with("refs/") || name.contains("..") {
                     return Found::Unknown;
                 }
-                reference = match read_reference(&common.join(&name)) {
-                    Reference::Missing => read_packed(common, &name),
+                let is_own = OWN_REFERENCES.iter().any(|start| name.starts_with(start));
+                reference = match read_reference(&if is_own { git_dir } else { common }.join(&name)) {
+                    Reference::Missing if !is_own => read_packed(common, &name),
                     found => found,
                 };
                 branch = Some(name);

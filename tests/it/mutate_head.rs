@@ -4,7 +4,7 @@
 use std::fs;
 
 use crate::mutate::furnished;
-use crate::support::Sandbox;
+use crate::support::{Sandbox, to_the_end};
 
 /// What moves HEAD, a branch, a tag or the stash.
 const MOVES: [&str; 22] = [
@@ -249,4 +249,30 @@ fn sparse_checkout_stays_sparse() {
     assert_eq!(sandbox.landed(), ["M d/a", "A d/new"]);
     assert!(!sandbox.path("other").exists());
     sandbox.undone(&[], "rm -r d; git sparse-checkout disable >/dev/null 2>&1; exit 3", 3);
+}
+
+#[test]
+fn head_on_a_reference_of_one_worktree_is_committed_to() {
+    for name in ["refs/worktree/mine", "refs/bisect/try", "refs/rewritten/onto"] {
+        for is_linked in [false, true] {
+            let sandbox = furnished();
+            let place = if is_linked { sandbox.worktree("linked") } else { sandbox.here().to_owned() };
+            let run = |script: &str| {
+                to_the_end({
+                    let mut shell = sandbox.sh_command(script);
+                    shell.current_dir(&place);
+                    shell
+                })
+            };
+            run(&format!("git update-ref {name} HEAD && git symbolic-ref HEAD {name}")).assert().success();
+            run("repoguard mutate -m m -- sh -c 'echo x >new'").assert().success();
+            run(&format!(
+                "test $(git symbolic-ref HEAD) = {name}; git show --format= --name-only {name} | grep -qx new"
+            ))
+            .assert()
+            .success();
+            run("repoguard mutate -m m -- sh -c 'echo y >new; false'").assert().code(1);
+            run("grep -qx x new && test -z \"$(git status --porcelain)\"").assert().success();
+        }
+    }
 }

@@ -13,6 +13,7 @@ use super::{
         discovery::refuse_blocking_references,
         git::{self, Manner},
         run,
+        state::OWN_REFERENCES,
     },
     Checkout, STASH, line, paths,
 };
@@ -33,7 +34,9 @@ pub(crate) struct Changes {
 }
 
 /// How the names of references begin that come and go: those of one worktree, as the one that protects a mutation, and the stash.
-const PASSING: [&str; 4] = ["refs/worktree/", "refs/bisect/", "refs/rewritten/", STASH];
+fn passing() -> impl Iterator<Item = &'static str> {
+    OWN_REFERENCES.into_iter().chain([STASH])
+}
 
 /// A reference that leads to a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +130,7 @@ impl Checkout {
                 // A symbolic reference has no value of its own.
                 if let (Some(value), Some(name), Some("")) = (words.next(), words.next(), words.next())
                     && name != branch
-                    && !PASSING.iter().any(|passing| name.starts_with(passing))
+                    && !passing().any(|start| name.starts_with(start))
                 {
                     return Ok(Some(Witness { name: name.to_owned(), value: value.to_owned() }));
                 }
@@ -165,13 +168,16 @@ impl Checkout {
         Ok(!heads.is_empty() && self.ask(&arguments)?.is_empty())
     }
 
-    /// The commit of a branch; `None` if the branch does not exist.
+    /// The commit of a reference with this full name; `None` if it does not exist.
     ///
     /// # Errors
-    /// [`Error::Io`] when git cannot be started.
+    /// [`Error::Git`].
     pub(crate) fn tip(&self, name: &str) -> Result<Option<String>> {
-        let output = self.output(None, &["rev-parse", "--quiet", "--verify", "--end-of-options", name], None)?;
-        Ok(output.status.success().then(|| line(&output.stdout)))
+        // Not `rev-parse`, which takes a tag of this name if the branch does not exist.
+        let listed = self.ask(&["for-each-ref", "--format=%(refname) %(objectname)", name])?;
+        let listed = String::from_utf8_lossy(&listed);
+        let found = listed.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(found.map(str::to_owned))
     }
 
     /// How many commits a reference has that a commit has not.
@@ -206,7 +212,7 @@ impl Checkout {
         let exclude = format!("--exclude={branch}");
         // The references that are left. HEAD of any worktree does not count, which may be the one that goes. `--not` holds for what
         // follows it.
-        let passing = PASSING.map(|start| format!("--exclude={start}*"));
+        let passing: Vec<String> = passing().map(|start| format!("--exclude={start}*")).collect();
         let passing: Vec<&str> = passing.iter().map(String::as_str).collect();
         let fixed = ["rev-list", "--max-count=1", "--stdin", "--not", &exclude];
         let arguments = [&fixed[..], &passing, &["--glob=refs/*"]].concat();
@@ -284,8 +290,7 @@ impl Checkout {
     /// # Errors
     /// [`Error::Git`].
     pub(crate) fn own_references(&self) -> Result<Vec<String>> {
-        let format = "--format=%(refname)";
-        let answer = self.ask(&["for-each-ref", format, "refs/worktree", "refs/bisect", "refs/rewritten"])?;
+        let answer = self.ask(&[&["for-each-ref", "--format=%(refname)"], &OWN_REFERENCES[..]].concat())?;
         Ok(String::from_utf8_lossy(&answer).lines().map(str::to_owned).collect())
     }
 

@@ -64,6 +64,14 @@ fn references_are_those_that_git_lists() {
 }
 
 #[test]
+fn tip_is_that_of_the_reference_with_exactly_this_name() {
+    let place = Place::new("git tag refs/heads/q; git branch q/below; git update-ref refs/stash HEAD");
+    let tip = |name: &str| place.checkout.tip(name).expect("git answers").is_some();
+    assert!(!tip("refs/heads/q"), "there are a tag of that name and a branch below it");
+    assert!(["refs/heads/main", "refs/heads/q/below", "refs/tags/refs/heads/q", "refs/stash"].into_iter().all(tip));
+}
+
+#[test]
 fn git_is_asked_for_references_that_only_it_knows() {
     for script in [
         "git symbolic-ref refs/heads/dangling refs/heads/nowhere",
