@@ -150,7 +150,7 @@ pub(crate) fn refuse_interrupted(repo: &Repo) -> Result<()> {
 /// # Errors
 /// [`Error::UnexpectedHead`], [`Error::SwitchedHead`], [`Error::NoRepository`].
 pub(crate) fn expect(context: Context<'_>, expected: &ExpectedHead, hold: Option<&Hold<'_>>) -> Result<()> {
-    if !expected.is_any() {
+    if expected.is_any() {
         return Ok(());
     }
     let repo = context.repo;

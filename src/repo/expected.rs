@@ -30,9 +30,9 @@ impl ExpectedHead {
         self
     }
 
-    /// Tells whether HEAD has to be anywhere.
+    /// Tells whether any HEAD will do.
     pub(crate) fn is_any(&self) -> bool {
-        self.revision.is_some() || self.branch.is_some()
+        self.revision.is_none() && self.branch.is_none()
     }
 
     /// Tells whether only the commit is expected, on whatever branch.
