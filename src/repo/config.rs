@@ -3,14 +3,11 @@
 //! Nearly nobody configures us, so the files are only looked through for our name (or an include) first; git itself is
 //! asked when there is anything, because it alone knows all levels, includes and conditions.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use super::{
     Repo,
-    config_files::{MOST_BYTES, global_files, mentions},
+    config_files::{MOST_BYTES, files_of_git, global_files, mentions},
     git, is_true,
 };
 use crate::{
@@ -92,11 +89,10 @@ impl Config {
         });
         for path in global_files() {
             // The user's own choice, `/dev/null` say.
-            ask_git |= fs::read_whole(&path, MOST_BYTES)
-                .is_ok_and(|text| mentions_us(&text) || mentions(&text, b"sharedrepository"));
+            ask_git |= fs::read_whole(&path, MOST_BYTES).is_ok_and(|text| concerns_us(&text));
         }
         if let Some(path) = repo.git_dir().map(|dir| dir.join("config.worktree")) {
-            ask_git |= read(&path)?.is_some_and(|text| mentions_us(&text));
+            ask_git |= read(&path)?.is_some_and(|text| concerns_us(&text));
         }
         if let Some(path) = local {
             let text = match fs::read_whole(&path, MOST_BYTES) {
@@ -105,8 +101,12 @@ impl Config {
                 Err(error) => return Err(Error::io("read", path)(error)),
             };
             ask_git |= mentions_us(&text);
-            if check || mentions(&text, b"sharedrepository") {
-                config.shared = parse(&path, &text)?.as_deref().map_or_else(SharedMode::default, shared_mode);
+            let shares = mentions(&text, b"sharedrepository");
+            if check || shares {
+                let value = parse(&path, &text)?;
+                // Git knows what a key without a value means.
+                ask_git |= shares && value.is_none();
+                config.shared = value.as_deref().map_or_else(SharedMode::default, shared_mode);
             }
         }
         if ask_git {
@@ -239,11 +239,8 @@ pub(super) fn may_alter_files(own: &Path, common: &Path, git: Option<&Path>) -> 
 /// Tells whether a text of git's configuration may say something, at any of its levels, or includes another one.
 fn any_says(own: &Path, common: &Path, git: Option<&Path>, says: impl Fn(&[u8]) -> bool) -> bool {
     let says = |text: &[u8]| says(text) || mentions(text, b"include");
-    let beside = |git: PathBuf| Some(git.parent()?.parent()?.join("etc/gitconfig"));
-    // Each git has a place of its own for the system's.
-    let of_git = git.into_iter().flat_map(|git| [Some(git.to_owned()), git.canonicalize().ok()]).flatten();
     let mut files = global_files();
-    files.extend(of_git.filter_map(beside));
+    files.extend(git.into_iter().flat_map(|git| files_of_git(git, "gitconfig")));
     files.extend([common.join("config"), own.join("config.worktree")]);
     env::git_parameters().iter().any(|text| says(&crate::sys::bytes(text)))
         || files.iter().any(|path| match fs::read_whole(path, MOST_BYTES) {
@@ -260,6 +257,11 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
         }
         read => Ok(read.ok()),
     }
+}
+
+/// Tells whether a file may hold a setting that [`Config`] reads.
+fn concerns_us(text: &[u8]) -> bool {
+    mentions_us(text) || mentions(text, b"sharedrepository")
 }
 
 /// Tells whether a file may hold settings of ours. The hooks that we configure there are none.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::is_true;
 use crate::{env, fs};
 
 /// No file of settings is larger.
@@ -22,18 +23,34 @@ pub(super) fn mentions(text: &[u8], word: &[u8]) -> bool {
 /// The system's and the user's configuration files, wherever a git may look for them.
 pub(super) fn global_files() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    if env::get("GIT_CONFIG_NOSYSTEM").is_none() {
+    if !env::text("GIT_CONFIG_NOSYSTEM").is_some_and(|text| is_true(&text)) {
         match env::get("GIT_CONFIG_SYSTEM") {
             Some(path) => files.push(path.into()),
-            None => files
-                .extend(["/etc", "/usr/local/etc", "/opt/homebrew/etc"].map(|dir| Path::new(dir).join("gitconfig"))),
+            None => files.extend(system_files("gitconfig")),
         }
     }
     if let Some(path) = env::get("GIT_CONFIG_GLOBAL") {
         files.push(path.into());
-        return files;
+    } else {
+        files.extend(env::git_config_file("config"));
+        files.extend(env::home().map(|home| home.join(".gitconfig")));
     }
-    files.extend(env::git_config_file("config"));
-    files.extend(env::home().map(|home| home.join(".gitconfig")));
+    // That is how a user says "no file".
+    files.retain(|file| file != Path::new("/dev/null"));
     files
+}
+
+/// A file of the system's, wherever a git may have been built to look for it.
+pub(super) fn system_files(name: &str) -> impl Iterator<Item = PathBuf> {
+    ["/etc", "/usr/local/etc", "/opt/homebrew/etc"].into_iter().map(move |directory| Path::new(directory).join(name))
+}
+
+/// A file of the system's below the place in which this git is installed: beside `bin`, or further up if `PATH` leads to git's
+/// own directory of programs, as it does in hooks and aliases.
+pub(super) fn files_of_git(git: &Path, name: &str) -> Vec<PathBuf> {
+    const LEVELS: usize = 3;
+    let real = git.canonicalize().ok();
+    let prefixes =
+        [Some(git), real.as_deref()].into_iter().flatten().flat_map(|git| git.ancestors().skip(2).take(LEVELS));
+    prefixes.map(|prefix| prefix.join("etc").join(name)).collect()
 }

@@ -148,7 +148,7 @@ pub(crate) fn leads_to(root: &Path, git_dir: &Path) -> bool {
     named.is_some_and(|named| real(&named).is_some_and(|named| Some(named) == real(git_dir)))
 }
 
-/// A boolean as git writes it.
+/// Reads a boolean as git does; see git-config(1), "Values". Anything else is false.
 fn is_true(text: &str) -> bool {
-    matches!(text.to_ascii_lowercase().as_str(), "true" | "yes" | "on") || text.parse::<i64>().is_ok_and(|n| n != 0)
+    gix_config::Boolean::try_from(text).is_ok_and(gix_config::Boolean::is_true)
 }

@@ -84,3 +84,87 @@ fn configuration_given_to_git_on_the_command_line_counts() {
     exec.env("GIT_CONFIG_VALUE_0", "0.2");
     sandbox.assert_refused(exec, 75);
 }
+
+/// Runs a script in a new repository with a file `file` and settings from `prepare`; returns the tree that HEAD has after it.
+fn tree_after(prepare: &str, variables: &[(String, String)], script: &str) -> String {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path("file"), "1\n").unwrap();
+    sandbox.git(["add", "."]);
+    sandbox.git(["commit", "-q", "-m", "first"]);
+    let prepare = format!("mkdir -p ../other; {prepare}");
+    let mut all = sandbox.sh(&format!("set -e; {prepare}; {script}"));
+    for (name, value) in variables {
+        all.env(name, value.replace("OUTSIDE", &sandbox.outside("").display().to_string()));
+    }
+    all.assert().success();
+    sandbox.git(["rev-parse", "HEAD^{tree}"])
+}
+
+#[test]
+fn conversion_is_applied_at_whatever_level_it_is_configured() {
+    const SETTING: &str = "printf '[core]\\n\\tautocrlf = input\\n'";
+    const CHANGE: &str = r"printf 'a\r\nb\r\n' >new";
+    let system = |value: &str| {
+        let set = [("GIT_CONFIG_NOSYSTEM", value), ("GIT_CONFIG_SYSTEM", "OUTSIDE/system")];
+        (format!("{SETTING} >../system"), set.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec())
+    };
+    let many = (0..=1200).flat_map(|number| {
+        let (key, value) = if number == 1200 { ("core.autocrlf", "input") } else { ("x.y", "z") };
+        [(format!("GIT_CONFIG_KEY_{number}"), key.to_owned()), (format!("GIT_CONFIG_VALUE_{number}"), value.to_owned())]
+    });
+    let many = many.chain([("GIT_CONFIG_COUNT".to_owned(), "1201".to_owned())]).collect();
+    let global = vec![("GIT_CONFIG_GLOBAL".to_owned(), "OUTSIDE/global".to_owned())];
+    let attributes = "echo '* text' >attributes; mv attributes ../;";
+    let mut cases = vec![
+        (format!("{SETTING} >>.git/config"), vec![]),
+        (format!("git config extensions.worktreeConfig true; {SETTING} >.git/config.worktree"), vec![]),
+        (format!("{SETTING} >../global"), global.clone()),
+        (format!("printf '[include]\\n\\tpath = other/one\\n' >../global; {SETTING} >../other/one"), global.clone()),
+        (format!("{attributes} git config core.attributesFile $PWD/../attributes"), vec![]),
+        (format!("{attributes} git config core.attributesFile ../attributes"), vec![]),
+        (format!("{attributes} git config core.attributesFile '~/../attributes'; mkdir -p ~"), vec![]),
+        // Only git knows where that is; so many levels up is the root of the file system.
+        (
+            format!(
+                "{attributes} git config core.attributesFile '%(prefix)/../../../../../../../..'$PWD/../attributes"
+            ),
+            vec![],
+        ),
+        (String::from("true"), many),
+    ];
+    cases.extend(["", "0", "false", "no", "off", "00", "1", "true", "YES", "on", "2k"].map(system));
+    for (prepare, variables) in cases {
+        let plain = tree_after(&prepare, &variables, &format!("{CHANGE}; git add new; git commit -qm m"));
+        let guarded = tree_after(
+            &prepare,
+            &variables,
+            &format!("repoguard mutate -m m -- sh -c '{}'", CHANGE.replace('\'', "\"")),
+        );
+        assert_eq!(plain, guarded, "{prepare} {:?}", variables.first());
+    }
+}
+
+#[test]
+fn shared_repository_is_read_at_whatever_level_it_is_configured() {
+    use std::os::unix::fs::MetadataExt as _;
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().mode() & 0o7777;
+    for prepare in [
+        "printf '[core]\\n\\tsharedRepository\\n' >>.git/config",
+        "git config core.sharedRepository group",
+        "git config core.sharedRepository 0660",
+        "git config core.sharedRepository 0x1",
+        "git config extensions.worktreeConfig true; git config --worktree core.sharedRepository all",
+        "git config extensions.worktreeConfig true; printf '[core]\\n\\tsharedRepository\\n' >.git/config.worktree",
+        "git config core.sharedRepository false",
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.sh(prepare).assert().success();
+        sandbox.sh("umask 077; repoguard exec -- true && git commit -q --allow-empty -m x").assert().success();
+        let reference = sandbox.git(["symbolic-ref", "HEAD"]);
+        let (ours, gits) = (mode(&sandbox.lock_file()), mode(&sandbox.path(format!(".git/{}", reference.trim()))));
+        assert_eq!(ours & 0o077, gits & 0o077 & !0o111, "{prepare}");
+        let commit = sandbox.git(["rev-parse", "HEAD"]);
+        let directory = mode(&sandbox.path(format!(".git/objects/{}", &commit[..2])));
+        assert_eq!(mode(&sandbox.data()) & 0o077, directory & 0o077, "{prepare}");
+    }
+}

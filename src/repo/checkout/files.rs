@@ -171,25 +171,35 @@ impl Checkout {
             excludes: env::git_config_file("ignore"),
             ..FileSettings::default()
         };
-        let in_home = |path: PathBuf| match (path.strip_prefix("~"), env::home()) {
-            (Ok(rest), Some(home)) => home.join(rest),
-            // Git takes it from its own directory.
-            _ => self.root.join(path),
-        };
         for entry in paths(&listed) {
             let mut parts = entry.splitn(2, |byte| *byte == b'\n');
             let (key, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or(b"true"));
             let is_set = !matches!(value.to_ascii_lowercase().as_slice(), b"false" | b"no" | b"off" | b"0" | b"");
-            let path = || (!value.is_empty()).then(|| in_home(path_of(value)));
             match key {
                 b"core.autocrlf" => found.autocrlf = is_set,
-                b"core.attributesfile" => found.attributes = path(),
-                b"core.excludesfile" => found.excludes = path(),
+                b"core.attributesfile" => found.attributes = as_configured.user_file("core.attributesFile", value)?,
+                b"core.excludesfile" => found.excludes = as_configured.user_file("core.excludesFile", value)?,
                 b"attr.tree" => found.attribute_tree = true,
                 _ => found.ignore_case = is_set,
             }
         }
         Ok(self.settings.get_or_init(|| found))
+    }
+
+    /// The file that a setting names; `None` if it names none. The value is what the setting holds now.
+    fn user_file(&self, key: &str, value: &[u8]) -> Result<Option<PathBuf>> {
+        let path = match (value, value.strip_prefix(b"~/").zip(env::home())) {
+            (_, Some((rest, home))) => home.join(path_of(rest)),
+            // Only git knows where it is installed, and what else begins so.
+            ([b'~' | b'%' | b':', ..], _) => {
+                let arguments = ["config", "--null", "--type=path", "--get", key];
+                let answer = git::matched(&arguments, self.output(None, &arguments, None)?)?;
+                path_of(answer.strip_suffix(b"\0").unwrap_or(&answer))
+            }
+            _ => path_of(value),
+        };
+        // Git takes it from its own directory.
+        Ok((!path.as_os_str().is_empty()).then(|| self.root.join(path)))
     }
 
     /// The same worktree, but its gits take the ignore rules of the user's own file (`core.excludesFile`) from this one.
