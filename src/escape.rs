@@ -118,6 +118,16 @@ pub fn quoted_path(path: &Path) -> String {
     quoted(if is_option { Path::new(".").join(path) } else { path.to_owned() }.as_os_str())
 }
 
+/// Bytes as lower-case hex digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

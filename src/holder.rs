@@ -29,6 +29,13 @@ pub const MOST_TEXT_BYTES: usize = 64 << 10;
 /// Longest text shown of a reason, and kept of a directory or list of names, in bytes.
 const TEXT_BYTES: usize = 400;
 
+/// Key of the resource "everything in this repository".
+pub(crate) const REPO_KEY: &str = "repo";
+/// Key of the resource "this directory", outside of git.
+pub(crate) const ROOT_KEY: &str = "root";
+/// Key of the one resource that is a file.
+pub(crate) const PATH_KEY: &str = "path";
+
 /// How a resource is held: together with others, or alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

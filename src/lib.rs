@@ -118,8 +118,7 @@
 //! | `exec`, `transaction` | Run a command under a lock; let a change land whole or leave no trace, whoever is killed. |
 //! | `watcher` | Holds a lock when the process that took it must end. |
 //! | `store` | Keeps records, snapshots, numbers and the shared document on disk. |
-//! | `lock` | Acquires locks: queue, deadlocks, records. |
-//! | `repo` | Finds the repository, reads HEAD and the configuration, and starts git. |
+//! | `lock`, `repo` | Acquire what a plan names: queue, deadlocks, records; find the repository, read HEAD and the configuration, start git. |
 //! | `fs`, `sys` | Write files; ask the operating system. |
 //! | [`mod@error`], [`holder`], `env`, [`escape`] | Errors, holders, environment variables, and foreign text made safe. |
 //!
@@ -220,8 +219,10 @@ pub mod program {
         env::{ci_job, is_trial, no_color, shell, skipped_once},
         exec::{die_of, prepare_signals, replace_by},
         fs::check_output,
-        guard::{changed_outside, command_of, exec, exec_in_worktree, is_pid_of_elsewhere, mutate, user_of},
-        lock::{MOST_NAMES, has_stray_token},
+        guard::{
+            changed_outside, command_of, exec, exec_in_worktree, has_stray_token, is_pid_of_elsewhere, mutate, user_of,
+        },
+        lock::MOST_NAMES,
         repo::{DURATION, Setting, read_duration},
     };
 }

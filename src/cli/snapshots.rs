@@ -1,7 +1,6 @@
 //! `repoguard snapshots`: lists what was undone and can be brought back.
 
 use std::{
-    fmt::Write as _,
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -10,7 +9,7 @@ use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches};
 use repoguard::{
     Repo,
-    escape::{quoted, quoted_path},
+    escape::{hex, quoted, quoted_path},
     snapshot::Snapshot,
 };
 use serde_json::{Value, json};
@@ -185,12 +184,7 @@ fn details(snapshot: &Snapshot) -> Value {
 pub(super) fn path(path: &Path) -> Value {
     let mut document = json!({"path": path.to_string_lossy()});
     if path.to_str().is_none() {
-        let hex = path.as_os_str().as_encoded_bytes().iter().fold(String::new(), |mut hex, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        });
-        document["path_hex"] = json!(hex);
+        document["path_hex"] = json!(hex(path.as_os_str().as_encoded_bytes()));
     }
     document
 }

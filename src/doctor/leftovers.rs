@@ -39,7 +39,7 @@ pub(super) fn look(repo: &Repo, config: &Config, fix: Option<&Request>) -> Resul
     let sharing = config.sharing(repo);
     let request = Request { scope: Some(Scope::Repo), command: "repoguard doctor --fix".to_owned(), ..fix.clone() };
     let wait = &mut Wait { signals: None, report: &mut |_| {} };
-    let held = match lock::acquire(repo, &request, sharing, wait)? {
+    let held = match lock::acquire(guard::plan(repo, &request, sharing)?, &request, wait)? {
         Acquired::Held(held) => Some(held),
         Acquired::Inside(_) => None,
     };

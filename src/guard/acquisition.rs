@@ -36,15 +36,15 @@ pub(super) struct Acquisition {
 impl Acquisition {
     /// Takes a place in line; nobody has looked yet whether it is the first.
     pub(super) fn new(lock: &Lock, manner: Manner) -> Result<Self> {
-        let site = lock.own_site()?;
+        let plan = lock.plan()?;
         let begun = Instant::now();
         let clock = Clock::new(begun, lock.request.timeout);
-        let ticket = LocalTicket::ask(site.what(), site.resources()?, manner, lock.owner())?;
+        let ticket = LocalTicket::ask(plan.what(), plan.resources()?, manner, lock.owner())?;
         if ticket.is_none() {
-            let (holders, ahead) = site.look();
-            return Err(Error::Busy { what: site.what().to_owned(), holders, ahead, waited: Duration::ZERO });
+            let (holders, ahead) = plan.look();
+            return Err(Error::Busy { what: plan.what().to_owned(), holders, ahead, waited: Duration::ZERO });
         }
-        let what = site.what().to_owned();
+        let what = plan.what().to_owned();
         Ok(Self { waiter: None, ticket, lock: lock.clone(), what, clock, begun })
     }
 
@@ -106,7 +106,7 @@ impl Acquisition {
             return waiter.pause(&mut self.clock, report);
         }
         let asked = &self.lock;
-        let look = || asked.own_site().map(|site| site.look()).unwrap_or_default();
+        let look = || asked.plan().map(|plan| plan.look()).unwrap_or_default();
         self.clock.pause(&Waiting::new(&self.what, &look, &[]), report)
     }
 
@@ -137,7 +137,7 @@ impl Acquisition {
         let holds = self.ticket.as_ref().map(LocalTicket::around).unwrap_or_default();
         let context = self.lock.context();
         context.map_or(Ok(()), |context| admission::before(context, request, TERMS))?;
-        match self.lock.own_site()?.enter(request, &Asker::Part { holds: &holds, may_block })? {
+        match self.lock.plan()?.enter(request, &Asker::Part { holds: &holds, may_block })? {
             Entered::Held(held) => self.begin(held).map(Some),
             Entered::Inside(inside) => {
                 context.map_or(Ok(()), |context| admission::enter_inside(context, request, TERMS))?;
@@ -153,7 +153,7 @@ impl Acquisition {
     /// The lock is ours: what is done when a hold begins.
     fn begin(&mut self, mut held: Box<Held>) -> Result<Guard> {
         let lock = &self.lock;
-        let id = lock.own_site()?.id_of(&held);
+        let id = lock.plan()?.id_of(&held);
         let ticket = self.ticket.take();
         let variables = super::environment(&lock.path(), &held).to_vec();
         let ticket = ticket.inspect(|ticket| ticket.holds(id, variables));

@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Context, Notice, hold, hold::Hold, recovery};
+use super::{Context, Notice, hold, hold::Hold, plan, recovery};
 use crate::{
     error::{Error, Result},
     lock::{self, Acquired, Held, Inside, Request, Wait},
@@ -77,7 +77,7 @@ pub(crate) fn admit<'a>(
 /// [`Error::Interrupted`] also if a signal came in the instant that the wait ended; else as [`admit`].
 pub(crate) fn acquire(context: Context<'_>, request: &Request, signals: &Signals) -> Result<Acquired> {
     let wait = &mut Wait { signals: Some(signals), report: &mut |waiting| context.notify(Notice::Waiting(waiting)) };
-    let acquired = lock::acquire(context.repo, request, context.sharing, wait)?;
+    let acquired = lock::acquire(plan::plan(context.repo, request, context.sharing)?, request, wait)?;
     if let Acquired::Held(held) = &acquired {
         not_interrupted(held, signals)?;
     }

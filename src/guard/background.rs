@@ -6,12 +6,13 @@ use super::{
     Caller, Context, Notice, Observer, Terms,
     admission::{self, not_interrupted},
     hold::Hold,
+    plan,
 };
 use crate::{
     error::{Error, Result},
     exec::RunLifecycle as _,
     holder::{self, Holder},
-    lock::{self, Awaiting, Entered, Found, Request, Token, Wait, Waiter, Waiting},
+    lock::{self, Asker, Awaiting, Entered, Found, Request, Token, Wait, Waiter, Waiting},
     repo::Repo,
     store::audit,
     sys::{self, Event, Process, Signals},
@@ -117,7 +118,7 @@ fn acquire_until(context: Context<'_>, request: &Request, until: Background, bac
     let signals = Signals::open().map_err(Error::io("catch signals for", context.repo.root()))?;
     admission::before(context, request, terms)?;
     let begun = Instant::now();
-    let held = match lock::enter(context.repo, request, context.sharing)? {
+    let held = match plan::plan(context.repo, request, context.sharing)?.enter(request, &Asker::Program)? {
         Entered::Inside(inside) => {
             return Ok(Grant {
                 token: Token::nested(inside.outer),
@@ -278,20 +279,21 @@ pub fn release(repo: &Repo, token: &str) -> Result<Released> {
     const PATIENCE: Duration = Duration::from_secs(5);
     /// How long one that has just ended may be found.
     const LOOK: Duration = Duration::from_millis(100);
+    let domain = plan::domain(repo);
     if let Some(outer) = Token::outer(token) {
-        return Ok(if lock::lives(repo, outer) { Released::Inside } else { Released::Unknown });
+        return Ok(if domain.lives(outer) { Released::Inside } else { Released::Unknown });
     }
     let token = Token::shown(token);
-    let (keeper, held) = match lock::find_again(repo, &token, |fence| is_logged(repo, fence)) {
+    let (keeper, held) = match domain.find_again(&token, |fence| is_logged(repo, fence)) {
         None => return Ok(Released::Unknown),
         Some(Found::Request(request, _)) => (request, false),
         Some(Found::Hold(hold)) if !hold.is_kept() => return Ok(Released::Command),
         Some(Found::Hold(hold)) => (hold, true),
     };
-    let ask = |pid: u32| lock::is_keeper(repo, &token, pid) && watcher::ask(pid);
+    let ask = |pid: u32| domain.is_keeper(&token, pid) && watcher::ask(pid);
     let reached = keeper.pid_namespace == sys::pid_namespace() && ask(keeper.pid);
     let begun = Instant::now();
-    while let Some(found) = lock::find(repo, &token) {
+    while let Some(found) = domain.find(&token) {
         if matches!(&found, Found::Hold(record) if record.lingers) {
             return Ok(Released::Later);
         }
@@ -305,7 +307,7 @@ pub fn release(repo: &Repo, token: &str) -> Result<Released> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    Ok(if lock::was_lost(repo, &token) { Released::Lost } else { Released::Done })
+    Ok(if domain.was_lost(&token) { Released::Lost } else { Released::Done })
 }
 
 /// Tells whether the log knows the end of the hold with this fencing number.
@@ -319,20 +321,21 @@ fn is_logged(repo: &Repo, fence: u64) -> bool {
 /// [`Error::Busy`] when it does not before `timeout` is over (never, with `None`), [`Error::Deadlock`] when it waits for a lock
 /// that this process is inside of, [`Error::Interrupted`].
 pub fn wait(repo: &Repo, token: &str, timeout: Option<Duration>, observer: &mut Observer<'_>) -> Result<AcquireState> {
+    let domain = plan::domain(repo);
     if let Some(outer) = Token::outer(token) {
-        return Ok(if lock::lives(repo, outer) { AcquireState::Inside } else { AcquireState::Over });
+        return Ok(if domain.lives(outer) { AcquireState::Inside } else { AcquireState::Over });
     }
     let token = Token::shown(token);
     let signals = Signals::open().map_err(Error::io("catch signals for", repo.root()))?;
     signals.catch(sys::INTERRUPTS.iter().copied());
     let begun = Instant::now();
-    let mut awaiting = Awaiting::new(repo);
+    let mut awaiting = Awaiting::new(&domain);
     let mut last: Option<Process> = None;
     loop {
         let found = if last.is_none() {
-            lock::find_again(repo, &token, |fence| is_logged(repo, fence))
+            domain.find_again(&token, |fence| is_logged(repo, fence))
         } else {
-            lock::find(repo, &token)
+            domain.find(&token)
         };
         let (request, gone) = match found {
             Some(Found::Hold(_)) => return Ok(AcquireState::Held),
@@ -347,11 +350,13 @@ pub fn wait(repo: &Repo, token: &str, timeout: Option<Duration>, observer: &mut 
         last = Some(Process::open(request.pid));
         let waited = begun.elapsed();
         if timeout.is_some_and(|timeout| waited >= timeout) {
-            return Err(lock::still_waits(repo, &request, waited));
+            return Err(lock::still_waits(&domain, &request, waited));
         }
         let unchecked = awaiting.look(&request)?;
         if waited >= Wait::GRACE {
-            lock::report_waiting(repo, &request, &unchecked, waited, &mut |waiting| observer(Notice::Waiting(waiting)));
+            lock::report_waiting(&domain, &request, &unchecked, waited, &mut |waiting| {
+                observer(Notice::Waiting(waiting));
+            });
         }
         let left = timeout.map_or(Wait::TICK, |timeout| timeout.saturating_sub(waited));
         let word = if waited < Wait::GRACE { Wait::GRACE.saturating_sub(waited) } else { Wait::TICK };

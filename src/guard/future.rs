@@ -106,7 +106,7 @@ impl Lock {
         // The pending acquire is dropped when this function returns, before anybody sees the result.
         poll_fn(|context| {
             if cancelled.as_mut().poll(context).is_ready() {
-                let what = self.own_site().map(|site| site.what().to_owned()).unwrap_or_default();
+                let what = self.plan().map(|plan| plan.what().to_owned()).unwrap_or_default();
                 return Poll::Ready(Err(Error::Cancelled { what }));
             }
             acquired.as_mut().poll(context)

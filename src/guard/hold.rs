@@ -16,7 +16,7 @@ use crate::{
     sys,
 };
 
-use super::{Context, Notice, Outcome};
+use super::{Context, Notice, Outcome, plan};
 
 /// A worktree as it is when the lock is acquired, and as it was when the lock was last released.
 struct Baseline {
@@ -51,7 +51,7 @@ fn compare(context: Context<'_>, held: &Held, has_moved_head: bool) -> Vec<Basel
         now: Last::look(repo, worktree, held.record().id),
         worktree: worktree.clone(),
     };
-    let before: Vec<Baseline> = held.worktrees.iter().map(look).collect();
+    let before: Vec<Baseline> = plan::worktrees(held).iter().map(look).collect();
     let covers = |hold: &Holder, worktree: &Worktree| {
         hold.resources.iter().any(|(key, mode)| *key == worktree.key || (key == "repo" && *mode == Mode::Exclusive))
     };

@@ -26,8 +26,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
+    escape::hex,
     exec, fs,
-    repo::{Repo, hex, is_git_name},
+    repo::{Repo, is_git_name},
     store::state::StateFile,
     sys,
 };

@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Acquisition, Context, Guard, Notice};
+use super::{Acquisition, Context, Guard, Notice, plan};
 use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
     holder::{self, Holder, Mode},
-    lock::{Manner, Owner, PathPlace, Request, Site, State},
+    lock::{Manner, Owner, PathPlace, Plan, Request, State},
     repo::{Config, Repo},
 };
 
@@ -271,10 +271,12 @@ impl Lock {
     /// # Errors
     /// [`Error::CannotTell`] when the system does not show enough, [`Error::NoRepository`].
     pub fn is_locked(&self) -> Result<bool> {
-        match self.site(Mode::Exclusive)?.state() {
+        match self.plan_for(Mode::Exclusive)?.state() {
             (State::Free, _) => Ok(false),
             (State::Held, _) => Ok(true),
-            (State::CannotTell, _) => Err(Error::CannotTell { what: self.site(Mode::Exclusive)?.what().to_owned() }),
+            (State::CannotTell, _) => {
+                Err(Error::CannotTell { what: self.plan_for(Mode::Exclusive)?.what().to_owned() })
+            }
         }
     }
 
@@ -295,21 +297,21 @@ impl Lock {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn holder(&self) -> Result<Option<Holder>> {
-        Ok(self.site(Mode::Exclusive)?.state().1.into_iter().next())
+        Ok(self.plan_for(Mode::Exclusive)?.state().1.into_iter().next())
     }
 
-    /// The lock as a request in this mode sees it.
-    fn site(&self, mode: Mode) -> Result<Site> {
+    /// The plan of a request in this mode.
+    fn plan_for(&self, mode: Mode) -> Result<Plan> {
         let request = Request { mode, ..self.request.clone() };
         match &self.place {
-            Place::Repo(place) => Site::of_repo(&place.0, &request, self.sharing()),
-            Place::Path(place) => Ok(Site::of_path(place, &request)),
+            Place::Repo(place) => plan::plan(&place.0, &request, self.sharing()),
+            Place::Path(place) => Ok(Plan::at_path(place, &request)),
         }
     }
 
-    /// The lock as its own request sees it.
-    pub(super) fn own_site(&self) -> Result<Site> {
-        self.site(self.request.mode)
+    /// The plan of its own request.
+    pub(super) fn plan(&self) -> Result<Plan> {
+        self.plan_for(self.request.mode)
     }
 
     /// The context of an admission; `None` without a repository.

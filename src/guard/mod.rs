@@ -31,6 +31,7 @@ mod lock;
 mod mutate;
 mod notice;
 mod pending;
+mod plan;
 mod program;
 mod recover;
 mod recovery;
@@ -53,6 +54,8 @@ pub use mutate::{Failure, FailureReason, Invalid, Landed, Landing, Mutated, Muta
 pub use notice::{Notice, Observer};
 pub use pending::{MutationInfo, Pending, pending};
 pub(crate) use pending::{OwnLock, own_locks, with_own_locks};
+pub use plan::has_stray_token;
+pub(crate) use plan::plan;
 pub use recover::{Choice, Recovered, recover, unfinished};
 pub use restore::{Restored, restore, would_restore};
 pub use worktree::IsolatedWorktree;

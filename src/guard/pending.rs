@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::recovery;
+use super::{plan, recovery};
 use crate::{
     fs::{self, Sharing},
     lock::{self, LockFile},
@@ -133,7 +133,7 @@ fn runs(repo: &Repo, worktree: &Worktree, plan: Option<&Plan>) -> bool {
     match repo.mutation_lock(worktree).and_then(|lock| lock::is_locked(&lock)) {
         Some(true) => true,
         Some(false) if here => false,
-        _ => lock::any_lives(repo, |hold| fence == 0 || hold.id == fence),
+        _ => plan::domain(repo).any_lives(|hold| fence == 0 || hold.id == fence),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{Context, Notice, Recovered};
+use super::{Context, Notice, Recovered, plan};
 use crate::{
     error::{Error, Result},
     fs::Sharing,
@@ -53,7 +53,8 @@ pub(super) fn before_acquire(context: Context<'_>, request: &Request) -> Result<
         command: request.command.clone(),
         ..Request::default()
     };
-    match lock::acquire(repo, &whole, context.sharing, &mut Wait { signals: None, report: &mut |_| {} }) {
+    let plan = plan::plan(repo, &whole, context.sharing)?;
+    match lock::acquire(plan, &whole, &mut Wait { signals: None, report: &mut |_| {} }) {
         Ok(Acquired::Held(held)) => {
             let recovered = in_hold(context, &held);
             held.release();
@@ -104,7 +105,8 @@ pub(super) fn in_hold(context: Context<'_>, held: &Held) -> Result<()> {
     // Those of a copy lead to the worktrees of the original: there it is recovered.
     let own = repo.worktree();
     let is_ours = |worktree: &&Worktree| own.as_ref() == Some(worktree) || repo.is_at_home(worktree);
-    let interrupted = held.worktrees.iter().filter(|worktree| is_in_the_way(repo, worktree)).filter(is_ours);
+    let worktrees = plan::worktrees(held);
+    let interrupted = worktrees.iter().filter(|worktree| is_in_the_way(repo, worktree)).filter(is_ours);
     let mut recover = interrupted.map(|worktree| recover(context, worktree, Choice::AsPredicted));
     recover.try_for_each(|recovered| recovered.map(drop))
 }

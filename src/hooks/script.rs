@@ -6,11 +6,7 @@ use std::{
 };
 
 use super::Event;
-use crate::{
-    env, fs,
-    repo::{hex, path_of},
-    sys,
-};
+use crate::{env, escape::hex, fs, repo::path_of, sys};
 
 const TEMPLATE: &str = include_str!("../../hooks/hook.sh");
 /// The prefix of the line that marks our scripts of any version.

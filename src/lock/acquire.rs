@@ -6,24 +6,17 @@ use std::{
 };
 
 use super::{
-    Acquired, Mode, PathPlace, Request, Resource, State, Wait,
+    Acquired, Plan, Request, Wait,
     attempt::{Acquire, open_parts},
     enclosing::{Cover, EnclosingHolds, descent_from},
     held::Held,
-    inspect,
-    path::DIRECTORY_RECORDS,
-    queue::Queue,
-    record::Table,
-    request::Plan,
     visit::{Inside, Visits},
     waiter::Waiter,
 };
 use crate::{
     env,
     error::Result,
-    fs::Sharing,
     holder::{self, HoldId, Holder},
-    repo::Repo,
     sys,
 };
 
@@ -37,40 +30,13 @@ pub(crate) enum Entered {
     Waiting(Box<Waiter>),
 }
 
-/// Acquires what `request` asks for, waiting as long as it says.
+/// Acquires what a plan locks, waiting as long as the request says.
 ///
 /// # Errors
 /// Those of [`crate::Error`] for a lock that is busy, that can never be granted, or that does not work, and
 /// [`crate::Error::Interrupted`]. After an error nothing is left that could still take the lock.
-pub(crate) fn acquire(repo: &Repo, request: &Request, sharing: Sharing, wait: &mut Wait<'_>) -> Result<Acquired> {
-    match enter(repo, request, sharing)? {
-        Entered::Held(held) => Ok(Acquired::Held(held)),
-        Entered::Inside(inside) => Ok(Acquired::Inside(inside)),
-        Entered::Waiting(waiter) => waiter.wait(wait).map(Acquired::Held),
-    }
-}
-
-/// Acquires what `request` asks for without waiting, or else takes a place in the queue.
-///
-/// # Errors
-/// As [`acquire`].
-pub(crate) fn enter(repo: &Repo, request: &Request, sharing: Sharing) -> Result<Entered> {
-    Site::of_repo(repo, request, sharing)?.enter(request, &Asker::Program)
-}
-
-/// As [`acquire`], but only what a new worktree needs before it is there: that nobody locks everything. It is locked by
-/// [`Held::take_in`] then.
-///
-/// # Errors
-/// As [`acquire`].
-pub(crate) fn acquire_for_new_worktree(
-    repo: &Repo,
-    request: &Request,
-    sharing: Sharing,
-    wait: &mut Wait<'_>,
-) -> Result<Acquired> {
-    let site = Site::with_plan(repo, Plan::for_new_worktree(repo, sharing)?);
-    match site.enter(request, &Asker::Program)? {
+pub(crate) fn acquire(plan: Plan, request: &Request, wait: &mut Wait<'_>) -> Result<Acquired> {
+    match plan.enter(request, &Asker::Program)? {
         Entered::Held(held) => Ok(Acquired::Held(held)),
         Entered::Inside(inside) => Ok(Acquired::Inside(inside)),
         Entered::Waiting(waiter) => waiter.wait(wait).map(Acquired::Held),
@@ -85,107 +51,39 @@ pub(crate) enum Asker<'a> {
     Part { holds: &'a [HoldId], may_block: bool },
 }
 
-/// A lock as one request sees it: its files, and the records of its holders and waiters.
-pub(crate) struct Site {
-    plan: Plan,
-    table: Option<Table>,
-    queue: Option<Queue>,
-    /// The directory of the records, as records of other repositories name it.
-    records: PathBuf,
-    root: PathBuf,
-    /// The directory that all worktrees share.
-    common: PathBuf,
-}
-
-impl Site {
-    /// A lock of a repository.
-    pub(crate) fn of_repo(repo: &Repo, request: &Request, sharing: Sharing) -> Result<Self> {
-        Ok(Self::with_plan(repo, Plan::new(repo, request, sharing)?))
-    }
-
-    fn with_plan(repo: &Repo, plan: Plan) -> Self {
-        // Outside of git, with records that a library's user has made for this directory's lock.
-        let records =
-            || Some(repo.root().join(DIRECTORY_RECORDS)).filter(|records| repo.git_dir().is_none() && records.is_dir());
-        let place = |own: Option<PathBuf>, name| own.or_else(|| records().map(|records| records.join(name)));
-        let sharing = plan.sharing;
-        Self {
-            plan,
-            records: repo.records().or_else(records).unwrap_or_default(),
-            table: place(repo.holders_dir(), "holders").map(|directory| Table::new(directory, sharing)),
-            queue: place(repo.queue_dir(), "queue").map(|directory| Queue::new(directory, sharing)),
-            root: repo.root().to_owned(),
-            common: repo.common_dir().unwrap_or(repo.root()).to_owned(),
-        }
-    }
-
-    /// A lock at a path of the caller's.
-    pub(crate) fn of_path(place: &PathPlace, request: &Request) -> Self {
-        let sharing = Sharing::default();
-        Self {
-            plan: Plan::at_path(place, request, sharing),
-            records: place.records(),
-            table: Some(Table::new(place.records().join("holders"), sharing)),
-            queue: Some(Queue::new(place.records().join("queue"), sharing)),
-            root: place.directory().to_owned(),
-            common: place.directory().to_owned(),
-        }
-    }
-
-    /// The requested resources, in words.
-    pub(crate) fn what(&self) -> &str {
-        &self.plan.what
-    }
-
-    /// The requested resources, under the names that this process uses.
-    pub(crate) fn resources(&self) -> Result<Vec<(Resource, Mode)>> {
-        self.plan.resources_here(&self.common)
-    }
-
-    /// How other repositories' requests name a hold of this lock.
+impl Plan {
+    /// How other domains' requests name a hold of this lock.
     pub(crate) fn id_of(&self, held: &Held) -> HoldId {
-        let records = self.records.canonicalize().unwrap_or_else(|_| self.records.clone());
-        HoldId { records, id: held.record().id }
-    }
-
-    /// The holders of the requested resources, and their waiters.
-    pub(crate) fn look(&self) -> (Vec<Holder>, Vec<Holder>) {
-        let Self { plan, table, queue, .. } = self;
-        inspect::in_the_way(plan.parts.iter(), &plan.resources, table.as_ref(), queue.as_ref(), None)
-    }
-
-    /// Its state and its holders, as far as the system shows them.
-    pub(crate) fn state(&self) -> (State, Vec<Holder>) {
-        inspect::state_of(&self.plan, self.table.as_ref())
+        HoldId { records: self.domain.real_records().unwrap_or_default(), id: held.record().id }
     }
 
     /// Acquires without waiting, or else takes a place in the queue.
     ///
     /// # Errors
     /// As [`acquire`].
-    pub(crate) fn enter(self, request: &Request, asker: &Asker<'_>) -> Result<Entered> {
-        let Self { mut plan, table, queue, root, records, common: _ } = self;
+    pub(crate) fn enter(mut self, request: &Request, asker: &Asker<'_>) -> Result<Entered> {
         request.check()?;
-        let record = describe(&root, request, &plan);
+        let (record, around_us) = (describe(request, &self), self.domain.records_around);
+        let (table, queue) = (self.domain.table_for(self.sharing), self.domain.queue_for(self.sharing));
         let mut around = EnclosingHolds::by_token(table.as_ref());
         around.enter(table.as_ref());
-        if let Cover::Whole = around.reduce(&mut plan)? {
+        if let Cover::Whole = around.reduce(&mut self)? {
             return Ok(inside(around, record));
         }
         let mut acquire = Acquire {
-            what: plan.what.clone(),
-            parts: open_parts(&mut plan)?,
-            plan,
+            what: self.what.clone(),
+            parts: open_parts(&mut self)?,
+            records: self.domain.records.clone().unwrap_or_default(),
+            plan: self,
             table,
             queue,
-            records,
             record,
             unread: Vec::new(),
             queue_counts: true,
             token: None,
             visits: Visits::default(),
         };
-        (acquire.record.elsewhere, acquire.unread) = around.elsewhere(&acquire.records, false);
+        (acquire.record.elsewhere, acquire.unread) = around.elsewhere(&acquire.records, around_us, false);
         acquire.describe_surroundings(&around, asker);
         if acquire.nobody_before() && acquire.try_all()?.is_none() {
             acquire.visits = around.into_visits();
@@ -205,7 +103,7 @@ impl Site {
         }
         // Holds in other repositories matter only to a request that may have to wait.
         acquire.records = acquire.records.canonicalize().unwrap_or(std::mem::take(&mut acquire.records));
-        (acquire.record.elsewhere, acquire.unread) = around.elsewhere(&acquire.records, true);
+        (acquire.record.elsewhere, acquire.unread) = around.elsewhere(&acquire.records, around_us, true);
         acquire.describe_surroundings(&around, asker);
         acquire.visits = around.into_visits();
         if acquire.nobody_before() && acquire.try_all()?.is_none() {
@@ -268,7 +166,7 @@ fn inside(around: EnclosingHolds, record: Holder) -> Entered {
     Entered::Inside(Box::new(Inside { outer: around.outer(), visits: around.into_visits(), record }))
 }
 
-fn describe(root: &Path, request: &Request, plan: &Plan) -> Holder {
+fn describe(request: &Request, plan: &Plan) -> Holder {
     let us = std::process::id();
     let process = request.for_process.filter(|process| *process != us);
     Holder {
@@ -281,7 +179,7 @@ fn describe(root: &Path, request: &Request, plan: &Plan) -> Holder {
         reason: request.reason.clone(),
         metadata: request.metadata.clone(),
         descent: process.and_then(descent_from),
-        ..this_process(root)
+        ..this_process(&plan.domain.root)
     }
 }
 

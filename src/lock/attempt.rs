@@ -14,16 +14,15 @@ use super::{
     file::inherited_locks,
     held::{Held, Part},
     inspect, live,
+    plan::{PartPlan, Plan},
     queue::{Predecessor, Queue, Ticket},
     record::Table,
-    request::{PartPlan, Plan},
     token::Token,
     visit::Visits,
 };
 use crate::{
     error::{Error, Result},
-    holder::{Holder, Mode},
-    repo::REPO_KEY,
+    holder::{Holder, Mode, REPO_KEY},
     sys,
 };
 
@@ -125,7 +124,7 @@ impl Acquire {
             };
             // Somebody removed the file while we opened or waited for it: the lock is on the file that is there now.
             self.unlock_all();
-            if self.plan.forget_removed_worktrees() {
+            if self.plan.forget_removed() {
                 let resources = &self.plan.resources;
                 self.parts.retain(|part| resources.iter().any(|(key, _)| *key == part.plan.resource));
                 continue;
@@ -340,9 +339,9 @@ impl Acquire {
     /// All files are ours: takes a number and a slot.
     pub(super) fn hold(mut self) -> Result<Box<Held>> {
         let record = std::mem::take(&mut self.record);
-        let (parts, worktrees) = (std::mem::take(&mut self.parts), std::mem::take(&mut self.plan.worktrees));
+        let (parts, anchored) = (std::mem::take(&mut self.parts), std::mem::take(&mut self.plan.anchored));
         let (token, visits) = (self.token.take(), std::mem::take(&mut self.visits));
-        let held = Held::new(parts, worktrees, record, token, (self.queue.as_ref(), self.table.as_ref()))?;
+        let held = Held::new(parts, anchored, record, token, (self.queue.as_ref(), self.table.as_ref()))?;
         Ok(Box::new(held.inside(visits)))
     }
 }
@@ -361,7 +360,7 @@ pub(super) fn open_parts(plan: &mut Plan) -> Result<Vec<Part>> {
     loop {
         match open_all(plan) {
             // Somebody removes a worktree just now, and may make it again.
-            Err(error) if plan.forget_removed_worktrees() || may_come_again(&error, &mut tries) => {}
+            Err(error) if plan.forget_removed() || may_come_again(&error, &mut tries) => {}
             parts => return parts,
         }
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Holder, Mode, Waiting,
+    Domain, Holder, Mode, Waiting,
     acquire::{describe_elsewhere, this_process},
     cycle::{self, Graph, Place},
     enclosing::EnclosingHolds,
@@ -19,39 +19,37 @@ use crate::{
     error::{Error, Result},
     fs::Sharing,
     holder::HoldId,
-    repo::Repo,
     sys,
 };
 
 /// Tells how a request of somebody else stands; `unchecked` are the records that [`Awaiting::look`] could not read.
 pub(crate) fn report_waiting(
-    repo: &Repo,
+    domain: &Domain,
     request: &Holder,
     unchecked: &[PathBuf],
     waited: Duration,
     report: &mut dyn FnMut(&Waiting<'_>),
 ) {
-    let look = || in_the_way(repo, request);
-    report(&Waiting { waited, ..Waiting::new(&what(repo, request), &look, unchecked) });
+    let look = || in_the_way(domain, request);
+    report(&Waiting { waited, ..Waiting::new(&what(domain, request), &look, unchecked) });
 }
 
 /// Fails if one of the requests that `is_awaited`, by the directory of its records, waits for a hold that this process is inside
-/// of, or for `hold`, directly or through others: then waiting for it would be a deadlock. With `None` the worktree is held around
-/// us, perhaps without a record.
+/// of, or for `hold`, directly or through others: then waiting for it would be a deadlock. Instead of a hold, it may be the key of a
+/// resource that is held around us, perhaps without a record.
 ///
 /// # Errors
 /// [`Error::Deadlock`].
 pub(crate) fn refuse_cycle_through(
-    repo: &Repo,
+    domain: &Domain,
     what: &str,
-    hold: Option<&Holder>,
+    hold: std::result::Result<&Holder, Option<String>>,
     is_awaited: impl Fn(&Path, &Holder) -> bool,
 ) -> Result<()> {
-    let Some(records) = real_records(repo) else { return Ok(()) };
-    let mut around = Around::look(&records);
+    let Some(mut around) = Around::look(domain) else { return Ok(()) };
     match hold {
-        Some(hold) => around.holds.push(HoldId { records, id: hold.id }),
-        None => around.unrecorded = repo.worktree().map(|worktree| (worktree.key, Mode::Exclusive)),
+        Ok(hold) => around.holds.push(HoldId { records: around.records.clone(), id: hold.id }),
+        Err(key) => around.unrecorded = key.map(|key| (key, Mode::Exclusive)),
     }
     match around.cycle(&is_awaited) {
         Some(cycle) => Err(Error::Deadlock { what: what.to_owned(), cycle }),
@@ -70,13 +68,15 @@ struct Around {
 }
 
 impl Around {
-    fn look(records: &Path) -> Self {
-        let table = Records::new(records, Sharing::default()).table;
+    /// `None` in a domain without records.
+    fn look(domain: &Domain) -> Option<Self> {
+        let records = domain.real_records()?;
+        let table = Records::new(&records, Sharing::default()).table;
         let mut around = EnclosingHolds::by_token(Some(&table));
         around.join(EnclosingHolds::by_kinship(Some(&table)));
-        let (mut holds, unread) = around.elsewhere(records, true);
-        holds.extend(around.ids().into_iter().map(|id| HoldId { records: records.to_owned(), id }));
-        Self { records: records.to_owned(), holds, unrecorded: None, unread }
+        let (mut holds, unread) = around.elsewhere(&records, domain.records_around, true);
+        holds.extend(around.ids().into_iter().map(|id| HoldId { records: records.clone(), id }));
+        Some(Self { records, holds, unrecorded: None, unread })
     }
 
     /// The requests on a cycle that this process closes by waiting for one that `is_awaited`, that one first.
@@ -102,7 +102,7 @@ impl Around {
 
 /// A wait for a request of somebody else, as long as it lasts.
 pub(crate) struct Awaiting<'a> {
-    repo: &'a Repo,
+    domain: &'a Domain,
     sharing: Sharing,
     /// A ticket that asks for nothing, so that others see what we wait for. `None` without a hold around us, or without a queue:
     /// then only we see a cycle.
@@ -112,8 +112,8 @@ pub(crate) struct Awaiting<'a> {
 }
 
 impl<'a> Awaiting<'a> {
-    pub(crate) fn new(repo: &'a Repo) -> Self {
-        Self { repo, sharing: Sharing::of(repo.common_dir()), ticket: None, number: 0 }
+    pub(crate) fn new(domain: &'a Domain) -> Self {
+        Self { domain, sharing: Sharing::of(Some(&domain.common)), ticket: None, number: 0 }
     }
 
     /// Tells others that we wait for this request, and fails if that would be a deadlock. Returns the records that could not be
@@ -122,11 +122,11 @@ impl<'a> Awaiting<'a> {
     /// # Errors
     /// [`Error::Deadlock`].
     pub(crate) fn look(&mut self, request: &Holder) -> Result<Vec<PathBuf>> {
-        let Some(records) = real_records(self.repo) else { return Ok(Vec::new()) };
-        let mut around = Around::look(&records);
+        let Some(mut around) = Around::look(self.domain) else { return Ok(Vec::new()) };
+        let records = around.records.clone();
         let is_awaited = |place: &Path, other: &Holder| other.id == request.id && place == records;
         let is_new = self.number != request.id || !self.ticket.as_ref().is_none_or(Ticket::is_in_place);
-        let refuse = |cycle| Err(Error::Deadlock { what: what(self.repo, request), cycle });
+        let refuse = |cycle| Err(Error::Deadlock { what: what(self.domain, request), cycle });
         if let Some(cycle) = around.cycle(&is_awaited) {
             return refuse(cycle);
         }
@@ -154,33 +154,26 @@ impl<'a> Awaiting<'a> {
             awaits: Some(request.id),
             inside: here.into_iter().map(|hold| hold.id).collect(),
             elsewhere,
-            ..this_process(self.repo.root())
+            ..this_process(&self.domain.root)
         };
         describe_elsewhere(&mut record, &mut around.unread);
         record
     }
 }
 
-/// The real path of the records' directory, as records of other repositories name it.
-fn real_records(repo: &Repo) -> Option<PathBuf> {
-    let records = repo.records()?;
-    Some(records.canonicalize().unwrap_or(records))
-}
-
 /// The error for a request that waits elsewhere, and longer than its asker wants to.
-pub(crate) fn still_waits(repo: &Repo, request: &Holder, waited: Duration) -> Error {
-    let (holders, ahead) = in_the_way(repo, request);
-    Error::Busy { what: what(repo, request), holders, ahead, waited }
+pub(crate) fn still_waits(domain: &Domain, request: &Holder, waited: Duration) -> Error {
+    let (holders, ahead) = in_the_way(domain, request);
+    Error::Busy { what: what(domain, request), holders, ahead, waited }
 }
 
-fn what(repo: &Repo, request: &Holder) -> String {
-    format!("the lock of `{}` ({})", repo.root().display(), request.scope)
+fn what(domain: &Domain, request: &Holder) -> String {
+    format!("the lock of `{}` ({})", domain.root.display(), request.scope)
 }
 
 /// The holders that a request waits for, and the waiters before it.
-fn in_the_way(repo: &Repo, request: &Holder) -> (Vec<Holder>, Vec<Holder>) {
-    let table = repo.holders_dir().map(|directory| Table::new(directory, Sharing::default()));
-    let queue = repo.queue_dir().map(|directory| Queue::new(directory, Sharing::default()));
+fn in_the_way(domain: &Domain, request: &Holder) -> (Vec<Holder>, Vec<Holder>) {
+    let (table, queue) = (domain.table(), domain.queue());
     let mut holders = table.as_ref().map(Table::live).unwrap_or_default();
     let mut ahead = queue.as_ref().map(Queue::requests).unwrap_or_default();
     holders.retain(|hold| cycle::conflict(hold, request));

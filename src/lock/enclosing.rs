@@ -15,12 +15,13 @@ use std::{
 
 use super::{
     Holder, Mode,
+    domain::RecordsAround,
     file::{LockFile, inherited_locks},
     live,
-    path::{self, DIRECTORY_RECORDS},
+    path::{records_of_directory, records_of_file},
+    plan::{PartPlan, Plan},
     record::Table,
     records::Records,
-    request::{PartPlan, Plan},
     token::Token,
     visit::Visits,
 };
@@ -28,8 +29,7 @@ use crate::{
     env,
     error::{Error, Result},
     fs::Sharing,
-    holder::{Descent, HoldId},
-    repo::{REPO_KEY, Repo},
+    holder::{Descent, HoldId, REPO_KEY},
     sys::{self, LockId},
 };
 
@@ -144,7 +144,12 @@ impl EnclosingHolds {
     /// The holds of other repositories around us that can be found: those around the holds of this one, and those of the
     /// repositories that the environment and, with `by_ancestors`, the directories of our ancestors lead to. Then the records that
     /// could not be read. Cheap without a token and without `by_ancestors`.
-    pub(super) fn elsewhere(&self, own: &Path, by_ancestors: bool) -> (Vec<HoldId>, Vec<PathBuf>) {
+    pub(super) fn elsewhere(
+        &self,
+        own: &Path,
+        records_around: RecordsAround,
+        by_ancestors: bool,
+    ) -> (Vec<HoldId>, Vec<PathBuf>) {
         if !by_ancestors && env::get(env::TOKEN).is_none() {
             return Default::default();
         }
@@ -154,7 +159,7 @@ impl EnclosingHolds {
         let mut found: HashSet<HoldId> = outer(&self.holds).into_iter().collect();
         let mut unread = Vec::new();
         let mut places: HashSet<u32> = HashSet::from([Records::new(own, Sharing::default()).table.place()]);
-        for records in places_around(by_ancestors).into_iter().filter(|records| records != own) {
+        for records in places_around(records_around, by_ancestors).into_iter().filter(|records| records != own) {
             let place = match Records::elsewhere(&records) {
                 Ok(Some(place)) => place,
                 Ok(None) => continue,
@@ -256,9 +261,9 @@ fn closes_for(pid: u32, child: u32) -> bool {
 }
 
 /// The directories of records of the repositories and paths that this process seems to work in.
-fn places_around(by_ancestors: bool) -> BTreeSet<PathBuf> {
+fn places_around(records_around: RecordsAround, by_ancestors: bool) -> BTreeSet<PathBuf> {
     let lock = env::get(env::LOCK_PATH).map(PathBuf::from);
-    let of_file = lock.iter().map(|lock| path::records_of_file(lock));
+    let of_file = lock.iter().map(|lock| records_of_file(lock));
     let locked = lock.as_deref().and_then(Path::parent).map(Path::to_owned);
     let mut directories: BTreeSet<PathBuf> = locked.into_iter().collect();
     if by_ancestors {
@@ -266,7 +271,7 @@ fn places_around(by_ancestors: bool) -> BTreeSet<PathBuf> {
     }
     let of_directories = directories
         .iter()
-        .flat_map(|directory| Repo::records_around(directory).into_iter().chain([directory.join(DIRECTORY_RECORDS)]));
+        .flat_map(|directory| records_around(directory).into_iter().chain([records_of_directory(directory)]));
     of_file.chain(of_directories).filter_map(|records| records.canonicalize().ok()).collect()
 }
 

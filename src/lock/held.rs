@@ -4,17 +4,16 @@ use std::{fs::File, path::PathBuf, time::SystemTime};
 
 use super::{
     file::LockFile,
+    plan::{Anchored, PartPlan},
     queue::{Queue, clock},
     record::{Seen, Slot, Table},
-    request::PartPlan,
     token::Token,
     visit::Visits,
 };
 use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
-    holder::{self, Descent, Holder, Mode},
-    repo::{REPO_KEY, Worktree},
+    holder::{self, Descent, Holder, Mode, REPO_KEY},
     sys,
 };
 
@@ -25,8 +24,8 @@ pub(crate) struct Held {
     slot: Option<Slot>,
     record: Holder,
     pub(crate) token: Token,
-    /// The worktrees whose HEAD this hold answers for.
-    pub(crate) worktrees: Vec<Worktree>,
+    /// The directories that it covers: their state is this hold's to change.
+    pub(crate) anchored: Vec<Anchored>,
     /// Other live holds, and holders that died without a word.
     pub(crate) others: Vec<Holder>,
     pub(crate) died: Vec<Holder>,
@@ -76,7 +75,7 @@ impl Held {
     /// [`Error::HeldElsewhere`], [`Error::Unsupported`]: then the files were unlocked.
     pub(super) fn new(
         parts: Vec<Part>,
-        worktrees: Vec<Worktree>,
+        anchored: Vec<Anchored>,
         mut record: Holder,
         token: Option<Token>,
         (queue, table): (Option<&Queue>, Option<&Table>),
@@ -124,7 +123,7 @@ impl Held {
             slot,
             record,
             token,
-            worktrees,
+            anchored,
             others,
             died,
             displaced,
@@ -160,19 +159,19 @@ impl Held {
             .unwrap_or(Error::Unsupported { what: "a hold that outlives its process, outside of a git repository," }))
     }
 
-    /// Locks a worktree that was not there when the rest was acquired, alone; `false` where somebody else was faster.
+    /// Locks a directory that was not there when the rest was acquired, alone; `false` if somebody else was faster.
     ///
     /// # Errors
     /// As [`super::acquire()`].
-    pub(crate) fn take_in(&mut self, worktree: &Worktree, sharing: Sharing) -> Result<bool> {
+    pub(crate) fn take_in(&mut self, anchored: Anchored, sharing: Sharing) -> Result<bool> {
         let plan = |path: PathBuf, anchor| PartPlan {
-            resource: worktree.key.clone(),
+            resource: anchored.key.clone(),
             path,
             mode: Mode::Exclusive,
             anchor,
             optional: false,
         };
-        let (path, anchor) = (worktree.lock_path(), worktree.git_dir.clone());
+        let (path, anchor) = (anchored.lock.clone(), anchored.directory.clone());
         let read_only = || Error::io("create", &path)(std::io::ErrorKind::ReadOnlyFilesystem.into());
         let file = LockFile::open(&path, sharing)?.ok_or_else(read_only)?;
         let parts = [
@@ -192,9 +191,9 @@ impl Held {
             }
         }
         self.parts.extend(parts);
-        self.record.resources.push((worktree.key.clone(), Mode::Exclusive));
+        self.record.resources.push((anchored.key.clone(), Mode::Exclusive));
         self.record.token_sha256 = Some(self.token.digest(&self.record.resources));
-        self.worktrees.push(worktree.clone());
+        self.anchored.push(anchored);
         Ok(true)
     }
 

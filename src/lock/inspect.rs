@@ -3,20 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Holder, Mode, Request, cycle,
+    Holder, Mode, cycle,
     ended::ended_with_its_container,
     file::LockFile,
     live::{pids_of, same_namespaces},
-    path::PATH_KEY,
+    plan::{PartPlan, Plan},
     queue::Queue,
     record::Table,
-    request::{PartPlan, Plan},
 };
 use crate::{
-    error::Result,
-    fs::Sharing,
-    holder,
-    repo::{REPO_KEY, ROOT_KEY, Repo},
+    holder::{self, PATH_KEY, REPO_KEY, ROOT_KEY},
     sys::{self, FileId, KernelLocks, LockId},
 };
 
@@ -54,39 +50,41 @@ pub struct Inspection {
     pub ended: Vec<Holder>,
 }
 
-impl Repo {
-    /// Looks who holds and who waits. Takes no lock, never blocks, writes nothing.
-    ///
-    /// # Errors
-    /// [`crate::Error::NoRepository`] when `request` names something that needs a repository.
-    pub fn inspect(&self, request: &Request) -> Result<Inspection> {
-        let plan = Plan::new(self, &Request { mode: Mode::Exclusive, ..request.clone() }, Sharing::default())?;
-        let table = self.holders_dir().map(|directory| Table::new(directory, Sharing::default()));
-        let queue = self.queue_dir().map(|directory| Queue::new(directory, Sharing::default()));
-        let (mut state, holders) = look(&plan, table.as_ref());
+impl Plan {
+    /// Looks who holds and who waits, in the whole domain. Takes no lock, never blocks, writes nothing.
+    pub(crate) fn inspect(self) -> Inspection {
+        let (table, queue) = (self.domain.table(), self.domain.queue());
+        let (mut state, holders) = look(&self, table.as_ref());
         let astray = table.as_ref().map(Table::astray).unwrap_or_default();
-        if state == State::Free && astray.iter().any(|hold| cycle::resources_conflict(&hold.resources, &plan.resources))
+        if state == State::Free && astray.iter().any(|hold| cycle::resources_conflict(&hold.resources, &self.resources))
         {
             state = State::CannotTell;
         }
-        if state == State::Free && self.records().is_some_and(|records| !locks_work(&records)) {
+        if state == State::Free && self.domain.records.as_deref().is_some_and(|records| !locks_work(records)) {
             state = State::CannotTell;
         }
         let unreleased = table.as_ref().map(Table::died).unwrap_or_default();
         let (ended, died) = unreleased.into_iter().partition(ended_with_its_container);
         let mut waiters = queue.as_ref().map(Queue::requests).unwrap_or_default();
         waiters.retain(|waiter| waiter.awaits.is_none());
-        let own = plan.parts.iter().find(|part| part.resource != REPO_KEY || part.mode == Mode::Exclusive);
-        Ok(Inspection {
-            lock: own.map_or_else(|| self.lock_path(), |part| part.path.clone()),
-            scope: plan.scope,
-            state,
-            holders,
-            waiters,
-            died,
-            astray,
-            ended,
-        })
+        let own = self.parts.iter().find(|part| part.resource != REPO_KEY || part.mode == Mode::Exclusive);
+        // A request for nothing has at least the part that keeps others from everything.
+        let lock = own.or(self.parts.first()).map(|part| part.path.clone()).unwrap_or_default();
+        Inspection { lock, scope: self.scope, state, holders, waiters, died, astray, ended }
+    }
+
+    /// Whether the requested resources are held, and by whom, as far as the system shows it.
+    pub(crate) fn state(&self) -> (State, Vec<Holder>) {
+        let (state, mut holders) = look(self, self.domain.table().as_ref());
+        // Whose mode cannot be seen was found because it has one of the files.
+        holders.retain(|hold| hold.mode.is_none() || cycle::resources_conflict(&hold.resources, &self.resources));
+        (state, holders)
+    }
+
+    /// The holders of the requested resources, and their waiters.
+    pub(crate) fn look(&self) -> (Vec<Holder>, Vec<Holder>) {
+        let (table, queue) = (self.domain.table(), self.domain.queue());
+        in_the_way(self.parts.iter(), &self.resources, table.as_ref(), queue.as_ref(), None)
     }
 }
 
@@ -127,14 +125,6 @@ fn look(plan: &Plan, table: Option<&Table>) -> (State, Vec<Holder>) {
         false if !kernel.named || hidden() => State::CannotTell,
         false => State::Free,
     };
-    (state, holders)
-}
-
-/// Whether the requested resources are held, and by whom.
-pub(super) fn state_of(plan: &Plan, table: Option<&Table>) -> (State, Vec<Holder>) {
-    let (state, mut holders) = look(plan, table);
-    // Whose mode cannot be seen was found because it has one of the files.
-    holders.retain(|hold| hold.mode.is_none() || cycle::resources_conflict(&hold.resources, &plan.resources));
     (state, holders)
 }
 

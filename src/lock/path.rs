@@ -16,14 +16,11 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    repo::ROOT_KEY,
+    holder::{PATH_KEY, ROOT_KEY},
 };
 
-/// Key of the one resource that is a file.
-pub(super) const PATH_KEY: &str = "path";
-
 /// The records of a directory's lock.
-pub(super) const DIRECTORY_RECORDS: &str = ".repoguard";
+const DIRECTORY_RECORDS: &str = ".repoguard";
 
 /// A place that is locked.
 #[derive(Debug, Clone)]
@@ -83,6 +80,11 @@ impl PathPlace {
     pub(crate) fn shown(&self) -> &Path {
         if self.is_directory { &self.directory } else { &self.lock }
     }
+}
+
+/// The directory with the records of this directory's lock.
+pub(crate) fn records_of_directory(directory: &Path) -> PathBuf {
+    directory.join(DIRECTORY_RECORDS)
 }
 
 /// The directory with the records of this lock file.

@@ -4,7 +4,7 @@ use super::{Holder, Mode};
 use crate::{
     env,
     error::{Error, Result},
-    repo::hex,
+    escape::hex,
 };
 
 /// Marks a token that was given out inside the hold.

@@ -32,6 +32,7 @@ use hmac_sha256::Hash as Sha256;
 use super::{Repo, outside::LOCK_NAME};
 use crate::{
     error::{Error, Result},
+    escape::hex,
     sys,
 };
 
@@ -52,11 +53,6 @@ impl Worktree {
         self.key == worktree_key(None)
     }
 }
-
-/// Key of the resource "everything".
-pub(crate) const REPO_KEY: &str = "repo";
-/// Key of the resource "this directory", outside of git.
-pub(crate) const ROOT_KEY: &str = "root";
 
 impl Repo {
     /// The lock file of this worktree. It need not exist yet.
@@ -101,14 +97,6 @@ impl Repo {
         // Not `refs`, which `git refs migrate` replaces.
         let objects = self.git.as_ref()?.common.join("objects");
         std::fs::symlink_metadata(&objects).is_ok_and(|metadata| metadata.is_dir()).then_some(objects)
-    }
-
-    pub(crate) fn queue_dir(&self) -> Option<PathBuf> {
-        Some(self.records()?.join("queue"))
-    }
-
-    pub(crate) fn holders_dir(&self) -> Option<PathBuf> {
-        Some(self.records()?.join("holders"))
     }
 
     pub(crate) fn head_record(&self, worktree: &Worktree) -> Option<PathBuf> {
@@ -308,14 +296,4 @@ pub(crate) fn is_git_directory(name: &OsStr) -> bool {
 /// Sixteen hex digits of a SHA-256: a file name for any text.
 fn hash(text: &[u8]) -> String {
     hex(&Sha256::hash(text))[..16].to_owned()
-}
-
-/// Bytes as lower-case hex digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        use std::fmt::Write as _;
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -29,7 +29,7 @@ pub use expected::ExpectedHead;
 pub(crate) use git::{HookFacts, Manner, durable, path_of};
 pub(crate) use index::{Entry, Index, SUBMODULE, Stat};
 use layout::lock_files;
-pub(crate) use layout::{GIT_LOCKS, REPO_KEY, ROOT_KEY, Worktree, hex, is_git_directory, is_git_name};
+pub(crate) use layout::{GIT_LOCKS, Worktree, is_git_directory, is_git_name};
 pub use numbers::{ScanPattern, Seen};
 pub use state::Head;
 pub(crate) use state::index_stamp;

@@ -16,7 +16,7 @@ use std::io::{BufRead, Read as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::repo::{Head, hex};
+use crate::{escape::hex, repo::Head};
 
 pub(super) const SCHEMA: u32 = 1;
 pub(super) const MANIFEST: &str = "manifest.jsonl";

@@ -6,7 +6,8 @@ use jiff::{civil::DateTime, tz::TimeZone};
 
 use crate::{
     error::{Error, Result},
-    repo::{Repo, hex},
+    escape::hex,
+    repo::Repo,
 };
 
 /// The time in an id.

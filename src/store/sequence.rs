@@ -27,9 +27,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result, listed},
+    escape::hex,
     fs::{self, Beside, Sharing},
     lock::{LockFile, Patience, Short},
-    repo::{Config, Repo, ScanPattern, Seen, hex},
+    repo::{Config, Repo, ScanPattern, Seen},
 };
 
 const SCHEMA: u32 = 1;

@@ -19,9 +19,10 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    escape::hex,
     fs::{self, Root, Sharing},
     holder,
-    repo::{Head, hex},
+    repo::Head,
 };
 
 /// The journal's name.

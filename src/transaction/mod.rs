@@ -35,6 +35,7 @@ mod attribution;
 mod baseline;
 mod changes;
 mod differences;
+mod earlier;
 mod journal;
 mod locks;
 mod logs;

@@ -14,8 +14,9 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    escape::hex,
     fs,
-    repo::{Checkout, Conversion, Entry, Index, Untracked, hex, path_of},
+    repo::{Checkout, Conversion, Entry, Index, Untracked, path_of},
     sys::{Below, Found},
 };
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules, from the top down: each may use itself and those below it. Modules of one row are siblings and may not
 /// use each other.
-const MODULES: [&[&str]; 14] = [
+const MODULES: [&[&str]; 13] = [
     &["cli"],
     &["doctor"],
     &["hooks"],
@@ -13,8 +13,7 @@ const MODULES: [&[&str]; 14] = [
     &["exec", "transaction"],
     &["watcher"],
     &["store"],
-    &["lock"],
-    &["repo"],
+    &["lock", "repo"],
     &["fs"],
     &["sys"],
     &["error"],
@@ -175,11 +174,13 @@ fn root_of_the_library_has_few_names() {
 
 #[test]
 fn each_dependency_is_used_in_its_module_only() {
-    let doors: [(&[&str], &[&str]); 13] = [
+    let doors: [(&[&str], &[&str]); 14] = [
         // Every hold begins by an admission.
         (&["guard/admission.rs"], &["Hold::enter("]),
         // These hold for a look, a recovery or a worktree of their own.
         (&["guard/admission.rs", "guard/recovery.rs", "guard/worktree/", "doctor/leftovers.rs"], &["lock::acquire("]),
+        // A repository becomes a plan in one place.
+        (&["guard/plan.rs", "lock/"], &["Domain {"]),
         // They panic if the system gives no more threads. (Those are tests.)
         (&["lock/local_ticket/", "sys/helper/"], &["scope.spawn(", "thread::spawn("]),
         (&["sys/"], &["cfg(unix", "cfg(windows", "cfg(not(unix", "cfg(not(windows", "target_os", "target_family"]),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    super::{Notice, hold::check_expected},
+    super::{Notice, hold::check_expected, plan},
     Landing,
     outcome::{FailureReason, Invalid},
     session::{Kept, MORE_PATIENCE, Session},
@@ -156,12 +156,9 @@ impl Session<'_> {
             lock::waiter_ancestors(request).iter().any(|pid| gits.iter().any(|git| git.pid == *pid))
         };
         let what = format!("git's own lock `{}`", lock.display());
-        lock::refuse_cycle_through(
-            self.context.repo,
-            &what,
-            self.hold.as_ref().map(|hold| hold.held.record()),
-            waits_in_git,
-        )
+        let own = || Some(self.worktree.key.clone());
+        let hold = self.hold.as_ref().map(|hold| hold.held.record()).ok_or_else(own);
+        lock::refuse_cycle_through(&plan::domain(self.context.repo), &what, hold, waits_in_git)
     }
 }
 

@@ -10,7 +10,10 @@ use super::{
 use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
-    guard::Context,
+    guard::{
+        Context,
+        plan::{plan, plan_for_new_worktree},
+    },
     lock::{self, Acquired, Request, Wait},
     repo::{Config, Manner, Repo},
     store::worktrees::{Entry, Made, Register, Stage},
@@ -196,11 +199,11 @@ fn try_remove(repo: &Repo, entry: &mut Entry, sharing: Sharing, landed: bool) ->
         ..Request::default()
     };
     let wait = &mut Wait { signals: None, report: &mut |_| {} };
-    let acquired = match Site::find(repo, &entry.made) {
-        Some(site) => lock::acquire(&repo.seen_from(&site.worktree.git_dir), &request, sharing, wait),
-        None => lock::acquire_for_new_worktree(repo, &request, sharing, wait),
+    let plan = match Site::find(repo, &entry.made) {
+        Some(site) => plan(&repo.seen_from(&site.worktree.git_dir), &request, sharing),
+        None => plan_for_new_worktree(repo, &request, sharing),
     };
-    let held = match acquired {
+    let held = match plan.and_then(|plan| lock::acquire(plan, &request, wait)) {
         Ok(Acquired::Held(held)) => Some(held),
         Ok(Acquired::Inside(_)) => None,
         Err(Error::Busy { holders, .. }) if !holders.is_empty() => {

@@ -28,7 +28,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Caller, Context, Interrupted, Notice, Outcome, Terms, admission, environment, hold::Hold};
+use super::{
+    Caller, Context, Interrupted, Notice, Outcome, Terms, admission, environment,
+    hold::Hold,
+    plan::{anchored, plan, plan_for_new_worktree},
+};
 use crate::{
     env,
     error::{Error, Result},
@@ -105,7 +109,7 @@ impl Isolation<'_> {
         let Context { repo, config, sharing, .. } = context;
         let begun = Instant::now();
         let wait = &mut Wait { signals: Some(signals), report: &mut |_| {} };
-        let held = match lock::acquire_for_new_worktree(repo, self.request, sharing, wait)? {
+        let held = match lock::acquire(plan_for_new_worktree(repo, self.request, sharing)?, self.request, wait)? {
             Acquired::Held(held) => Some(held),
             // The hold around this process keeps everything from being locked.
             Acquired::Inside(_) => None,
@@ -188,13 +192,13 @@ impl Isolation<'_> {
         let Some(mut held) = held else {
             let request = Request { timeout: Some(PATIENCE), ..self.request.clone() };
             let wait = &mut Wait { signals: Some(signals), report: &mut |_| {} };
-            return match lock::acquire(own, &request, sharing, wait)? {
+            return match lock::acquire(plan(own, &request, sharing)?, &request, wait)? {
                 Acquired::Held(held) => Ok(held),
                 Acquired::Inside(_) => Err(busy()),
             };
         };
         let end = Instant::now() + PATIENCE;
-        while !held.take_in(worktree, sharing)? {
+        while !held.take_in(anchored(worktree), sharing)? {
             make::not_interrupted(signals)?;
             if Instant::now() >= end {
                 return Err(busy());

@@ -10,13 +10,14 @@ use super::{
     super::{
         Head, Index, config,
         git::{self, Manner},
-        hex, path_of, run,
+        path_of, run,
     },
     Checkout, line, paths,
 };
 use crate::{
     env,
     error::{Error, Result},
+    escape::hex,
     sys,
 };
 

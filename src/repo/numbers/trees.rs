@@ -12,14 +12,17 @@ use super::{
     super::{
         Head, Repo,
         discovery::refuse_blocking_references,
-        git, hex,
+        git,
         layout::Worktree,
         path_of,
         run::{self, Answers, Header, Objects},
     },
     Reached, ScanPattern, Seen, git_in, note,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    escape::hex,
+};
 
 /// A start: a tree as git is asked for it, and the reference that leads to it.
 type Tips = BTreeMap<String, String>;

@@ -99,5 +99,5 @@ fn parse<T: serde::de::DeserializeOwned>(
 }
 
 pub(super) fn digest(text: &[u8]) -> String {
-    crate::repo::hex(&hmac_sha256::Hash::hash(text))
+    crate::escape::hex(&hmac_sha256::Hash::hash(text))
 }

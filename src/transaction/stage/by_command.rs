@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    repo::{hex, path_of},
+    escape::hex,
+    repo::path_of,
     sys::Below,
 };
 

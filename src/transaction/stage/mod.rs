@@ -25,8 +25,9 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    escape::hex,
     fs::{self, Sharing},
-    repo::{Checkout, Entry, Index, RawChange, hex, path_of},
+    repo::{Checkout, Entry, Index, RawChange, path_of},
 };
 
 /// A change, ready to be committed.

@@ -29,8 +29,9 @@ use files::PutBack;
 
 use crate::{
     error::{Error, Result},
+    escape::hex,
     fs::{self, Sharing},
-    repo::{Checkout, Head, Repo, Worktree, hex, path_of},
+    repo::{Checkout, Head, Repo, Worktree, path_of},
     store::kept::{self, Keeping},
     sys,
 };

@@ -136,7 +136,7 @@ impl Place {
 
 /// An entry as `git ls-files --stage --debug -z` shows it: what is before the NUL, and the lines after it.
 fn listed(entry: &Entry<'_>) -> (Vec<u8>, String) {
-    let head = format!("{:06o} {} {}\t", entry.mode, super::super::hex(entry.id), entry.stage);
+    let head = format!("{:06o} {} {}\t", entry.mode, crate::escape::hex(entry.id), entry.stage);
     let Stat { changed, modified, device, inode, user, group, size } = entry.stat;
     let mut flags = u32::from(entry.stage) << 12;
     let named = [

@@ -9,7 +9,8 @@ use std::collections::{BTreeSet, HashSet};
 use self::directories::directories;
 use super::super::{
     baseline::{Baseline, DIRECTORY, KIND, Kind, PERMISSIONS, REGULAR, Stamp, below, parents},
-    changes::{Changes, Touched, Was},
+    changes::{Changes, Touched},
+    earlier::Was,
     spelling::Spelling,
 };
 use crate::{
