@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::sys::{self, Event, FdNumber, Forked, Process, Signals};
+use crate::sys::{self, Event, FdNumber, Forked, Process, Retry, Signals};
 
 /// When a watcher releases the lock.
 pub(crate) struct Until {
@@ -82,12 +82,8 @@ pub(crate) fn leave(keep: &[FdNumber], wait: Wait, action: impl FnOnce(&Signals,
 /// Signals for the watcher. It has hardly an open file: one more can only be refused for a moment, while the machine has
 /// none.
 fn signals() -> Signals {
-    loop {
-        if let Ok(signals) = Signals::open() {
-            return signals;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let mut opened = Retry::every(Duration::from_millis(10)).into_iter().filter_map(|_| Signals::open().ok());
+    opened.next().expect("it is tried without end")
 }
 
 /// Blocks until the time to release has come; calls `look_after` now and then.

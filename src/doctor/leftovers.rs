@@ -20,7 +20,7 @@ use crate::{
     lock::{self, Acquired, Request, Scope, Wait},
     repo::{Config, GIT_LOCKS, Repo},
     store::audit::{self, Entry, Event},
-    sys,
+    sys::{self, Retry},
 };
 
 /// How much later than a boot a file must not be to be from before it, for clocks that are set at boot.
@@ -81,16 +81,16 @@ pub(super) fn other_schemes(repo: &Repo) -> Vec<Finding> {
 /// Those that are there for longer than git needs for one step; and those of mutations, of other worktrees, too.
 fn lasting(repo: &Repo, own: &[OwnLock]) -> Vec<PathBuf> {
     /// How long git may take for a step.
-    const STEP: Duration = Duration::from_millis(200);
+    const STEP: Retry = Retry::every(Duration::from_millis(20)).within(Duration::from_millis(200));
     let mut seen: Vec<_> = repo.git_lock_files().into_iter().map(|path| (fs::identity(&path), path)).collect();
     let elsewhere = own.iter().filter(|lock| !lock.runs && !seen.iter().any(|(id, _)| *id == Some(lock.id)));
     let elsewhere: Vec<_> = elsewhere.map(|lock| (Some(lock.id), lock.path.clone())).collect();
     seen.extend(elsewhere);
-    if !seen.is_empty() {
-        std::thread::sleep(STEP);
-    }
-    let still = seen.into_iter().filter(|(before, path)| before.is_some() && fs::identity(path) == *before);
-    still.map(|(_, path)| path).collect()
+    STEP.until(|| {
+        seen.retain(|(before, path)| before.is_some() && fs::identity(path) == *before);
+        seen.is_empty()
+    });
+    seen.into_iter().map(|(_, path)| path).collect()
 }
 
 fn describe(lock: &Path, own: &[OwnLock]) -> Finding {

@@ -10,7 +10,7 @@ use super::{
     spawn,
     tree::Limit,
 };
-use crate::sys::{self, Channel, ChildEvent, Event, Forked, Process, Signals};
+use crate::sys::{self, Channel, ChildEvent, Event, Forked, Process, Retry, Signals};
 
 /// How long a command that goes on with us may take to be seen going on.
 const GO_ON_WITHIN: Duration = Duration::from_millis(50);
@@ -155,7 +155,10 @@ impl Watch<'_> {
     /// Leaves the hold to the keeper if a command works inside of it, because our caller waits only for the command that has ended.
     /// Blocks only if no keeper can be made.
     fn is_left_to_keeper(&mut self, ending: Ending) -> bool {
-        while !self.lifecycle.close() {
+        for _ in Retry::every(KEEPER_AGAIN) {
+            if self.lifecycle.close() {
+                break;
+            }
             self.make_keeper();
             let ending = match ending {
                 Ending::Exited(status) => Message::Exited(status),
@@ -166,7 +169,7 @@ impl Watch<'_> {
                 Some(true) => return true,
                 // It was killed just now.
                 Some(false) => self.keeper = None,
-                None => std::thread::sleep(KEEPER_AGAIN),
+                None => {}
             }
         }
         false

@@ -15,7 +15,7 @@ use crate::{
     lock::{self, Asker, Awaiting, Entered, Found, Request, Token, Wait, Waiter, Waiting},
     repo::Repo,
     store::audit,
-    sys::{self, Event, Process, Signals},
+    sys::{self, Event, Process, Retry, Signals},
     watcher,
 };
 
@@ -270,6 +270,9 @@ pub fn user_of(holder: &Holder) -> Option<String> {
     sys::process_owner(holder.pid).map(|user| sys::user_name(user).unwrap_or_else(|| user.to_string()))
 }
 
+/// When to look again for a hold or a request that comes or goes just now.
+const LOOKS: Retry = Retry::every(Duration::from_millis(1));
+
 /// Ends the hold of a token, or takes its request from the queue; blocks for some milliseconds until that is done.
 ///
 /// # Errors
@@ -292,7 +295,7 @@ pub fn release(repo: &Repo, token: &str) -> Result<Released> {
     };
     let ask = |pid: u32| domain.is_keeper(&token, pid) && watcher::ask(pid);
     let reached = keeper.pid_namespace == sys::pid_namespace() && ask(keeper.pid);
-    let begun = Instant::now();
+    let (begun, mut looks) = (Instant::now(), LOOKS.into_iter());
     while let Some(found) = domain.find(&token) {
         if matches!(&found, Found::Hold(record) if record.lingers) {
             return Ok(Released::Later);
@@ -305,7 +308,7 @@ pub fn release(repo: &Repo, token: &str) -> Result<Released> {
         if let (Found::Hold(hold), false) = (found, held) {
             ask(hold.pid);
         }
-        std::thread::sleep(Duration::from_millis(1));
+        looks.next();
     }
     Ok(if domain.was_lost(&token) { Released::Lost } else { Released::Done })
 }
@@ -330,7 +333,7 @@ pub fn wait(repo: &Repo, token: &str, timeout: Option<Duration>, observer: &mut 
     signals.catch(sys::INTERRUPTS.iter().copied());
     let begun = Instant::now();
     let mut awaiting = Awaiting::new(&domain);
-    let mut last: Option<Process> = None;
+    let (mut last, mut looks): (Option<Process>, _) = (None, LOOKS.into_iter());
     loop {
         let found = if last.is_none() {
             domain.find_again(&token, |fence| is_logged(repo, fence))
@@ -342,7 +345,7 @@ pub fn wait(repo: &Repo, token: &str, timeout: Option<Duration>, observer: &mut 
             Some(Found::Request(request, gone)) => (request, gone),
             // Between its place in the queue and its hold it is to be seen nowhere.
             None if last.as_ref().is_some_and(|process| !process.has_ended()) => {
-                std::thread::sleep(Duration::from_millis(1));
+                looks.next();
                 continue;
             }
             None => return Ok(AcquireState::Over),

@@ -1,8 +1,12 @@
 //! The hold of a program: a value that ends the hold when it is dropped.
 
-use std::{ffi::OsString, fmt, thread, time::Duration};
+use std::{ffi::OsString, fmt, thread};
 
-use super::{Notice, environment, hold::Resting, lock::Lock};
+use super::{
+    Notice, environment,
+    hold::{LINGERING, Resting},
+    lock::Lock,
+};
 use crate::{
     error::{Error, Result},
     holder::Holder,
@@ -176,12 +180,8 @@ fn close(kind: &mut Kind) -> bool {
 
 /// Ends a hold when nobody works inside of it any more.
 fn linger(lock: Lock, mut kind: Kind) {
-    /// How often to look.
-    const LOOK: Duration = Duration::from_millis(20);
     let wait = move || {
-        while !close(&mut kind) {
-            thread::sleep(LOOK);
-        }
+        LINGERING.until(|| close(&mut kind));
         finish(&lock, kind);
     };
     // If there can be no thread, the hold ends now, and those inside see that they lost the lock.

@@ -13,10 +13,13 @@ use crate::{
         last::{Last, Switched},
         violations,
     },
-    sys,
+    sys::{self, Retry},
 };
 
 use super::{Context, Notice, Outcome, plan};
+
+/// When to look again whether somebody still works inside of a hold that is over otherwise.
+pub(super) const LINGERING: Retry = Retry::every(Duration::from_millis(20));
 
 /// A worktree as it is when the lock is acquired, and as it was when the lock was last released.
 struct Baseline {
@@ -177,11 +180,7 @@ impl Resting {
 impl Hold<'_> {
     /// Blocks until nobody works inside of this hold any more.
     pub(crate) fn wait_for_those_inside(&mut self) {
-        /// How often to look.
-        const LOOK: Duration = Duration::from_millis(20);
-        while !self.close() {
-            std::thread::sleep(LOOK);
-        }
+        LINGERING.until(|| self.close());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use super::{Context, Notice, Recovered, plan};
@@ -13,12 +13,12 @@ use crate::{
     lock::{self, Acquired, Held, LockFile, Request, Scope, Wait},
     repo::{Checkout, Manner, Repo, Worktree},
     store::audit::{self, Entry, Event},
-    sys,
+    sys::{self, Retry},
     transaction::{self, Choice, Journal, Unfinished},
 };
 
 /// How long a killed mutation may take to release its lock.
-const ENDING: Duration = Duration::from_millis(100);
+const ENDING: Retry = Retry::every(Duration::from_millis(1)).within(Duration::from_millis(100));
 
 /// Tells whether there is a mutation that has not come to its end: one that runs, or one that was killed.
 pub(super) fn is_in_the_way(repo: &Repo, worktree: &Worktree) -> bool {
@@ -73,15 +73,14 @@ pub(super) fn inside(context: Context<'_>, request: &Request) -> Result<()> {
     let repo = context.repo;
     let worktree = repo.worktree().filter(|worktree| is_in_the_way(repo, worktree));
     let Some(worktree) = worktree.filter(|_| request.mode == Mode::Exclusive) else { return Ok(()) };
-    let begun = Instant::now();
+    let mut ending = ENDING.into_iter();
     let lock = loop {
         if let Some(lock) = try_lock(repo, &worktree, context.sharing)? {
             break lock;
         }
-        if runs(repo, &worktree) || begun.elapsed() >= ENDING {
+        if runs(repo, &worktree) || ending.next().is_none() {
             return Ok(());
         }
-        std::thread::sleep(Duration::from_millis(1));
     };
     lock.unlock();
     match recover(context, &worktree, Choice::AsPredicted) {

@@ -10,7 +10,7 @@ use std::{
     ffi::OsString,
     io,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
@@ -27,11 +27,11 @@ use crate::{
     holder::Mode,
     lock::LockFile,
     repo::Repo,
-    sys::{self, FileId},
+    sys::{self, FileId, Retry},
 };
 
 /// How long another install or uninstall may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Retry = Retry::every(Duration::from_millis(2)).within(Duration::from_secs(10));
 /// Permissions of a script, before the umask.
 const SCRIPT_MODE: u32 = 0o777;
 
@@ -342,19 +342,16 @@ impl Lock {
     }
 
     fn wait(lock: LockFile, path: &Path) -> Result<Self> {
-        let end = Instant::now() + PATIENCE;
-        loop {
+        for _ in PATIENCE {
             match lock.try_lock(Mode::Exclusive) {
                 Ok(true) => return Ok(Self(lock)),
-                Ok(false) if Instant::now() > end => {
-                    return Err(Error::io("lock", path)(io::ErrorKind::TimedOut.into()));
-                }
-                Ok(false) => std::thread::sleep(Duration::from_millis(2)),
+                Ok(false) => {}
                 // NFS locks no directories: what is there cannot be shared safely.
                 Err(error) if sys::cannot_lock_descriptor(&error) => return Ok(Self(lock)),
                 Err(error) => return Err(Error::io("lock", path)(error)),
             }
         }
+        Err(Error::io("lock", path)(io::ErrorKind::TimedOut.into()))
     }
 }
 

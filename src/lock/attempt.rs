@@ -23,17 +23,18 @@ use super::{
 use crate::{
     error::{Error, Result},
     holder::{Holder, Mode, REPO_KEY},
-    sys,
+    sys::{self, Retry},
 };
 
 /// How long one try waits for a holder whose process has just ended.
-const LET_GO: Duration = Duration::from_millis(100);
+const LET_GO: Retry = Retry::every(Duration::from_millis(1)).within(Duration::from_millis(100));
 
 /// How long the lock must be free before a waiter is passed that cannot be seen to run: within a second, with the last probe.
 pub(super) const UNSEEN_PATIENCE: Duration = Duration::from_millis(600);
 
-/// How long a try may take in all.
-const TRY_MOST: Duration = Duration::from_secs(1);
+/// How long one try waits for waiters in the kernel's queue, and how long it finds the lock free before it passes a waiter.
+const PROBES: Retry = Retry::every(PROBE).within(Duration::from_secs(1));
+const UNSEEN: Retry = Retry::every(PROBE).within(UNSEEN_PATIENCE);
 
 /// The same for a waiter that was seen to run: longer than a loaded machine takes to let it.
 pub(super) const SEEN_PATIENCE: Duration = Duration::from_secs(5);
@@ -181,8 +182,8 @@ impl Acquire {
     /// Tries without a place in the queue. If it `may_sleep`, it tries again for [`LET_GO`] if no process can be seen that would
     /// hold the lock; if it `may_pass`, for [`UNSEEN_PATIENCE`] if the lock is free but for a waiter that cannot be seen to run.
     pub(super) fn try_once(&mut self, may_pass: bool, may_sleep: bool) -> Result<()> {
-        let begun = Instant::now();
-        let mut free_since = None;
+        let (mut ending, mut probes) = (LET_GO.into_iter(), PROBES.into_iter());
+        let (mut unseen, mut is_passed) = (UNSEEN.into_iter(), false);
         self.wake_keepers();
         loop {
             let before = self.predecessor(None);
@@ -190,24 +191,21 @@ impl Acquire {
                 break;
             }
             if self.try_all()?.is_some() {
-                let is_ending = may_sleep && begun.elapsed() < LET_GO && !self.holder_runs();
-                if is_ending && before.is_none() {
-                    std::thread::sleep(Duration::from_millis(1));
+                let is_ending = may_sleep && before.is_none() && !self.holder_runs();
+                if is_ending && ending.next().is_some() {
                     continue;
                 }
-                if may_pass && begun.elapsed() < TRY_MOST && self.is_left_to_waiters() {
-                    std::thread::sleep(PROBE);
+                if may_pass && self.is_left_to_waiters() && probes.next().is_some() {
                     continue;
                 }
                 break;
             }
-            let since = *free_since.get_or_insert_with(Instant::now);
-            if before.is_none() || since.elapsed() >= UNSEEN_PATIENCE {
+            if before.is_none() || is_passed {
                 self.pass_before(None, false);
                 return Ok(());
             }
             self.unlock_all();
-            std::thread::sleep(PROBE);
+            is_passed = unseen.next().is_none();
         }
         Err(self.busy(None, Duration::ZERO))
     }

@@ -2,14 +2,14 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{Holder, PathPlace, inspect::runs_this_program, queue::Queue, record::Table, token::Token};
 use crate::{
     env,
     fs::{self, Sharing},
-    sys,
+    sys::{self, Retry},
 };
 
 /// The directory that a lock belongs to: a repository, or what is locked at a path.
@@ -127,22 +127,17 @@ impl Domain {
     /// process writes them again. Not for the hold of a token that `is_over`, by its fencing number.
     pub(crate) fn find_again(&self, token: &Token, is_over: impl FnOnce(u64) -> bool) -> Option<Found> {
         /// How long that may take.
-        const PATIENCE: Duration = Duration::from_secs(3);
-        const PAUSE: Duration = Duration::from_millis(20);
-        let begun = Instant::now();
+        const SOON: Retry = Retry::every(Duration::from_millis(20)).within(Duration::from_secs(3));
         let has_ended = || self.table().is_some_and(|table| table.has_ended(token));
         let is_of_here = || token.place().is_some_and(|place| self.table().is_some_and(|table| table.place() == place));
-        let found = self.find(token);
-        if found.is_some() || token.fence().is_none_or(is_over) {
-            return found;
+        let mut found = self.find(token);
+        if found.is_none() && !token.fence().is_none_or(is_over) {
+            SOON.until(|| {
+                found = self.find(token);
+                found.is_some() || !is_of_here() || has_ended()
+            });
         }
-        loop {
-            let found = self.find(token);
-            if found.is_some() || !is_of_here() || has_ended() || begun.elapsed() > PATIENCE {
-                return found;
-            }
-            std::thread::sleep(PAUSE);
-        }
+        found
     }
 
     /// Tells whether `REPOGUARD_TOKEN` is set to a token of this domain, or to none at all, and nothing is held or waited for under

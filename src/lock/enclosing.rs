@@ -10,7 +10,7 @@
 use std::{
     collections::{BTreeSet, HashSet},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
@@ -30,7 +30,7 @@ use crate::{
     error::{Error, Result},
     fs::Sharing,
     holder::{Descent, HoldId, REPO_KEY},
-    sys::{self, LockId},
+    sys::{self, LockId, Retry},
 };
 
 /// The holds that this process is inside of.
@@ -42,17 +42,14 @@ pub(crate) struct EnclosingHolds {
 
 /// Looks for holds with records that may be rewritten soon, for twice as long as a keeper takes to notice.
 fn wait_for(look: impl Fn() -> EnclosingHolds, may_come: impl Fn() -> bool) -> EnclosingHolds {
-    const PATIENCE: Duration = Duration::from_secs(1);
-    const PAUSE: Duration = Duration::from_millis(20);
-    let begun = Instant::now();
-    loop {
-        let goes_on = may_come() && begun.elapsed() < PATIENCE;
-        let found = look();
-        if !found.holds.is_empty() || !goes_on {
-            return found;
-        }
-        std::thread::sleep(PAUSE);
-    }
+    const SOON: Retry = Retry::every(Duration::from_millis(20)).within(Duration::from_secs(1));
+    let mut found = EnclosingHolds::default();
+    SOON.until(|| {
+        let goes_on = may_come();
+        found = look();
+        !found.holds.is_empty() || !goes_on
+    });
+    found
 }
 
 /// How much of a plan the enclosing holds cover.

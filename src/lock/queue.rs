@@ -25,7 +25,7 @@ mod tests;
 use std::{
     io,
     path::PathBuf,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use super::{
@@ -36,7 +36,7 @@ use super::{
 use crate::{
     error::Result,
     fs::{self, Sharing},
-    sys,
+    sys::{self, Retry},
 };
 
 /// Numbers beyond this are garbage: a clock of the year 38000.
@@ -44,7 +44,8 @@ const GREATEST_NUMBER: u64 = 1 << 60;
 /// Longest `what` that goes into a file name.
 const LONGEST_WHAT: usize = 200;
 /// How long to try for `alloc`. It is held for microseconds, but its holder may have been stopped there.
-const ALLOC_PATIENCE: Duration = Duration::from_secs(1);
+const ALLOCATION: Retry =
+    Retry::every(Duration::from_micros(20)).slowing_to(Duration::from_millis(1)).within(Duration::from_secs(1));
 /// Most tickets looked at: more can only be garbage.
 const MOST_TICKETS: usize = 100_000;
 /// Stands for more than [`LONGEST_WHAT`]: it conflicts with everything.
@@ -111,16 +112,12 @@ impl Queue {
         let path = self.directory.join("alloc");
         let file = fs::open_or_create(&path, self.sharing)?;
         let lock = LockFile::new(file, &path)?;
-        let patience = Instant::now() + ALLOC_PATIENCE;
-        let mut pause = Duration::from_micros(20);
-        while !lock.try_lock(Mode::Exclusive).map_err(crate::Error::io("lock", &path))? {
-            if Instant::now() > patience {
-                return Err(crate::Error::io("lock", &path)(io::ErrorKind::TimedOut.into()));
+        for _ in ALLOCATION {
+            if lock.try_lock(Mode::Exclusive).map_err(crate::Error::io("lock", &path))? {
+                return Ok(Allocation { number: clock().max(last_number(&lock) + 1), lock, path });
             }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(1));
         }
-        Ok(Allocation { number: clock().max(last_number(&lock) + 1), lock, path })
+        Err(crate::Error::io("lock", &path)(io::ErrorKind::TimedOut.into()))
     }
 
     /// Takes a place at the end. `check` runs when no other request can come between.

@@ -14,16 +14,13 @@ use std::{
 use super::{LockFile, Mode};
 use crate::{
     error::{Error, Result},
-    sys,
+    sys::{self, Retry, Tries},
 };
 
 /// How often it is tried before anything else.
 const TRIES: usize = 3;
-/// Pauses between two tries: short at first, longer after a second, because the holder is slow then.
-const FIRST_PAUSE: Duration = Duration::from_micros(200);
-const LONGEST_PAUSE: Duration = Duration::from_millis(4);
-const SLOW_PAUSE: Duration = Duration::from_millis(25);
-const SLOW_AFTER: Duration = Duration::from_secs(1);
+/// When it is tried again.
+const AGAIN: Retry = Retry::every(Duration::from_micros(200)).slowing_to(Duration::from_millis(10));
 /// When a wait is first reported, and how often after that.
 const FIRST_WORD: Duration = Duration::from_secs(1);
 const NEXT_WORD: Duration = Duration::from_secs(30);
@@ -33,14 +30,16 @@ pub(crate) struct Patience<'a> {
     timeout: Option<Duration>,
     begun: Instant,
     reported: Option<Duration>,
-    pause: Duration,
+    tries: Tries,
     report: &'a mut dyn FnMut(Duration, Option<u32>),
 }
 
 impl<'a> Patience<'a> {
     /// Begins to wait; `tell` gets the time waited and the process that holds the lock, if the system shows it.
     pub(crate) fn new(timeout: Option<Duration>, report: &'a mut dyn FnMut(Duration, Option<u32>)) -> Self {
-        Self { timeout, begun: Instant::now(), reported: None, pause: FIRST_PAUSE, report }
+        let mut tries = AGAIN.within(timeout.unwrap_or(Duration::MAX)).into_iter();
+        tries.next();
+        Self { timeout, begun: Instant::now(), reported: None, tries, report }
     }
 
     /// Waits until a file is locked.
@@ -53,18 +52,14 @@ impl<'a> Patience<'a> {
                 Err(source) => return Err(no_locks(path, Some(source))),
             }
             tries += 1;
-            let waited = self.begun.elapsed();
-            let left = self.timeout.map(|timeout| timeout.saturating_sub(waited));
-            if left == Some(Duration::ZERO) {
-                return Err(Error::RecordBusy { path: about.to_owned(), pid: holder(file), waited });
-            }
-            if left.is_none() && tries >= TRIES {
+            if self.timeout.is_none() && tries >= TRIES {
                 return self.queue(file).map_err(|source| no_locks(path, Some(source)));
             }
+            let waited = self.begun.elapsed();
             self.speak(waited, file);
-            let longest = if waited < SLOW_AFTER { LONGEST_PAUSE } else { SLOW_PAUSE };
-            std::thread::sleep(left.map_or(self.pause, |left| self.pause.min(left)));
-            self.pause = (self.pause * 2).min(longest);
+            if self.tries.next().is_none() {
+                return Err(Error::RecordBusy { path: about.to_owned(), pid: holder(file), waited });
+            }
         }
     }
 

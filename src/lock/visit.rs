@@ -11,13 +11,13 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{Holder, Mode, file::LockFile, live};
 use crate::{
     fs::{self, Sharing},
-    sys,
+    sys::{self, Retry},
 };
 
 /// The holds that one process works inside of.
@@ -76,10 +76,12 @@ impl Visit {
     /// Enters the hold with this number, whose slot this is; `None` if it is over, or ends just now.
     pub(super) fn enter(slot: LockFile, path: &Path, id: u64, sharing: Sharing) -> Option<Self> {
         /// How long who ends a hold may take.
-        const PATIENCE: Duration = Duration::from_secs(1);
-        let begun = Instant::now();
+        const ENDING: Retry = Retry::every(Duration::from_millis(1)).within(Duration::from_secs(1));
         let path = door_path(path);
-        while live::is_hold(&slot, id) && begun.elapsed() < PATIENCE {
+        for _ in ENDING {
+            if !live::is_hold(&slot, id) {
+                break;
+            }
             let Some(door) = open_door(&path, sharing) else { return Some(Self { id, slot, door: None }) };
             match door.try_lock(Mode::Shared) {
                 Err(_) => return Some(Self { id, slot, door: None }),
@@ -87,7 +89,7 @@ impl Visit {
                     return Some(Self { id, slot, door: Some(door) });
                 }
                 Ok(true) => door.unlock(),
-                Ok(false) => std::thread::sleep(Duration::from_millis(1)),
+                Ok(false) => {}
             }
         }
         None

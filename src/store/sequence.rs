@@ -31,6 +31,7 @@ use crate::{
     fs::{self, Beside, Sharing},
     lock::{LockFile, Patience, Short},
     repo::{Config, Repo, ScanPattern, Seen},
+    sys::Retry,
 };
 
 const SCHEMA: u32 = 1;
@@ -42,6 +43,8 @@ const LONGEST_NAME: usize = 1000;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The record may be deleted while it is used; who does that again and again gets an error.
 const TRIES: usize = 10;
+/// How long a record may be half written.
+const HALF_WRITTEN: Retry = Retry::every(Duration::from_millis(1)).within(Duration::from_millis(10));
 
 /// Numbers that are given once each, to all processes and worktrees of a repository.
 ///
@@ -182,14 +185,14 @@ impl Sequence {
             file => file?,
         };
         let mut last = self.last_in(&file);
-        for _ in 0..TRIES {
-            // Both copies can be seen half written, one after the other.
-            if !matches!(last, Err(Error::DamagedSequence { .. })) {
-                break;
+        // Both copies can be seen half written, one after the other.
+        HALF_WRITTEN.until(|| {
+            let is_whole = !matches!(last, Err(Error::DamagedSequence { .. }));
+            if !is_whole {
+                last = self.last_in(&file);
             }
-            std::thread::sleep(Duration::from_millis(1));
-            last = self.last_in(&file);
-        }
+            is_whole
+        });
         last.map(|last| (last > 0).then_some(last))
     }
 

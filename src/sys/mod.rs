@@ -11,6 +11,7 @@
 //! | `session` | leaving the session of whoever started us |
 //! | `signal` | catching signals into a descriptor that can be polled, sending them, dying of them |
 //! | `table` | other processes: who is above and below whom, stopped or ended, started when, runs what; waiting for their end |
+//! | `retry` | the schedule of looks and tries that are repeated |
 //! | `threads` | work beside other work |
 //! | `wait` | polling descriptors |
 //! | `helper` | a blocking flock(2) that can be given up |
@@ -26,6 +27,9 @@
 
 #[cfg(not(unix))]
 compile_error!("repoguard runs on Linux, and is compiled for macOS; Windows is not supported yet");
+
+mod retry;
+pub(crate) use retry::{Retry, Tries};
 
 mod threads;
 pub(crate) use threads::{Beside, beside};

@@ -11,6 +11,7 @@ use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
     repo::Checkout,
+    sys::Retry,
 };
 
 /// The place of a lock before it has its name.
@@ -39,9 +40,8 @@ impl GitLock {
         let (file, lock) = (which.file(git_dir), which.path(git_dir));
         let made = directory.join(format!("{MAKING}-{}", file.file_name().unwrap_or_default().to_string_lossy()));
         fs::write_new(&made, journal.lock_text(), Sharing::default())?;
-        let begun = Instant::now();
-        let mut pause = Duration::from_millis(1);
-        loop {
+        let tries = Retry::every(Duration::from_millis(1)).slowing_to(Duration::from_millis(50)).within(patience);
+        for _ in tries {
             match fs::take_name(&made, &lock) {
                 Ok(_) => {
                     fs::remove(&made);
@@ -50,14 +50,9 @@ impl GitLock {
                 Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
-            let waited = begun.elapsed();
-            if waited >= patience {
-                fs::remove(&made);
-                return Err(Error::GitBusy { path: lock, waited, git: None });
-            }
-            std::thread::sleep(pause.min(patience.saturating_sub(waited)));
-            pause = (pause * 2).min(Duration::from_millis(50));
         }
+        fs::remove(&made);
+        Err(Error::GitBusy { path: lock, waited: patience, git: None })
     }
 
     /// Waits until nobody has the lock of `file`, so long; takes nothing.
@@ -66,15 +61,11 @@ impl GitLock {
     /// [`Error::GitBusy`].
     pub(crate) fn is_free(file: &Path, patience: Duration) -> Result<()> {
         let path = lock_of(file);
-        let begun = Instant::now();
-        while fs::identity(&path).is_some() {
-            let waited = begun.elapsed();
-            if waited >= patience {
-                return Err(Error::GitBusy { path, waited, git: None });
-            }
-            std::thread::sleep(Duration::from_millis(2));
+        let is_free = || fs::identity(&path).is_none();
+        if Retry::every(Duration::from_millis(2)).within(patience).until(is_free) {
+            return Ok(());
         }
-        Ok(())
+        Err(Error::GitBusy { path, waited: patience, git: None })
     }
 
     /// Gives the file that it locks new content, a file beside it, in one step.

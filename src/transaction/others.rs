@@ -19,24 +19,24 @@ use super::{
 use crate::{
     error::Result,
     fs,
-    sys::{self, FileId},
+    sys::{self, FileId, Retry},
 };
 
 /// A process whose parent has just ended may not be seen below us: a writer is another's only if it is each time.
 const LOOKS: usize = 3;
-/// Between two of them.
-const PAUSE: Duration = Duration::from_millis(5);
+/// The time between them.
+const PAUSE: Retry = Retry::every(Duration::from_millis(5));
 
 impl Baseline {
     /// Those of these paths that others have open for writing.
     pub(super) fn written_by_others(&self, touched: &[Touched]) -> Result<HashSet<Vec<u8>>> {
         let is_file = |touched: &&Touched| touched.now.is_some_and(|now| now.mode() & KIND == REGULAR);
         let mut written: Vec<&[u8]> = touched.iter().filter(is_file).map(|touched| &touched.path[..]).collect();
-        for look in 0..LOOKS {
-            if look > 0 && !written.is_empty() {
-                std::thread::sleep(PAUSE);
-            }
+        for _ in PAUSE.into_iter().take(LOOKS) {
             written = self.seen_written_by_others(&written)?;
+            if written.is_empty() {
+                break;
+            }
         }
         let mut others = self.others.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         others.extend(written.into_iter().map(<[u8]>::to_vec));

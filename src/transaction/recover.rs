@@ -9,10 +9,7 @@
 //! | `landing`, and the commit is there; `landed` | finished: only the user's index was missing |
 //! | `undoing` | undone to the end |
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, time::Duration};
 
 use super::{
     attribution::MovedBy,
@@ -29,7 +26,7 @@ use crate::{
     fs::{self, Ownership, Sharing},
     repo::{Checkout, Head, Manner, Repo, Worktree},
     store::kept,
-    sys,
+    sys::{self, Retry},
 };
 
 /// A mutation that was not finished.
@@ -206,7 +203,7 @@ fn may_recover(repo: &Repo, worktree: &Worktree) -> Result<()> {
 /// Waits for the end of gits that the killed process had started: they go on with what it did.
 fn outlive_gits(repo: &Repo, worktree: &Worktree) -> Result<()> {
     /// They take much less.
-    const MOST: Duration = Duration::from_secs(10);
+    const ENDING: Retry = Retry::every(Duration::from_millis(10)).within(Duration::from_secs(10));
     let Some(directory) = repo.mutation_dir(worktree) else { return Ok(()) };
     let Some((plan, _)) = Journal::read(&directory) else { return Ok(()) };
     // Anybody may call a program `git`: only those of the mutation's user can be its own.
@@ -215,16 +212,16 @@ fn outlive_gits(repo: &Repo, worktree: &Worktree) -> Result<()> {
         owner.as_ref().is_ok_and(|owner| *owner == user) || sys::user_name(user).is_some_and(|name| name == plan.user)
     };
     let Ok(checkout) = Checkout::find(repo, Manner::Writing, "recovery") else { return Ok(()) };
-    let since = Instant::now();
-    while let Some(pid) = checkout.git_at_work(is_its_users) {
-        if since.elapsed() > MOST {
-            return Err(Error::Unfinished {
-                what: format!("`{}`; a git of its own still works: pid {pid}", plan.command),
-            });
+    let mut last = None;
+    for _ in ENDING {
+        last = checkout.git_at_work(is_its_users);
+        if last.is_none() {
+            break;
         }
-        std::thread::sleep(Duration::from_millis(10));
     }
-    Ok(())
+    last.map_or(Ok(()), |pid| {
+        Err(Error::Unfinished { what: format!("`{}`; a git of its own still works: pid {pid}", plan.command) })
+    })
 }
 
 impl Case {

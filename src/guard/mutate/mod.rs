@@ -32,7 +32,7 @@ use crate::{
     fs,
     lock::{LockFile, Request},
     repo::{Checkout, ExpectedHead, Manner, Worktree},
-    sys::{self, Signals},
+    sys::{self, Retry, Signals},
     transaction::{Changes, Choice, Journal},
 };
 
@@ -324,8 +324,8 @@ fn run(
 fn enter(context: Context<'_>, worktree: &Worktree, request: &Request, signals: &Signals) -> Result<LockFile> {
     const LOOK: Duration = Duration::from_millis(20);
     let repo = context.repo;
-    let begun = Instant::now();
     let what = || format!("a mutation of `{}`", repo.root().display());
+    let mut tries = Retry::every(LOOK).within(request.timeout.unwrap_or(Duration::MAX)).into_iter();
     loop {
         if let Some(signal) = signals.interrupt() {
             return Err(Error::Interrupted { what: what(), signal });
@@ -342,13 +342,13 @@ fn enter(context: Context<'_>, worktree: &Worktree, request: &Request, signals: 
         if outer.is_some_and(|(plan, _)| sys::ancestors().any(|pid| pid == plan.pid)) {
             return Err(Error::Nested);
         }
-        let waited = begun.elapsed();
-        if request.timeout.is_some_and(|timeout| waited >= timeout) {
+        if tries.next().is_none() {
+            let waited = request.timeout.unwrap_or_default();
             return Err(Error::Busy { what: what(), holders: Vec::new(), ahead: Vec::new(), waited });
         }
-        std::thread::sleep(LOOK);
     }
 }
+
 fn is_same(one: &Path, other: &Path) -> bool {
     fs::identity(one).is_some() && fs::identity(one) == fs::identity(other)
 }

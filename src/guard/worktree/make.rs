@@ -4,7 +4,7 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use super::{
@@ -21,7 +21,7 @@ use crate::{
     lock::Request,
     repo::{Checkout, Config, MOST_LINK, Manner, Repo, Worktree, is_git_directory, named_git_dir},
     store::worktrees::{Entry, Made, Register, Stage},
-    sys::{self, Signals},
+    sys::{self, Retry, Signals},
 };
 
 /// More than anybody needs of one name.
@@ -161,18 +161,18 @@ fn fill(common: &Checkout, entry: &mut Entry, path: &Path) -> Result<bool> {
 /// Has git put it on its list, without files, and finds out what git calls it.
 pub(super) fn add(from: &From<'_>, entry: &mut Entry, signals: &Signals) -> Result<Worktree> {
     let path = entry.made.path();
-    let end = Instant::now() + PATIENCE;
-    let lock = loop {
-        if let Some(lock) = entry.register().try_making()? {
-            break lock;
+    let mut lock = None;
+    for _ in Retry::every(Duration::from_millis(2)).within(PATIENCE) {
+        lock = entry.register().try_making()?;
+        if lock.is_some() {
+            break;
         }
         not_interrupted(signals)?;
-        if Instant::now() >= end {
-            let what = "git's list of worktrees".to_owned();
-            return Err(Error::Busy { what, holders: Vec::new(), ahead: Vec::new(), waited: PATIENCE });
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    };
+    }
+    let lock = lock.ok_or_else(|| {
+        let what = "git's list of worktrees".to_owned();
+        Error::Busy { what, holders: Vec::new(), ahead: Vec::new(), waited: PATIENCE }
+    })?;
     let common = Checkout::common(from.repo, Manner::Writing, from.base.len() / 2)?;
     let common = common.noting(entry.register().notes(&entry.made.name));
     let added = common.add_worktree(&path, entry.made.short_branch());

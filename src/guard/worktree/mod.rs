@@ -42,7 +42,7 @@ use crate::{
     lock::{self, Acquired, Held, Request, Scope, Wait},
     repo::{Repo, Worktree},
     store::worktrees::{Entry, Register, Stage},
-    sys::{self, Signals},
+    sys::{self, Retry, Signals},
 };
 use make::From;
 
@@ -197,13 +197,10 @@ impl Isolation<'_> {
                 Acquired::Inside(_) => Err(busy()),
             };
         };
-        let end = Instant::now() + PATIENCE;
+        let mut tries = Retry::every(Duration::from_millis(2)).within(PATIENCE).into_iter();
         while !held.take_in(anchored(worktree), sharing)? {
             make::not_interrupted(signals)?;
-            if Instant::now() >= end {
-                return Err(busy());
-            }
-            std::thread::sleep(Duration::from_millis(2));
+            tries.next().ok_or_else(busy)?;
         }
         let record = held.record_mut();
         "worktree".clone_into(&mut record.scope);

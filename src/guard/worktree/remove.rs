@@ -15,7 +15,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
@@ -28,12 +28,12 @@ use crate::{
     lock::Request,
     repo::{Checkout, Deletion, MOST_LINK, Manner, Repo, Worktree, leads_to, named_git_dir},
     store::worktrees::{Entry, Made, Stage},
-    sys,
+    sys::{self, Retry},
     transaction::{gits, locks_of_killed},
 };
 
 /// How long a process that is about to end may take.
-const ENDING: Duration = Duration::from_millis(200);
+const ENDING: Retry = Retry::every(Duration::from_millis(5)).within(Duration::from_millis(200));
 
 /// Removes a worktree in which there is nothing of worth; `None` when it is gone, else what is in it. With `landed`,
 /// commits that another branch leads to are none. The caller has locked it.
@@ -181,14 +181,11 @@ fn in_use(repo: &Repo, worktree: &Worktree, root: &Path) -> Option<String> {
         }
         Err(error) => return Some(format!("who waits for it cannot be told: {error}")),
     }
-    let end = Instant::now() + ENDING;
-    loop {
-        let pid = inhabitant(worktree, root)?;
-        if Instant::now() >= end {
-            return Some(format!("pid {pid} is still in it"));
-        }
-        std::thread::sleep(Duration::from_millis(5));
+    let mut last = None;
+    for _ in ENDING {
+        last = Some(inhabitant(worktree, root)?);
     }
+    last.map(|pid| format!("pid {pid} is still in it"))
 }
 
 /// A process that has the worktree's lock still open, or whose current directory is in it.

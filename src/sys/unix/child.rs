@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{Process, fd, poll};
-use crate::sys::Event;
+use crate::sys::{Event, Retry};
 
 /// How long a child may print nothing before it is looked at, again and again.
 const QUIET: Duration = Duration::from_secs(1);
@@ -89,9 +89,10 @@ pub(crate) fn end_of(child: &mut Child, look: Look) -> io::Result<ExitStatus> {
         return Ok(status);
     }
     let process = Process::open(child.id());
+    let mut looks = Retry::every(PAUSE).into_iter();
     loop {
         let Some(end) = process.end() else {
-            std::thread::sleep(PAUSE);
+            looks.next();
             if let Some(status) = child.try_wait()? {
                 return Ok(status);
             }

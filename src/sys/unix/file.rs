@@ -13,12 +13,12 @@ use std::{
         },
     },
     path::Path,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::sys::{FdRef, FileId};
+use crate::sys::{FdRef, FileId, Retry};
 
 /// Descriptors handed to a command start here, out of the way of the numbers that shell scripts use.
 const HIGH_DESCRIPTOR: i32 = 100;
@@ -36,17 +36,13 @@ pub(crate) fn open_without_blocking(path: &Path) -> io::Result<File> {
 /// Opens a file without blocking on a FIFO. If another process has a lease on the file (an NFS server, Samba), waits up to 5 s
 /// until the kernel has taken it back.
 pub(super) fn unleased(mut open: impl FnMut() -> io::Result<File>) -> io::Result<File> {
-    const PATIENCE: Duration = Duration::from_secs(5);
-    const PAUSE: Duration = Duration::from_millis(1);
-    let begun = Instant::now();
-    loop {
-        match open() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && begun.elapsed() < PATIENCE => {
-                std::thread::sleep(PAUSE);
-            }
-            opened => return opened,
-        }
-    }
+    const PATIENCE: Retry = Retry::every(Duration::from_millis(1)).within(Duration::from_secs(5));
+    let mut opened = Err(io::ErrorKind::WouldBlock.into());
+    PATIENCE.until(|| {
+        opened = open();
+        !matches!(&opened, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    });
+    opened
 }
 
 /// Opens a directory for locking it; reading permission is enough.

@@ -1,19 +1,13 @@
 //! Asks about this process: fork, reaping, its namespaces, and the machine's boot.
 
-use std::{
-    fs, io,
-    ops::Not as _,
-    path::Path,
-    sync::OnceLock,
-    time::{Duration, Instant},
-};
+use std::{fs, io, ops::Not as _, path::Path, sync::OnceLock, time::Duration};
 
 use rustix::{
     process::{Pid, WaitOptions},
     time::ClockId,
 };
 
-use crate::sys::{ChildEvent, Forked};
+use crate::sys::{ChildEvent, Forked, Retry};
 
 /// Splits this process in two.
 ///
@@ -70,20 +64,14 @@ pub(crate) fn status_of_child(patience: Duration, action: impl FnOnce() -> i32) 
         Forked::Child => exit_now(action()),
         Forked::Parent(pid) => i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?,
     };
-    let end = Instant::now() + patience;
-    let mut pause = Duration::from_micros(200);
-    loop {
+    for _ in Retry::every(Duration::from_micros(200)).slowing_to(Duration::from_millis(20)).within(patience) {
         if let Some((_, status)) = rustix::process::waitpid(Some(child), WaitOptions::NOHANG)? {
             return Ok(Some(status.exit_status().unwrap_or(-1)));
         }
-        if Instant::now() >= end {
-            // One that hangs in the kernel cannot even be killed: it is not waited for.
-            let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
-            return Ok(None);
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(20));
     }
+    // One that hangs in the kernel cannot even be killed: it is not waited for.
+    let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
+    Ok(None)
 }
 
 /// Waits until one child has ended, and reaps it.

@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     fs::{self, Place, Sharing},
     repo::{Checkout, Head, Index, STASH, Stat, path_of},
-    sys::{Below, Found, beside},
+    sys::{Below, Found, Retry, beside},
 };
 
 /// More files than these are kept for nobody: to look at them all again would take too long.
@@ -225,8 +225,9 @@ impl Baseline {
 
     /// Waits until a change would show in the time stamps of every file: file systems count in steps of milliseconds.
     fn let_the_clock_tick(&mut self, latest: (u32, u32)) -> Result<()> {
+        const TICK: Retry = Retry::every(Duration::from_millis(2)).within(Duration::from_millis(200));
         let probe = self.directory.join("now");
-        for _ in 0..100 {
+        for _ in TICK {
             fs::remove(&probe);
             fs::write_new(&probe, b"", Sharing::default())?;
             let now = std::fs::symlink_metadata(&probe).map(|metadata| Stat::of(&metadata).changed);
@@ -234,7 +235,6 @@ impl Baseline {
             if self.header.taken > latest {
                 break;
             }
-            std::thread::sleep(Duration::from_millis(2));
         }
         fs::remove(&probe);
         Ok(())

@@ -33,7 +33,7 @@ use crate::{
     fs::{self, Sharing},
     repo::{Checkout, Head, Repo, Worktree, path_of},
     store::kept::{self, Keeping},
-    sys,
+    sys::{self, Retry},
 };
 
 /// How long another git may have one of its locks.
@@ -225,9 +225,7 @@ pub(crate) fn locks_of_killed(checkout: &Checkout, root: &Path, traces: &[PathBu
             waited if waited < SOON => true,
             waited => waited < LATEST && trace::git_works_in(root, &checkout.git_dir, seen),
         };
-        while fs::identity(lock) == id && may_be_of_another() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        Retry::every(Duration::from_millis(5)).until(|| fs::identity(lock) != id || !may_be_of_another());
         fs::identity(lock) == id && !trace::git_works_in(root, &checkout.git_dir, seen)
     });
     left
