@@ -20,9 +20,9 @@
 //!
 //! # On disk
 //! `<common dir>/repoguard/mutation-<worktree>/`, there only while a mutation runs or was not finished: `journal.jsonl`
-//! (its presence means "not finished"), `before.json`, `items.jsonl`, `index` (the user's own), `exclude`, `stash`,
-//! `references.jsonl`, `files/` (bytes that git could not give back: `packed`, `<n>`, `<n>.link`, `leased`), `log-<n>`
-//! or `table-<name>` (logs of references), `staged` (the change as an index), `trace` and `trace-references`.
+//! (its presence means "not finished"), `before.jsonl`, `index` (the user's own), `excludes`, `stash`, `files/` (bytes that git
+//! could not give back: `packed`, `<n>`, `<n>.link`, `leased`), `log-<n>` or `table-<name>` (logs of references), `staged` (the
+//! change as an index), `trace` and `trace-references`.
 //! `mutation-<worktree>.lock` beside it is locked as long as one runs, also where an outer hold lets several in.
 //!
 //! # Limitations

@@ -37,20 +37,31 @@ fn assert_victim(sandbox: &Sandbox, what: &str) {
     assert_eq!(names, ["victim"], "{what}");
 }
 
-/// Rewrites the lines of a file of JSON lines, and the digests that are to tell that it is whole.
-fn rewrite(sandbox: &Sandbox, name: &str, change: impl Fn(&mut Vec<Value>)) {
-    let read = |name: &str| fs::read_to_string(kept(sandbox, name)).unwrap();
-    let mut lines: Vec<Value> = read(name).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    change(&mut lines);
-    let text = lines.iter().fold(String::new(), |text, line| text + &line.to_string() + "\n");
-    fs::write(kept(sandbox, name), text).unwrap();
-    let mut header: Value = serde_json::from_str(&read("before.json")).unwrap();
-    let digest = |name: &str| {
-        let digest = Sha256::hash(read(name).replace('\n', "").as_bytes());
-        digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
-    };
-    header["digests"] = json!([digest("items.jsonl"), digest("references.jsonl")]);
-    fs::write(kept(sandbox, "before.json"), format!("{header}\n")).unwrap();
+/// A part of what is kept of the state before: the header, the items, or the references.
+#[derive(Clone, Copy)]
+enum Part {
+    Header,
+    Items,
+    References,
+}
+
+/// Rewrites a part of what is kept, and the digest that is to tell that it is whole.
+fn rewrite(sandbox: &Sandbox, part: Part, change: impl Fn(&mut Vec<Value>)) {
+    let path = kept(sandbox, "before.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    let mut header: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut items = header.split_off(1);
+    let count = usize::try_from(header[0]["items"].as_u64().unwrap()).unwrap();
+    let mut references = items.split_off(count);
+    change(match part {
+        Part::Header => &mut header,
+        Part::Items => &mut items,
+        Part::References => &mut references,
+    });
+    let rest = items.iter().chain(&references).fold(String::new(), |text, line| text + &line.to_string() + "\n");
+    let digest = Sha256::hash(rest.as_bytes()).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+    (header[0]["items"], header[0]["digest"]) = (json!(items.len()), json!(digest));
+    fs::write(path, format!("{}\n{rest}", header[0])).unwrap();
 }
 
 /// Asserts that a record is refused by everybody, named with file and line, and forgotten on demand.
@@ -82,13 +93,13 @@ fn path_that_leads_out_of_the_worktree_stops_recovery() {
     ] {
         let sandbox = killed();
         let path = if bad == "absolute" { absolute(&sandbox) } else { bad.to_owned() };
-        rewrite(&sandbox, "items.jsonl", |items| {
+        rewrite(&sandbox, Part::Items, |items| {
             let mut evil = items.iter().find(|item| item["path"] == "mine").expect("the caller's file").clone();
             evil["path"] = json!(path);
             items.push(evil);
             items.sort_by_key(|item| item["path"].as_str().unwrap().as_bytes().to_vec());
         });
-        assert_refused(&sandbox, "items.jsonl", bad);
+        assert_refused(&sandbox, "before.jsonl", bad);
     }
     for bad in ["../victims/victim", "/etc/passwd", ".git/config", "x/"] {
         let sandbox = killed();
@@ -101,10 +112,8 @@ fn path_that_leads_out_of_the_worktree_stops_recovery() {
         assert_refused(&sandbox, "journal.jsonl", bad);
     }
     let sandbox = killed();
-    let mut header: Value = serde_json::from_str(&fs::read_to_string(kept(&sandbox, "before.json")).unwrap()).unwrap();
-    header["hidden_rules"] = json!(["../victims/.gitignore"]);
-    fs::write(kept(&sandbox, "before.json"), header.to_string()).unwrap();
-    assert_refused(&sandbox, "before.json", "a hidden rule");
+    rewrite(&sandbox, Part::Header, |header| header[0]["hidden_rules"] = json!(["../victims/.gitignore"]));
+    assert_refused(&sandbox, "before.jsonl", "a hidden rule");
 }
 
 #[test]
@@ -132,16 +141,13 @@ fn names_that_git_would_take_for_options_or_commands_stop_recovery() {
         [("name", "--stdin"), ("name", "refs/heads/x\0delete refs/heads/main"), ("id", "HEAD"), ("target", "-d")]
     {
         let sandbox = killed();
-        rewrite(&sandbox, "references.jsonl", |references| references[0][field] = json!(bad));
-        assert_refused(&sandbox, "references.jsonl", bad);
+        rewrite(&sandbox, Part::References, |references| references[0][field] = json!(bad));
+        assert_refused(&sandbox, "before.jsonl", bad);
     }
     for bad in [json!({ "branch": "--delete", "commit": null }), json!({ "branch": null, "commit": "--all" })] {
         let sandbox = killed();
-        let mut header: Value =
-            serde_json::from_str(&fs::read_to_string(kept(&sandbox, "before.json")).unwrap()).unwrap();
-        header["head"] = bad.clone();
-        fs::write(kept(&sandbox, "before.json"), header.to_string()).unwrap();
-        assert_refused(&sandbox, "before.json", &bad.to_string());
+        rewrite(&sandbox, Part::Header, |header| header[0]["head"] = bad.clone());
+        assert_refused(&sandbox, "before.jsonl", &bad.to_string());
     }
 }
 
@@ -565,7 +571,7 @@ fn mutation_of_a_stranger_is_not_followed_even_by_root() {
 #[test]
 fn recovery_by_root_makes_nothing_that_has_rights_of_others() {
     let Some(sandbox) = left_by_member(true) else { return };
-    rewrite(&sandbox, "items.jsonl", |items| {
+    rewrite(&sandbox, Part::Items, |items| {
         let mut evil = items.iter().find(|item| item["path"] == "mine").cloned().unwrap_or_else(|| {
             json!({ "path": "mine", "kind": "file", "mode": 0, "stamp": null, "content": { "copy": 77 }, "own": true })
         });
@@ -577,8 +583,9 @@ fn recovery_by_root_makes_nothing_that_has_rights_of_others() {
         items.push(evil);
         items.sort_by_key(|item| item["path"].as_str().unwrap().as_bytes().to_vec());
     });
+    fs::create_dir_all(kept(&sandbox, "files")).unwrap();
     fs::write(kept(&sandbox, "files/77"), "#!/bin/sh\nid\n").unwrap();
-    for name in ["items.jsonl", "before.json", "files/77"] {
+    for name in ["before.jsonl", "files/77"] {
         std::os::unix::fs::chown(kept(&sandbox, name), Some(MEMBER), Some(GROUP)).unwrap();
     }
     let output = to_the_end(as_user(&sandbox, 0, &["exec", "--", "true"])).output().unwrap();
@@ -588,16 +595,14 @@ fn recovery_by_root_makes_nothing_that_has_rights_of_others() {
     }
 }
 
-/// What a member adds to the state that their mutation kept: entries as `items.jsonl` has them.
+/// What a member adds to the state that their mutation kept: items as `before.jsonl` has them.
 fn forge(sandbox: &Sandbox, entries: &[Value]) {
-    rewrite(sandbox, "items.jsonl", |items| {
+    rewrite(sandbox, Part::Items, |items| {
         items.retain(|item| entries.iter().all(|entry| entry["path"] != item["path"]));
         items.extend(entries.iter().cloned());
         items.sort_by_key(|item| item["path"].as_str().unwrap().as_bytes().to_vec());
     });
-    for name in ["items.jsonl", "before.json"] {
-        std::os::unix::fs::chown(kept(sandbox, name), Some(MEMBER), Some(GROUP)).unwrap();
-    }
+    std::os::unix::fs::chown(kept(sandbox, "before.jsonl"), Some(MEMBER), Some(GROUP)).unwrap();
 }
 
 #[test]
@@ -625,11 +630,7 @@ fn forged_modes_of_a_member_change_no_file_or_directory_of_others() {
                 entry("private/key", "absent", 0, json!("none")),
             ],
         );
-        let path = kept(&sandbox, "before.json");
-        let mut header: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-        header["top"] = json!(0o1777);
-        fs::write(&path, format!("{header}\n")).unwrap();
-        std::os::unix::fs::chown(kept(&sandbox, "before.json"), Some(MEMBER), Some(GROUP)).unwrap();
+        rewrite(&sandbox, Part::Header, |header| header[0]["top"] = json!(0o1777));
         let told = to_the_end(as_user(&sandbox, recoverer, &["recover", "--undo"])).output().unwrap();
         assert_eq!(fs::metadata(&tool).unwrap().mode() & 0o7777 & !0o060, 0o604, "{told:?}");
         assert_eq!(fs::metadata(&private).unwrap().mode() & 0o777, 0o700, "{told:?}");
@@ -649,6 +650,7 @@ fn file_of_others_that_a_member_moved_among_the_copies_is_not_read() {
                 "path": "leak", "kind": "file", "mode": 0o644, "stamp": stamp, "content": { "copy": 77 }, "own": true,
             })],
         );
+        fs::create_dir_all(kept(&sandbox, "files")).unwrap();
         fs::write(kept(&sandbox, "files/77"), "secret").unwrap();
         fs::set_permissions(kept(&sandbox, "files/77"), fs::Permissions::from_mode(0o600)).unwrap();
         std::os::unix::fs::chown(kept(&sandbox, "files/77"), Some(secret_of), Some(GROUP)).unwrap();
@@ -699,7 +701,7 @@ fn records_of_strangers_are_shown_only_in_shared_repositories() {
 
 #[test]
 fn kept_state_that_another_member_put_in_place_is_not_put_back() {
-    for name in ["before.json", "items.jsonl", "references.jsonl", "index"] {
+    for name in ["before.jsonl", "index"] {
         let Some(sandbox) = left_by_member(true) else { return };
         std::os::unix::fs::chown(kept(&sandbox, name), Some(OTHER), Some(GROUP)).unwrap();
         let output = to_the_end(as_user(&sandbox, MEMBER, &["recover", "--undo"])).output().unwrap();

@@ -14,14 +14,15 @@
 //! | `copies` | the copies of files, and their rights |
 //!
 //! # Format
-//! `before.json` is a [`Header`]; `items.jsonl` holds one [`Item`] a line, sorted by the bytes of its path;
-//! `references.jsonl` one reference a line.
+//! `before.jsonl` holds a [`Header`], then one [`Item`] a line, sorted by the bytes of its path, then one reference a line.
 
 mod copies;
 mod open;
 pub(super) mod record;
 mod take;
 
+/// What is known of the state before.
+const BEFORE: &str = "before.jsonl";
 /// The file in which our own gits note that they run.
 pub(super) const NOTES: &str = "own-trace";
 /// The bytes of all small files, one after the other, in `files/`.
@@ -123,9 +124,8 @@ impl Baseline {
     }
 
     /// The ignore rules of the repository as they were; `None` if there were none.
-    pub(in crate::transaction) fn kept_exclude(&self) -> Result<Option<Vec<u8>>> {
-        let path = self.header.exclude.then(|| self.directory.join("exclude"));
-        path.map(|path| fs::read_trusted(&path, MOST_BYTES, self.owner.0)).transpose()
+    pub(in crate::transaction) fn kept_exclude(&self) -> Option<Vec<u8>> {
+        self.header.exclude.as_deref().map(super::unescape)
     }
 
     /// From now on, git takes the user's own ignore rules as they were before.
@@ -145,7 +145,7 @@ impl Baseline {
             fs::make_directories(&git_dir.join(directory), None)?;
         }
         let config = format!("[core]\nrepositoryFormatVersion = 0\nignoreCase = {}\n", self.header.ignore_case);
-        let exclude = self.kept_exclude()?.unwrap_or_default();
+        let exclude = self.kept_exclude().unwrap_or_default();
         for (name, text) in
             [("HEAD", &b"ref: refs/heads/main\n"[..]), ("config", config.as_bytes()), ("info/exclude", &exclude)]
         {

@@ -5,7 +5,7 @@ use std::{
     sync::Mutex,
 };
 
-use super::{Baseline, EXCLUDES, Header, Item, MOST_BYTES, NOTES, SCHEMA, record::check_reference};
+use super::{BEFORE, Baseline, EXCLUDES, Header, Item, MOST_BYTES, NOTES, SCHEMA, record::check_reference};
 use crate::{
     error::{Error, Result},
     fs::{self, Root},
@@ -27,28 +27,22 @@ impl Baseline {
         let journal = super::super::journal::Journal::path(&directory);
         let ownership = fs::Ownership::of(&fs::open(&journal, false)?, &journal)?;
         let (owner, is_strangers) = (ownership.owner, !ownership.is_trusted());
-        let read = |name: &str| {
-            let path = directory.join(name);
-            let text = fs::read_trusted(&path, MOST_BYTES, owner.0)?;
-            String::from_utf8(text).map_err(|_| damaged(&path))
-        };
-        let path = directory.join("before.json");
-        let header: Header = serde_json::from_str(&read("before.json")?).map_err(|_| damaged(&path))?;
-        if header.schema != SCHEMA {
-            return Err(damaged(&path));
-        }
-        let bad = |reason| Error::BadRecord { path: path.clone(), line: 1, reason };
-        header.check(tree).map_err(bad)?;
+        let path = directory.join(BEFORE);
+        let text = fs::read_trusted(&path, MOST_BYTES, owner.0)?;
+        let text = String::from_utf8(text).map_err(|_| damaged(&path))?;
+        let (first, rest) = text.split_once('\n').ok_or_else(|| damaged(&path))?;
+        let header: Header = serde_json::from_str(first).map_err(|_| damaged(&path))?;
         // Half a list, taken for the whole, would restore nothing, and remove what was there before.
-        let (items, references) = (read("items.jsonl")?, read("references.jsonl")?);
-        if header.digests != [&items, &references].map(|text| digest(text.replace('\n', "").as_bytes())) {
+        if header.schema != SCHEMA || header.digest != digest(rest.as_bytes()) {
             return Err(damaged(&path));
         }
-        let items = parse(&directory.join("items.jsonl"), &items, |item: &Item| item.check(tree))?;
-        let references = parse(&directory.join("references.jsonl"), &references, check_reference)?;
+        header.check(tree).map_err(|reason| Error::BadRecord { path: path.clone(), line: 1, reason })?;
+        let mut lines = rest.lines().zip(2..);
+        let items = parse(&path, lines.by_ref().take(header.items), |item: &Item| item.check(tree))?;
+        let references = parse(&path, lines, check_reference)?;
         // The right owner does not prove that they are complete. A lookup in an unsorted list would miss items.
-        if !items.is_sorted_by(|one, next| one.path <= next.path) {
-            return Err(damaged(&directory.join("items.jsonl")));
+        if items.len() != header.items || !items.is_sorted_by(|one, next| one.path <= next.path) {
+            return Err(damaged(&path));
         }
         let index = directory.join("index");
         if fs::find(&index)?.is_some() {
@@ -83,19 +77,19 @@ impl Baseline {
     }
 }
 
-/// The lines of a file, each checked to stay inside.
-fn parse<T: serde::de::DeserializeOwned>(
+/// Numbered lines of a file, each checked to stay inside.
+fn parse<'a, T: serde::de::DeserializeOwned>(
     path: &Path,
-    text: &str,
+    lines: impl Iterator<Item = (&'a str, usize)>,
     check: impl Fn(&T) -> Result<(), String>,
 ) -> Result<Vec<T>> {
-    let parse = |(number, line): (usize, &str)| {
-        let bad = |reason| Error::BadRecord { path: path.to_owned(), line: number + 1, reason };
-        let value = serde_json::from_str::<T>(line).map_err(|error| bad(error.to_string()))?;
+    let parse = |(text, line): (&str, usize)| {
+        let bad = |reason| Error::BadRecord { path: path.to_owned(), line, reason };
+        let value = serde_json::from_str::<T>(text).map_err(|error| bad(error.to_string()))?;
         check(&value).map_err(bad)?;
         Ok(value)
     };
-    text.lines().enumerate().map(parse).collect()
+    lines.map(parse).collect()
 }
 
 pub(super) fn digest(text: &[u8]) -> String {

@@ -20,16 +20,17 @@ pub(in crate::transaction) const SCHEMA: u32 = 1;
 pub(in crate::transaction) const PERMISSIONS: u32 = 0o7777;
 
 /// Facts beside items and references.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a file that was there or not")]
 pub(in crate::transaction) struct Header {
     pub(super) schema: u32,
     pub(in crate::transaction) head: Head,
-    /// Whether there was an index, a file of ignore rules, a stash.
+    /// Whether there was an index, and a stash.
     pub(in crate::transaction) index: bool,
     /// Stat data of the user's index, which change whenever it does.
     pub(super) index_stamp: Option<Stamp>,
-    pub(super) exclude: bool,
+    /// The repository's own ignore rules (`info/exclude`), escaped; `None` if there were none.
+    pub(super) exclude: Option<String>,
     /// Whether the user had ignore rules of their own (`core.excludesFile`).
     pub(super) excludes: bool,
     /// Whether names that differ in case only are one name to git.
@@ -47,9 +48,10 @@ pub(in crate::transaction) struct Header {
     pub(in crate::transaction) plain: u32,
     pub(in crate::transaction) executable: u32,
     pub(in crate::transaction) directory: u32,
-    /// SHA-256 of the items and the references, without the ends of their lines.
-    #[serde(default)]
-    pub(super) digests: [String; 2],
+    /// How many items follow; the rest are references.
+    pub(super) items: usize,
+    /// SHA-256 of all that follows.
+    pub(super) digest: String,
     /// Ignored files of ignore rules: they hide others, but are not ours to put back.
     #[serde(default)]
     pub(super) hidden_rules: Vec<String>,

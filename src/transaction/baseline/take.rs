@@ -3,16 +3,17 @@
 use std::{
     cell::Cell,
     collections::HashSet,
+    fs::File,
     io::{Read as _, Write as _},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde::Serialize;
 
 use super::{
     super::{changes::too_deep, scan::Look, spelling::Spelling, standby::Standby},
-    Baseline, EXCLUDES, Keep, MOST_BYTES, PACKED, Unfit, digest, owner,
+    BEFORE, Baseline, EXCLUDES, Keep, MOST_BYTES, PACKED, Unfit, digest, owner,
     record::{Content, Header, Item, Kind, SCHEMA, Stamp, stamp},
 };
 use crate::{
@@ -46,21 +47,9 @@ impl Baseline {
             head,
             index: written.is_some(),
             index_stamp: stamp(&index),
-            exclude: false,
-            excludes: false,
-            ignore_case: false,
-            stash: false,
-            own_index: false,
-            taken: (0, 0),
             operations: checkout.operation_files(),
             top: std::fs::metadata(&checkout.root).map_or(0o755, |metadata| crate::sys::mode(&metadata)),
-            plain: 0,
-            executable: 0,
-            directory: 0,
-            digests: Default::default(),
-            hidden_rules: Vec::new(),
-            spellings: Vec::new(),
-            logs: Vec::new(),
+            ..Header::default()
         };
         let owner = owner(&directory)?;
         let mut before = Self {
@@ -77,27 +66,29 @@ impl Baseline {
             is_strangers: false,
         };
         let written = written.unwrap_or_default();
-        if !before.look(written, keep)? {
+        let mut looked = before.look(written, keep)?;
+        if looked.is_none() {
             // Our copy becomes one that holds all entries.
             before.checkout.unfold(&before.index())?;
-            if !before.look(written, keep)? {
-                let reason = "git could not make it one that is neither split nor sparse".to_owned();
-                return Err(Unfit::Trouble(Error::BrokenRepository { path: before.index(), reason }));
-            }
+            looked = before.look(written, keep)?;
         }
+        let latest = looked.ok_or_else(|| {
+            let reason = "git could not make it one that is neither split nor sparse".to_owned();
+            Unfit::Trouble(Error::BrokenRepository { path: before.index(), reason })
+        })?;
         if before.checkout.is_one_case() {
             let respelled = Spelling::new(&before).respelled()?;
             let both = respelled.iter().map(|one| (super::super::escape(&one.was), super::super::escape(&one.is)));
             before.header.spellings = both.collect();
         }
         before.keep_the_rest()?;
-        before.write()?;
+        before.write(latest)?;
         before.use_kept_excludes();
         Ok(before)
     }
 
-    /// `false` if the index is split or sparse, and nothing was found out.
-    fn look(&mut self, written: (u32, u32), keep: &Keep<'_>) -> Result<bool, Unfit> {
+    /// The latest time stamp that was seen; `None` if the index is split or sparse, and nothing was found out.
+    fn look(&mut self, written: (u32, u32), keep: &Keep<'_>) -> Result<Option<(u32, u32)>, Unfit> {
         let (kept, tree) = (self.index(), self.tree());
         let checkout = &self.checkout;
         // Git walks the worktree for untracked files while we look at the tracked ones.
@@ -119,7 +110,7 @@ impl Baseline {
         }
         let (staged, mut look, partial) = looked?;
         if partial {
-            return Ok(false);
+            return Ok(None);
         }
         look.resolve_suspects(&kept)?;
         let mut dirty: Vec<Vec<u8>> = staged.iter().map(|change| change.path.clone()).collect();
@@ -150,23 +141,12 @@ impl Baseline {
         self.header.own_index = !staged.is_empty() || intents;
         let blobs = staged.iter().filter(|change| change.mode != "160000").map(|change| change.id.clone());
         self.staged = blobs.filter(|id| id.bytes().any(|byte| byte != b'0')).chain(look.conflicting).collect();
-        // The copies keep their modes; in the worktree, a directory above may hide them.
-        let sharing = Sharing::of(self.directory.ancestors().nth(2));
-        fs::make_private_directory(&self.directory.join("files"), sharing)?;
-        let latest = latest.max(self.keep_contents(keep)?);
-        self.let_the_clock_tick(latest)?;
-        Ok(true)
+        Ok(Some(latest.max(self.keep_contents(keep)?)))
     }
 
     /// Copies what git could not give back: large files and links one by one, small files into one.
     fn keep_contents(&mut self, keep: &Keep<'_>) -> Result<(u32, u32), Unfit> {
-        /// A larger file gets a file of its own: it is copied by the system, or shares its blocks.
-        const SMALL: u64 = 1 << 20;
         let owner = self.owner;
-        // A user who may read one file may read all bytes in the pack.
-        let is_small = |item: &Item| {
-            item.kind == Kind::File && item.stamp.is_some_and(|was| was.size() <= SMALL && was.owner().0 == owner.0)
-        };
         let (files, tree) = (self.directory.join("files"), self.checkout.tree()?);
         let mut below = Below::open(&self.checkout.root).map_err(Error::io("open", &self.checkout.root))?;
         let mut look = |item: &Item| below.look(&item.path).ok().flatten();
@@ -178,6 +158,11 @@ impl Baseline {
         if all.0 > MOST_FILES || all.1 > keep.limit {
             return Err(Unfit::TooMuch(all.0, all.1, keep.limit));
         }
+        if items.is_empty() {
+            return Ok(latest);
+        }
+        // The copies keep their modes; in the worktree, a directory above may hide them.
+        fs::make_private_directory(&files, Sharing::of(self.directory.ancestors().nth(2)))?;
         let (mut kept, mut reported, said) = ((0, 0), Instant::now(), Cell::new(false));
         let mut keeps = |item: &Item| {
             kept = (kept.0 + 1, kept.1 + bytes(item));
@@ -187,7 +172,7 @@ impl Baseline {
                 (keep.report)(kept, all);
             }
         };
-        let (small, large): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| is_small(item));
+        let (small, large): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| is_small(item, owner));
         let mut beside = self.directory.clone().into_os_string();
         beside.push(".lock");
         let standby = Standby::start(&self.checkout, Path::new(&beside), &files, &large);
@@ -223,36 +208,23 @@ impl Baseline {
         packed.map(|()| latest)
     }
 
-    /// Waits until a change would show in the time stamps of every file: file systems count in steps of milliseconds.
-    fn let_the_clock_tick(&mut self, latest: (u32, u32)) -> Result<()> {
-        const TICK: Retry = Retry::every(Duration::from_millis(2)).within(Duration::from_millis(200));
-        let probe = self.directory.join("now");
-        for _ in TICK {
-            fs::remove(&probe);
-            fs::write_new(&probe, b"", Sharing::default())?;
-            let now = std::fs::symlink_metadata(&probe).map(|metadata| Stat::of(&metadata).changed);
-            self.header.taken = now.map_err(Error::io("read", &probe))?;
-            if self.header.taken > latest {
-                break;
-            }
-        }
-        fs::remove(&probe);
-        Ok(())
-    }
-
     fn keep_the_rest(&mut self) -> Result<()> {
         let directory = self.directory.clone();
         let put = |name: &str, bytes: &[u8]| {
             fs::put_file_of_many(&directory.join(name), 0o644, None, |file| file.write_all(bytes))
         };
         // By its bytes: it may be a link to where others keep it.
-        let keep = |from: PathBuf, name: &str| match fs::read_whole(&from, MOST_BYTES) {
-            Ok(bytes) => put(name, &bytes).map(|()| true),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        let read = |from: &Path| match fs::read_whole(from, MOST_BYTES) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io("read", from)(error)),
         };
+        let keep = |from: PathBuf, name: &str| match read(&from)? {
+            Some(bytes) => put(name, &bytes).map(|()| true),
+            None => Ok(false),
+        };
         self.header.logs = self.keep_logs()?;
-        self.header.exclude = keep(self.checkout.exclude_file(), "exclude")?;
+        self.header.exclude = read(&self.checkout.exclude_file())?.map(|rules| super::super::escape(&rules));
         let settings = self.checkout.settings()?;
         self.header.ignore_case = settings.ignore_case;
         self.header.excludes = settings.excludes.clone().map_or(Ok(false), |file| keep(file, EXCLUDES))?;
@@ -265,25 +237,18 @@ impl Baseline {
         Ok(())
     }
 
-    fn write(&mut self) -> Result<()> {
-        let directory = self.directory.clone();
-        let write = |name: &str, lines: Vec<Vec<u8>>| {
-            let path = directory.join(name);
-            fs::put_file_of_many(&path, 0o644, None, |file| {
-                let mut file = std::io::BufWriter::new(file);
-                for line in lines {
-                    file.write_all(&line)?;
-                    file.write_all(b"\n")?;
-                }
-                file.flush()
-            })
-        };
-        let items: Vec<Vec<u8>> = self.items.iter().map(json).collect();
-        let references: Vec<Vec<u8>> = self.references.iter().map(json).collect();
-        self.header.digests = [&items, &references].map(|lines| digest(&lines.concat()));
-        write("items.jsonl", items)?;
-        write("references.jsonl", references)?;
-        write("before.json", vec![json(&self.header)])?;
+    fn write(&mut self, latest: (u32, u32)) -> Result<()> {
+        let (items, references) = (self.items.iter().map(json), self.references.iter().map(json));
+        let lines: Vec<Vec<u8>> = items.chain(references).collect();
+        let rest: Vec<u8> = lines.into_iter().flat_map(|line| line.into_iter().chain([b'\n'])).collect();
+        let header = &mut self.header;
+        (header.items, header.digest) = (self.items.len(), digest(&rest));
+        fs::put_file_of_many(&self.directory.join(BEFORE), 0o644, None, |file| {
+            header.taken = tick(file, latest)?;
+            file.write_all(&json(header))?;
+            file.write_all(b"\n")?;
+            file.write_all(&rest)
+        })?;
         self.keep_protecting()
     }
 
@@ -296,17 +261,38 @@ impl Baseline {
         let kept = [
             ("protecting", self.protecting().exists()),
             ("index", header.index),
-            ("exclude", header.exclude),
             (EXCLUDES, header.excludes),
             ("stash", header.stash),
-            ("items.jsonl", true),
-            ("references.jsonl", true),
-            ("before.json", true),
-            ("files", true),
+            (BEFORE, true),
+            ("files", self.directory.join("files").exists()),
         ];
         let kept = kept.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| self.directory.join(name));
         fs::sync_each(&kept.chain([self.directory.clone()]).collect::<Vec<_>>())
     }
+}
+
+/// Tells whether a file is kept with others in one. A user who may read one file may read all bytes in the pack.
+fn is_small(item: &Item, owner: (u32, u32)) -> bool {
+    /// A larger file gets a file of its own: it is copied by the system, or shares its blocks.
+    const SMALL: u64 = 1 << 20;
+    item.kind == Kind::File && item.stamp.is_some_and(|was| was.size() <= SMALL && was.owner().0 == owner.0)
+}
+
+/// The file system's time, which a new file shows. Waits until a change would show in the time stamps of every file: file systems count
+/// in steps of milliseconds.
+fn tick(new: &File, latest: (u32, u32)) -> std::io::Result<(u32, u32)> {
+    const TICK: Retry = Retry::every(Duration::from_millis(2)).within(Duration::from_millis(200));
+    let mut now = (0, 0);
+    for waited in TICK {
+        if !waited.is_zero() {
+            new.set_modified(SystemTime::now())?;
+        }
+        now = Stat::of(&new.metadata()?).changed;
+        if now > latest {
+            break;
+        }
+    }
+    Ok(now)
 }
 
 /// Puts small files into one, each by `pack`, which tells whether its bytes could be kept.

@@ -139,7 +139,7 @@ impl Baseline {
         let new: Vec<Vec<u8>> = new.into_iter().filter(|path| !now.contains(path)).collect();
         let is_rule = |path: &[u8]| path == b".gitignore" || path.ends_with(b"/.gitignore");
         let exclude = fs::read_whole(&self.checkout.exclude_file(), MOST_BYTES).unwrap_or_default();
-        let kept = self.kept_exclude().ok().flatten().unwrap_or_default();
+        let kept = self.kept_exclude().unwrap_or_default();
         let rules_changed = exclude != kept || changes.touched.iter().any(|touched| is_rule(&touched.path));
         if new.is_empty() || !rules_changed {
             return Ok(new);

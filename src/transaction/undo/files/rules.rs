@@ -26,7 +26,7 @@ impl PutBack<'_> {
         };
         // A link, or a file in a linked directory, does not belong to this repository, and stays as it is.
         if !is_linked {
-            let was = self.before.kept_exclude()?;
+            let was = self.before.kept_exclude();
             let is = now.and_then(|_| fs::read_whole(exclude.path(), MOST_BYTES).ok());
             match was {
                 Some(was) if is.as_ref() != Some(&was) => {
