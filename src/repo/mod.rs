@@ -27,7 +27,7 @@ pub(crate) use checkout::{
 pub use config::{Config, DURATION, Setting, read_duration};
 pub use expected::ExpectedHead;
 pub(crate) use git::{HookFacts, Manner, durable, path_of};
-pub(crate) use index::{Entry, Index, SUBMODULE, Stat};
+pub(crate) use index::{Entry, Index, SPARSE_DIRECTORY, SUBMODULE, Stat};
 use layout::lock_files;
 pub(crate) use layout::{GIT_LOCKS, Worktree, is_git_directory, is_git_name};
 pub use numbers::{ScanPattern, Seen};

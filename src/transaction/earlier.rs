@@ -23,7 +23,7 @@ pub(super) struct Was {
     pub(super) mode: u32,
     pub(super) owner: Option<(u32, u32)>,
     pub(super) content: Content,
-    /// Size of a copy that was kept, if it is known.
+    /// Size in bytes, if it is known; of a file of git's, cut to 32 bits.
     pub(super) size: Option<u64>,
     /// Its stat data, if they are known.
     pub(super) stamp: Option<Stamp>,
@@ -62,10 +62,9 @@ impl Baseline {
                     _ => (Kind::File, self.header.plain),
                 };
                 let owner = Some((entry.stat.user, entry.stat.group));
-                found.insert(
-                    path,
-                    Was { kind, mode, owner, content: Content::Blob(hex(entry.id)), size: None, stamp: None },
-                );
+                // Git marks those that it does not trust by a size of zero.
+                let size = Some(u64::from(entry.stat.size)).filter(|size| *size > 0);
+                found.insert(path, Was { kind, mode, owner, content: Content::Blob(hex(entry.id)), size, stamp: None });
             }
         }
         Ok(paths.iter().map(|path| found.remove(path)).collect())
@@ -74,7 +73,17 @@ impl Baseline {
     /// Copies the bytes that a file had, or the target of a link.
     pub(super) fn bytes(&self, was: &Was, blobs: &mut Blobs, into: &mut dyn Write) -> std::io::Result<()> {
         match &was.content {
-            Content::Blob(id) => blobs.copy(id, into),
+            Content::Blob(id) => {
+                let mut counted = Counted { into, bytes: 0 };
+                blobs.copy(id, &mut counted)?;
+                #[expect(clippy::cast_possible_truncation, reason = "as git cuts it")]
+                let is_it = was.size.is_none_or(|size| size as u32 == counted.bytes as u32);
+                if is_it || was.kind == Kind::Link {
+                    return Ok(());
+                }
+                // The configuration has changed since it was checked out.
+                Err(std::io::Error::other("git has other bytes of it than there were on disk"))
+            }
             Content::Copy(number) if was.kind == Kind::Link => {
                 let target = fs::read_link(self.copy(*number)).map_err(std::io::Error::other)?;
                 into.write_all(&crate::sys::bytes(target.as_os_str()))
@@ -146,6 +155,24 @@ impl Baseline {
                 }
             }
         })
+    }
+}
+
+/// Counts what is written through it.
+struct Counted<'a> {
+    into: &'a mut dyn Write,
+    bytes: u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.into.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.into.flush()
     }
 }
 

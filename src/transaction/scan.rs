@@ -45,8 +45,10 @@ pub(super) struct Look<'a> {
     /// Directories that have an ignore file.
     rules: Vec<Vec<u8>>,
     tracked_rules: HashSet<Vec<u8>>,
-    /// Tracked files that hold attributes.
-    attributes: Vec<Vec<u8>>,
+    /// Files that hold attributes: tracked ones, and those that are there, ignored or not.
+    attributes: HashSet<Vec<u8>>,
+    /// Some of the clean files.
+    sample: Sample,
     /// Whether there are intents to add, of which git's comparison with HEAD tells nothing.
     pub(super) intents: bool,
     /// Blobs of conflicts.
@@ -69,7 +71,8 @@ impl<'a> Look<'a> {
             entered: Vec::new(),
             rules: Vec::new(),
             tracked_rules: HashSet::new(),
-            attributes: Vec::new(),
+            attributes: HashSet::new(),
+            sample: Sample::default(),
             intents: false,
             conflicting: Vec::new(),
             latest: (0, 0),
@@ -103,7 +106,7 @@ impl<'a> Look<'a> {
             }
             match &entry.path[end..] {
                 b".gitignore" => drop(self.tracked_rules.insert(entry.path.to_vec())),
-                b".gitattributes" => self.attributes.push(entry.path.to_vec()),
+                b".gitattributes" => drop(self.attributes.insert(entry.path.to_vec())),
                 _ => {}
             }
             self.entry(entry, found, written)
@@ -124,11 +127,15 @@ impl<'a> Look<'a> {
     }
 
     fn look_for_rules(&mut self, directory: &[u8]) -> Result<()> {
-        let rules = below(directory, b".gitignore");
-        match self.find(&rules) {
-            // Git does not see into it, either.
-            Err(error) if fs::is_forbidden(&error) => {}
-            found => self.rules.extend(found?.map(|_| rules)),
+        for name in [&b".gitignore"[..], b".gitattributes"] {
+            let rules = below(directory, name);
+            match self.find(&rules) {
+                // Git does not see into it, either.
+                Err(error) if fs::is_forbidden(&error) => {}
+                Ok(Some(_)) if name == b".gitignore" => self.rules.push(rules),
+                Ok(Some(_)) => drop(self.attributes.insert(rules)),
+                found => drop(found?),
+            }
         }
         Ok(())
     }
@@ -191,6 +198,9 @@ impl<'a> Look<'a> {
             self.items.push(item(entry.path, kind, Some(found), content, false));
             return;
         }
+        if entry.mode & KIND == REGULAR {
+            self.sample.add(entry.id, found.size);
+        }
         let usual = match entry.mode {
             0o100_644 => *self.plain.get_or_insert(mode) == mode,
             0o100_755 => *self.executable.get_or_insert(mode) == mode,
@@ -238,11 +248,17 @@ impl<'a> Look<'a> {
     }
 
     /// Sees to it that no file is taken from git's objects that has other bytes on disk: filters, line endings.
-    pub(super) fn convert(&mut self, index: &Path, untracked: &Untracked) -> Result<()> {
-        let untracked = untracked.files.iter().filter(|path| path.ends_with(b".gitattributes"));
-        let attributes: Vec<Vec<u8>> = self.attributes.iter().chain(untracked).cloned().collect();
-        let conversion = self.checkout.conversion(&attributes)?;
-        if !conversion.any() {
+    pub(super) fn convert(&mut self, index: &Path) -> Result<()> {
+        let attributes: Vec<Vec<u8>> = self.attributes.iter().cloned().collect();
+        let mut conversion = self.checkout.conversion(&attributes)?;
+        for path in &attributes {
+            // Git takes them from the index then.
+            if self.find(path)?.is_none() {
+                conversion = Conversion::unknown();
+            }
+        }
+        // The configuration may have been another one when the files were written.
+        if !conversion.any() && self.checkout.have_sizes(&self.sample.taken)? {
             return Ok(());
         }
         let known: HashMap<Vec<u8>, usize> =
@@ -388,6 +404,33 @@ impl<'a> Look<'a> {
         let untracked: HashSet<&[u8]> = untracked.files.iter().map(Vec::as_slice).collect();
         let hidden = |path: &&Vec<u8>| !self.tracked_rules.contains(*path) && !untracked.contains(path.as_slice());
         self.rules.iter().filter(hidden).cloned().collect()
+    }
+}
+
+/// Blobs of some clean files, with the sizes of these: all, if they are few.
+#[derive(Default)]
+struct Sample {
+    taken: Vec<(String, u64)>,
+    seen: usize,
+    /// Each how-manieth is taken, less one.
+    skipped: usize,
+}
+
+impl Sample {
+    fn add(&mut self, id: &[u8], size: u64) {
+        const MOST: usize = 64;
+        if self.seen.is_multiple_of(self.skipped + 1) {
+            self.taken.push((hex(id), size));
+        }
+        self.seen += 1;
+        if self.taken.len() > MOST {
+            let mut number = 0;
+            self.taken.retain(|_| {
+                number += 1;
+                number % 2 == 1
+            });
+            self.skipped = self.skipped * 2 + 1;
+        }
     }
 }
 

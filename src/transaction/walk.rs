@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    repo::{Checkout, Entry, Index, Stat, path_of},
+    repo::{Checkout, Entry, Index, SPARSE_DIRECTORY, Stat, path_of},
     sys::{Below, Found},
 };
 
@@ -84,7 +84,7 @@ impl Batch {
 
     fn look(&mut self, below: &mut Below) {
         let bytes = &self.bytes;
-        self.found.extend(self.entries.iter().map(|kept| below.look(&bytes[kept.path.clone()])));
+        self.found.extend(self.entries.iter().map(|kept| look(below, kept.mode, &bytes[kept.path.clone()])));
     }
 
     fn clear(&mut self) {
@@ -92,6 +92,11 @@ impl Batch {
         self.entries.clear();
         self.found.clear();
     }
+}
+
+/// What is at the path of an entry. A directory of a sparse index stands for entries that are not there.
+fn look(below: &mut Below, mode: u32, path: &[u8]) -> io::Result<Option<Found>> {
+    if mode == SPARSE_DIRECTORY { Ok(None) } else { below.look(path) }
 }
 
 /// Facts about an index beside its entries.
@@ -124,7 +129,7 @@ pub(super) fn each(
         if workers.work.is_empty() {
             let mut below = open()?;
             while let Some(entry) = entries.next()? {
-                let found = below.look(entry.path);
+                let found = look(&mut below, entry.mode, entry.path);
                 visit(&entry, found.map_err(unreadable(entry.path))?)?;
             }
         } else if !workers.each(&mut entries, |entry, found| visit(entry, found.map_err(unreadable(entry.path))?))? {

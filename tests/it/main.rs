@@ -55,6 +55,7 @@ mod limits;
 mod lingering;
 mod log;
 mod mutate;
+mod mutate_as_git;
 mod mutate_baseline;
 mod mutate_crash;
 mod mutate_crash_places;

@@ -26,6 +26,11 @@ pub(crate) struct Conversion {
 }
 
 impl Conversion {
+    /// Anything may be converted.
+    pub(crate) fn unknown() -> Self {
+        Self { lines: true, filters: true }
+    }
+
     pub(crate) fn any(&self) -> bool {
         self.lines || self.filters
     }

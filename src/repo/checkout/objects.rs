@@ -69,6 +69,25 @@ impl Checkout {
     }
 }
 
+impl Checkout {
+    /// Tells whether these few blobs have these sizes; a missing one has none.
+    ///
+    /// # Errors
+    /// [`crate::Error::Git`].
+    pub(crate) fn have_sizes(&self, blobs: &[(String, u64)]) -> crate::Result<bool> {
+        let known = self.objects().and_then(|objects| {
+            let sizes = blobs.iter().map(|(id, size)| Ok(objects.size(id)? == *size));
+            sizes.collect::<Known<Vec<bool>>>()
+        });
+        if let Ok(same) = known {
+            return Ok(same.into_iter().all(|same| same));
+        }
+        let ids: Vec<u8> = blobs.iter().flat_map(|(id, _)| id.bytes().chain([b'\n'])).collect();
+        let sizes = self.sizes(&ids)?;
+        Ok(sizes.len() == blobs.len() && sizes.iter().zip(blobs).all(|(found, (_, size))| *found == Some(*size)))
+    }
+}
+
 /// Whether a file belongs to a pack: its index, for example.
 fn is_beside_pack(name: &OsStr) -> bool {
     Path::new(name).extension().is_some_and(|end| end != "pack")
@@ -131,6 +150,15 @@ impl Objects<'_> {
         let id = gix_hash::ObjectId::from_hex(id.as_bytes()).map_err(|_| Unknown)?;
         let header = self.database.try_header(&id).ok().flatten().ok_or(Unknown)?;
         Ok((header.kind(), header.size()))
+    }
+
+    /// The size of an object in bytes, whether or not it is replaced.
+    fn size(&self, id: &str) -> Known<u64> {
+        if self.checkout.is_no_file(id) {
+            return Err(Unknown);
+        }
+        let id = gix_hash::ObjectId::from_hex(id.as_bytes()).map_err(|_| Unknown)?;
+        self.database.try_header(&id).ok().flatten().map(|header| header.size()).ok_or(Unknown)
     }
 
     fn read(&self, id: &str, kind: Kind) -> Known<Vec<u8>> {

@@ -77,6 +77,15 @@ impl Checkout {
         self.run(Some(index), &["update-index", "-z", "--index-info"], Some(&input)).map(drop)
     }
 
+    /// Sets a flag of entries of an index, given as the option of `git update-index`.
+    pub(crate) fn flag(&self, index: &Path, flag: &str, paths: &[Vec<u8>]) -> Result<()> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let input: Vec<u8> = paths.iter().flat_map(|path| path.iter().copied().chain([0])).collect();
+        self.run(Some(index), &["update-index", flag, "-z", "--stdin"], Some(&input)).map(drop)
+    }
+
     /// Sees to it that an index has a checksum, without which other programs than git do not take it.
     pub(crate) fn seal(&self, index: &Path) -> Result<()> {
         if Index::has_checksum(index, self.id_bytes)? {

@@ -126,7 +126,7 @@ impl Baseline {
             return Err(Unfit::Dirty(dirty));
         }
         let staged_paths: HashSet<&[u8]> = staged.iter().map(|change| change.path.as_slice()).collect();
-        look.convert(&kept, &untracked)?;
+        look.convert(&kept)?;
         look.untracked(&untracked, keep.untracked)?;
         look.odd(untracked.strays.as_deref());
         look.own(&staged_paths)?;

@@ -1,13 +1,10 @@
 //! Takes over what the command's own git has staged.
 
-use std::{
-    collections::{HashMap, HashSet},
-    path::Path,
-};
+use std::{collections::HashSet, path::Path};
 
 use super::{
     super::{
-        baseline::{Baseline, KIND, LINK, REGULAR, SUBMODULE},
+        baseline::{Baseline, KIND, LINK, REGULAR, SUBMODULE, is_same},
         changes::Changes,
         differences::differences,
     },
@@ -17,8 +14,8 @@ use super::{
 use crate::{
     error::{Error, Result},
     escape::hex,
-    repo::path_of,
-    sys::Below,
+    repo::{Index, path_of},
+    sys::{Below, Found},
 };
 
 pub(super) fn new_entries(before: &Baseline, changes: &Changes, worked_on: &Path) -> Result<Added> {
@@ -58,36 +55,42 @@ pub(super) fn new_entries(before: &Baseline, changes: &Changes, worked_on: &Path
     Ok(added)
 }
 
-/// Takes over into the index to commit what the command itself has staged, and the worktree does not tell: returns the modes
-/// that it staged on purpose.
+/// Begins the index to commit with the command's own, a copy of which it is: takes out what does not belong to the change, and leaves
+/// what is staged as the file is. The caller's `own` paths are taken out already.
 pub(super) fn take_over(
     request: &StageRequest<'_>,
     index: &Path,
     own: &HashSet<Vec<u8>>,
+    by_command: &Added,
     sorted: &mut Sorted,
-) -> Result<HashMap<Vec<u8>, String>, StageError> {
+) -> Result<(), StageError> {
     let StageRequest { before, changes, worked_on, .. } = *request;
     let touched: HashSet<&[u8]> = changes.touched.iter().map(|touched| touched.path.as_slice()).collect();
-    let mut modes: HashMap<Vec<u8>, String> = HashMap::new();
+    let others: HashSet<&[u8]> = changes.others.iter().map(Vec::as_slice).collect();
     let mut entries: Vec<(String, String, Vec<u8>)> = Vec::new();
-    let mut conflicts = Vec::new();
-    let mut submodules = Vec::new();
-    let mut taken_out = Vec::new();
+    let (mut conflicts, mut submodules, mut taken_out) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut skipped, mut assumed) = (Vec::new(), Vec::new());
+    let none = || ("0".to_owned(), String::new());
     differences(before, &before.index(), worked_on, |path, was, now| {
+        let is_new = was.is_none();
         match now {
             Some(now) if now.stage > 0 => conflicts.push(path.to_vec()),
             Some(now) if now.mode & KIND == SUBMODULE => submodules.push(path.to_vec()),
             // The worktree is newer, and untracked files of before stay out.
-            _ if own.contains(path) => {}
-            None if touched.contains(path) => taken_out.push(path.to_vec()),
-            // A mode that was staged on purpose: the file system may not have it.
-            Some(now) if touched.contains(path) && was.is_none_or(|was| was.mode != now.mode) => {
-                modes.insert(path.to_vec(), format!("{:o}", now.mode));
+            _ if own.contains(path) => {
+                let was = was.filter(|was| was.stage == 0 && !was.intent_to_add);
+                let (mode, id) = was.map_or_else(none, |was| (format!("{:o}", was.mode), hex(was.id)));
+                skipped.extend(was.filter(|was| was.skip_worktree).map(|_| path.to_vec()));
+                assumed.extend(was.filter(|was| was.assume_unchanged).map(|_| path.to_vec()));
+                entries.push((mode, id, path.to_vec()));
             }
-            _ if touched.contains(path) || was.is_none() => {}
-            Some(now) if now.intent_to_add => {}
-            Some(now) => entries.push((format!("{:o}", now.mode), hex(now.id), path.to_vec())),
-            None => entries.push(("0".to_owned(), String::new(), path.to_vec())),
+            Some(now)
+                if now.intent_to_add || is_new && (by_command.was_there.contains(path) || others.contains(path)) =>
+            {
+                entries.push((none().0, none().1, path.to_vec()));
+            }
+            None if touched.contains(path) => taken_out.push(path.to_vec()),
+            _ => {}
         }
     })?;
     conflicts.dedup();
@@ -97,10 +100,46 @@ pub(super) fn take_over(
     if !submodules.is_empty() {
         return Err(StageError::Repositories(submodules));
     }
+    before.checkout.set_entries(index, &entries)?;
+    before.checkout.flag(index, "--skip-worktree", &skipped)?;
+    before.checkout.flag(index, "--assume-unchanged", &assumed)?;
     // Taken out of the index, and ignored from now on: no longer git's.
+    taken_out.retain(|path| sorted.add.contains(path));
     let ignored = before.checkout.ignored(&before.checkout.root, &taken_out)?;
     sorted.add.retain(|path| !ignored.contains(path));
     sorted.remove.extend(ignored);
-    before.checkout.set_entries(index, &entries)?;
-    Ok(modes)
+    // Ours is a copy, and younger.
+    let written = Index::open(worked_on, before.checkout.id_bytes)?.map(|index| index.modified()).unwrap_or_default();
+    leave_what_is_staged(before, index, written, sorted)
+}
+
+/// Takes off what git was told not to look at, and what is staged as the file is: the command's git knows better what to make of it.
+fn leave_what_is_staged(
+    before: &Baseline,
+    index: &Path,
+    written: (u32, u32),
+    sorted: &mut Sorted,
+) -> Result<(), StageError> {
+    let Some(mut entries) = Index::open(index, before.checkout.id_bytes)? else { return Ok(()) };
+    let mut add: HashSet<Vec<u8>> = sorted.add.drain(..).collect();
+    let mut remove: HashSet<Vec<u8>> = sorted.remove.drain(..).collect();
+    let mut below = Below::open(&before.checkout.root).map_err(Error::io("read", &before.checkout.root))?;
+    while let Some(entry) = entries.next()? {
+        let is_flagged = entry.skip_worktree || entry.assume_unchanged;
+        if is_flagged {
+            add.remove(entry.path);
+            remove.remove(entry.path);
+        } else if add.contains(entry.path) && entry.stat.modified < written {
+            let found = below.look(entry.path);
+            let found = found.map_err(Error::io("read", before.checkout.root.join(path_of(entry.path))))?;
+            let is_staged = |found: Found| found.mode & KIND == entry.mode & KIND && is_same(&found, &entry.stat);
+            if found.is_some_and(is_staged) {
+                add.remove(entry.path);
+            }
+        }
+    }
+    (sorted.add, sorted.remove) = (add.into_iter().collect(), remove.into_iter().collect());
+    sorted.add.sort();
+    sorted.remove.sort();
+    Ok(())
 }

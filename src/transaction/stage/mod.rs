@@ -7,7 +7,7 @@ mod sort;
 pub use left_out::{LeftOut, LeftOutReason};
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     ffi::OsString,
     path::{Path, PathBuf},
 };
@@ -130,28 +130,33 @@ pub(crate) fn stage(request: &StageRequest<'_>) -> Result<Staged, StageError> {
     let StageRequest { before, changes, worked_on, staged_by_command, fenced, .. } = *request;
     let checkout = &before.checkout;
     let index = before.directory().join("staged");
-    if before.header.index {
-        before.clear(&index)?;
-        fs::copy_index(&before.index(), &index, false)?;
-    }
-    let own_paths = take_out_own(before, &index)?;
-
     let seen = stamp(worked_on);
     // One that the command has removed says nothing.
     let was_worked_on = seen.is_some() && (fenced || before.index_is_touched());
     let (foreign, is_commands) = (was_worked_on && !staged_by_command, was_worked_on && staged_by_command);
+    if is_commands || before.header.index {
+        before.clear(&index)?;
+        let base = if is_commands { worked_on.to_owned() } else { before.index() };
+        fs::copy_index(&base, &index, false)?;
+    }
+    if is_commands && Index::open(&index, checkout.id_bytes)?.map_or(Ok(false), |mut index| index.is_partial())? {
+        checkout.unfold(&index)?;
+    }
+    let own_paths = take_out_own(before, &index)?;
     let mut left_out: Vec<LeftOut> = Vec::new();
     let mut leave_out =
         |paths: Vec<Vec<u8>>, why| left_out.extend(paths.iter().map(|path| LeftOut { path: path_of(path), why }));
     let by_command = if is_commands { new_entries(before, changes, worked_on)? } else { Added::default() };
     let mut sorted = sort(before, changes, &by_command)?;
     leave_out(changes.others.clone(), LeftOutReason::Written);
+    if is_commands {
+        take_over(request, &index, &own_paths, &by_command, &mut sorted)?;
+    }
     leave_out(by_command.was_there.into_iter().collect(), LeftOutReason::WasThere);
     leave_out(std::mem::take(&mut sorted.ignored), LeftOutReason::Ignored);
-    let modes = if is_commands { take_over(request, &index, &own_paths, &mut sorted)? } else { HashMap::new() };
     checkout.stage(&index, &sorted.remove, &sorted.add)?;
     add_below_former_files(before, changes, &index)?;
-    let staged = with_modes(before, &index, &modes)?;
+    let staged = staged_in(before, &index)?;
     must_be_files(&staged)?;
     all_written(before, &staged)?;
     must_match(request, &index, &staged)?;
@@ -161,22 +166,6 @@ pub(crate) fn stage(request: &StageRequest<'_>) -> Result<Staged, StageError> {
     left_out.sort_by(|one, other| (&one.path, one.why).cmp(&(&other.path, other.why)));
     left_out.dedup_by(|one, other| one.path == other.path);
     Ok(Staged { index, changes: staged, seen, foreign, left_out })
-}
-
-/// The staged changes, with the modes that the command staged on purpose.
-fn with_modes(before: &Baseline, index: &Path, modes: &HashMap<Vec<u8>, String>) -> Result<Vec<RawChange>> {
-    let staged = staged_in(before, index)?;
-    let other_modes: Vec<_> = staged
-        .iter()
-        .filter_map(|change| Some((modes.get(&change.path).filter(|mode| **mode != change.mode)?, change)))
-        .filter(|(_, change)| change.status != b'D')
-        .map(|(mode, change)| (mode.clone(), change.id.clone(), change.path.clone()))
-        .collect();
-    if other_modes.is_empty() {
-        return Ok(staged);
-    }
-    before.checkout.set_entries(index, &other_modes)?;
-    before.checkout.staged(index, &before.tree())
 }
 
 /// Makes sure that no other repository is part of a change.
@@ -271,7 +260,8 @@ fn add_below_former_files(before: &Baseline, changes: &Changes, index: &Path) ->
 /// Puts what the caller had staged back to HEAD's in the index to commit; returns all paths that are the caller's own.
 fn take_out_own(before: &Baseline, index: &Path) -> Result<HashSet<Vec<u8>>> {
     let mut entries: BTreeMap<Vec<u8>, (String, String)> = BTreeMap::new();
-    let staged = if before.header.own_index { before.checkout.staged(index, &before.tree())? } else { Vec::new() };
+    let staged =
+        if before.header.own_index { before.checkout.staged(&before.index(), &before.tree())? } else { Vec::new() };
     for change in staged {
         let (mode, id) = match change.status {
             b'U' => before.checkout.entry_of(&before.tree(), &change.path)?.unwrap_or_default(),

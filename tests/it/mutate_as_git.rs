@@ -1,0 +1,164 @@
+//! `repoguard mutate` commits what git itself would commit after the same command, whatever the checkout is like, and puts back the
+//! bytes that were on disk.
+
+use std::fs;
+
+use crate::support::Sandbox;
+
+/// A new repository, prepared by a script that ends with a clean worktree.
+fn prepared(script: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.outside("patch"), PATCH).unwrap();
+    sandbox.sh(&format!("set -e; {script}")).assert().success();
+    sandbox
+}
+
+/// Changes `file`, and adds `new`.
+const PATCH: &str = "\
+diff --git a/file b/file
+--- a/file
++++ b/file
+@@ -1 +1 @@
+-first
++second
+diff --git a/new b/new
+new file mode 100644
+--- /dev/null
++++ b/new
+@@ -0,0 +1 @@
++made
+";
+
+/// A checkout of `d` and of the files at the top, without `e`.
+const SPARSE: &str = "mkdir d e; echo d >d/f; echo e >e/f; echo gone >e/gone; git add .; git commit -qm second; \
+    git checkout -qb other; echo more >>e/f; echo new >e/new; echo new >d/new; git rm -q e/gone; git add .; git commit -qm other; \
+    git checkout -q main; git sparse-checkout set --cone --no-sparse-index d";
+
+#[test]
+fn commit_is_that_of_git_after_the_same_command() {
+    let crlf = r"printf 'a\r\nb\r\n' >w; git add w; git commit -qm w; git config core.autocrlf true; git status";
+    for (prepare, command) in [
+        // The file is newer than what was staged: its mode, kind and bytes count.
+        ("", "echo x >f; git add f; chmod +x f"),
+        ("", "ln -s file l; git add l; rm l; echo text >l"),
+        ("", "echo text >l; git add l; rm l; ln -s file l"),
+        ("", "rm file; ln -s x file; git add file; rm file; echo text >file"),
+        ("", "chmod +x file; git add file; chmod -x file; echo more >>file"),
+        ("", "chmod +x file; git mv file g"),
+        ("", "git apply --index ../patch; chmod +x new"),
+        ("git config core.fileMode false", "git update-index --chmod=+x file; echo more >>file"),
+        // What git made of the bytes stays.
+        (crlf, "git mv w moved"),
+        (crlf, "git mv w moved; echo x >>file"),
+        (
+            r"printf 'a\r\n' >w; git add w; git commit -qm w",
+            r#"echo "* text=auto" >.gitattributes; printf "b\r\n" >>w; git add --renormalize .; git add .gitattributes"#,
+        ),
+        // A directory becomes a link.
+        ("mkdir d; echo x >d/x; git add d; git commit -qm d", "git rm -qr d; ln -s file d"),
+        (
+            "mkdir d; echo x >d/x; git add d; git commit -qm d",
+            "git rm -qr --cached d; rm -r d; ln -s file d; echo y >y",
+        ),
+        // Outside of the sparse checkout.
+        (SPARSE, "git merge -q --squash other"),
+        (SPARSE, "git cherry-pick -n other"),
+        (SPARSE, "git checkout -q other -- d; echo y >y"),
+    ] {
+        let plain = prepared(prepare);
+        plain.sh(&format!("{command}; git add -A; git commit -qm m")).assert().success();
+        for options in ["", "--fence"] {
+            let guarded = prepared(prepare);
+            fs::write(guarded.outside("command"), command).unwrap();
+            guarded.sh(&format!("repoguard mutate {options} -m m -- sh ../command")).assert().success();
+            let tree = |sandbox: &Sandbox| sandbox.git(["ls-tree", "-r", "HEAD"]);
+            assert_eq!(tree(&plain), tree(&guarded), "{prepare}; {command} {options}");
+            assert_eq!(guarded.git(["status", "--porcelain"]), "", "{prepare}; {command} {options}");
+            assert_eq!(
+                plain.git(["ls-files", "-t"]),
+                guarded.git(["ls-files", "-t"]),
+                "{prepare}; {command} {options}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_git_was_told_to_skip_is_no_deletion() {
+    for (command, flagged) in [
+        ("git sparse-checkout set --no-sparse-index d", "S e/f"),
+        ("git update-index --skip-worktree e/f; rm e/f", "S e/f"),
+        ("git update-index --assume-unchanged e/f; rm e/f; echo y >y", "h e/f"),
+    ] {
+        for options in ["", "--fence"] {
+            let sandbox = prepared("mkdir d e; echo d >d/f; echo e >e/f; git add .; git commit -qm second");
+            fs::write(sandbox.outside("command"), command).unwrap();
+            sandbox.sh(&format!("repoguard mutate {options} -m m -- sh ../command")).assert().success();
+            let listed = sandbox.git(["ls-tree", "-r", "--name-only", "HEAD"]);
+            assert!(listed.contains("e/f"), "{command} {options}: {listed}");
+            let flags = sandbox.git(["ls-files", "-v"]);
+            assert!(flags.contains(flagged), "{command} {options}: {flags}");
+            assert_eq!(sandbox.git(["status", "--porcelain"]), "", "{command} {options}");
+        }
+    }
+}
+
+#[test]
+fn path_that_is_only_in_the_index_is_committed() {
+    for command in
+        ["git apply --cached ../patch", "git update-index --add --cacheinfo 100644,$(git hash-object -w file),new"]
+    {
+        let sandbox = prepared("");
+        fs::write(sandbox.outside("command"), command).unwrap();
+        sandbox.sh("repoguard mutate -m m -- sh ../command").assert().success();
+        let listed = sandbox.git(["ls-tree", "-r", "--name-only", "HEAD"]);
+        assert_eq!(listed, "file\nnew\n", "{command}");
+    }
+}
+
+#[test]
+fn sparse_index_is_no_obstacle() {
+    for prepare in ["mkdir d e", "mkdir a d"] {
+        let sandbox = prepared(&format!(
+            "{prepare}; for i in */; do echo $i >$i/f; done; git add .; git commit -qm second; \
+             git sparse-checkout set --cone --sparse-index d"
+        ));
+        sandbox.sh("repoguard mutate -m m -- sh -c 'echo x >>file; echo y >d/new'").assert().success();
+        assert_eq!(sandbox.git(["status", "--porcelain"]), "", "{prepare}");
+        assert_eq!(sandbox.git(["show", "--format=", "--name-only", "HEAD"]), "d/new\nfile\n", "{prepare}");
+        sandbox.sh("repoguard mutate -m m -- sh -c 'echo x >>file; exit 7'").assert().code(7);
+        assert_eq!(sandbox.git(["status", "--porcelain"]), "", "{prepare}");
+    }
+}
+
+#[test]
+fn bytes_on_disk_come_back_whatever_git_would_make_of_them_now() {
+    const TEXT: &str = r"printf '1\n2\n' >a.txt; git add .; git commit -qm a; rm a.txt";
+    for prepare in [
+        // The configuration was another one when they were written.
+        format!(
+            "{TEXT}; git config core.autocrlf true; git checkout -q a.txt; sleep 0.05; echo x >>file; git commit -qam x; \
+             git config --unset core.autocrlf"
+        ),
+        // Attributes that git does not list.
+        format!("echo .gitattributes >.gitignore; {TEXT}; echo '*.txt text eol=crlf' >.gitattributes; git checkout -q a.txt"),
+        format!("echo .gitattributes >.git/info/exclude; mkdir d; {TEXT}; echo '*.txt eol=crlf' >.gitattributes; git checkout -q a.txt"),
+        format!("{TEXT}; echo '*.txt text eol=crlf' >.git/info/attributes; git checkout -q a.txt"),
+        // Attributes that are only in the index.
+        format!(
+            "mkdir d; echo '*.txt eol=crlf' >.gitattributes; {TEXT}; git checkout -q a.txt; \
+             git sparse-checkout set --no-cone --no-sparse-index '/*' '!/.gitattributes'"
+        ),
+        // A filter takes something out.
+        "echo .gitattributes >.gitignore; echo '*.txt filter=hide' >.gitattributes; git config filter.hide.clean 'sed s/secret/public/'; \
+         echo secret >a.txt; git add .; git commit -qm a"
+            .to_owned(),
+    ] {
+        for change in ["echo x >a.txt", "rm a.txt", "git rm -qf a.txt", "mv a.txt b.txt"] {
+            let sandbox = prepared(&prepare);
+            let was = fs::read(sandbox.path("a.txt")).unwrap();
+            sandbox.sh(&format!("repoguard mutate -m m -- sh -c '{change}; exit 7'")).assert().code(7);
+            assert_eq!(fs::read(sandbox.path("a.txt")).unwrap(), was, "{prepare}; {change}");
+        }
+    }
+}
