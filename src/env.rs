@@ -56,7 +56,7 @@ pub(crate) fn git_config_file(name: &str) -> Option<PathBuf> {
 
 /// Variables in which `git -c` and its like pass settings to every git below: all keys in one text, or one by one.
 pub(crate) fn git_parameters() -> Vec<OsString> {
-    let count: usize = text("GIT_CONFIG_COUNT").and_then(|count| count.parse().ok()).unwrap_or(0);
+    let count: usize = text("GIT_CONFIG_COUNT").and_then(|count| count.trim_start().parse().ok()).unwrap_or(0);
     // Git fails if one is missing.
     let keys = (0..count).map_while(|number| get(&format!("GIT_CONFIG_KEY_{number}")));
     get("GIT_CONFIG_PARAMETERS").into_iter().chain(keys).collect()

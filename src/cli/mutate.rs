@@ -193,6 +193,7 @@ fn why(why: LeftOutReason) -> &'static str {
         LeftOutReason::Ignored => "ignored",
         LeftOutReason::WasThere => "was-there",
         LeftOutReason::Written => "open-for-writing",
+        LeftOutReason::Repository => "repository",
     }
 }
 

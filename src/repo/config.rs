@@ -89,7 +89,7 @@ impl Config {
         });
         for path in global_files() {
             // The user's own choice, `/dev/null` say.
-            ask_git |= fs::read_whole(&path, MOST_BYTES).is_ok_and(|text| concerns_us(&text));
+            ask_git |= path.is_relative() || fs::read_whole(&path, MOST_BYTES).is_ok_and(|text| concerns_us(&text));
         }
         if let Some(path) = repo.git_dir().map(|dir| dir.join("config.worktree")) {
             ask_git |= read(&path)?.is_some_and(|text| concerns_us(&text));
@@ -243,6 +243,8 @@ fn any_says(own: &Path, common: &Path, git: Option<&Path>, says: impl Fn(&[u8]) 
     files.extend(git.into_iter().flat_map(|git| files_of_git(git, "gitconfig")));
     files.extend([common.join("config"), own.join("config.worktree")]);
     env::git_parameters().iter().any(|text| says(&crate::sys::bytes(text)))
+        // Git sees a relative path from another directory than this process.
+        || files.iter().any(|path| path.is_relative())
         || files.iter().any(|path| match fs::read_whole(path, MOST_BYTES) {
             Ok(text) => says(&text),
             Err(error) => !matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory),

@@ -34,6 +34,8 @@ pub(crate) struct Changes {
     pub(crate) touched: Vec<Touched>,
     /// Files that were touched, too, but that others write to.
     pub(crate) others: Vec<Vec<u8>>,
+    /// Files that look new, but were there before: git did not see them.
+    pub(crate) hidden: Vec<Vec<u8>>,
     /// New directories below which paths are longer than the system takes. Their contents cannot be looked at.
     pub(crate) too_deep: Vec<Vec<u8>>,
 }
@@ -60,18 +62,29 @@ impl Changes {
             let is_below = |top: &Vec<u8>| path.strip_prefix(&top[..]).is_some_and(|rest| rest.starts_with(b"/"));
             too_deep.iter().any(|top| path == top || is_below(top))
         };
-        let slashed = directories.into_iter().chain(repositories).map(|path| [&path, &b"/"[..]].concat());
+        let known = |path: &[u8]| before.item(path).map(|item| item.kind);
+        let repositories =
+            repositories.into_iter().filter(|path| known(path) == Some(Kind::Directory) || known(path).is_none());
+        let repositories: HashSet<Vec<u8>> = repositories.collect();
+        let slashed = directories.iter().chain(&repositories).map(|path| [path, &b"/"[..]].concat());
+        let mut hidden = Vec::new();
         for path in files.into_iter().chain(slashed) {
             let bare = path.strip_suffix(b"/").unwrap_or(&path);
-            if before.item(bare).is_some() || is_too_deep(bare) {
+            if (known(bare).is_some() && !repositories.contains(bare)) || is_too_deep(bare) {
                 continue;
             }
             let now = match look(&mut below, before, bare) {
                 // In a directory that we may list and not enter. It cannot be committed.
                 Err(error) if fs::is_forbidden(&error) => None,
-                found => found?.map(|found| Stamp::of(&found)),
+                found => found?,
             };
-            touched.push(Touched { path, now, new: true });
+            if let Some(now) = now.as_ref().filter(|_| bare == path)
+                && before.was_there_unseen(now)?
+            {
+                hidden.push(path);
+                continue;
+            }
+            touched.push(Touched { path, now: now.as_ref().map(Stamp::of), new: true });
         }
         if before.checkout.is_one_case() {
             for Respelled { was, is } in Spelling::new(before).respelled()? {
@@ -85,7 +98,7 @@ impl Changes {
         touched.retain(|touched| !others.contains(&touched.path));
         let mut others: Vec<_> = others.into_iter().collect();
         others.sort();
-        Ok(Self { touched, others, too_deep })
+        Ok(Self { touched, others, hidden, too_deep })
     }
 
     /// These without those new files that were there at an earlier look, and are as they were then.
@@ -121,11 +134,11 @@ impl Changes {
             let then = known.get(touched.path.as_slice());
             then.map_or(!touched.new, |then| then.now != touched.now)
         });
-        let found = Self { touched: other.cloned().collect(), others: Vec::new(), too_deep: Vec::new() };
+        let found = Self { touched: other.cloned().collect(), ..Self::default() };
         let mut altered: Vec<Vec<u8>> = Vec::new();
         for touched in found.touched.iter().filter(|touched| is_file(touched)) {
             // A path of the earlier look differs from what that found; another path, from the baseline.
-            let one = Self { touched: vec![touched.clone()], others: Vec::new(), too_deep: Vec::new() };
+            let one = Self { touched: vec![touched.clone()], ..Self::default() };
             if known.contains_key(touched.path.as_slice()) || !one.really(before)?.is_empty() {
                 altered.push(touched.path.clone());
             }
@@ -168,6 +181,11 @@ pub(super) fn too_deep(path: &[u8]) -> Error {
 
 fn below(before: &Baseline) -> Result<Below> {
     Below::open(&before.checkout.root).map_err(Error::io("read", &before.checkout.root))
+}
+
+/// What makes a directory a repository.
+pub(super) fn below_repository(path: &[u8]) -> Vec<u8> {
+    [path, b"/.git"].concat()
 }
 
 fn look(below: &mut Below, before: &Baseline, path: &[u8]) -> Result<Option<Found>> {
@@ -216,7 +234,10 @@ impl<'a> Walk<'a> {
             Kind::Directory => {
                 now.is_some_and(|now| now.mode & KIND == DIRECTORY && now.mode & PERMISSIONS == item.mode)
             }
-            Kind::Repository => now.is_some_and(|now| now.mode & KIND == DIRECTORY),
+            Kind::Repository => {
+                now.is_some_and(|now| now.mode & KIND == DIRECTORY)
+                    && look(&mut self.below, self.before, &below_repository(&item.path))?.is_some()
+            }
             Kind::Odd => now.is_some_and(|now| Some(now.mode & KIND) == item.stamp.map(|was| was.mode() & KIND)),
             Kind::Submodule => {
                 now.is_some_and(|now| now.mode & KIND == DIRECTORY)

@@ -128,7 +128,8 @@ impl Baseline {
             Kind::Absent | Kind::Special | Kind::Odd => false,
             Kind::Directory => mode_now & KIND == DIRECTORY && mode_now & PERMISSIONS == was.mode,
             // Its contents are not ours to put back.
-            Kind::Repository | Kind::Submodule => mode_now & KIND == DIRECTORY,
+            Kind::Submodule => mode_now & KIND == DIRECTORY,
+            Kind::Repository => mode_now & KIND == DIRECTORY && fs::identity(&path.join(".git")).is_some(),
             Kind::Link => {
                 if mode_now & KIND != LINK {
                     return Ok(false);

@@ -104,7 +104,9 @@ pub(super) fn put_back(before: &Baseline, head: &Head, traced: &Moves) -> Result
     let is_as_it_was = |name: &str| unmoved.contains(name) || (name == HEAD && head == before.head());
     if before.checkout.has_reftable() {
         let Some(kept) = before.with_kept_tables()? else { return Ok(()) };
-        let names = before.references.iter().map(|one| one.name.as_str()).filter(|name| *name != STASH);
+        // A symbolic one would become a plain one.
+        let plain = before.references.iter().filter(|one| one.target.is_none());
+        let names = plain.map(|one| one.name.as_str()).filter(|name| *name != STASH);
         for name in names.filter(|name| may_have_lost(name) && is_as_it_was(name)) {
             let (was, is) = (kept.log_text(name)?, before.checkout.log_text(name)?);
             // Newest first.

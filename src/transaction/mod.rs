@@ -29,6 +29,7 @@
 //! - Ignored files, configuration, hooks, other worktrees' files and the inside of submodules are not put back.
 //! - References that the command deleted, and whose objects it had git prune, cannot be put back; HEAD can. Commits that only a log
 //!   led to are pruned as well.
+//! - Symbolic references that lead nowhere are not put back.
 //! - Files that others write meanwhile without the lock look like the command's, except commits.
 
 mod attribution;

@@ -1,14 +1,18 @@
 //! Decides which files git can give back, and which must be kept, by a look at all of them before anything changes.
 
+mod convert;
+mod sample;
+
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
 };
 
+use self::sample::Sample;
 use super::{
     baseline::{
-        Content, DIRECTORY, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SUBMODULE, Stamp, below, copied, is_same,
-        parents,
+        Content, DIRECTORY, HiddenRules, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SUBMODULE, Stamp, below, copied,
+        is_same, parents,
     },
     walk::{self, Walked},
 };
@@ -16,14 +20,12 @@ use crate::{
     error::{Error, Result},
     escape::hex,
     fs,
-    repo::{Checkout, Conversion, Entry, Index, Untracked, path_of},
+    repo::{Checkout, Entry, Untracked, path_of},
     sys::{Below, Found},
 };
 
 /// Most paths that are given to git on its command line.
 const MOST_ARGUMENTS: usize = 500;
-/// How many files are asked about together, so that memory does not grow with the repository.
-const BATCH: usize = 20_000;
 /// The id of the blob without bytes, by either hash.
 const EMPTY_BLOBS: [&str; 2] =
     ["e69de29bb2d1d6434b8b29ae775ad8c2e48c5391", "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813"];
@@ -247,75 +249,6 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
-    /// Sees to it that no file is taken from git's objects that has other bytes on disk: filters, line endings.
-    pub(super) fn convert(&mut self, index: &Path) -> Result<()> {
-        let attributes: Vec<Vec<u8>> = self.attributes.iter().cloned().collect();
-        let mut conversion = self.checkout.conversion(&attributes)?;
-        for path in &attributes {
-            // Git takes them from the index then.
-            if self.find(path)?.is_none() {
-                conversion = Conversion::unknown();
-            }
-        }
-        // The configuration may have been another one when the files were written.
-        if !conversion.any() && self.checkout.have_sizes(&self.sample.taken)? {
-            return Ok(());
-        }
-        let known: HashMap<Vec<u8>, usize> =
-            self.items.iter().enumerate().map(|(at, item)| (item.path.clone(), at)).collect();
-        let Some(mut entries) = Index::open(index, self.checkout.id_bytes)? else { return Ok(()) };
-        let mut batch: Vec<(Vec<u8>, String)> = Vec::new();
-        loop {
-            let entry = entries.next()?;
-            let ended = entry.is_none();
-            if let Some(entry) = entry
-                && entry.mode & KIND == REGULAR
-                && entry.stage == 0
-            {
-                batch.push((entry.path.to_vec(), hex(entry.id)));
-            }
-            if batch.len() >= BATCH || ended {
-                self.convert_batch(&conversion, &known, &batch)?;
-                batch.clear();
-            }
-            if ended {
-                return Ok(());
-            }
-        }
-    }
-
-    fn convert_batch(
-        &mut self,
-        conversion: &Conversion,
-        known: &HashMap<Vec<u8>, usize>,
-        batch: &[(Vec<u8>, String)],
-    ) -> Result<()> {
-        let converted = if conversion.filters {
-            let input: Vec<u8> = batch.iter().flat_map(|(path, _)| path.iter().copied().chain([0])).collect();
-            self.checkout.with_attributes(&["filter", "ident", "working-tree-encoding"], &input)?
-        } else {
-            HashSet::new()
-        };
-        let input: Vec<u8> = batch.iter().flat_map(|(_, id)| id.bytes().chain([b'\n'])).collect();
-        let sizes = self.checkout.sizes(&input)?;
-        for ((path, _), size) in batch.iter().zip(sizes) {
-            let at = known.get(path);
-            if at.is_some_and(|&at| !matches!(self.items[at].content, Content::Blob(_))) {
-                continue;
-            }
-            let Some(found) = self.find(path)? else { continue };
-            // Line endings are converted only by adding or removing bytes.
-            if size == Some(found.size) && !converted.contains(path) {
-                continue;
-            }
-            match at {
-                Some(&at) => self.items[at].content = Content::Copy(0),
-                None => self.items.push(item(path, Kind::File, Some(&found), Content::Copy(0), false)),
-            }
-        }
-        Ok(())
-    }
-
     /// Copies what was staged by the caller, too: its bytes are nobody else's.
     pub(super) fn own(&mut self, staged: &HashSet<&[u8]>) -> Result<()> {
         let known: HashMap<Vec<u8>, usize> =
@@ -400,37 +333,12 @@ impl<'a> Look<'a> {
         }
     }
 
-    pub(super) fn hidden_rules(&self, untracked: &Untracked) -> Vec<Vec<u8>> {
+    /// Ignored files of ignore rules, with their bytes.
+    pub(super) fn hidden_rules(&self, untracked: &Untracked) -> Result<Vec<HiddenRules>> {
         let untracked: HashSet<&[u8]> = untracked.files.iter().map(Vec::as_slice).collect();
         let hidden = |path: &&Vec<u8>| !self.tracked_rules.contains(*path) && !untracked.contains(path.as_slice());
-        self.rules.iter().filter(hidden).cloned().collect()
-    }
-}
-
-/// Blobs of some clean files, with the sizes of these: all, if they are few.
-#[derive(Default)]
-struct Sample {
-    taken: Vec<(String, u64)>,
-    seen: usize,
-    /// Each how-manieth is taken, less one.
-    skipped: usize,
-}
-
-impl Sample {
-    fn add(&mut self, id: &[u8], size: u64) {
-        const MOST: usize = 64;
-        if self.seen.is_multiple_of(self.skipped + 1) {
-            self.taken.push((hex(id), size));
-        }
-        self.seen += 1;
-        if self.taken.len() > MOST {
-            let mut number = 0;
-            self.taken.retain(|_| {
-                number += 1;
-                number % 2 == 1
-            });
-            self.skipped = self.skipped * 2 + 1;
-        }
+        let tree = self.checkout.tree()?;
+        self.rules.iter().filter(hidden).map(|path| HiddenRules::read(&tree, path)).collect()
     }
 }
 

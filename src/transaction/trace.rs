@@ -159,6 +159,8 @@ pub(crate) struct Moves {
     /// The targets that symbolic ones got.
     targets: HashSet<(String, String)>,
     renamed: HashSet<(String, String)>,
+    /// Those that were copied, and are still there.
+    copied: HashSet<String>,
     /// Those whose log lost entries.
     expired: HashSet<String>,
     /// Transactions that had all their locks and did not tell how they ended.
@@ -184,6 +186,11 @@ impl Moves {
                 [name] if deleting && name.starts_with("refs/") => moves.write(name, None),
                 ["rename_ref:", from, "->", to, ..] => {
                     moves.renamed.insert((from.to_owned(), to.to_owned()));
+                }
+                // Its value is that of the other one.
+                ["copy_ref:", from, "->", to, ..] => {
+                    moves.renamed.insert((from.to_owned(), to.to_owned()));
+                    moves.copied.insert(from.to_owned());
                 }
                 // A log that loses entries may give its reference the value of another one.
                 ["reflog_expire:", name, ..] => {
@@ -213,7 +220,9 @@ impl Moves {
     pub(crate) fn explain(&self, name: &str, is: Option<&str>, by_head: bool) -> bool {
         let names: Vec<&str> = [name].into_iter().chain(by_head.then_some("HEAD")).collect();
         let written = || names.iter().filter_map(|name| self.written.get(*name)).flatten();
-        let renamed = |(from, to): &(String, String)| if is.is_some() { to == name } else { from == name };
+        let renamed = |(from, to): &(String, String)| {
+            if is.is_some() { to == name } else { from == name && !self.copied.contains(from) }
+        };
         let made = written().any(|value| value.as_deref() == is)
             || self.renamed.iter().any(renamed)
             || (is.is_some() && self.expired.contains(name));

@@ -76,6 +76,7 @@ mod mutate_one_case;
 mod mutate_rollback;
 mod mutate_takes;
 mod mutate_traces;
+mod mutate_unseen;
 mod mutate_validate;
 mod mutate_wrecks;
 mod next;

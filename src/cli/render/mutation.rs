@@ -32,6 +32,7 @@ impl Ui {
                 (LeftOutReason::Ignored, "left out, ignored:"),
                 (LeftOutReason::WasThere, "left out, was there before and is unchanged:"),
                 (LeftOutReason::Written, "left out, another process has it open for writing:"),
+                (LeftOutReason::Repository, "left out, there is a `.git` in it:"),
             ] {
                 let paths: Vec<_> =
                     mutated.left_out.iter().filter(|left| left.why == why).map(|left| left.path.clone()).collect();

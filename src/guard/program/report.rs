@@ -200,6 +200,7 @@ fn reason(word: &str) -> LeftOutReason {
     match word {
         "ignored" => LeftOutReason::Ignored,
         "was-there" => LeftOutReason::WasThere,
+        "repository" => LeftOutReason::Repository,
         _ => LeftOutReason::Written,
     }
 }

@@ -34,6 +34,9 @@ const MOST_FILES: usize = 16;
 /// A larger file is for git, in bytes.
 const MOST_BYTES: u64 = 16 << 20;
 
+/// What git says of a path that it does not add.
+const REFUSED: &[u8] = b"Ignoring path ";
+
 /// An entry for an index: mode (`0` removes it), id, path.
 pub(crate) type RawEntry = (String, String, Vec<u8>);
 
@@ -57,7 +60,10 @@ impl Checkout {
         let fixed = ["-c", "index.skipHash=true", "update-index", "--add", "--remove", "--replace"];
         let fixed = [&fixed[..], &["--ignore-skip-worktree-entries", "-z", "--stdin"]].concat();
         let arguments = [git::durable(changed.len()), fixed].concat();
-        self.run(Some(index), &arguments, Some(&input)).map(drop)
+        let output = self.output(Some(index), &arguments, Some(&input))?;
+        // That is all that git has against a name that may lead into a git directory elsewhere.
+        let is_ignored = output.stderr.windows(REFUSED.len()).any(|part| part == REFUSED);
+        if output.status.success() && !is_ignored { Ok(()) } else { Err(git::failed(&arguments, &output)) }
     }
 
     /// Puts entries into an index as they are.
@@ -213,6 +219,11 @@ fn read(tree: &Root, path: &[u8]) -> Known<(u32, Stat, Vec<u8>)> {
     let look = || fs::metadata(&place).map_err(|_| Unknown);
     let found = look()?;
     let stat = || std::fs::symlink_metadata(place.path()).map(|metadata| Stat::of(&metadata)).map_err(|_| Unknown);
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+    if found.is_link() && name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b".git")) {
+        // Git takes some of them and refuses others.
+        return Err(Unknown);
+    }
     let (mode, stat, bytes) = if found.is_link() {
         let target = fs::read_link(&place).map_err(|_| Unknown)?;
         (sys::LINK, stat()?, sys::bytes(target.as_os_str()).into_owned())

@@ -33,8 +33,8 @@ const EXCLUDES: &str = "excludes";
 use super::standby::Standby;
 use open::digest;
 pub(super) use record::{
-    Content, DIRECTORY, Header, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SCHEMA, SUBMODULE, Stamp, copied,
-    is_same, stamp,
+    Content, DIRECTORY, Header, HiddenRules, Item, KIND, Kind, LINK, PERMISSIONS, REGULAR, SCHEMA, SUBMODULE, Stamp,
+    copied, is_same, stamp,
 };
 pub(crate) use record::{check_head, check_path};
 
@@ -42,7 +42,7 @@ use std::{
     collections::{HashMap, HashSet},
     io::Write as _,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Mutex, OnceLock},
 };
 
 use crate::{
@@ -99,6 +99,8 @@ pub(crate) struct Baseline {
     owner: (u32, u32),
     /// Files that others were seen to write to.
     pub(super) others: Mutex<HashSet<Vec<u8>>>,
+    /// The inodes of all files, once they were asked for.
+    inodes: OnceLock<HashSet<u32>>,
     /// Keeps large files.
     standby: Option<Standby>,
     /// Whether an earlier process has taken it.
@@ -169,8 +171,30 @@ impl Baseline {
         self.header.spellings.iter().map(both).collect()
     }
 
-    pub(in crate::transaction) fn hidden_rules(&self) -> HashSet<Vec<u8>> {
-        self.header.hidden_rules.iter().map(|path| super::unescape(path)).collect()
+    /// Ignored files of ignore rules.
+    pub(in crate::transaction) fn hidden_rules(&self) -> &[HiddenRules] {
+        &self.header.hidden_rules
+    }
+
+    /// Tells whether there was a directory here that belonged to this repository.
+    pub(in crate::transaction) fn had_directory(&self, path: &[u8]) -> Result<bool> {
+        let is_directory = self.item(path).is_some_and(|item| item.kind == Kind::Directory);
+        Ok(is_directory || self.directories()?.contains(path))
+    }
+
+    /// Directories that were there before, and that the command's gits have made repositories or worktrees of.
+    pub(in crate::transaction) fn new_repositories(&self) -> Result<Vec<Vec<u8>>> {
+        let root = self.checkout.root.canonicalize().unwrap_or_else(|_| self.checkout.root.clone());
+        let mut found = Vec::new();
+        for place in super::trace::made_worktrees(&self.trace()) {
+            let Ok(inner) = place.strip_prefix(&root) else { continue };
+            let path = crate::sys::bytes(inner.as_os_str()).into_owned();
+            if !path.is_empty() && fs::identity(&place.join(".git")).is_some() && self.had_directory(&path)? {
+                found.push(path);
+            }
+        }
+        found.sort();
+        Ok(found)
     }
 
     pub(in crate::transaction) fn item(&self, path: &[u8]) -> Option<&Item> {
@@ -187,15 +211,24 @@ impl Baseline {
         found.ctime >= self.header.taken
     }
 
-    /// The inodes of all files that git knew or could have known.
-    pub(in crate::transaction) fn inodes(&self) -> Result<HashSet<u32>> {
+    /// Tells whether a file was there before, and git did not see it: ignore rules hid it, or a repository around it did. It may have
+    /// come here with a directory that was moved.
+    pub(in crate::transaction) fn was_there_unseen(&self, found: &Found) -> Result<bool> {
+        Ok(!self.is_from_after(found) && !self.inodes()?.contains(&found.inode))
+    }
+
+    /// The inodes of all files that git knew or could have known. Read once.
+    pub(in crate::transaction) fn inodes(&self) -> Result<&HashSet<u32>> {
+        if let Some(known) = self.inodes.get() {
+            return Ok(known);
+        }
         let mut inodes: HashSet<u32> = self.items.iter().filter_map(|item| item.stamp.map(Stamp::inode)).collect();
         if let Some(mut entries) = self.entries()? {
             while let Some(entry) = entries.next()? {
                 inodes.insert(entry.stat.inode);
             }
         }
-        Ok(inodes)
+        Ok(self.inodes.get_or_init(|| inodes))
     }
 
     /// The directories that held files, the top included.

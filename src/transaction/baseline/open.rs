@@ -65,6 +65,7 @@ impl Baseline {
             header,
             owner,
             others,
+            inodes: std::sync::OnceLock::new(),
             standby,
             is_left: true,
             is_strangers,

@@ -1,12 +1,12 @@
 //! Describes the baseline on disk: one value for all, one for each path.
 
-use std::path::Path;
+use std::{io::Read as _, path::Path};
 
 use serde::{Deserialize, Serialize};
 
 use super::super::{escaped, unescape};
 use crate::{
-    fs::Root,
+    fs::{self, Root},
     repo::{HEAD, Head, Reference, Stat, is_reference_name, path_of},
     sys::{Below, Found},
 };
@@ -52,9 +52,9 @@ pub(in crate::transaction) struct Header {
     pub(super) items: usize,
     /// SHA-256 of all that follows.
     pub(super) digest: String,
-    /// Ignored files of ignore rules: they hide others, but are not ours to put back.
+    /// Ignored files of ignore rules: they hide others.
     #[serde(default)]
-    pub(super) hidden_rules: Vec<String>,
+    pub(super) hidden_rules: Vec<HiddenRules>,
     /// Files whose names were spelled otherwise on disk than git spells them: both.
     #[serde(default)]
     pub(super) spellings: Vec<(String, String)>,
@@ -68,8 +68,40 @@ impl Header {
     pub(super) fn check(&self, tree: &Root) -> Result<(), String> {
         check_head(&self.head)?;
         self.logs.iter().filter(|(name, _)| name != HEAD).try_for_each(|(name, _)| check_name(name))?;
-        let spellings = self.spellings.iter().flat_map(|(one, other)| [one, other]);
-        self.hidden_rules.iter().chain(spellings).try_for_each(|path| check_path(tree, &unescape(path)))
+        self.hidden_rules.iter().try_for_each(|rules| check_path(tree, &rules.path))?;
+        let mut spellings = self.spellings.iter().flat_map(|(one, other)| [one, other]);
+        spellings.try_for_each(|path| check_path(tree, &unescape(path)))
+    }
+}
+
+/// An ignored file of ignore rules. Without it, what it hides would look new.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::transaction) struct HiddenRules {
+    #[serde(with = "escaped")]
+    pub(in crate::transaction) path: Vec<u8>,
+    /// Permission bits.
+    pub(in crate::transaction) mode: u32,
+    /// Its bytes; none if it is no file, cannot be read, or is too large to be kept.
+    #[serde(with = "escaped")]
+    pub(in crate::transaction) text: Vec<u8>,
+}
+
+impl HiddenRules {
+    /// Reads one as it is now.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`].
+    pub(in crate::transaction) fn read(tree: &Root, path: &[u8]) -> crate::Result<Self> {
+        /// Far more than rules take.
+        const MOST: u64 = 1 << 20;
+        let place = tree.at(path)?;
+        let mode = fs::metadata(&place)?.permissions();
+        let mut text = Vec::new();
+        let read = fs::read_file(&place).map(|file| file.take(MOST + 1).read_to_end(&mut text));
+        if !matches!(read, Ok(Ok(_))) || text.len() as u64 > MOST {
+            text.clear();
+        }
+        Ok(Self { path: path.to_vec(), mode, text })
     }
 }
 
@@ -240,10 +272,7 @@ pub(in crate::transaction) fn is_same(found: &Found, stat: &Stat) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        fs::{self, Sharing},
-        sys,
-    };
+    use crate::{fs::Sharing, sys};
 
     #[test]
     fn time_stamps_of_the_index_are_those_of_the_file() {

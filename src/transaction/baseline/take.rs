@@ -61,6 +61,7 @@ impl Baseline {
             staged: Vec::new(),
             owner,
             others: std::sync::Mutex::default(),
+            inodes: std::sync::OnceLock::new(),
             standby: None,
             is_left: false,
             is_strangers: false,
@@ -134,8 +135,7 @@ impl Baseline {
         let (latest, intents) = (look.latest, look.intents);
         (self.header.plain, self.header.executable, self.header.directory) =
             (look.plain.unwrap_or(0o644), look.executable.unwrap_or(0o755), look.directory.unwrap_or(0o755));
-        self.header.hidden_rules =
-            look.hidden_rules(&untracked).iter().map(|path| super::super::escape(path)).collect();
+        self.header.hidden_rules = look.hidden_rules(&untracked)?;
         self.items = look.items;
         self.references = references;
         self.header.own_index = !staged.is_empty() || intents;

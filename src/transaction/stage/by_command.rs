@@ -33,20 +33,12 @@ pub(super) fn new_entries(before: &Baseline, changes: &Changes, worked_on: &Path
     let mut below = Below::open(&before.checkout.root).map_err(Error::io("read", &before.checkout.root))?;
     let touched: HashSet<&[u8]> = changes.touched.iter().map(|touched| touched.path.as_slice()).collect();
     let others: HashSet<&[u8]> = changes.others.iter().map(Vec::as_slice).collect();
-    let mut moved = None;
     for path in new.into_iter().filter(|path| !others.contains(path.as_slice())) {
         let found = below.look(&path).map_err(Error::io("read", before.checkout.root.join(path_of(&path))))?;
         // Content of the caller's own that was touched is judged as such.
         let is_own = before.item(&path).is_some();
         let Some(found) = found.filter(|found| matches!(found.mode & KIND, REGULAR | LINK)) else { continue };
-        // Files in a directory that was moved are as they were.
-        let mut is_moved = || -> Result<bool> {
-            if moved.is_none() {
-                moved = Some(before.inodes()?);
-            }
-            Ok(moved.as_ref().is_some_and(|known| known.contains(&found.inode)))
-        };
-        if !is_own && (before.is_from_after(&found) || is_moved()?) {
+        if !is_own && !before.was_there_unseen(&found)? {
             added.paths.insert(path);
         } else if !(is_own && touched.contains(path.as_slice())) {
             added.was_there.insert(path);

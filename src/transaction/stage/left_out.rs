@@ -26,6 +26,8 @@ pub enum LeftOutReason {
     WasThere,
     /// Another process has it open for writing.
     Written,
+    /// It is a repository of its own, or something called `.git` makes git take it for one, and no git of the command's made it.
+    Repository,
 }
 
 /// Files that the command has made, and that the ignore rules keep out of the change. Only directories with new entries are

@@ -149,6 +149,8 @@ pub(crate) fn stage(request: &StageRequest<'_>) -> Result<Staged, StageError> {
     let by_command = if is_commands { new_entries(before, changes, worked_on)? } else { Added::default() };
     let mut sorted = sort(before, changes, &by_command)?;
     leave_out(changes.others.clone(), LeftOutReason::Written);
+    leave_out(changes.hidden.clone(), LeftOutReason::WasThere);
+    leave_out(std::mem::take(&mut sorted.repositories), LeftOutReason::Repository);
     if is_commands {
         take_over(request, &index, &own_paths, &by_command, &mut sorted)?;
     }

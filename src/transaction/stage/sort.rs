@@ -1,6 +1,6 @@
 //! Sorts what the command touched: what is added to the index, what is removed from it, and what must not be committed.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, io::Write as _};
 
 use super::{
     super::{
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    fs::{self, Root},
+    fs::{self, Place, Root},
     repo::path_of,
 };
 
@@ -31,6 +31,8 @@ pub(super) struct Sorted {
     pub(super) remove: Vec<Vec<u8>>,
     /// New ones that the ignore rules keep out.
     pub(super) ignored: Vec<Vec<u8>>,
+    /// Repositories that the command's git has not made.
+    pub(super) repositories: Vec<Vec<u8>>,
 }
 
 /// Paths by what is to become of them, and what must not be committed.
@@ -43,6 +45,8 @@ struct Sorting<'a> {
     /// Files with content of the caller's own: an error if it changed.
     suspects: Vec<&'a Touched>,
     repositories: Vec<Vec<u8>>,
+    /// Those that the command's git has not made.
+    others_repositories: Vec<Vec<u8>>,
     special: Vec<Vec<u8>>,
     sparse: Vec<Vec<u8>>,
 }
@@ -76,8 +80,10 @@ impl<'a> Sorting<'a> {
         if path.ends_with(b"/") {
             // A directory without files is nothing to git, but another repository is.
             let directory = before.checkout.root.join(path_of(path));
-            if directory.join(".git").exists() && before.is_made_by_command(&path[..path.len() - 1]) {
-                self.repositories.push(path.to_vec());
+            if fs::identity(&directory.join(".git")).is_some() {
+                let is_commands = before.is_made_by_command(&path[..path.len() - 1]);
+                let found = if is_commands { &mut self.repositories } else { &mut self.others_repositories };
+                found.push(path.to_vec());
             }
         } else if !by_command.paths.contains(path) && !by_command.was_there.contains(path) {
             self.new.push(path.to_vec());
@@ -111,9 +117,15 @@ pub(super) fn sort(before: &Baseline, changes: &Changes, by_command: &Added) -> 
     for touched in &changes.touched {
         sorting.sort(before, touched, by_command);
     }
+    for path in before.new_repositories()? {
+        let slashed = [&path, &b"/"[..]].concat();
+        if !sorting.repositories.contains(&slashed) {
+            sorting.repositories.push(slashed);
+        }
+    }
     let own = sorting.changed(before)?;
     let allowed = before.rules_allow(sorting.new.clone(), changes)?;
-    let Sorting { mut add, remove, new, repositories, special, sparse, .. } = sorting;
+    let Sorting { mut add, remove, new, repositories, others_repositories, special, sparse, .. } = sorting;
     let is_allowed: HashSet<&[u8]> = allowed.iter().map(Vec::as_slice).collect();
     let ignored = new.into_iter().filter(|path| !is_allowed.contains(path.as_slice())).collect();
     add.extend(allowed);
@@ -128,7 +140,7 @@ pub(super) fn sort(before: &Baseline, changes: &Changes, by_command: &Added) -> 
             return Err(wrong(paths));
         }
     }
-    Ok(Sorted { add, remove, ignored })
+    Ok(Sorted { add, remove, ignored, repositories: others_repositories })
 }
 
 impl Baseline {
@@ -148,8 +160,8 @@ impl Baseline {
         let rules = self.directory().join("rules");
         fs::remove_entry(&rules)?;
         fs::make_directories(&rules, None)?;
-        let mut paths: Vec<Vec<u8>> = self.hidden_rules().into_iter().collect();
-        paths.extend(self.items.iter().map(|item| item.path.clone()).filter(|path| is_rule(path)));
+        let mut paths: Vec<Vec<u8>> =
+            self.items.iter().map(|item| item.path.clone()).filter(|path| is_rule(path)).collect();
         if let Some(mut entries) = self.entries()? {
             while let Some(entry) = entries.next()? {
                 if is_rule(entry.path) {
@@ -161,19 +173,20 @@ impl Baseline {
         paths.dedup();
         let views: Vec<&[u8]> = paths.iter().map(Vec::as_slice).collect();
         let mut blobs = self.checkout.blobs()?;
-        let (tree, copies) = (self.checkout.tree()?, Root::ours(&rules)?);
-        for (path, was) in paths.iter().zip(self.were(&views)?) {
-            let to = copies.at(path)?;
+        let copies = Root::ours(&rules)?;
+        let place = |path: &[u8]| -> Result<Place> {
             if let Some(above) = parents(path).first() {
                 fs::make_directories(&copies.at(above)?, None)?;
             }
-            match was {
-                Some(was) if was.kind == Kind::File => {
-                    fs::put_file(&to, 0o644, None, |file| self.bytes(&was, &mut blobs, file))?;
-                }
-                Some(_) => {}
-                None => fs::copy_entry(&tree.at(path)?, &to, false)?,
+            copies.at(path)
+        };
+        for (path, was) in paths.iter().zip(self.were(&views)?) {
+            if let Some(was) = was.filter(|was| was.kind == Kind::File) {
+                fs::put_file_of_many(&place(path)?, 0o644, None, |file| self.bytes(&was, &mut blobs, file))?;
             }
+        }
+        for hidden in self.hidden_rules() {
+            fs::put_file_of_many(&place(&hidden.path)?, 0o644, None, |file| file.write_all(&hidden.text))?;
         }
         let ignored = self.were_ignored(&rules, &new)?;
         fs::remove_entry(&rules)?;

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashSet};
 use self::directories::directories;
 use super::super::{
     baseline::{Baseline, DIRECTORY, KIND, Kind, PERMISSIONS, REGULAR, Stamp, below, parents},
-    changes::{Changes, Touched},
+    changes::{Changes, Touched, below_repository},
     earlier::Was,
     spelling::Spelling,
 };
@@ -70,6 +70,7 @@ impl<'a> PutBack<'a> {
     pub(super) fn run(mut self) -> Result<Vec<Vec<u8>>> {
         self.open_directories()?;
         self.put_spelling_back()?;
+        self.take_repositories()?;
         self.put_rules_back()?;
         let changes = Changes::look(self.before)?;
         self.left.extend(changes.others.iter().cloned());
@@ -141,11 +142,24 @@ impl<'a> PutBack<'a> {
                 Some(directory) if !self.is_repository(directory) => {
                     self.emptied.insert(directory.to_vec());
                 }
-                Some(repository) if self.before.is_made_by_command(repository) => drop(self.take(repository)?),
+                Some(repository)
+                    if self.before.is_made_by_command(repository) && !self.before.had_directory(repository)? =>
+                {
+                    self.take(repository)?;
+                }
                 // Somebody else has made it meanwhile, and may be at work there.
                 Some(repository) => self.left.push(repository.to_vec()),
                 None => drop(self.take(path)?),
             }
+        }
+        Ok(())
+    }
+
+    /// Takes the `.git` out of directories that were there before, and that the command's gits made repositories of.
+    fn take_repositories(&mut self) -> Result<()> {
+        for path in self.before.new_repositories()? {
+            let place = self.at(&path)?.child(".git");
+            self.keeping.take_other("a repository", place.path())?;
         }
         Ok(())
     }
@@ -224,8 +238,12 @@ impl<'a> PutBack<'a> {
         match (was.kind, kind) {
             (Kind::Absent, _) => return self.take(path).map(drop),
             (Kind::Directory, Some(DIRECTORY)) => return self.set_mode_or_leave(path, mode),
+            // No bytes of these were kept.
+            (Kind::Repository, Some(DIRECTORY)) => {
+                self.left.push(below_repository(path));
+                return Ok(());
+            }
             (Kind::Submodule | Kind::Repository | Kind::Special | Kind::Odd, _) => {
-                // No bytes of it were kept.
                 self.left.push(path.to_vec());
                 return Ok(());
             }
@@ -237,25 +255,30 @@ impl<'a> PutBack<'a> {
             (_, None) => self.keeping.deleted(path)?,
         }
         self.make_way(path)?;
+        self.make(was, &place, mode, owner)
+    }
+
+    /// Makes what was there in a free place.
+    fn make(&mut self, was: &Was, place: &Place, mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
         match was.kind {
             Kind::Directory => {
-                fs::make_directories(&place, Some(self.before.header.directory))?;
-                fs::set_mode(&place, mode)
+                fs::make_directories(place, Some(self.before.header.directory))?;
+                fs::set_mode(place, mode)
             }
             Kind::Link => {
                 let mut target = Vec::new();
                 self.before
                     .bytes(was, &mut self.blobs, &mut target)
                     .map_err(Error::io("read what was kept of", place.path()))?;
-                fs::put_link(&place, &path_of(&target), owner)
+                fs::put_link(place, &path_of(&target), owner)
             }
             _ => {
                 let (before, blobs) = (self.before, &mut self.blobs);
                 // One by one, the disk would take longer than all of it together.
                 if self.many {
-                    fs::put_file_of_many(&place, mode, owner, |file| before.bytes(was, blobs, file))
+                    fs::put_file_of_many(place, mode, owner, |file| before.bytes(was, blobs, file))
                 } else {
-                    fs::put_file(&place, mode, owner, |file| before.bytes(was, blobs, file))
+                    fs::put_file(place, mode, owner, |file| before.bytes(was, blobs, file))
                 }
             }
         }
@@ -281,7 +304,8 @@ impl<'a> PutBack<'a> {
         let mut wrong = Vec::new();
         for (touched, was) in changes.touched.iter().zip(were) {
             let path = touched.path.strip_suffix(b"/").unwrap_or(&touched.path);
-            if self.theirs.contains(path) || self.left.iter().any(|left| left == path) {
+            let is_left = |left: &Vec<u8>| left == path || *left == below_repository(path);
+            if self.theirs.contains(path) || self.left.iter().any(is_left) {
                 continue;
             }
             let same = match was {

@@ -4,7 +4,7 @@ use std::{collections::HashSet, io::Write as _};
 
 use super::{
     super::super::{
-        baseline::{MOST_BYTES, Stamp, below, parents},
+        baseline::{DIRECTORY, HiddenRules, KIND, MOST_BYTES, PERMISSIONS, Stamp, below, parents},
         changes::Touched,
     },
     PutBack, READ,
@@ -20,6 +20,10 @@ impl PutBack<'_> {
     /// Puts the ignore rules back, and takes new ones away: they could hide other new files.
     pub(super) fn put_rules_back(&mut self) -> Result<()> {
         let exclude = self.before.checkout.common_place(EXCLUDE)?;
+        // What a command put into its place.
+        if fs::metadata(&exclude).is_ok_and(|now| !now.is_file() && self.before.is_from_after(&now)) {
+            self.keeping.take_other("in place of the ignore rules", exclude.path())?;
+        }
         let (now, is_linked) = match fs::find(&exclude) {
             Err(Error::Io { source, .. }) if sys::is_link_error(&source) => (None, true),
             now => now.map(|now| (now, now.is_some_and(|now| !now.is_file())))?,
@@ -39,7 +43,8 @@ impl PutBack<'_> {
                 _ => {}
             }
         }
-        let hidden = self.before.hidden_rules();
+        self.put_hidden_rules_back()?;
+        let is_hidden = |path: &[u8]| self.before.hidden_rules().iter().any(|rules| rules.path == path);
         let tops = [Vec::new()].into_iter().chain(self.directories.iter().map(|(path, _)| path.clone()));
         let rules: Vec<Vec<u8>> = tops.map(|top| below(&top, b".gitignore")).collect();
         let views: Vec<&[u8]> = rules.iter().map(Vec::as_slice).collect();
@@ -51,7 +56,7 @@ impl PutBack<'_> {
                 now => now?,
             };
             match was {
-                None if now.is_some() && !hidden.contains(path) => drop(self.take(path)?),
+                None if now.is_some() && !is_hidden(path) => drop(self.take(path)?),
                 Some(was) => {
                     let touched = Touched { path: path.clone(), now: now.as_ref().map(Stamp::of), new: false };
                     self.put_one_back(&touched, &was)?;
@@ -67,6 +72,23 @@ impl PutBack<'_> {
             let is_below_new = parents(directory).iter().any(|above| new.contains(above));
             if new.contains(directory) && !is_below_new {
                 self.take_rules_below(directory.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts back ignored files of ignore rules, where their directories still are. The rest of those is not ours.
+    fn put_hidden_rules_back(&mut self) -> Result<()> {
+        for HiddenRules { path, mode, text } in self.before.hidden_rules() {
+            let above = parents(path).into_iter().next().unwrap_or_default();
+            let is_there = above.is_empty() || self.look(&above)?.is_some_and(|found| found.mode & KIND == DIRECTORY);
+            let place = self.root.at(path)?;
+            let is_same = || fs::read_whole(place.path(), MOST_BYTES).is_ok_and(|now| now == *text);
+            if !is_there || text.is_empty() || is_same() || !self.is_within_reach(path)? {
+                continue;
+            }
+            if self.look(path)?.is_none() || self.take(path)? {
+                fs::put_file(&place, mode & PERMISSIONS, None, |file| file.write_all(text))?;
             }
         }
         Ok(())
@@ -98,7 +120,11 @@ impl PutBack<'_> {
             for name in names {
                 let inner = below(&directory, &sys::bytes(&name));
                 if name == ".gitignore" {
-                    self.take(&inner)?;
+                    let found = self.look(&inner)?;
+                    // The directory was an ignored one, and was moved.
+                    if !found.map_or(Ok(false), |found| self.before.was_there_unseen(&found))? {
+                        self.take(&inner)?;
+                    }
                 } else if fs::metadata(place.child(&name)).is_ok_and(|found| found.is_dir()) {
                     open.push(inner);
                 }
