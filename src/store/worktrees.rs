@@ -68,6 +68,8 @@ pub(crate) struct Made {
     pub(crate) stash: Option<String>,
     /// Git's name for it, once it has one.
     pub(crate) id: Option<String>,
+    /// What tells it from a later worktree of that name.
+    pub(crate) mark: Option<String>,
     pub(crate) pid: u32,
     pub(crate) host: String,
     pub(crate) user: String,
@@ -90,6 +92,7 @@ impl Made {
             created_ms: 0,
             stash: None,
             id: None,
+            mark: None,
             pid: std::process::id(),
             host: sys::host(),
             user: sys::acting_user(),

@@ -158,7 +158,7 @@ fn what_is_of_no_worth_does_not_keep_it() {
         "echo 2 >file; git checkout -q file",
         "b=$(git symbolic-ref --short HEAD); git switch -q -c other; git commit -q --allow-empty -m x; git switch -q $b; git branch -q -f main-copy other",
         "cd \"$SANDBOX/repo\"; echo 2 >file; git stash -q",
-        "echo 2 >file; git commit -q -a -m x; git push -q . HEAD:refs/original/x; git reset -q --hard HEAD~1",
+        "echo 2 >file; git commit -q -a -m x; git push -q . HEAD:refs/remotes/o/x; git reset -q --hard HEAD~1",
         "git tag t; git gc -q",
     ] {
         let went = sandbox.isolated(&[], script);
@@ -180,6 +180,8 @@ fn process_that_the_command_left_behind_keeps_it() {
     for daemon in [
         // It has the lock still open.
         "cd /; exec sleep 60",
+        // It has no lock open, and writes to a file in the worktree.
+        "cd /; for n in $(ls /proc/$$/fd); do eval \"exec $n>&-\"; done; exec sleep 60 3>>$REPOGUARD_WORKTREE/file",
         // It has nothing open, and stands in the worktree.
         "for n in $(ls /proc/$$/fd); do eval \"exec $n>&-\"; done; exec sleep 60",
     ] {

@@ -239,3 +239,67 @@ fn reference_that_protects_a_mutation_is_no_way_to_a_commit() {
     running.ended();
     assert!(sandbox.branches().contains(&"kept".to_owned()));
 }
+
+#[test]
+fn reference_that_a_program_keeps_for_itself_is_no_other_branch() {
+    for kept in ["refs/jj/keep/x", "refs/original/x", "refs/replace-of/x"] {
+        let (sandbox, _) = made(COMMIT);
+        sandbox.git(["update-ref", kept, "agent/fix"]);
+        let listed = sandbox.prune();
+        assert!(listed.starts_with("kept"), "{kept}: {listed}");
+        assert_eq!(sandbox.git(["branch", "--list", "agent/fix"]).trim(), "+ agent/fix", "{kept}");
+    }
+}
+
+#[test]
+fn later_worktree_of_the_same_name_is_not_ours() {
+    let (sandbox, went) = made(COMMIT);
+    let place = sandbox.outside("mine");
+    let name = went.path().file_name().unwrap().to_owned();
+    sandbox.git(["merge", "-q", "agent/fix"]);
+    sandbox.command("git").args(["worktree", "remove"]).arg(went.path()).status().unwrap();
+    fs::create_dir(&place).unwrap();
+    // Git gives it the name that is free again.
+    sandbox.command("git").args(["worktree", "add", "-q"]).arg(place.join(&name)).arg("agent/fix").status().unwrap();
+    assert!(sandbox.path(".git/worktrees").join(&name).exists());
+    fs::write(place.join(&name).join("ignored"), "mine\n").unwrap();
+    let listed = sandbox.prune();
+    assert!(place.join(&name).join("ignored").exists(), "{listed}");
+    assert_eq!(sandbox.git(["branch", "--list", "agent/fix"]).trim(), "+ agent/fix", "{listed}");
+}
+
+#[test]
+fn later_branch_of_the_same_name_is_not_ours() {
+    let (sandbox, went) = made(COMMIT);
+    sandbox.git(["merge", "-q", "agent/fix"]);
+    sandbox.command("git").args(["worktree", "remove"]).arg(went.path()).status().unwrap();
+    sandbox.git(["branch", "-q", "-d", "agent/fix"]);
+    sandbox.git(["branch", "agent/fix"]);
+    assert_eq!(sandbox.listed(), [] as [Value; 0]);
+    assert_eq!(sandbox.prune(), "");
+    assert_eq!(sandbox.git(["branch", "--list", "agent/fix"]).trim(), "agent/fix");
+}
+
+#[test]
+fn files_that_git_has_forgotten_are_named_and_stay() {
+    let (sandbox, went) = made("echo work >work");
+    let away = sandbox.outside("away");
+    for (from, to) in [(went.path(), away.clone()), (away, went.path())] {
+        fs::rename(from, to).unwrap();
+        sandbox.git(["worktree", "prune"]);
+    }
+    let listed = sandbox.prune();
+    assert!(listed.starts_with("kept") && listed.contains("git has forgotten it"), "{listed}");
+    assert_eq!(fs::read_to_string(went.path().join("work")).unwrap(), "work\n");
+    assert!(sandbox.listed()[0]["holds"].to_string().contains("git has forgotten it"), "{:?}", sandbox.listed());
+    assert_eq!(sandbox.git(["branch", "--list", "agent/fix"]).trim(), "agent/fix", "{listed}");
+}
+
+#[test]
+fn bare_repository_in_an_ignored_directory_keeps_it() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("echo ignored >.gitignore && git add . && git commit -q -m ignore").assert().success();
+    let _holder = sandbox.hold(&[]);
+    let went = sandbox.isolated(&[], "git init -q --bare ignored/x.git && git push -q ignored/x.git HEAD:refs/heads/x");
+    assert!(went.was_kept()["also"].to_string().contains("repository of its own"), "{went:?}");
+}

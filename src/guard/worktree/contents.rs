@@ -16,6 +16,7 @@ use crate::{
     fs,
     repo::{Changes, Checkout, Head, Manner, Repo, Worktree},
     store::worktrees::{Made, Register, Stage},
+    sys,
 };
 
 /// The contents of a worktree that repoguard made, beside the commit that it was made from.
@@ -79,14 +80,31 @@ impl Site {
         let worktree = repo.linked(made.id.as_deref().unwrap_or(&made.name).as_ref())?;
         let is_whole = ["HEAD", "commondir", "gitdir"].iter().all(|file| worktree.git_dir.join(file).is_file());
         let place = repo.seen_from(&worktree.git_dir).root().to_owned();
-        let ours = made.id.is_some() || same(&place, &made.path());
+        // Git gives a name again once it is free.
+        let ours = match &made.mark {
+            Some(mark) => Self::mark(&worktree).as_ref() == Some(mark),
+            None => same(&place, &made.path()),
+        };
         (is_whole && ours).then_some(Self { worktree, place })
+    }
+
+    /// What tells a linked worktree from a later one of the same name: git writes this file when it makes the worktree, and never
+    /// again.
+    pub(super) fn mark(worktree: &Worktree) -> Option<String> {
+        let metadata = std::fs::symlink_metadata(worktree.git_dir.join("commondir")).ok()?;
+        let (modified, size, inode) = sys::stamp(&metadata);
+        Some(format!("{modified}-{size}-{inode}"))
     }
 
     /// Its directory while it is being removed.
     pub(super) fn aside(&self, made: &Made) -> PathBuf {
-        self.place.with_file_name(format!(".repoguard-removing-{}", made.name))
+        aside_of(&self.place, &made.name)
     }
+}
+
+/// The directory of a worktree while it is being removed.
+pub(super) fn aside_of(place: &Path, name: &str) -> PathBuf {
+    place.with_file_name(format!(".repoguard-removing-{name}"))
 }
 
 /// Tells whether two paths lead to one place, which need not be there.
@@ -177,7 +195,12 @@ fn doubts(repo: &Repo, checkout: &Checkout, made: &Made, site: &Site, head: &Hea
 /// The same for a worktree that has gone: only its branch may be left.
 pub(super) fn look_at_branch(repo: &Repo, manner: Manner, made: &Made) -> Result<Seen> {
     let common = Checkout::common(repo, manner, made.base.len() / 2)?;
-    let (tip, mut work) = (common.tip(&made.branch)?, Contents::default());
+    let mut work = Contents::default();
+    // One of the same name may have been made after ours was deleted.
+    let tip = match common.tip(&made.branch)? {
+        Some(tip) if common.is_made_by_us(&made.branch)? => Some(tip),
+        _ => None,
+    };
     let checked_out =
         |other: &Worktree| repo.head(other).is_some_and(|head| head.branch.as_ref() == Some(&made.branch));
     if tip.is_some() && repo.worktrees()?.iter().any(checked_out) {

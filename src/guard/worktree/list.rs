@@ -1,9 +1,12 @@
 //! Lists the worktrees that repoguard made, with what is in them and who is at it, and removes those with nothing in them.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
-    contents::{Contents, Site, look, look_at_branch},
+    contents::{Contents, Site, aside_of, look, look_at_branch},
     register,
     remove::remove,
 };
@@ -100,8 +103,8 @@ pub fn list(repo: &Repo) -> Result<Vec<Listed>> {
 /// `None` if it was removed, or only its empty record was left.
 fn linked(repo: &Repo, register: &Register, made: Made) -> Option<Listed> {
     let site = Site::find(repo, &made);
-    let aside = site.as_ref().map(|site| site.aside(&made)).filter(|aside| fs::identity(aside).is_some());
     let place = site.as_ref().map_or_else(|| made.path(), |site| site.place.clone());
+    let aside = Some(aside_of(&place, &made.name)).filter(|aside| fs::identity(aside).is_some());
     let root = aside.or_else(|| fs::identity(&place).map(|_| place.clone()));
     let locked = site.as_ref().map(|site| site.worktree.lock_path()).filter(|lock| fs::identity(lock).is_some());
     let owned = register.is_owned(&made.name);
@@ -128,7 +131,10 @@ fn linked(repo: &Repo, register: &Register, made: Made) -> Option<Listed> {
         }),
     };
     let work = match seen {
-        Ok(work) => work,
+        Ok(mut work) => {
+            work.also.extend(forgotten(site.is_some(), root.as_deref(), made.stage));
+            work
+        }
         Err(_) if stands == State::Gone => return None,
         Err(error) => Contents::doubt(format!("git cannot tell: {error}")),
     };
@@ -148,6 +154,16 @@ fn linked(repo: &Repo, register: &Register, made: Made) -> Option<Listed> {
     })
 }
 
+/// A worktree that only git, or only the disk has.
+fn forgotten(is_on_list: bool, root: Option<&Path>, stage: Stage) -> Option<String> {
+    match (is_on_list, root, stage) {
+        (_, _, Stage::Reserved | Stage::Making) => None,
+        (false, Some(root), _) => Some(format!("git has forgotten it, and its files are at `{}`", root.display())),
+        (true, None, Stage::Used | Stage::Kept) => Some("its directory is not there".to_owned()),
+        _ => None,
+    }
+}
+
 fn gone(made: &Made) -> Error {
     Error::io("find", made.path())(std::io::ErrorKind::NotFound.into())
 }
@@ -160,8 +176,9 @@ fn gone(made: &Made) -> Error {
 pub fn prune(repo: &Repo, config: &Config) -> Result<Vec<Pruned>> {
     let sharing = config.sharing(repo);
     let register = register(repo, sharing)?;
-    let all = register.all()?.into_iter().map(|made| {
+    let all = register.all()?.into_iter().filter_map(|made| {
         let site = Site::find(repo, &made);
+        let is_listed = linked(repo, &register, made.clone()).is_some();
         let kept = match register.open(&made.name) {
             Ok(Some(mut entry)) => {
                 let removed = try_remove(repo, &mut entry, sharing, true);
@@ -172,7 +189,9 @@ pub fn prune(repo: &Repo, config: &Config) -> Result<Vec<Pruned>> {
             Err(error) => Err(error),
         };
         let path = site.map_or_else(|| made.path(), |site| site.place);
-        Pruned { path, branch: made.short_branch().to_owned(), kept: kept.transpose() }
+        let pruned = Pruned { path, branch: made.short_branch().to_owned(), kept: kept.transpose() };
+        // Of what was removed by hand only the record was left.
+        (is_listed || pruned.kept.is_some()).then_some(pruned)
     });
     Ok(all.collect())
 }

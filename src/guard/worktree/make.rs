@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     super::hold::Hold,
+    contents::Site,
     options::{NEEDED_BY, Options},
     remove,
 };
@@ -19,7 +20,7 @@ use crate::{
     fs::{self, Root, Sharing},
     holder,
     lock::Request,
-    repo::{Checkout, Config, MOST_LINK, Manner, Repo, Worktree, is_git_directory, named_git_dir},
+    repo::{Checkout, Config, ExpectedHead, MOST_LINK, Manner, Repo, Worktree, is_git_directory, named_git_dir},
     store::worktrees::{Entry, Made, Register, Stage},
     sys::{self, Retry, Signals},
 };
@@ -42,11 +43,13 @@ pub(super) struct From<'a> {
 
 impl<'a> From<'a> {
     /// Looks where HEAD and the caller are now.
-    pub(super) fn now(repo: &'a Repo) -> Result<Self> {
+    pub(super) fn now(repo: &'a Repo, expected: &ExpectedHead) -> Result<Self> {
         let checkout = Checkout::find(repo, Manner::Writing, NEEDED_BY)?;
-        let head = repo.worktree().and_then(|worktree| repo.head(&worktree));
+        let head = repo.worktree().and_then(|worktree| repo.head(&worktree)).unwrap_or_default();
+        // This very HEAD: the holder of the worktree may move it at any time.
+        expected.check(repo, &head)?;
         let no_commit = || Error::NoCommit { path: checkout.root.clone(), needed_by: NEEDED_BY };
-        let base = head.and_then(|head| head.commit).ok_or_else(no_commit)?;
+        let base = head.commit.ok_or_else(no_commit)?;
         let real = |path: &Path| path.canonicalize().map_err(Error::io("find", path));
         let here = std::env::current_dir().map_err(Error::io("find", "."))?;
         let below = real(&here)?.strip_prefix(real(&checkout.root)?).map(Path::to_owned).unwrap_or_default();
@@ -186,7 +189,7 @@ pub(super) fn add(from: &From<'_>, entry: &mut Entry, signals: &Signals) -> Resu
         path: path.join(".git"),
         reason: "git made it just now, and it leads nowhere".to_owned(),
     })?;
-    entry.made.id = id;
+    (entry.made.id, entry.made.mark) = (id, Site::mark(&worktree));
     entry.advance(Stage::Making)?;
     Ok(worktree)
 }
@@ -199,13 +202,16 @@ pub(super) fn check_out(
     signals: &Signals,
 ) -> Result<()> {
     let path = entry.made.path();
+    // A killed git of these leaves locks of references as well.
+    let notes = entry.register().notes(&entry.made.name);
+    let variables = [variables, &[(env::GIT_TRACE, notes.into_os_string())]].concat();
     let none = "0".repeat(entry.made.base.len());
     let reset = ["git", "reset", "--quiet", "--hard", "--no-recurse-submodules"];
     let hook = ["git", "hook", "run", "--ignore-missing", "post-checkout", "--", &none, &entry.made.base, "1"];
     for (command, must) in [(&reset[..], true), (&hook[..], false)] {
         not_interrupted(signals)?;
         let surroundings = Surroundings {
-            environment: variables,
+            environment: &variables,
             without: env::OF_ONE_WORKTREE,
             directory: Some(&path),
             prints_messages: true,

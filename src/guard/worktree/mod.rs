@@ -116,7 +116,7 @@ impl Isolation<'_> {
         };
         signals.catch(sys::INTERRUPTS.iter().copied());
         let waited = begun.elapsed();
-        let from = From::now(repo)?;
+        let from = From::now(repo, &task.expect)?;
         let mut entry = make::reserve(&from, self.options, config, self.register, self.request)?;
         let worktree = make::add(&from, &mut entry, signals).inspect_err(|_| undo(repo, &mut entry))?;
         let own = repo.seen_from(&worktree.git_dir).at(&entry.made.path());

@@ -10,16 +10,17 @@
 //! Killed at any step, the next one to tidy up goes on from the record.
 //!
 //! # Limitations
-//! A process that the system does not show us (another user's, or without `/proc`) may have its current directory or an open
-//! directory in the worktree. If it writes after the second look, it writes into what is being deleted.
+//! A process that the system does not show us (another user's, or without `/proc`) may work in the worktree. If it writes after the
+//! second look, it writes into what is being deleted.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use super::{
-    contents::{Contents, Seen, Site, look, look_at_branch},
+    contents::{Contents, Seen, Site, aside_of, look, look_at_branch},
     git_lock,
 };
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
     lock::Request,
     repo::{Checkout, Deletion, MOST_LINK, Manner, Repo, Worktree, leads_to, named_git_dir},
     store::worktrees::{Entry, Made, Stage},
-    sys::{self, Retry},
+    sys::{self, FileId, Retry},
     transaction::{gits, locks_of_killed},
 };
 
@@ -73,7 +74,7 @@ pub(super) fn remove(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Opt
     let mut seen = if is_aside || !is_there {
         let root = is_aside.then_some(aside.as_path());
         let mut seen = look(repo, Manner::Writing, (entry.register(), &entry.made), &site, root)?;
-        seen.work.also.extend(root.map_or(Ok(None), unseen)?);
+        seen.work.also.extend(root.map_or(Ok(None), |root| fs::hidden(root).map(|hidden| unseen(&hidden)))?);
         seen
     } else {
         match move_aside(repo, entry, &site, &aside, landed)? {
@@ -154,24 +155,25 @@ fn look_at(repo: &Repo, entry: &Entry, site: &Site, root: &Path, landed: bool) -
         seen.work.also.push("something is mounted in it".to_owned());
     }
     if seen.work.is_nothing(landed) {
-        seen.work.also.extend(unseen(root)?);
-    }
-    if seen.work.is_nothing(landed) {
-        seen.work.also.extend(in_use(repo, &site.worktree, root));
+        let hidden = fs::hidden(root)?;
+        seen.work.also.extend(unseen(&hidden));
+        if seen.work.is_nothing(landed) {
+            seen.work.also.extend(in_use(repo, &site.worktree, (root, &hidden.identities)));
+        }
     }
     Ok(seen)
 }
 
-/// Possible work that git does not show.
-fn unseen(root: &Path) -> Result<Option<String>> {
-    let Hidden { unreadable, repositories } = fs::hidden(root)?;
-    let first = |paths: &[PathBuf]| paths.first().map(|path| path.display().to_string());
-    let unreadable = first(&unreadable).map(|path| format!("`{path}` cannot be read"));
-    Ok(unreadable.or_else(|| first(&repositories).map(|path| format!("`{path}` is a repository of its own"))))
+/// Possible work that git does not show, and what cannot be removed.
+fn unseen(hidden: &Hidden) -> Option<String> {
+    let first = |paths: &[PathBuf], why: &str| paths.first().map(|path| format!("`{}` {why}", path.display()));
+    first(&hidden.unreadable, "cannot be read")
+        .or_else(|| first(&hidden.repositories, "is a repository of its own"))
+        .or_else(|| first(&hidden.unremovable, "holds files that you may not remove"))
 }
 
 /// The processes that wait for a worktree, or run in it.
-fn in_use(repo: &Repo, worktree: &Worktree, root: &Path) -> Option<String> {
+fn in_use(repo: &Repo, worktree: &Worktree, inside: (&Path, &HashSet<FileId>)) -> Option<String> {
     let waits = |waiter: &crate::holder::Holder| waiter.resources.iter().any(|(key, _)| *key == worktree.key);
     match repo.inspect(&Request::default()) {
         Ok(seen) => {
@@ -183,13 +185,14 @@ fn in_use(repo: &Repo, worktree: &Worktree, root: &Path) -> Option<String> {
     }
     let mut last = None;
     for _ in ENDING {
-        last = Some(inhabitant(worktree, root)?);
+        last = Some(inhabitant(worktree, inside)?);
     }
     last.map(|pid| format!("pid {pid} is still in it"))
 }
 
-/// A process that has the worktree's lock still open, or whose current directory is in it.
-fn inhabitant(worktree: &Worktree, root: &Path) -> Option<u32> {
+/// A process that has the worktree's lock still open, whose current directory is in it, or that has a file in it open for writing.
+/// Directories are compared by identity as well: a container reaches them by another path.
+fn inhabitant(worktree: &Worktree, (root, identities): (&Path, &HashSet<FileId>)) -> Option<u32> {
     let us = std::process::id();
     // Wrapper and keeper, whichever we are.
     let program = sys::executable(us);
@@ -198,8 +201,12 @@ fn inhabitant(worktree: &Worktree, root: &Path) -> Option<u32> {
     ours.push(us);
     let lock = fs::identity(&worktree.lock_path());
     let mut pids = lock.map_or_else(Vec::new, sys::descriptor_holders);
-    let stands = |pid: &u32| sys::working_directory(*pid).is_some_and(|directory| directory.starts_with(root));
+    let stands = |pid: &u32| {
+        sys::working_directory(*pid).is_some_and(|directory| directory.starts_with(root))
+            || sys::working_directory_id(*pid).is_some_and(|id| identities.contains(&id))
+    };
     pids.extend(sys::all_processes().into_iter().filter(stands));
+    pids.extend(sys::writers(identities).into_iter().map(|writer| writer.pid));
     pids.into_iter().find(|pid| !ours.contains(pid))
 }
 
@@ -221,6 +228,12 @@ fn keep(entry: &mut Entry, stage: Stage, work: Contents) -> Result<Option<Conten
 /// The worktree itself is gone, or never was there: what is left of it?
 fn remove_rest(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Contents>> {
     let (made, path) = (&entry.made, entry.made.path());
+    // Git has forgotten it while it was being removed, or while it was not there.
+    let aside = aside_of(&path, &made.name);
+    let files = [&aside, &path].into_iter().find(|path| fs::list(path.as_path()).is_ok_and(|names| !names.is_empty()));
+    if let Some(files) = files.filter(|_| !matches!(made.stage, Stage::Reserved | Stage::Making)) {
+        return Ok(Some(Contents::doubt(format!("git has forgotten it, and its files are at `{}`", files.display()))));
+    }
     let common = noting(repo, entry)?;
     let never_made = matches!(made.stage, Stage::Reserved | Stage::Making);
     if never_made {

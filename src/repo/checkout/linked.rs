@@ -15,7 +15,9 @@ use super::{
         run,
         state::OWN_REFERENCES,
     },
-    Checkout, STASH, line, paths,
+    Checkout, STASH, line,
+    logs::MADE,
+    paths,
 };
 use crate::{
     env,
@@ -33,10 +35,8 @@ pub(crate) struct Changes {
     pub(crate) untracked: u64,
 }
 
-/// How the names of references begin that come and go: those of one worktree, as the one that protects a mutation, and the stash.
-fn passing() -> impl Iterator<Item = &'static str> {
-    OWN_REFERENCES.into_iter().chain([STASH])
-}
+/// How the names of references begin that are there to stay. Others come and go: the stash, and what programs keep for themselves.
+const LASTING: [&str; 3] = ["refs/heads/", "refs/tags/", "refs/remotes/"];
 
 /// A reference that leads to a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl Checkout {
     /// [`Error::Git`].
     pub(crate) fn create_branch(&self, name: &str, commit: &str) -> Result<bool> {
         let none = "0".repeat(self.id_bytes * 2);
-        let message = format!("repoguard: made from {commit}");
+        let message = format!("{MADE}{commit}");
         let made = self.ask(&["update-ref", "--no-deref", "-m", &message, name, commit, &none]);
         match made {
             Ok(_) => Ok(true),
@@ -114,7 +114,7 @@ impl Checkout {
         }
     }
 
-    /// Finds another reference that leads to a commit, one that is there to stay.
+    /// Finds another branch, tag or remote-tracking reference that leads to a commit.
     ///
     /// # Errors
     /// [`Error::Git`].
@@ -124,13 +124,12 @@ impl Checkout {
         for how in ["--points-at", "--contains"] {
             let how = format!("{how}={commit}");
             let format = "--format=%(objectname) %(refname) %(symref)";
-            let answer = self.ask(&["for-each-ref", format, &how])?;
+            let answer = self.ask(&[&["for-each-ref", format, &how], &LASTING[..]].concat())?;
             for line in String::from_utf8_lossy(&answer).lines() {
                 let mut words = line.split(' ');
                 // A symbolic reference has no value of its own.
                 if let (Some(value), Some(name), Some("")) = (words.next(), words.next(), words.next())
                     && name != branch
-                    && !passing().any(|start| name.starts_with(start))
                 {
                     return Ok(Some(Witness { name: name.to_owned(), value: value.to_owned() }));
                 }
@@ -211,11 +210,11 @@ impl Checkout {
         input.push('\n');
         let exclude = format!("--exclude={branch}");
         // The references that are left. HEAD of any worktree does not count, which may be the one that goes. `--not` holds for what
-        // follows it.
-        let passing: Vec<String> = passing().map(|start| format!("--exclude={start}*")).collect();
-        let passing: Vec<&str> = passing.iter().map(String::as_str).collect();
+        // follows it, and `--exclude` for the next pattern.
+        let lasting = LASTING.map(|start| format!("--glob={start}*"));
+        let lasting = lasting.each_ref().map(String::as_str);
         let fixed = ["rev-list", "--max-count=1", "--stdin", "--not", &exclude];
-        let arguments = [&fixed[..], &passing, &["--glob=refs/*"]].concat();
+        let arguments = [&fixed[..], &lasting].concat();
         Ok(!self.run(None, &arguments, Some(input.as_bytes()))?.is_empty())
     }
 

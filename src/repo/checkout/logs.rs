@@ -14,6 +14,9 @@ use crate::{
     fs::{self, Place, Root},
 };
 
+/// How the log of a branch begins that was made for a worktree.
+pub(super) const MADE: &str = "repoguard: made from ";
+
 impl Checkout {
     /// The log of a reference or of HEAD, if it is a file.
     pub(crate) fn log_of(&self, name: &str) -> PathBuf {
@@ -64,6 +67,14 @@ impl Checkout {
     /// [`crate::Error::NotAFile`] for a FIFO and the like, [`crate::Error::Io`] for a file without end.
     pub(crate) fn check_log(&self, branch: &str) -> Result<()> {
         refuse_blocking_log(&self.common_dir, branch)
+    }
+
+    /// Tells whether the log of a branch begins with our making it. Without a log that is not known.
+    pub(crate) fn is_made_by_us(&self, branch: &str) -> Result<bool> {
+        let log = ["log", "--walk-reflogs", "--no-show-signature", "--format=%gs", branch, "--"];
+        let answer = self.ask(&log)?;
+        let first = String::from_utf8_lossy(&answer).lines().last().map(str::to_owned);
+        Ok(first.is_none_or(|first| first.starts_with(MADE)))
     }
 
     /// Whether references and their logs stand in tables.

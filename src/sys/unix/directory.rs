@@ -90,9 +90,10 @@ impl Directory {
         self.names_if(|_| true)
     }
 
-    /// Names of the directories in it, and of entries of unknown kind.
-    pub(crate) fn directory_names(&self) -> io::Result<Vec<OsString>> {
-        self.names_if(|kind| matches!(kind, FileType::Directory | FileType::Unknown))
+    /// Tells whether this process may remove entries.
+    pub(crate) fn may_be_changed(&self) -> bool {
+        let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        rustix::fs::accessat(&self.0, ".", access, AtFlags::EACCESS).is_ok()
     }
 
     /// Names of the entries of other kinds than file, directory and link, or of unknown kind.

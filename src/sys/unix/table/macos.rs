@@ -108,6 +108,10 @@ pub(crate) fn working_directory(_pid: u32) -> Option<PathBuf> {
     None
 }
 
+pub(crate) fn working_directory_id(_pid: u32) -> Option<crate::sys::FileId> {
+    None
+}
+
 /// Tells whether a process waits for a FIFO: not known here.
 pub(crate) fn waits_for_fifo(_pid: u32) -> bool {
     false

@@ -105,6 +105,11 @@ pub(crate) fn working_directory(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
+/// The identity of that directory, whatever path leads to it here.
+pub(crate) fn working_directory_id(pid: u32) -> Option<crate::sys::FileId> {
+    fs::metadata(format!("/proc/{pid}/cwd")).ok().map(|metadata| crate::sys::identity(&metadata))
+}
+
 /// Tells whether a process waits for the other end of a FIFO that has a name: opens it, or reads from it. See proc(5), `wchan`;
 /// a kernel that hides where its processes wait answers "no".
 pub(crate) fn waits_for_fifo(pid: u32) -> bool {
