@@ -48,7 +48,7 @@ pub(super) fn new_entries(before: &Baseline, changes: &Changes, worked_on: &Path
 }
 
 /// Begins the index to commit with the command's own, a copy of which it is: takes out what does not belong to the change, and leaves
-/// what is staged as the file is. The caller's `own` paths are taken out already.
+/// what is staged as the file is. The caller's `own` paths become what they were before.
 pub(super) fn take_over(
     request: &StageRequest<'_>,
     index: &Path,

@@ -142,7 +142,9 @@ pub(crate) fn stage(request: &StageRequest<'_>) -> Result<Staged, StageError> {
     if is_commands && Index::open(&index, checkout.id_bytes)?.map_or(Ok(false), |mut index| index.is_partial())? {
         checkout.unfold(&index)?;
     }
-    let own_paths = take_out_own(before, &index)?;
+    let staged_before = staged_before(before)?;
+    let mut own: HashSet<Vec<u8>> = staged_before.keys().cloned().collect();
+    own.extend(before.items.iter().filter(|item| item.own).map(|item| item.path.clone()));
     let mut left_out: Vec<LeftOut> = Vec::new();
     let mut leave_out =
         |paths: Vec<Vec<u8>>, why| left_out.extend(paths.iter().map(|path| LeftOut { path: path_of(path), why }));
@@ -152,8 +154,9 @@ pub(crate) fn stage(request: &StageRequest<'_>) -> Result<Staged, StageError> {
     leave_out(changes.hidden.clone(), LeftOutReason::WasThere);
     leave_out(std::mem::take(&mut sorted.repositories), LeftOutReason::Repository);
     if is_commands {
-        take_over(request, &index, &own_paths, &by_command, &mut sorted)?;
+        take_over(request, &index, &own, &by_command, &mut sorted)?;
     }
+    take_out(checkout, &index, staged_before)?;
     leave_out(by_command.was_there.into_iter().collect(), LeftOutReason::WasThere);
     leave_out(std::mem::take(&mut sorted.ignored), LeftOutReason::Ignored);
     checkout.stage(&index, &sorted.remove, &sorted.add)?;
@@ -259,34 +262,37 @@ fn add_below_former_files(before: &Baseline, changes: &Changes, index: &Path) ->
     Ok(before.checkout.stage(index, &[], &new)?)
 }
 
-/// Puts what the caller had staged back to HEAD's in the index to commit; returns all paths that are the caller's own.
-fn take_out_own(before: &Baseline, index: &Path) -> Result<HashSet<Vec<u8>>> {
-    let mut entries: BTreeMap<Vec<u8>, (String, String)> = BTreeMap::new();
-    let staged =
-        if before.header.own_index { before.checkout.staged(&before.index(), &before.tree())? } else { Vec::new() };
-    for change in staged {
+/// What the caller had staged: for each path, mode and id of what HEAD has there.
+fn staged_before(before: &Baseline) -> Result<BTreeMap<Vec<u8>, (String, String)>> {
+    let mut entries = BTreeMap::new();
+    if !before.header.own_index {
+        return Ok(entries);
+    }
+    for change in before.checkout.staged(&before.index(), &before.tree())? {
         let (mode, id) = match change.status {
             b'U' => before.checkout.entry_of(&before.tree(), &change.path)?.unwrap_or_default(),
             _ => (change.old_mode, change.old_id),
         };
         entries.insert(change.path, (mode, id));
     }
-    let mut own: HashSet<Vec<u8>> = entries.keys().cloned().collect();
-    if let Some(mut kept) = before.entries()?.filter(|_| before.header.own_index) {
+    if let Some(mut kept) = before.entries()? {
         while let Some(entry) = kept.next()? {
             if entry.intent_to_add {
                 entries.insert(entry.path.to_vec(), ("0".to_owned(), String::new()));
             }
         }
     }
+    Ok(entries)
+}
+
+/// Puts what the caller had staged back to HEAD's in the index to commit.
+fn take_out(checkout: &Checkout, index: &Path, staged: BTreeMap<Vec<u8>, (String, String)>) -> Result<()> {
     // All stages of a conflict go before the one entry comes.
-    let removals: Vec<_> = entries.keys().map(|path| ("0".to_owned(), String::new(), path.clone())).collect();
-    before.checkout.set_entries(index, &removals)?;
-    let entries = entries.into_iter().filter(|(_, (mode, _))| !mode.trim_start_matches('0').is_empty());
+    let removals: Vec<_> = staged.keys().map(|path| ("0".to_owned(), String::new(), path.clone())).collect();
+    checkout.set_entries(index, &removals)?;
+    let entries = staged.into_iter().filter(|(_, (mode, _))| !mode.trim_start_matches('0').is_empty());
     let entries: Vec<_> = entries.map(|(path, (mode, id))| (mode, id, path)).collect();
-    before.checkout.set_entries(index, &entries)?;
-    own.extend(before.items.iter().filter(|item| item.own).map(|item| item.path.clone()));
-    Ok(own)
+    checkout.set_entries(index, &entries)
 }
 
 /// Makes the change part of the user's index: all of it if nobody else has changed that, else entry by entry. The caller
