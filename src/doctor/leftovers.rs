@@ -130,10 +130,13 @@ fn proof(lock: &Path, own: &[OwnLock]) -> Option<String> {
     if let Some(own) = own.iter().find(|own| own.id == sys::identity(&metadata)) {
         return (!own.runs).then(|| format!("a mutation that was killed made it: `{}`", command(own)));
     }
-    let noted = note(lock).and_then(|note| fs::read_small(&note, 64));
+    let note = note(lock).filter(|note| is_note_of(note, &metadata));
+    let noted = note.and_then(|note| fs::read_small(&note, 64));
     let pid = noted.and_then(|text| String::from_utf8_lossy(&text).trim().strip_prefix("pid ")?.trim().parse().ok());
-    if let Some(pid) = pid.filter(|_| sys::sees_all_locks())
+    // Its maker may count pids in a namespace of its own, or run on another machine.
+    if let Some(pid) = pid.filter(|_| sys::sees_all_locks() && sys::is_local(lock))
         && sys::still_runs(pid, sys::boot_ms()) == Some(false)
+        && !sys::is_pid_in_any_namespace(pid)
     {
         return Some(format!("git noted that process {pid} made it, and that has ended"));
     }
@@ -144,6 +147,15 @@ fn proof(lock: &Path, own: &[OwnLock]) -> Option<String> {
 
 fn command(lock: &OwnLock) -> String {
     holder::readable_command(&[&lock.command])
+}
+
+/// Tells whether a note was written with this lock: an earlier git may have left it.
+fn is_note_of(note: &Path, lock: &std::fs::Metadata) -> bool {
+    /// Git writes one right after the other.
+    const MARGIN: Duration = Duration::from_secs(1);
+    let noted = std::fs::symlink_metadata(note).and_then(|note| note.modified()).ok();
+    let made = lock.created().ok();
+    noted.zip(made).is_some_and(|(noted, made)| noted + MARGIN >= made)
 }
 
 /// Git's note of a lock's maker: `index~pid.lock` for `index.lock`.

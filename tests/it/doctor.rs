@@ -115,6 +115,33 @@ fn lock_of_git_without_proof_is_never_removed() {
 }
 
 #[test]
+fn note_of_a_dead_git_proves_nothing_of_a_later_lock() {
+    let sandbox = Sandbox::new();
+    let mut dead = sandbox.command("true").spawn().unwrap();
+    let pid = dead.id();
+    dead.wait().unwrap();
+    let (note, lock) = (sandbox.path(".git/index~pid.lock"), sandbox.path(".git/index.lock"));
+    fs::write(&note, format!("pid {pid}\n")).unwrap();
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    fs::File::options().write(true).open(&note).unwrap().set_modified(long_ago).unwrap();
+    fs::write(&lock, "").unwrap();
+    let (findings, status) = examined(&sandbox, &["--fix"]);
+    assert_eq!((status, verdicts(&findings, "leftovers")), (1, vec!["bad".to_owned()]), "{findings:?}");
+    assert!(lock.exists(), "the note is older");
+    // Written with the lock, it is a proof, where processes and file system can be judged.
+    fs::write(&note, format!("pid {pid}\n")).unwrap();
+    let (findings, status) = examined(&sandbox, &["--fix"]);
+    if status == 1 {
+        return skip(
+            "proof by git's note",
+            "processes of other namespaces may be hidden, or the file system is not local",
+        );
+    }
+    assert_eq!(verdicts(&findings, "leftovers"), ["ok"], "{findings:?}");
+    assert!(!lock.exists() && !note.exists());
+}
+
+#[test]
 fn mutation_that_was_killed_is_bad_until_it_is_put_in_order() {
     let sandbox = Sandbox::new();
     assert_eq!(verdicts(&examined(&sandbox, &[]).0, "mutations"), ["ok"]);

@@ -108,6 +108,11 @@ pub(crate) fn working_directory(_pid: u32) -> Option<PathBuf> {
     None
 }
 
+/// There are no namespaces of pids.
+pub(crate) fn is_pid_in_any_namespace(_pid: u32) -> bool {
+    false
+}
+
 pub(crate) fn working_directory_id(_pid: u32) -> Option<crate::sys::FileId> {
     None
 }

@@ -105,6 +105,16 @@ pub(crate) fn working_directory(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
+/// Tells whether a process has this pid in the namespace that it was made in, or in any around that.
+pub(crate) fn is_pid_in_any_namespace(pid: u32) -> bool {
+    let names = |other: u32| -> Option<bool> {
+        let status = fs::read_to_string(format!("/proc/{other}/status")).ok()?;
+        let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+        Some(pids.split_whitespace().any(|name| name.parse() == Ok(pid)))
+    };
+    super::all_processes().into_iter().any(|other| names(other) == Some(true))
+}
+
 /// The identity of that directory, whatever path leads to it here.
 pub(crate) fn working_directory_id(pid: u32) -> Option<crate::sys::FileId> {
     fs::metadata(format!("/proc/{pid}/cwd")).ok().map(|metadata| crate::sys::identity(&metadata))
