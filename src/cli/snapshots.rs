@@ -67,6 +67,9 @@ fn table(all: &[Snapshot]) -> Lines {
     for snapshot in all {
         let why = match &snapshot.damage {
             Some(damage) => format!("cannot be read: {damage}"),
+            None if !snapshot.missing.is_empty() => {
+                format!("{} ({} copies are gone)", snapshot.why, snapshot.missing.len())
+            }
             None if snapshot.finished => snapshot.why.clone(),
             None => format!("{} (not finished)", snapshot.why),
         };
@@ -109,6 +112,9 @@ fn to_text(snapshot: &Snapshot) -> Lines {
     }
     for path in &snapshot.deleted {
         lines.add(format_args!("{:<14}  {:>10}  {}", "deleted", "", quoted_path(path)));
+    }
+    for path in &snapshot.missing {
+        lines.add(format_args!("{:<14}  {:>10}  {}", "copy is gone", "", quoted_path(path)));
     }
     for other in &snapshot.others {
         let was =
@@ -168,6 +174,7 @@ fn details(snapshot: &Snapshot) -> Value {
     });
     all["files"] = files.collect();
     all["deleted"] = snapshot.deleted.iter().map(|deleted| path(deleted)).collect();
+    all["missing"] = snapshot.missing.iter().map(|missing| path(missing)).collect();
     let others = snapshot.others.iter().map(
         |other| json!({"label": other.label, "path": other.path.to_string_lossy(), "at": other.at.to_string_lossy()}),
     );

@@ -61,6 +61,8 @@ pub struct Snapshot {
     pub finished: bool,
     /// Why it cannot be read.
     pub damage: Option<String>,
+    /// Files whose copies are gone.
+    pub missing: Vec<PathBuf>,
     pub(crate) directory: PathBuf,
     pub(crate) lines: usize,
 }
@@ -212,6 +214,9 @@ fn fill(snapshot: &mut Snapshot) -> Result<(), String> {
         let Ok(line) = serde_json::from_slice::<Line>(&line) else { continue };
         snapshot.add(line, &files, &mut known);
     }
+    // What could not be moved is still in its place.
+    let root = snapshot.root.clone();
+    snapshot.missing.retain(|path| fs::identity(&root.join(path)).is_none());
     snapshot.add_nameless(&known);
     snapshot.bundle = read_bundle(directory.join(BUNDLE));
     snapshot.bytes = fs::size(&directory.join(FILES)) + fs::size(&directory.join(BUNDLE));
@@ -254,6 +259,9 @@ impl Snapshot {
                             inside: 0,
                             files: root.path().to_owned(),
                         };
+                        if fs::identity(at.path()).is_none() {
+                            self.missing.push(kept.path.clone());
+                        }
                         expand(&mut self.files, &at, kept);
                     }
                 }

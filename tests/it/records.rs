@@ -112,7 +112,9 @@ fn path_that_leads_out_of_the_worktree_stops_recovery() {
         assert_refused(&sandbox, "journal.jsonl", bad);
     }
     let sandbox = killed();
-    rewrite(&sandbox, Part::Header, |header| header[0]["hidden_rules"] = json!(["../victims/.gitignore"]));
+    rewrite(&sandbox, Part::Header, |header| {
+        header[0]["hidden_rules"] = json!([{ "path": "../victims/.gitignore", "mode": 0o644, "text": "*" }]);
+    });
     assert_refused(&sandbox, "before.jsonl", "a hidden rule");
 }
 

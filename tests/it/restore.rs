@@ -423,3 +423,33 @@ fn what_a_restore_puts_in_place_is_never_half() {
     restore(&sandbox, &[&id], 0);
     assert_ne!(fs::metadata(sandbox.path("big")).unwrap().ino(), inode, "a new file under the old name");
 }
+
+#[test]
+fn dry_run_refuses_what_restore_refuses() {
+    let sandbox = Sandbox::new();
+    let id = sandbox.snapshot(MINUTE).file("x", "kept", 0o644).file("y", "kept", 0o644).finished();
+    sandbox.git(["init", "-q", "x"]);
+    fs::write(sandbox.path("x/work"), "work\n").unwrap();
+    let foreseen = restore(&sandbox, &["--dry-run", &id], 1);
+    assert!(!sandbox.path("y").exists());
+    let done = restore(&sandbox, &[&id], 1);
+    assert_eq!(paths(&foreseen["failed"]), ["x"], "{foreseen}");
+    assert_eq!((&foreseen["failed"], &foreseen["restored"]), (&done["failed"], &done["restored"]));
+    assert_eq!(fs::read_to_string(sandbox.path("x/work")).unwrap(), "work\n");
+}
+
+#[test]
+fn copy_that_is_gone_is_named_and_the_others_come_back() {
+    let sandbox = Sandbox::new();
+    let crafted = sandbox.snapshot(MINUTE).file("here", "kept", 0o644).file("gone", "kept", 0o644);
+    let id = crafted.finished();
+    let copies = sandbox.data().join("snapshots").join(&id).join("files");
+    let gone = fs::read_dir(&copies).unwrap().map(|entry| entry.unwrap().path()).max().expect("the last copy");
+    fs::remove_file(gone).unwrap();
+    let shown = sandbox.repoguard(["snapshots", &id]).assert().success().get_output().clone();
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("copy is gone"), "{shown:?}");
+    let done = restore(&sandbox, &[&id], 1);
+    assert_eq!((paths(&done["restored"]), paths(&done["failed"])), (vec!["here"], vec!["gone"]), "{done}");
+    let done = restore(&sandbox, &[&id, "gone"], 1);
+    assert_eq!(paths(&done["failed"]), ["gone"], "{done}");
+}

@@ -68,6 +68,7 @@ fn snapshot_tells_what_it_keeps_whatever_the_names() {
     fs::create_dir_all(directory.join("sub/empty")).unwrap();
     fs::write(directory.join("sub/file"), "333").unwrap();
     crafted.moved("never moved");
+    fs::write(sandbox.path("never moved"), "").unwrap();
     crafted.line(&json!({"what": "reference", "name": "refs/heads/x", "old": "1234", "new": null}));
     crafted.line(&json!({"what": "other", "file": 77, "label": "lock", "path": "/x"}));
     let id = crafted.finished();

@@ -94,12 +94,13 @@ pub fn would_restore(repo: &Repo, id: &str, paths: &[PathBuf]) -> Result<Restore
     let mut done = plan.begin();
     let tree = tree(repo)?;
     for kept in &plan.files {
-        match Place::look(&tree, kept)? {
-            Place::Same => done.unchanged.push(kept.path.clone()),
-            place => {
+        match place_of(&tree, kept) {
+            Ok(Place::Same) => done.unchanged.push(kept.path.clone()),
+            Ok(place) => {
                 done.replaced.extend(place.in_it());
                 done.restored.push(kept.path.clone());
             }
+            Err(error) => done.failed.push((kept.path.clone(), error)),
         }
     }
     done.replaced.dedup();
@@ -110,6 +111,34 @@ pub fn would_restore(repo: &Repo, id: &str, paths: &[PathBuf]) -> Result<Restore
 fn tree(repo: &Repo) -> Result<Root> {
     Root::open(repo.root(), |_| false)
 }
+
+/// What is in a file's place, unless the file cannot be brought back.
+///
+/// # Errors
+/// [`Error::UnsafePath`], [`Error::Io`].
+fn place_of(tree: &Root, kept: &Kept) -> Result<Place> {
+    let wanted = fs::metadata(&kept.place()?)?;
+    if !(wanted.is_file() || wanted.is_link() || wanted.is_dir() || wanted.is_fifo()) {
+        return Err(Error::UnsafePath { path: kept.path.clone(), why: "it is a socket or a device" });
+    }
+    let place = Place::look(tree, kept)?;
+    if let Place::Other(path) = &place
+        && let Some(why) = place::why_it_stays(&tree.at(&sys::bytes(path.as_os_str()))?)?
+    {
+        return Err(Error::UnsafePath { path: kept.path.clone(), why });
+    }
+    Ok(place)
+}
+
+/// What changes with the content at the path of a file; `None` also if there are no directories above it. A copy may change permission
+/// bits for a moment.
+fn at(tree: &Root, kept: &Kept) -> Option<Content> {
+    let found = fs::find(&tree.at(&sys::bytes(kept.path.as_os_str())).ok()?).ok().flatten()?;
+    Some((found.inode, found.size, found.mtime))
+}
+
+/// Inode, size and time of a file.
+type Content = (u32, u64, (u32, u32));
 
 /// A restore that is going on.
 struct Work<'a> {
@@ -137,16 +166,16 @@ impl<'a> Work<'a> {
         let mut free = Vec::new();
         for kept in &plan.files {
             match self.make_room(&tree, kept) {
-                Ok(Place::Same) => self.done.unchanged.push(kept.path.clone()),
-                Ok(_) => free.push(kept),
+                Ok(Room::Same) => self.done.unchanged.push(kept.path.clone()),
+                Ok(Room::Made(seen)) => free.push((kept, seen)),
                 Err(error) => self.done.failed.push((kept.path.clone(), error)),
             }
         }
         // The replaced file must be on disk before its replacement.
         self.keeping.as_mut().map_or(Ok(()), Keeping::sync)?;
         let many = free.len() > MOST_SYNCS;
-        for kept in free {
-            match put(&tree, kept, many) {
+        for (kept, seen) in free {
+            match self.keep_later(&tree, kept, seen).and_then(|()| put(&tree, kept, many)) {
                 Ok(()) => self.done.restored.push(kept.path.clone()),
                 Err(error) => self.done.failed.push((kept.path.clone(), error)),
             }
@@ -159,25 +188,37 @@ impl<'a> Work<'a> {
     }
 
     /// Keeps what is in a file's place, and moves it away if the file cannot replace it in one step.
-    fn make_room(&mut self, tree: &Root, kept: &Kept) -> Result<Place> {
-        let wanted = fs::metadata(&kept.place()?)?;
-        if !(wanted.is_file() || wanted.is_link() || wanted.is_dir() || wanted.is_fifo()) {
-            return Err(Error::UnsafePath { path: kept.path.clone(), why: "it is a socket or a device" });
-        }
-        let place = Place::look(tree, kept)?;
+    fn make_room(&mut self, tree: &Root, kept: &Kept) -> Result<Room> {
+        // Looked at before it is copied: a later change shows.
+        let seen = at(tree, kept);
+        let place = place_of(tree, kept)?;
         match &place {
-            Place::Same | Place::Free => return Ok(place),
+            Place::Same => return Ok(Room::Same),
+            Place::Free => return Ok(Room::Made(None)),
             Place::File(path) => self.keeping()?.copy(&sys::bytes(path.as_os_str()))?,
-            Place::Other(path) => {
-                let path = &sys::bytes(path.as_os_str());
-                if let Some(why) = place::why_it_stays(&tree.at(path)?)? {
-                    return Err(Error::UnsafePath { path: kept.path.clone(), why });
-                }
-                self.keeping()?.take(path)?;
-            }
+            Place::Other(path) => self.keeping()?.take(&sys::bytes(path.as_os_str()))?,
         }
+        let is_copied = matches!(place, Place::File(_));
         self.done.replaced.extend(place.in_it());
-        Ok(Place::Free)
+        Ok(Room::Made(seen.filter(|_| is_copied)))
+    }
+
+    /// Keeps what somebody has put into a file's place since room was made.
+    fn keep_later(&mut self, tree: &Root, kept: &Kept, seen: Option<Content>) -> Result<()> {
+        /// Somebody who writes it all the time has to be stopped first.
+        const TRIES: usize = 5;
+        let mut seen = seen;
+        for _ in 0..TRIES {
+            if at(tree, kept) == seen {
+                return Ok(());
+            }
+            match self.make_room(tree, kept)? {
+                Room::Same => return Ok(()),
+                Room::Made(now) => seen = now,
+            }
+            self.keeping.as_mut().map_or(Ok(()), Keeping::sync)?;
+        }
+        Err(Error::ChangedMeanwhile { what: format!("`{}` is written all the time", kept.path.display()) })
     }
 
     fn keeping(&mut self) -> Result<&mut Keeping> {
@@ -187,6 +228,14 @@ impl<'a> Work<'a> {
         };
         Ok(self.keeping.insert(keeping))
     }
+}
+
+/// A file's place, before the file comes.
+enum Room {
+    /// The very file is there.
+    Same,
+    /// It is free, or holds a file that was copied.
+    Made(Option<Content>),
 }
 
 /// Makes the directories above a file that are missing, as they were.

@@ -31,7 +31,8 @@ impl Plan {
         let mut wanted = Vec::new();
         for path in paths {
             let has = |inside: &PathBuf| {
-                let mut all = snapshot.files.iter().map(|kept| &kept.path).chain(&snapshot.deleted);
+                let files = snapshot.files.iter().map(|kept| &kept.path);
+                let mut all = files.chain(&snapshot.deleted).chain(&snapshot.missing);
                 all.any(|path| path.starts_with(inside))
             };
             let not_kept = || Error::NotKept { id: snapshot.id.clone(), path: path.clone() };
@@ -49,6 +50,8 @@ impl Plan {
                 None => files.push(kept.clone()),
             }
         }
+        let missing = snapshot.missing.iter().filter(|path| is_wanted(path));
+        refused.extend(missing.map(|path| (path.clone(), "its copy is gone")));
         Ok(Self { snapshot, files, deleted, refused })
     }
 
