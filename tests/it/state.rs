@@ -308,3 +308,26 @@ fn names(directory: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+#[test]
+fn comments_trailing_commas_and_byte_order_mark_of_a_settings_file_stay() {
+    let sandbox = Sandbox::new();
+    let text = "\u{feff}// settings\n{\n  \"a\": 1, // first\n  /* second */ \"b\": [\n    2,\n  ],\n}\n";
+    fs::write(sandbox.path("settings.json"), text).unwrap();
+    let state = |args: &[&str]| {
+        let words = [&["state", "--file", "settings.json"], args].concat();
+        let output = sandbox.repoguard(words).assert().success().get_output().clone();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(state(&["list"]), "a\nb\n");
+    assert_eq!(state(&["get", "b", "/0"]), "2\n");
+    state(&["set", "a", "10"]);
+    state(&["set", "c", "true"]);
+    let expected = text.replace("\"a\": 1,", "\"a\": 10,").replace("  ],\n}", "  ],\n  \"c\": true,\n}");
+    assert_eq!(fs::read_to_string(sandbox.path("settings.json")).unwrap(), expected);
+    state(&["rm", "c"]);
+    state(&["rm", "b"]);
+    let left = fs::read_to_string(sandbox.path("settings.json")).unwrap();
+    assert!(left.starts_with("\u{feff}// settings\n") && left.contains("// first\n  /* second */"), "{left}");
+    assert_eq!(state(&["list"]), "a\n");
+}

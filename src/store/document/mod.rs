@@ -2,10 +2,12 @@
 //! are opaque here, and stay byte for byte as they are written.
 //!
 //! # Format
-//! One JSON object in UTF-8, without a byte order mark, of at most [`LIMIT`] bytes. No two sections have the same name; what
-//! is inside of them is their owners' business. A document that repoguard makes begins with the section `lock_version`, 1,
+//! One JSON object in UTF-8, of at most [`LIMIT`] bytes. Comments, trailing commas and a byte order mark, which people's settings files
+//! have (JSONC), stay where they are. No two sections have the same name; what is inside of them is their owners' business. A document
+//! that repoguard makes begins with the section `lock_version`, 1,
 //! one member a line, indented by two spaces.
 
+mod comments;
 mod layout;
 mod object;
 mod token;
@@ -57,9 +59,6 @@ impl Document {
     /// Reads a document's text.
     pub(crate) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self> {
         let damaged = |flaw| damaged(path, flaw);
-        if bytes.starts_with(b"\xef\xbb\xbf") {
-            return Err(damaged(Flaw::at(&bytes, 0, "it begins with a byte order mark")));
-        }
         if bytes.trim_ascii().is_empty() {
             return Err(damaged(Flaw::at(&bytes, 0, "it is empty")));
         }
@@ -72,7 +71,7 @@ impl Document {
 
     /// The error for a part of the text that is not what it should be.
     pub(crate) fn damage(&self, part: &str, reason: String) -> Error {
-        let start = part.as_ptr() as usize - self.text().as_ptr() as usize;
+        let start = part.as_ptr() as usize - self.object.json().as_ptr() as usize;
         damaged(&self.path, Flaw::at(self.text().as_bytes(), start, reason))
     }
 
@@ -87,7 +86,7 @@ impl Document {
         self.object.names()
     }
 
-    /// A section as it is written; `None` when it is missing.
+    /// A section as it is written, but for comments in it; `None` when it is missing.
     #[must_use]
     pub fn get(&self, section: &str) -> Option<&str> {
         self.object.get(section)
@@ -103,7 +102,7 @@ impl Document {
         let Some(mut value) = self.get(section) else { return Ok(None) };
         for step in steps {
             let inside = |flaw: Flaw| {
-                let start = value.as_ptr() as usize - self.text().as_ptr() as usize;
+                let start = value.as_ptr() as usize - self.object.json().as_ptr() as usize;
                 damaged(&self.path, flaw.within(self.text(), start))
             };
             let found = match value.as_bytes().first() {
@@ -199,7 +198,6 @@ mod tests {
         for (bytes, place) in [
             (&b""[..], (1, 1)),
             (b" \n", (1, 1)),
-            (b"\xef\xbb\xbf{}", (1, 1)),
             (b"{\n\"a\": \"\xff\"}", (2, 7)),
             (b"{\"a\": 1,\n\"b\": }", (2, 6)),
             (b"{\"a\": 1} x", (1, 10)),

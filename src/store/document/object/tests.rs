@@ -54,6 +54,37 @@ fn all_else_stays_byte_for_byte() {
 }
 
 #[test]
+fn comments_trailing_commas_and_byte_order_mark_stay() {
+    let set = |text: &str| set(text, "n", "0");
+    for (before, after) in [
+        ("{\n  // one\n  \"a\": 1\n}\n", "{\n  // one\n  \"a\": 1,\n  \"n\": 0\n}\n"),
+        ("{\n  \"a\": 1, // about a\n}\n", "{\n  \"a\": 1, // about a\n  \"n\": 0,\n}\n"),
+        ("{\n  \"a\": 1 // about a\n  // the end\n}\n", "{\n  \"a\": 1, // about a\n  \"n\": 0\n  // the end\n}\n"),
+        ("{\n  \"a\": 1 /* about\n a */\n}\n", "{\n  \"a\": 1, /* about\n a */\n  \"n\": 0\n}\n"),
+        ("{\"a\":1,}", "{\"a\":1,\"n\":0,}"),
+        ("{\"a\": 1, \"b\": 2 , }", "{\"a\": 1, \"b\": 2 , \"n\": 0, }"),
+        ("{\"a\":1 // a\n}", "{\"a\":1, // a\n\"n\":0\n}"),
+        ("\u{feff}{\"a\":1}", "\u{feff}{\"a\":1,\"n\":0}"),
+        ("{\n  // nothing yet\n}\n", "{\n  // nothing yet\n  \"n\": 0\n}\n"),
+        ("{\"n\": /* old */ 1, }", "{\"n\": /* old */ 0, }"),
+        ("// {\n{\"n\":1}// }", "// {\n{\"n\":0}// }"),
+    ] {
+        assert_eq!(set(before), after, "{before}");
+    }
+    let text = "{\n  // of a\n  \"a\": 1, // a\n  \"b\": {\"x\": 1, /* x */ \"y\": 2,}, // b\n  \"c\": 3, // c\n}\n";
+    let removed = |name: &str| changed(text, |object, _| object.remove(name));
+    for (name, gone) in [("a", "\"a\": 1,"), ("b", "\"b\": {\"x\": 1, /* x */ \"y\": 2,},"), ("c", "\"c\": 3,")] {
+        assert_eq!(removed(name), text.replace(gone, ""), "{name}");
+    }
+    let all = changed(text, |object, _| ["c", "a", "b"].into_iter().for_each(|name| object.remove(name)));
+    assert_eq!(Object::parse(all.clone()).unwrap().members.len(), 0);
+    assert!(["// of a", "// a", "// b", "// c"].iter().all(|comment| all.contains(comment)), "{all}");
+    let merged = changed(text, |object, layout| object.merge("b", r#"{"y": null, "z": 3}"#, layout, 0).unwrap());
+    assert!(merged.contains("\"b\": {\"x\": 1, /* x */ ") && merged.contains("\"z\": 3"), "{merged}");
+    assert_eq!(Object::parse(text.to_owned()).unwrap().get("b"), Some("{\"x\": 1,         \"y\": 2 }"));
+}
+
+#[test]
 fn merge_patch_does_what_its_standard_says() {
     // RFC 7396, appendix A; there the document itself is what is a section here.
     for (target, patch, result) in [
@@ -106,7 +137,7 @@ proptest! {
     #[test]
     fn any_changes_of_any_object_change_what_they_name_and_no_more(
         before in collection::vec(select(vec!["1.0", "[1 , {}]", "{\"x\" :{ \"x\": 1e400}}", "\",}{\\\"\"", "null"]), 0..6),
-        spaces in collection::vec(select(vec!["", " ", "\n  ", "\r\n\t", "\n\n"]), 1..6),
+        spaces in collection::vec(select(vec!["", " ", "\n  ", "\r\n\t", "\n\n", " /* , } \" */ ", " // {, \"\n"]), 1..6),
         changes in collection::vec((0..8_usize, select(vec!["", "2", "[]", "{\"x\": {\"y\": [1.50]}}", "\"\u{1d11e}\""]), any::<bool>()), 0..8),
     ) {
         let name = |number: usize| format!("\"n{number}\\n\"");
