@@ -276,3 +276,22 @@ fn head_on_a_reference_of_one_worktree_is_committed_to() {
         }
     }
 }
+
+#[test]
+fn head_that_the_command_deletes_comes_back() {
+    for moves in [
+        "git update-ref --no-deref -d HEAD",
+        "git checkout -q --detach; git update-ref -d HEAD",
+        "rm .git/HEAD; echo x >x",
+    ] {
+        let sandbox = forked();
+        let was = (sandbox.git(["for-each-ref"]), sandbox.git(["symbolic-ref", "HEAD"]));
+        fs::write(sandbox.outside("command"), format!("{moves}; exit 7")).unwrap();
+        let output =
+            sandbox.repoguard(["mutate", "-m", "m", "--", "sh", "../command"]).assert().code(7).get_output().clone();
+        assert!(String::from_utf8_lossy(&output.stderr).contains("everything was put back as it was"), "{output:?}");
+        assert_eq!((sandbox.git(["for-each-ref"]), sandbox.git(["symbolic-ref", "HEAD"])), was, "{moves}");
+        assert_eq!(sandbox.git(["status", "--porcelain"]), "", "{moves}");
+        assert_eq!(sandbox.try_once(&[]), 0, "{moves}");
+    }
+}

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     super::{Head, discovery::refuse_blocking_references, git, run},
-    Checkout, STASH, line,
+    Checkout, HEAD, STASH, line,
 };
 use crate::{
     error::{Error, Result},
@@ -254,6 +254,21 @@ impl Checkout {
     /// Removes a symbolic reference.
     pub(crate) fn remove_symbolic(&self, name: &str) -> Result<()> {
         self.ask(&["symbolic-ref", "--delete", name]).map(drop)
+    }
+
+    /// Writes the file HEAD if it is missing: without it git does not know the repository.
+    pub(crate) fn put_missing_head(&self, head: &Head) -> Result<()> {
+        let place = self.own_directory()?.at(HEAD.as_bytes())?;
+        let text = match head {
+            Head { branch: Some(branch), .. } => format!("ref: {branch}\n"),
+            Head { commit: Some(commit), .. } => format!("{commit}\n"),
+            Head { .. } => return Ok(()),
+        };
+        if fs::find(&place)?.is_some() {
+            return Ok(());
+        }
+        let mode = fs::metadata(self.git_dir.as_path())?.permissions();
+        fs::put_file(&place, mode & 0o666, None, |file| file.write_all(text.as_bytes()))
     }
 
     /// Sets HEAD itself to a commit, on no branch.

@@ -94,6 +94,7 @@ pub(crate) fn undo(undo: &Undo<'_>, mut fence: Option<&mut Fence>) -> Result<Und
             keeping.take_other(&name, &lock)?;
         }
     }
+    before.checkout.put_missing_head(before.head())?;
     before.restore_objects()?;
     let now = head(undo)?;
     let whose = before.whose(&now);
