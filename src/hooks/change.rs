@@ -33,7 +33,7 @@ pub(super) struct Change<'a> {
 }
 
 enum Undo {
-    /// A file goes back to its place, over nothing but this file of ours.
+    /// A file goes back to its place, and replaces only this file of ours.
     Rename {
         from: PathBuf,
         to: PathBuf,
@@ -133,7 +133,7 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// Gives a file a second name to come back from, over nothing but this file of ours; tells whether the first name still leads
+    /// Gives a file a second name to come back from, which replaces only this file of ours; tells whether the first name still leads
     /// to it.
     fn set_aside(&mut self, path: &Path, seen: Option<FileId>, over: Option<FileId>) -> Result<bool> {
         if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {

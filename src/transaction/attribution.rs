@@ -80,7 +80,7 @@ impl Baseline {
         made && staged.exists() && differs().is_ok_and(|differs| differs.is_empty()) && is_whole()
     }
 
-    /// Who has moved HEAD, if it moved.
+    /// Tells who moved HEAD, if it moved.
     pub(crate) fn whose(&self, now: &Head) -> MovedBy {
         match self.head() {
             head if head == now => MovedBy::Nobodys,

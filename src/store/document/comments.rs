@@ -1,7 +1,7 @@
 //! Reads JSON with comments, trailing commas and a byte order mark (JSONC) as plain JSON of the same length: what is not JSON becomes
 //! space. So both have all values at the same places, and all else stays in the text.
 
-use super::token::Flaw;
+use super::token::{Flaw, string_length};
 
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -81,16 +81,6 @@ fn comment_length(rest: &[u8]) -> Option<usize> {
         return Some(rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(rest.len()));
     }
     rest.get(2..)?.windows(2).position(|end| end == b"*/").map(|end| end + 4)
-}
-
-fn string_length(rest: &[u8]) -> usize {
-    let mut escaped = false;
-    let end = rest[1..].iter().position(|&byte| {
-        let ends = byte == b'"' && !escaped;
-        escaped = byte == b'\\' && !escaped;
-        ends
-    });
-    end.map_or(rest.len(), |end| end + 2)
 }
 
 #[cfg(test)]

@@ -141,15 +141,7 @@ impl<'a> Iterator for Tokens<'a> {
         let rest = &bytes[start..];
         let length = match rest.first()? {
             b'{' | b'}' | b'[' | b']' | b',' | b':' => 1,
-            b'"' => {
-                let mut escaped = false;
-                let end = rest[1..].iter().position(|&byte| {
-                    let ends = byte == b'"' && !escaped;
-                    escaped = byte == b'\\' && !escaped;
-                    ends
-                });
-                end.map_or(rest.len(), |end| end + 2)
-            }
+            b'"' => string_length(rest),
             _ => {
                 let is_part = |byte: &&u8| !byte.is_ascii_whitespace() && !b"{}[],:\"".contains(byte);
                 rest.iter().take_while(is_part).count()
@@ -158,6 +150,17 @@ impl<'a> Iterator for Tokens<'a> {
         self.at += length;
         Some(&self.text[start..self.at])
     }
+}
+
+/// The length of the string that a text begins with, in bytes and with its quotes.
+pub(super) fn string_length(text: &[u8]) -> usize {
+    let mut escaped = false;
+    let end = text[1..].iter().position(|&byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    end.map_or(text.len(), |end| end + 2)
 }
 
 /// Tells whether two values are written the same, but for the space between their parts.
