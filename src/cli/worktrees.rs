@@ -86,7 +86,7 @@ fn prune(context: &Context, repo: &Repo) -> anyhow::Result<Exit> {
         let (path, branch) = (quoted_path(&pruned.path), &pruned.branch);
         match &pruned.kept {
             None => format!("removed {path} and branch {branch}"),
-            Some(Ok(work)) => format!("kept {path}: {work}"),
+            Some(Ok(contents)) => format!("kept {path}: {contents}"),
             Some(Err(error)) => format!("kept {path}: {error}"),
         }
     });
@@ -108,13 +108,13 @@ fn add(lines: &mut Lines, worktree: &Worktree) {
         render::clock(worktree.made_ms)
     );
     fact("made", &made);
-    fact("stands", stands(worktree.stands));
-    fact("holds", &worktree.work.to_string());
-    if worktree.stands != State::Running {
-        for command in landing(&worktree.path, &worktree.branch, &worktree.base, &worktree.work) {
+    fact("stands", stands(worktree.state));
+    fact("holds", &worktree.contents.to_string());
+    if worktree.state != State::Running {
+        for command in landing(&worktree.path, &worktree.branch, &worktree.base, &worktree.contents) {
             fact("land", &command);
         }
-        if !worktree.work.also.is_empty() {
+        if !worktree.contents.also.is_empty() {
             fact(
                 "look",
                 &format!("git -C {0} status; git -C {0} log --oneline --walk-reflogs", quoted_path(&worktree.path)),
@@ -124,8 +124,8 @@ fn add(lines: &mut Lines, worktree: &Worktree) {
     }
 }
 
-fn stands(stands: State) -> &'static str {
-    match stands {
+fn stands(state: State) -> &'static str {
+    match state {
         State::Running => "somebody is in it",
         State::Ended => "its command has ended",
         State::HalfMade => "it was not made to the end; nothing has run in it",
@@ -135,8 +135,8 @@ fn stands(stands: State) -> &'static str {
     }
 }
 
-fn word(stands: State) -> &'static str {
-    match stands {
+fn word(state: State) -> &'static str {
+    match state {
         State::Running => "running",
         State::Ended => "ended",
         State::HalfMade => "half-made",
@@ -147,12 +147,12 @@ fn word(stands: State) -> &'static str {
 }
 
 /// The commands that land what a worktree holds.
-pub(super) fn landing(path: &Path, branch: &str, base: &str, work: &Contents) -> Vec<String> {
+pub(super) fn landing(path: &Path, branch: &str, base: &str, contents: &Contents) -> Vec<String> {
     let mut commands = Vec::new();
     let (path, branch, base) = (quoted_path(path), quoted(branch.as_ref()), quoted(short(base).as_ref()));
-    if work.changed > 0 || work.untracked > 0 {
+    if contents.changed > 0 || contents.untracked > 0 {
         commands.push(format!("git -C {path} add -A && git -C {path} commit && repoguard exec -- git merge {branch}"));
-    } else if work.commits > 0 && !work.landed {
+    } else if contents.commits > 0 && !contents.landed {
         commands.push(format!("repoguard exec -- git merge {branch}"));
         commands.push(format!("repoguard exec -- git cherry-pick {base}..{branch}"));
     }
@@ -167,9 +167,9 @@ fn short(commit: &str) -> &str {
 /// The command that removes a worktree: `prune` if that loses nothing.
 fn removal(worktree: &Worktree) -> String {
     let (path, branch) = (quoted_path(&worktree.path), quoted(worktree.branch.as_ref()));
-    let Contents { commits, landed, changed, untracked, also, .. } = &worktree.work;
+    let Contents { commits, landed, changed, untracked, also, .. } = &worktree.contents;
     let is_nothing = (*commits == 0 || *landed) && *changed == 0 && *untracked == 0 && also.is_empty();
-    match worktree.stands {
+    match worktree.state {
         _ if is_nothing => "repoguard worktrees prune".to_owned(),
         State::Gone => format!("git branch -D {branch}  # what it holds is lost then"),
         _ => format!("git worktree remove --force {path} && git branch -D {branch}  # what it holds is lost then"),
@@ -188,9 +188,9 @@ fn to_json(worktree: &Worktree) -> Value {
     document["agent"] = json!(worktree.agent);
     document["command"] = json!(worktree.command);
     document["reason"] = json!(worktree.reason);
-    document["stands"] = json!(word(worktree.stands));
-    document["holds"] = json!(worktree.work);
-    document["land"] = json!(landing(&worktree.path, &worktree.branch, &worktree.base, &worktree.work));
+    document["stands"] = json!(word(worktree.state));
+    document["holds"] = json!(worktree.contents);
+    document["land"] = json!(landing(&worktree.path, &worktree.branch, &worktree.base, &worktree.contents));
     document["remove"] = json!(removal(worktree));
     document
 }

@@ -94,11 +94,11 @@ fn foreign(path: &Path, owner: u32) -> Error {
 ///
 /// # Errors
 /// As [`open_record`].
-pub(crate) fn open_trusted(path: &Path, whose: u32) -> Result<File> {
+pub(crate) fn open_trusted(path: &Path, user: u32) -> Result<File> {
     let (file, metadata) = super::open_and_look(path, false)?;
     let owner = sys::owner(&metadata).0;
     let ownership = Ownership::of(&file, path)?;
-    if owner == whose || (ownership.is_trusted() && ownership.of_user(whose).is_trusted()) {
+    if owner == user || (ownership.is_trusted() && ownership.of_user(user).is_trusted()) {
         return Ok(file);
     }
     Err(foreign(path, owner))
@@ -108,8 +108,8 @@ pub(crate) fn open_trusted(path: &Path, whose: u32) -> Result<File> {
 ///
 /// # Errors
 /// As [`open_trusted`]; [`Error::Io`] as well if it has more bytes than `limit`.
-pub(crate) fn read_trusted(path: &Path, limit: u64, whose: u32) -> Result<Vec<u8>> {
-    read_all(&open_trusted(path, whose)?, limit).map_err(Error::io("read", path))
+pub(crate) fn read_trusted(path: &Path, limit: u64, user: u32) -> Result<Vec<u8>> {
+    read_all(&open_trusted(path, user)?, limit).map_err(Error::io("read", path))
 }
 
 /// Reads a record to its end.

@@ -81,7 +81,7 @@ impl Baseline {
     }
 
     /// Tells who moved HEAD, if it moved.
-    pub(crate) fn whose(&self, now: &Head) -> MovedBy {
+    pub(crate) fn moved_by(&self, now: &Head) -> MovedBy {
         match self.head() {
             head if head == now => MovedBy::Nobodys,
             head if self.moves().explain_head(head, now) => MovedBy::Commands,

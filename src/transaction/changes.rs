@@ -47,7 +47,7 @@ impl Changes {
     }
 
     /// Looks at all files that were there before, and lists the new ones by the ignore rules as they are now.
-    pub(crate) fn look(before: &Baseline) -> Result<Self> {
+    pub(crate) fn scan(before: &Baseline) -> Result<Self> {
         let kept = before.index();
         let (untracked, touched) = std::thread::scope(|scope| {
             let untracked = beside(scope, || before.checkout.untracked(&kept));

@@ -310,7 +310,7 @@ impl Case {
 /// Differences from what the command left.
 fn doubts(before: &Baseline, (was, now): (&Head, &Head), left: &[Touched]) -> Result<Vec<Doubt>> {
     let mut doubts = Vec::new();
-    if was != now && before.whose(now) == MovedBy::Others {
+    if was != now && before.moved_by(now) == MovedBy::Others {
         doubts.push(Doubt::Head(Box::new(was.clone()), Box::new(now.clone())));
     }
     // Any `git status` writes it anew: only entries count.
@@ -321,7 +321,7 @@ fn doubts(before: &Baseline, (was, now): (&Head, &Head), left: &[Touched]) -> Re
     if differs {
         doubts.push(Doubt::Index);
     }
-    let changes = Changes::look(before)?;
+    let changes = Changes::scan(before)?;
     let is_in = |one: &Touched, all: &[Touched]| all.iter().any(|other| other == one);
     let (known, other): (Vec<Touched>, Vec<Touched>) =
         changes.touched.into_iter().partition(|one| left.iter().any(|then| then.path == one.path));

@@ -31,7 +31,7 @@ const EMPTY_BLOBS: [&str; 2] =
     ["e69de29bb2d1d6434b8b29ae775ad8c2e48c5391", "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813"];
 
 /// A look at all files.
-pub(super) struct Look<'a> {
+pub(super) struct Scan<'a> {
     checkout: &'a Checkout,
     below: Below,
     pub(super) items: Vec<Item>,
@@ -59,7 +59,7 @@ pub(super) struct Look<'a> {
     pub(super) latest: (u32, u32),
 }
 
-impl<'a> Look<'a> {
+impl<'a> Scan<'a> {
     pub(super) fn new(checkout: &'a Checkout) -> Result<Self> {
         Ok(Self {
             below: Below::open(&checkout.root).map_err(Error::io("read", &checkout.root))?,

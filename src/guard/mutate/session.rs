@@ -150,7 +150,7 @@ impl Session<'_> {
         }
         if !mutation.checks.is_empty() {
             let trouble = |error| Failed::new("check", FailureReason::Trouble(error));
-            self.made_by_checks = Changes::look(&kept.before).map_err(trouble)?;
+            self.made_by_checks = Changes::scan(&kept.before).map_err(trouble)?;
             let changed = self.made_by_checks.really(&kept.before).map_err(trouble)?;
             if !changed.is_empty() {
                 return Err(Failed::new("check", FailureReason::from(Invalid::CheckChanged(readable(&changed)))));
@@ -166,7 +166,7 @@ impl Session<'_> {
             self.shell("verify", verify, kept)?;
         }
         if !mutation.verifies.is_empty() {
-            let after = Changes::look(&kept.before).map_err(trouble("verify"))?;
+            let after = Changes::scan(&kept.before).map_err(trouble("verify"))?;
             let altered = after.beyond(&changes, &kept.before).map_err(trouble("verify"))?;
             if !altered.is_empty() {
                 return Err(Failed::new("verify", FailureReason::from(Invalid::VerifyChanged(readable(&altered)))));
@@ -202,7 +202,7 @@ impl Session<'_> {
         if let Some(name) = self.checkout.operation() {
             return Err(Failed::new(STEP, FailureReason::from(Invalid::Operation(name))));
         }
-        let changes = Changes::look(before).map_err(trouble)?;
+        let changes = Changes::scan(before).map_err(trouble)?;
         changes.check_depth().map_err(trouble)?;
         // Files that a check has made do not belong to the command: they stay where they are.
         let changes = changes.without_new(&self.made_by_checks);
@@ -243,7 +243,7 @@ impl Session<'_> {
     pub(super) fn head_is_ours(&self, before: &Baseline, step: &'static str) -> Attempt<()> {
         let now = self.head().map_err(|error| Failed::new(step, FailureReason::Trouble(error)))?;
         let was = before.head().clone();
-        let invalid = match before.whose(&now) {
+        let invalid = match before.moved_by(&now) {
             MovedBy::Nobodys => return Ok(()),
             MovedBy::Commands => Invalid::CommandMovedHead(was, now),
             MovedBy::Others => Invalid::HeadMoved(was, now),

@@ -115,7 +115,7 @@ fn same(one: &Path, other: &Path) -> bool {
 
 /// The contents that were seen, and the branch's commit then.
 pub(super) struct Seen {
-    pub(super) work: Contents,
+    pub(super) contents: Contents,
     pub(super) tip: Option<String>,
 }
 
@@ -132,28 +132,28 @@ pub(super) fn look(
     let id_bytes = made.base.len() / 2;
     let common = Checkout::common(repo, manner, id_bytes)?;
     // Without the files, git needs another directory to run in.
-    let stands = root.unwrap_or(&site.worktree.git_dir);
-    let checkout = Checkout::linked(repo, manner, &site.worktree.git_dir, stands, id_bytes)?;
+    let state = root.unwrap_or(&site.worktree.git_dir);
+    let checkout = Checkout::linked(repo, manner, &site.worktree.git_dir, state, id_bytes)?;
     let head = repo.head(&site.worktree).unwrap_or_default();
     let tip = common.tip(&made.branch)?;
-    let mut work = Contents { also: doubts(repo, &checkout, made, site, &head)?, ..Contents::default() };
+    let mut contents = Contents { also: doubts(repo, &checkout, made, site, &head)?, ..Contents::default() };
     if root.is_some() {
         let Changes { changed, missing, untracked } = match made.stage {
             Stage::Making => half_made(register, made, &checkout)?,
             Stage::Removing => Changes { missing: 0, ..checkout.changes(None)? },
             _ => checkout.changes(None)?,
         };
-        (work.changed, work.untracked) = (changed.len() as u64 + missing, untracked);
+        (contents.changed, contents.untracked) = (changed.len() as u64 + missing, untracked);
         match checkout.not_looked_at() {
             Ok(0) => {}
-            Ok(count) => work.also.push(format!("{count} files that git was told not to look at")),
+            Ok(count) => contents.also.push(format!("{count} files that git was told not to look at")),
             // Without an index git was not told anything.
             Err(_) if made.stage == Stage::Making => {}
             Err(error) => return Err(error),
         }
     }
-    of_commits(&common, made, tip.as_deref(), checkout.visited().into_iter().chain(head.commit), &mut work);
-    Ok(Seen { work, tip })
+    of_commits(&common, made, tip.as_deref(), checkout.visited().into_iter().chain(head.commit), &mut contents);
+    Ok(Seen { contents, tip })
 }
 
 /// Obstacles to the removal of a worktree, beside files and commits.
@@ -195,7 +195,7 @@ fn doubts(repo: &Repo, checkout: &Checkout, made: &Made, site: &Site, head: &Hea
 /// The same for a worktree that has gone: only its branch may be left.
 pub(super) fn look_at_branch(repo: &Repo, manner: Manner, made: &Made) -> Result<Seen> {
     let common = Checkout::common(repo, manner, made.base.len() / 2)?;
-    let mut work = Contents::default();
+    let mut contents = Contents::default();
     // One of the same name may have been made after ours was deleted.
     let tip = match common.tip(&made.branch)? {
         Some(tip) if common.is_made_by_us(&made.branch)? => Some(tip),
@@ -204,10 +204,10 @@ pub(super) fn look_at_branch(repo: &Repo, manner: Manner, made: &Made) -> Result
     let checked_out =
         |other: &Worktree| repo.head(other).is_some_and(|head| head.branch.as_ref() == Some(&made.branch));
     if tip.is_some() && repo.worktrees()?.iter().any(checked_out) {
-        work.also.push("its branch is checked out elsewhere".to_owned());
+        contents.also.push("its branch is checked out elsewhere".to_owned());
     }
-    of_commits(&common, made, tip.as_deref(), [], &mut work);
-    Ok(Seen { work, tip })
+    of_commits(&common, made, tip.as_deref(), [], &mut contents);
+    Ok(Seen { contents, tip })
 }
 
 fn of_commits(
@@ -215,7 +215,7 @@ fn of_commits(
     made: &Made,
     tip: Option<&str>,
     visited: impl IntoIterator<Item = String>,
-    work: &mut Contents,
+    contents: &mut Contents,
 ) {
     let all: Vec<String> = visited.into_iter().chain(tip.map(str::to_owned)).collect();
     let lost = common.would_lose(&all, &made.branch, &made.base);
@@ -223,13 +223,13 @@ fn of_commits(
     let moved = u64::from(tip.is_some_and(|tip| tip != made.base));
     let ahead = if moved == 0 { Ok(0) } else { common.ahead(&made.base, &made.branch) };
     let (Ok(lost), Ok(ahead)) = (lost, ahead) else {
-        work.commits = moved;
-        work.also.push("commits that git cannot read".to_owned());
+        contents.commits = moved;
+        contents.also.push("commits that git cannot read".to_owned());
         return;
     };
-    (work.commits, work.landed) = (ahead.max(moved), moved > 0 && !lost);
+    (contents.commits, contents.landed) = (ahead.max(moved), moved > 0 && !lost);
     if lost && moved == 0 {
-        work.also.push("commits that are on no branch".to_owned());
+        contents.also.push("commits that are on no branch".to_owned());
     }
 }
 

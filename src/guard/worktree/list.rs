@@ -64,9 +64,9 @@ pub struct Listed {
     /// Why, as told with `--reason`.
     pub reason: Option<String>,
     /// How it stands.
-    pub stands: State,
+    pub state: State,
     /// Its contents, as far as git shows them.
-    pub work: Contents,
+    pub contents: Contents,
 }
 
 /// The result of trying to remove a worktree.
@@ -90,7 +90,7 @@ pub struct Pruned {
 /// ```no_run
 /// let repo = repoguard::Repo::discover(std::path::Path::new("."))?;
 /// for worktree in repoguard::worktree::list(&repo)? {
-///     println!("{}: {}", worktree.branch, worktree.work);
+///     println!("{}: {}", worktree.branch, worktree.contents);
 /// }
 /// # Ok::<(), repoguard::Error>(())
 /// ```
@@ -113,7 +113,7 @@ fn linked(repo: &Repo, register: &Register, made: Made) -> Option<Listed> {
         (Some(true), _) | (_, Some(true)) => Some(true),
         _ => None,
     };
-    let stands = match (runs, made.stage) {
+    let state = match (runs, made.stage) {
         (Some(true), _) => State::Running,
         (Some(false), Stage::Reserved | Stage::Making) => State::HalfMade,
         (Some(false), Stage::Removing) => State::HalfRemoved,
@@ -124,18 +124,18 @@ fn linked(repo: &Repo, register: &Register, made: Made) -> Option<Listed> {
     let seen = match &site {
         // A worktree that is just being made is skipped.
         _ if matches!(made.stage, Stage::Reserved | Stage::Making) => Ok(Contents::default()),
-        Some(site) => look(repo, Manner::Reading, (register, &made), site, root.as_deref()).map(|seen| seen.work),
+        Some(site) => look(repo, Manner::Reading, (register, &made), site, root.as_deref()).map(|seen| seen.contents),
         None => look_at_branch(repo, Manner::Reading, &made).and_then(|seen| match (&seen.tip, root.is_some()) {
             (None, false) => Err(gone(&made)),
-            _ => Ok(seen.work),
+            _ => Ok(seen.contents),
         }),
     };
-    let work = match seen {
-        Ok(mut work) => {
-            work.also.extend(forgotten(site.is_some(), root.as_deref(), made.stage));
-            work
+    let contents = match seen {
+        Ok(mut contents) => {
+            contents.also.extend(forgotten(site.is_some(), root.as_deref(), made.stage));
+            contents
         }
-        Err(_) if stands == State::Gone => return None,
+        Err(_) if state == State::Gone => return None,
         Err(error) => Contents::doubt(format!("git cannot tell: {error}")),
     };
     Some(Listed {
@@ -149,8 +149,8 @@ fn linked(repo: &Repo, register: &Register, made: Made) -> Option<Listed> {
         agent: made.agent,
         command: made.command,
         reason: made.reason,
-        stands,
-        work,
+        state,
+        contents,
     })
 }
 

@@ -264,7 +264,7 @@ impl RunLifecycle for Stay<'_, '_> {
             Some(Contents::doubt("its lock was lost"))
         };
         self.hold.context.notify(match &self.isolated.kept {
-            Some(work) => Notice::Kept(self.isolated, work),
+            Some(contents) => Notice::Kept(self.isolated, contents),
             None => Notice::Removed(self.isolated),
         });
         self.hold.record_end(ending)

@@ -74,19 +74,19 @@ pub(super) fn remove(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Opt
     let mut seen = if is_aside || !is_there {
         let root = is_aside.then_some(aside.as_path());
         let mut seen = look(repo, Manner::Writing, (entry.register(), &entry.made), &site, root)?;
-        seen.work.also.extend(root.map_or(Ok(None), |root| fs::hidden(root).map(|hidden| unseen(&hidden)))?);
+        seen.contents.also.extend(root.map_or(Ok(None), |root| fs::hidden(root).map(|hidden| unseen(&hidden)))?);
         seen
     } else {
         match move_aside(repo, entry, &site, &aside, landed)? {
             Ok(seen) => seen,
-            Err(work) => return keep(entry, stage, work),
+            Err(contents) => return keep(entry, stage, contents),
         }
     };
-    if !seen.work.is_nothing(landed) {
+    if !seen.contents.is_nothing(landed) {
         if fs::identity(&aside).is_some() {
             put_back(&aside, &site.place);
         }
-        return keep(entry, if stage == Stage::Removing { Stage::Kept } else { stage }, seen.work);
+        return keep(entry, if stage == Stage::Removing { Stage::Kept } else { stage }, seen.contents);
     }
     fs::remove_entry(&aside)?;
     let common = noting(repo, entry)?;
@@ -108,8 +108,8 @@ fn move_aside(
 ) -> Result<Result<Seen, Contents>> {
     let stage = entry.made.stage;
     let seen = look_at(repo, entry, site, &site.place, landed)?;
-    if !seen.work.is_nothing(landed) {
-        return Ok(Err(seen.work));
+    if !seen.contents.is_nothing(landed) {
+        return Ok(Err(seen.contents));
     }
     entry.advance(Stage::Removing)?;
     if let Err(error) = fs::rename(&site.place, aside) {
@@ -148,17 +148,17 @@ pub(super) fn unlock(repo: &Repo, entry: &Entry) -> Result<()> {
 fn look_at(repo: &Repo, entry: &Entry, site: &Site, root: &Path, landed: bool) -> Result<Seen> {
     let mut seen = look(repo, Manner::Writing, (entry.register(), &entry.made), site, Some(root))?;
     if !leads_to(root, &site.worktree.git_dir) {
-        seen.work.also.push("its `.git` does not lead where git says".to_owned());
+        seen.contents.also.push("its `.git` does not lead where git says".to_owned());
     }
     if sys::has_mounts(root) {
         // The entries there do not belong to this worktree.
-        seen.work.also.push("something is mounted in it".to_owned());
+        seen.contents.also.push("something is mounted in it".to_owned());
     }
-    if seen.work.is_nothing(landed) {
+    if seen.contents.is_nothing(landed) {
         let hidden = fs::hidden(root)?;
-        seen.work.also.extend(unseen(&hidden));
-        if seen.work.is_nothing(landed) {
-            seen.work.also.extend(in_use(repo, &site.worktree, (root, &hidden.identities)));
+        seen.contents.also.extend(unseen(&hidden));
+        if seen.contents.is_nothing(landed) {
+            seen.contents.also.extend(in_use(repo, &site.worktree, (root, &hidden.identities)));
         }
     }
     Ok(seen)
@@ -201,11 +201,11 @@ fn inhabitant(worktree: &Worktree, (root, identities): (&Path, &HashSet<FileId>)
     ours.push(us);
     let lock = fs::identity(&worktree.lock_path());
     let mut pids = lock.map_or_else(Vec::new, sys::descriptor_holders);
-    let stands = |pid: &u32| {
+    let state = |pid: &u32| {
         sys::working_directory(*pid).is_some_and(|directory| directory.starts_with(root))
             || sys::working_directory_id(*pid).is_some_and(|id| identities.contains(&id))
     };
-    pids.extend(sys::all_processes().into_iter().filter(stands));
+    pids.extend(sys::all_processes().into_iter().filter(state));
     pids.extend(sys::writers(identities).into_iter().map(|writer| writer.pid));
     pids.into_iter().find(|pid| !ours.contains(pid))
 }
@@ -217,12 +217,12 @@ fn put_back(aside: &Path, place: &Path) {
     }
 }
 
-fn keep(entry: &mut Entry, stage: Stage, work: Contents) -> Result<Option<Contents>> {
+fn keep(entry: &mut Entry, stage: Stage, contents: Contents) -> Result<Option<Contents>> {
     let stage = if stage == Stage::Used { Stage::Kept } else { stage };
     if entry.made.stage != stage {
         entry.advance(stage)?;
     }
-    Ok(Some(work))
+    Ok(Some(contents))
 }
 
 /// The worktree itself is gone, or never was there: what is left of it?
@@ -257,15 +257,15 @@ fn remove_rest(repo: &Repo, entry: &mut Entry, landed: bool) -> Result<Option<Co
             return Ok(Some(Contents::doubt("git was killed while it made it")));
         }
     }
-    let Seen { work, tip } = look_at_branch(repo, Manner::Writing, made)?;
+    let Seen { contents, tip } = look_at_branch(repo, Manner::Writing, made)?;
     // A branch that somebody else made, after we were killed and before we could make it.
     let not_ours = made.stage == Stage::Reserved && !made.own_name;
     if not_ours {
         entry.forget();
         return Ok(None);
     }
-    if !work.is_nothing(landed) {
-        return keep(entry, Stage::Kept, work);
+    if !contents.is_nothing(landed) {
+        return keep(entry, Stage::Kept, contents);
     }
     finish(repo, &common, entry, tip.as_deref(), &path)
 }
@@ -298,9 +298,9 @@ fn finish(
     place: &Path,
 ) -> Result<Option<Contents>> {
     if let Some(tip) = tip
-        && let Some(work) = delete_branch(repo, common, &entry.made, tip)?
+        && let Some(contents) = delete_branch(repo, common, &entry.made, tip)?
     {
-        return keep(entry, Stage::Kept, work);
+        return keep(entry, Stage::Kept, contents);
     }
     entry.forget();
     remove_parent(place);

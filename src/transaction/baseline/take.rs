@@ -12,7 +12,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    super::{changes::too_deep, scan::Look, spelling::Spelling, standby::Standby},
+    super::{changes::too_deep, scan::Scan, spelling::Spelling, standby::Standby},
     BEFORE, Baseline, EXCLUDES, Keep, MOST_BYTES, PACKED, Unfit, digest, owner,
     record::{Content, Header, Item, Kind, SCHEMA, Stamp, stamp},
 };
@@ -67,13 +67,13 @@ impl Baseline {
             is_strangers: false,
         };
         let written = written.unwrap_or_default();
-        let mut looked = before.look(written, keep)?;
-        if looked.is_none() {
+        let mut scanned = before.scan(written, keep)?;
+        if scanned.is_none() {
             // Our copy becomes one that holds all entries.
             before.checkout.unfold(&before.index())?;
-            looked = before.look(written, keep)?;
+            scanned = before.scan(written, keep)?;
         }
-        let latest = looked.ok_or_else(|| {
+        let latest = scanned.ok_or_else(|| {
             let reason = "git could not make it one that is neither split nor sparse".to_owned();
             Unfit::Trouble(Error::BrokenRepository { path: before.index(), reason })
         })?;
@@ -89,36 +89,36 @@ impl Baseline {
     }
 
     /// The latest time stamp that was seen; `None` if the index is split or sparse, and nothing was found out.
-    fn look(&mut self, written: (u32, u32), keep: &Keep<'_>) -> Result<Option<(u32, u32)>, Unfit> {
+    fn scan(&mut self, written: (u32, u32), keep: &Keep<'_>) -> Result<Option<(u32, u32)>, Unfit> {
         let (kept, tree) = (self.index(), self.tree());
         let checkout = &self.checkout;
         // Git walks the worktree for untracked files while we look at the tracked ones.
-        let (untracked, references, looked) = std::thread::scope(|scope| {
+        let (untracked, references, scanned) = std::thread::scope(|scope| {
             let untracked = beside(scope, || checkout.untracked(&kept));
             let references = beside(scope, || checkout.references());
-            let looked = Look::new(checkout).and_then(|mut look| {
-                let walked = look.tracked(&kept, written)?;
+            let scanned = Scan::new(checkout).and_then(|mut scan| {
+                let walked = scan.tracked(&kept, written)?;
                 let is_clean = walked.tree.is_some_and(|noted| checkout.is_tree_of(&tree, &noted));
                 let staged = if is_clean { Vec::new() } else { checkout.staged(&kept, &tree)? };
-                Ok((staged, look, walked.is_partial))
+                Ok((staged, scan, walked.is_partial))
             });
-            (untracked.join(), references.join(), looked)
+            (untracked.join(), references.join(), scanned)
         });
         let (untracked, references) = (untracked?, references?);
         if let Some(path) = untracked.too_deep.first() {
             let top = path.split(|byte| *byte == b'/').next().unwrap_or(path);
             return Err(Unfit::Trouble(too_deep(top)));
         }
-        let (staged, mut look, partial) = looked?;
+        let (staged, mut scan, partial) = scanned?;
         if partial {
             return Ok(None);
         }
-        look.resolve_suspects(&kept)?;
+        scan.resolve_suspects(&kept)?;
         let mut dirty: Vec<Vec<u8>> = staged.iter().map(|change| change.path.clone()).collect();
         dirty.extend(
-            look.items
+            scan.items
                 .iter()
-                .filter(|item| item.own && !look.hidden.contains(&item.path))
+                .filter(|item| item.own && !scan.hidden.contains(&item.path))
                 .map(|item| item.path.clone()),
         );
         dirty.sort();
@@ -127,20 +127,20 @@ impl Baseline {
             return Err(Unfit::Dirty(dirty));
         }
         let staged_paths: HashSet<&[u8]> = staged.iter().map(|change| change.path.as_slice()).collect();
-        look.convert(&kept)?;
-        look.untracked(&untracked, keep.untracked)?;
-        look.odd(untracked.strays.as_deref());
-        look.own(&staged_paths)?;
-        look.items.sort_by(|a, b| a.path.cmp(&b.path));
-        let (latest, intents) = (look.latest, look.intents);
+        scan.convert(&kept)?;
+        scan.untracked(&untracked, keep.untracked)?;
+        scan.odd(untracked.strays.as_deref());
+        scan.own(&staged_paths)?;
+        scan.items.sort_by(|a, b| a.path.cmp(&b.path));
+        let (latest, intents) = (scan.latest, scan.intents);
         (self.header.plain, self.header.executable, self.header.directory) =
-            (look.plain.unwrap_or(0o644), look.executable.unwrap_or(0o755), look.directory.unwrap_or(0o755));
-        self.header.hidden_rules = look.hidden_rules(&untracked)?;
-        self.items = look.items;
+            (scan.plain.unwrap_or(0o644), scan.executable.unwrap_or(0o755), scan.directory.unwrap_or(0o755));
+        self.header.hidden_rules = scan.hidden_rules(&untracked)?;
+        self.items = scan.items;
         self.references = references;
         self.header.own_index = !staged.is_empty() || intents;
         let blobs = staged.iter().filter(|change| change.mode != "160000").map(|change| change.id.clone());
-        self.staged = blobs.filter(|id| id.bytes().any(|byte| byte != b'0')).chain(look.conflicting).collect();
+        self.staged = blobs.filter(|id| id.bytes().any(|byte| byte != b'0')).chain(scan.conflicting).collect();
         Ok(Some(latest.max(self.keep_contents(keep)?)))
     }
 

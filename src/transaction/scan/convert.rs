@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     super::baseline::{Content, KIND, Kind, REGULAR},
-    Look, item,
+    Scan, item,
 };
 use crate::{
     error::Result,
@@ -18,7 +18,7 @@ use crate::{
 /// How many files are asked about together, so that memory does not grow with the repository.
 const BATCH: usize = 20_000;
 
-impl Look<'_> {
+impl Scan<'_> {
     /// Sees to it that no file is taken from git's objects that has other bytes on disk: filters, line endings.
     pub(in crate::transaction) fn convert(&mut self, index: &Path) -> Result<()> {
         let attributes: Vec<Vec<u8>> = self.attributes.iter().cloned().collect();

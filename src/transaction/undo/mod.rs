@@ -97,11 +97,11 @@ pub(crate) fn undo(undo: &Undo<'_>, mut fence: Option<&mut Fence>) -> Result<Und
     before.checkout.put_missing_head(before.head())?;
     before.restore_objects()?;
     let now = head(undo)?;
-    let whose = before.whose(&now);
+    let moved_by = before.moved_by(&now);
     let mut undone = Undone::default();
-    references::put_back(undo, whose, &now, &mut keeping, &mut undone)?;
+    references::put_back(undo, moved_by, &now, &mut keeping, &mut undone)?;
     let mut theirs = HashSet::new();
-    if whose == MovedBy::Others {
+    if moved_by == MovedBy::Others {
         let tree = before.checkout.tree_of(&now);
         theirs.extend(before.checkout.between(&before.tree(), &tree)?.into_iter().map(|change| change.path));
         undone.foreign_head = Some((before.head().clone(), now));
@@ -112,10 +112,10 @@ pub(crate) fn undo(undo: &Undo<'_>, mut fence: Option<&mut Fence>) -> Result<Und
             }
         }
     }
-    put_index_back(undo, &theirs, whose, fence.as_deref())?;
+    put_index_back(undo, &theirs, moved_by, fence.as_deref())?;
     undone.left = PutBack::new(before, &mut keeping, &theirs)?.run()?;
     refresh_index(undo, fence.as_deref())?;
-    undone.left.extend(theirs.into_iter().filter(|_| whose == MovedBy::Others));
+    undone.left.extend(theirs.into_iter().filter(|_| moved_by == MovedBy::Others));
     undone.left.sort();
     undone.left.dedup();
     let is_gone = |path: &mut Vec<u8>| {
@@ -137,13 +137,13 @@ fn head(undo: &Undo<'_>) -> Result<Head> {
     })
 }
 
-fn put_index_back(undo: &Undo<'_>, theirs: &HashSet<Vec<u8>>, whose: MovedBy, fence: Option<&Fence>) -> Result<()> {
+fn put_index_back(undo: &Undo<'_>, theirs: &HashSet<Vec<u8>>, moved_by: MovedBy, fence: Option<&Fence>) -> Result<()> {
     let before = undo.before;
     let index = before.checkout.index();
     if !before.index_is_touched() {
         return Ok(());
     }
-    if whose == MovedBy::Others {
+    if moved_by == MovedBy::Others {
         let mut entries = Vec::new();
         differences(before, &before.index(), &index, |path, was, _| {
             if !theirs.contains(path) {

@@ -41,7 +41,7 @@ impl Moved<'_> {
 /// Puts HEAD, if the command has moved it, all references and the stash back.
 pub(super) fn put_back(
     undo: &Undo<'_>,
-    whose: MovedBy,
+    moved_by: MovedBy,
     now: &Head,
     keeping: &mut Keeping,
     undone: &mut Undone,
@@ -49,8 +49,8 @@ pub(super) fn put_back(
     let before = undo.before;
     let traced = before.moves();
     let references = before.checkout.references()?;
-    let moved = moved(undo, (whose, now), &references, &traced, undone)?;
-    let head = (whose == MovedBy::Commands).then_some(now);
+    let moved = moved(undo, (moved_by, now), &references, &traced, undone)?;
+    let head = (moved_by == MovedBy::Commands).then_some(now);
     let mut is_kept = true;
     if !moved.is_empty() || head.is_some() {
         is_kept = keep(before, head, &moved, keeping)?;
@@ -59,7 +59,7 @@ pub(super) fn put_back(
         }
         put_moved_back(before, &moved)?;
     }
-    logs::put_back(before, if whose == MovedBy::Commands { before.head() } else { now }, &traced)?;
+    logs::put_back(before, if moved_by == MovedBy::Commands { before.head() } else { now }, &traced)?;
     if !is_kept {
         forget_what_is_broken(before, head, &moved);
     }
@@ -70,7 +70,7 @@ pub(super) fn put_back(
 /// are removed on the way.
 fn moved<'a>(
     undo: &'a Undo<'_>,
-    (whose, now): (MovedBy, &Head),
+    (moved_by, now): (MovedBy, &Head),
     references: &'a [Reference],
     traced: &Moves,
     undone: &mut Undone,
@@ -92,11 +92,11 @@ fn moved<'a>(
             continue;
         }
         let of_head = head_names.contains(&Some(name));
-        let theirs = whose == MovedBy::Others && of_head;
+        let theirs = moved_by == MovedBy::Others && of_head;
         // A branch that was made with a worktree is the worktree's by now.
         let elsewhere = was.is_none() && elsewhere.contains(name);
         let stays = now.branch == before.head().branch && Some(name) == now.branch.as_deref();
-        let explained = (stays && whose == MovedBy::Commands)
+        let explained = (stays && moved_by == MovedBy::Commands)
             || ([was, is].into_iter().flatten().any(|one| one.target.is_some()) && traced.point(name))
             || traced.explain(name, is.map(|one| one.id.as_str()), of_head)
             || (traced.touch(name) && is_half_rewritten(before, name, is))

@@ -72,7 +72,7 @@ impl<'a> PutBack<'a> {
         self.put_spelling_back()?;
         self.take_repositories()?;
         self.put_rules_back()?;
-        let changes = Changes::look(self.before)?;
+        let changes = Changes::scan(self.before)?;
         self.left.extend(changes.others.iter().cloned());
         self.take_new(&changes)?;
         self.take_special(&changes)?;
@@ -298,7 +298,7 @@ impl<'a> PutBack<'a> {
 
     /// Says of nothing that it was put back before that was seen.
     fn look_again(&mut self) -> Result<()> {
-        let changes = Changes::look(self.before)?;
+        let changes = Changes::scan(self.before)?;
         let paths: Vec<&[u8]> = changes.touched.iter().map(|touched| touched.path.as_slice()).collect();
         let were = self.before.were(&paths)?;
         let mut wrong = Vec::new();
