@@ -8,7 +8,7 @@ use super::{
         changes::Changes,
         differences::differences,
     },
-    StageError, StageRequest,
+    StageError,
     sort::{Added, Sorted},
 };
 use crate::{
@@ -18,9 +18,10 @@ use crate::{
     sys::{Below, Found},
 };
 
-pub(super) fn new_entries(before: &Baseline, changes: &Changes, worked_on: &Path) -> Result<Added> {
+/// Finds the entries that a copy of the command's index has and the index before had not, if there is a file.
+pub(super) fn new_entries(before: &Baseline, changes: &Changes, index: &Path) -> Result<Added> {
     let mut new: Vec<Vec<u8>> = Vec::new();
-    differences(before, &before.index(), worked_on, |path, was, now| {
+    differences(before, &before.index(), index, |path, was, now| {
         if let (None, Some(now)) = (was, now)
             && now.stage == 0
             && now.mode & KIND != SUBMODULE
@@ -47,23 +48,21 @@ pub(super) fn new_entries(before: &Baseline, changes: &Changes, worked_on: &Path
     Ok(added)
 }
 
-/// Begins the index to commit with the command's own, a copy of which it is: takes out what does not belong to the change, and leaves
-/// what is staged as the file is. The caller's `own` paths become what they were before.
+/// Takes out of a copy of the command's index what does not belong to the change. The caller's `own` paths become what they were before.
 pub(super) fn take_over(
-    request: &StageRequest<'_>,
+    (before, changes): (&Baseline, &Changes),
     index: &Path,
     own: &HashSet<Vec<u8>>,
     by_command: &Added,
     sorted: &mut Sorted,
 ) -> Result<(), StageError> {
-    let StageRequest { before, changes, worked_on, .. } = *request;
     let touched: HashSet<&[u8]> = changes.touched.iter().map(|touched| touched.path.as_slice()).collect();
     let others: HashSet<&[u8]> = changes.others.iter().map(Vec::as_slice).collect();
     let mut entries: Vec<(String, String, Vec<u8>)> = Vec::new();
     let (mut conflicts, mut submodules, mut taken_out) = (Vec::new(), Vec::new(), Vec::new());
     let (mut skipped, mut assumed) = (Vec::new(), Vec::new());
     let none = || ("0".to_owned(), String::new());
-    differences(before, &before.index(), worked_on, |path, was, now| {
+    differences(before, &before.index(), index, |path, was, now| {
         let is_new = was.is_none();
         match now {
             Some(now) if now.stage > 0 => conflicts.push(path.to_vec()),
@@ -100,13 +99,12 @@ pub(super) fn take_over(
     let ignored = before.checkout.ignored(&before.checkout.root, &taken_out)?;
     sorted.add.retain(|path| !ignored.contains(path));
     sorted.remove.extend(ignored);
-    // Ours is a copy, and younger.
-    let written = Index::open(worked_on, before.checkout.id_bytes)?.map(|index| index.modified()).unwrap_or_default();
-    leave_what_is_staged(before, index, written, sorted)
+    Ok(())
 }
 
-/// Takes off what git was told not to look at, and what is staged as the file is: the command's git knows better what to make of it.
-fn leave_what_is_staged(
+/// Takes off what git was told not to look at, and what is staged as the file is: the command's git knows better what to make of it. The
+/// index was `written` then.
+pub(super) fn leave_what_is_staged(
     before: &Baseline,
     index: &Path,
     written: (u32, u32),

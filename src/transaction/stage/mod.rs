@@ -13,7 +13,7 @@ use std::{
 };
 
 use self::{
-    by_command::{new_entries, take_over},
+    by_command::{leave_what_is_staged, new_entries, take_over},
     left_out::ignored_by_now,
     sort::{Added, sort},
 };
@@ -134,6 +134,8 @@ pub(crate) fn stage(request: &StageRequest<'_>) -> Result<Staged, StageError> {
     // One that the command has removed says nothing.
     let was_worked_on = seen.is_some() && (fenced || before.index_is_touched());
     let (foreign, is_commands) = (was_worked_on && !staged_by_command, was_worked_on && staged_by_command);
+    // Our copy is younger.
+    let written = Index::open(worked_on, checkout.id_bytes)?.map(|index| index.modified()).unwrap_or_default();
     if is_commands || before.header.index {
         before.clear(&index)?;
         let base = if is_commands { worked_on.to_owned() } else { before.index() };
@@ -148,13 +150,14 @@ pub(crate) fn stage(request: &StageRequest<'_>) -> Result<Staged, StageError> {
     let mut left_out: Vec<LeftOut> = Vec::new();
     let mut leave_out =
         |paths: Vec<Vec<u8>>, why| left_out.extend(paths.iter().map(|path| LeftOut { path: path_of(path), why }));
-    let by_command = if is_commands { new_entries(before, changes, worked_on)? } else { Added::default() };
+    let by_command = if is_commands { new_entries(before, changes, &index)? } else { Added::default() };
     let mut sorted = sort(before, changes, &by_command)?;
     leave_out(changes.others.clone(), LeftOutReason::Written);
     leave_out(changes.hidden.clone(), LeftOutReason::WasThere);
     leave_out(std::mem::take(&mut sorted.repositories), LeftOutReason::Repository);
     if is_commands {
-        take_over(request, &index, &own, &by_command, &mut sorted)?;
+        take_over((before, changes), &index, &own, &by_command, &mut sorted)?;
+        leave_what_is_staged(before, &index, written, &mut sorted)?;
     }
     take_out(checkout, &index, staged_before)?;
     leave_out(by_command.was_there.into_iter().collect(), LeftOutReason::WasThere);
