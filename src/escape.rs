@@ -118,6 +118,32 @@ pub fn quoted_path(path: &Path) -> String {
     quoted(if is_option { Path::new(".").join(path) } else { path.to_owned() }.as_os_str())
 }
 
+/// Bytes in JSON, names of files above all: a text, with escapes for what is no UTF-8.
+///
+/// # Format
+/// That of [`bstr::ByteSlice::escape_bytes`]: `\n`, `\\`, `\xFF`; other text stands for itself.
+pub(crate) mod in_json {
+    use bstr::{ByteSlice as _, ByteVec as _};
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(crate) fn encode(bytes: &[u8]) -> String {
+        bytes.escape_bytes().to_string()
+    }
+
+    /// Any text stands for some bytes.
+    pub(crate) fn decode(text: &str) -> Vec<u8> {
+        Vec::unescape_bytes(text)
+    }
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&encode(bytes))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        String::deserialize(deserializer).map(|text| decode(&text))
+    }
+}
+
 /// Bytes as lower-case hex digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
@@ -162,6 +188,16 @@ mod tests {
         assert!(safe.contains('é'), "{safe}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&safe).expect("JSON"), value);
         assert_eq!(escaped_json("{\n\t\"a\": 1\r\n}".to_owned()), "{\n\t\"a\": 1\r\n}", "layout stays");
+    }
+
+    #[test]
+    fn bytes_survive_json() {
+        for bytes in
+            [&b"a/b c"[..], b"", b"\"\\\n\t\0", b"100%", b"\\xff", b"n\xff\xfe\n", "\u{fc}\\".as_bytes(), b"\\\xc3"]
+        {
+            let json = serde_json::to_string(&in_json::encode(bytes)).expect("JSON");
+            assert_eq!(in_json::decode(&serde_json::from_str::<String>(&json).expect("JSON")), bytes, "{json}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde::Serialize;
 pub(crate) use super::manifest::Header;
 use super::{
     expiry,
-    manifest::{BUNDLE, FILES, First, Line, MANIFEST, Name, SCHEMA},
+    manifest::{BUNDLE, FILES, First, Line, MANIFEST, SCHEMA},
     place::{new_id, place},
     snapshots,
 };
@@ -73,7 +73,7 @@ impl Keeping {
             schema: SCHEMA,
             id: id.clone(),
             made_at_ms: holder::unix_ms(now),
-            root: Name::new(&sys::bytes(repo.root().as_os_str())),
+            root: sys::bytes(repo.root().as_os_str()).into_owned(),
             header,
         };
         let begin = || {
@@ -119,7 +119,7 @@ impl Keeping {
     pub(crate) fn take(&mut self, path: &[u8]) -> Result<()> {
         let from = self.below_root(path)?;
         let above = self.above(path);
-        let line = |file| Line::Moved { file, path: Name::new(path), above };
+        let line = |file| Line::Moved { file, path: path.to_vec(), above };
         self.keep(&from, line, |from, to| fs::move_entry(from, to))
     }
 
@@ -130,7 +130,7 @@ impl Keeping {
     pub(crate) fn copy(&mut self, path: &[u8]) -> Result<()> {
         let from = self.below_root(path)?;
         let above = self.above(path);
-        let line = |file| Line::Copied { file, path: Name::new(path), above };
+        let line = |file| Line::Copied { file, path: path.to_vec(), above };
         self.keep(&from, line, |from, to| fs::copy_entry(from, to, false))
     }
 
@@ -139,7 +139,7 @@ impl Keeping {
     /// # Errors
     /// [`Error::Io`].
     pub(crate) fn deleted(&mut self, path: &[u8]) -> Result<()> {
-        self.note(&Line::Deleted { path: Name::new(path) })
+        self.note(&Line::Deleted { path: path.to_vec() })
     }
 
     /// Moves an entry from outside of the worktree, under a label that describes it.
@@ -148,7 +148,7 @@ impl Keeping {
     /// [`Error::Io`]: then the entry is in its place.
     pub(crate) fn take_other(&mut self, label: &str, from: &Path) -> Result<()> {
         let path = sys::bytes(from.as_os_str());
-        let line = |file| Line::Other { file, label: label.to_owned(), path: Name::new(&path) };
+        let line = |file| Line::Other { file, label: label.to_owned(), path: path.to_vec() };
         self.keep(&from.into(), line, |from, to| fs::move_entry(from, to))
     }
 
@@ -297,7 +297,7 @@ mod tests {
         keeping.take(b"not there").unwrap();
         keeping.copy(b"copied").unwrap();
         // The line is written, and the process is killed before it moves the directory.
-        keeping.note(&Line::Moved { file: keeping.next, path: Name::new(b"dir"), above: Vec::new() }).unwrap();
+        keeping.note(&Line::Moved { file: keeping.next, path: b"dir".to_vec(), above: Vec::new() }).unwrap();
         drop(keeping);
         let seen = snapshots::snapshot(&repo, &id).unwrap();
         let paths: Vec<_> = seen.files.iter().map(|kept| kept.path.clone()).collect();

@@ -4,8 +4,8 @@
 //! `snapshots/<id>/`, the id being the time in UTC and six random digits:
 //!
 //! - `manifest.jsonl`: JSON lines. The first is `schema` 1, `id`, `made_at_ms` since 1970, `root` of the worktree, and the
-//!   [`Header`]. Each other is a [`Line`], the last `finished`. A path is a string; if it is not UTF-8, an object with `hex`, its
-//!   bytes, and `text`, for reading.
+//!   [`Header`]. Each other is a [`Line`], the last `finished`. Paths are written as
+//!   [`in_json`] does.
 //! - `files/<n>`: what was moved or copied, of whatever kind, also whole directories, with all permission bits.
 //! - `commits.bundle`: commits that were undone, as `git bundle` writes them.
 //!
@@ -16,7 +16,7 @@ use std::io::{BufRead, Read as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{escape::hex, repo::Head};
+use crate::{escape::in_json, repo::Head};
 
 pub(super) const SCHEMA: u32 = 1;
 pub(super) const MANIFEST: &str = "manifest.jsonl";
@@ -46,7 +46,8 @@ pub(super) struct First {
     pub(super) schema: u32,
     pub(super) id: String,
     pub(super) made_at_ms: u64,
-    pub(super) root: Name,
+    #[serde(with = "in_json")]
+    pub(super) root: Vec<u8>,
     #[serde(flatten)]
     pub(super) header: Header,
 }
@@ -59,53 +60,35 @@ pub(super) enum Line {
     /// Moved away from the worktree.
     Moved {
         file: u64,
-        path: Name,
+        #[serde(with = "in_json")]
+        path: Vec<u8>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         above: Vec<u32>,
     },
     /// Copied; the original stays.
     Copied {
         file: u64,
-        path: Name,
+        #[serde(with = "in_json")]
+        path: Vec<u8>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         above: Vec<u32>,
     },
     /// Deleted by what is undone.
-    Deleted { path: Name },
+    Deleted {
+        #[serde(with = "in_json")]
+        path: Vec<u8>,
+    },
     /// Moved from elsewhere: no file of the worktree.
-    Other { file: u64, label: String, path: Name },
+    Other {
+        file: u64,
+        label: String,
+        #[serde(with = "in_json")]
+        path: Vec<u8>,
+    },
     /// A reference that was moved.
     Reference { name: String, old: Option<String>, new: Option<String> },
     /// Nothing will follow.
     Finished { at_ms: u64, bytes: u64 },
-}
-
-/// Bytes that are text as a rule.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(untagged)]
-pub(super) enum Name {
-    Text(String),
-    Bytes { hex: String, text: String },
-}
-
-impl Name {
-    pub(super) fn new(bytes: &[u8]) -> Self {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Self::Text(text.to_owned()),
-            Err(_) => Self::Bytes { hex: hex(bytes), text: String::from_utf8_lossy(bytes).into_owned() },
-        }
-    }
-
-    /// The bytes; `None` where what should be hex is none.
-    pub(super) fn bytes(&self) -> Option<Vec<u8>> {
-        let hex = match self {
-            Self::Text(text) => return Some(text.clone().into_bytes()),
-            Self::Bytes { hex, .. } => hex.as_bytes(),
-        };
-        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let (pairs, []) = hex.as_chunks::<2>() else { return None };
-        pairs.iter().map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect()
-    }
 }
 
 /// The next line, the line end included; `None` at the end, or after an error.
@@ -114,24 +97,5 @@ pub(super) fn next_line(lines: &mut impl BufRead) -> Option<Vec<u8>> {
     match lines.take(LONGEST_LINE).read_until(b'\n', &mut line) {
         Ok(0) | Err(_) => None,
         Ok(_) => Some(line),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-    use super::*;
-
-    #[test]
-    fn names_survive_byte_for_byte() {
-        for bytes in [&b"a/b"[..], b"", b"\"\\\n\t\0", b"n\xff\n", "ü".as_bytes()] {
-            let line = serde_json::to_string(&Name::new(bytes)).unwrap();
-            assert!(!line.contains('\n'), "{line}");
-            assert_eq!(serde_json::from_str::<Name>(&line).unwrap().bytes().as_deref(), Some(bytes), "{line}");
-        }
-        for bad in ["f", "fg", "+f", "0x"] {
-            assert_eq!(Name::Bytes { hex: bad.to_owned(), text: String::new() }.bytes(), None, "{bad}");
-        }
     }
 }

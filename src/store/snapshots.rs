@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    manifest::{BUNDLE, FILES, First, Line, MANIFEST, Name, SCHEMA, next_line},
+    manifest::{BUNDLE, FILES, First, Line, MANIFEST, SCHEMA, next_line},
     place::{self, time_of},
 };
 use crate::{
@@ -204,7 +204,7 @@ fn fill(snapshot: &mut Snapshot) -> Result<(), String> {
     let first = first.filter(|first| first.schema == SCHEMA && first.id == snapshot.id);
     let first = first.ok_or("its manifest does not begin as it should")?;
     snapshot.made = UNIX_EPOCH.checked_add(Duration::from_millis(first.made_at_ms));
-    snapshot.root = path_of(&first.root.bytes().unwrap_or_default());
+    snapshot.root = path_of(&first.root);
     let header = first.header;
     (snapshot.why, snapshot.command, snapshot.fence) = (header.why, header.command, header.fence);
     (snapshot.head_before, snapshot.head_after) = (header.head_before, header.head_after);
@@ -241,37 +241,28 @@ impl Snapshot {
     }
 
     fn add(&mut self, line: Line, root: &Root, known: &mut HashSet<u64>) {
-        let path_in = |name: &Name| name.bytes().map(|bytes| path_of(&bytes));
         match line {
             Line::Moved { file, path, above } | Line::Copied { file, path, above } => {
                 known.insert(file);
-                if let Some(path) = path_in(&path) {
-                    let directories = path.components().count().saturating_sub(1);
-                    let mut above: Vec<_> = above.into_iter().map(|bits| Some(bits & 0o7777)).collect();
-                    above.resize(directories, None);
-                    if let Ok(at) = root.at(file.to_string().as_bytes()) {
-                        let kept = Kept {
-                            path,
-                            kind: "",
-                            size: 0,
-                            at: PathBuf::new(),
-                            above,
-                            inside: 0,
-                            files: root.path().to_owned(),
-                        };
-                        if fs::identity(at.path()).is_none() {
-                            self.missing.push(kept.path.clone());
-                        }
-                        expand(&mut self.files, &at, kept);
+                let path = path_of(&path);
+                let directories = path.components().count().saturating_sub(1);
+                let mut above: Vec<_> = above.into_iter().map(|bits| Some(bits & 0o7777)).collect();
+                above.resize(directories, None);
+                if let Ok(at) = root.at(file.to_string().as_bytes()) {
+                    if fs::identity(at.path()).is_none() {
+                        self.missing.push(path.clone());
                     }
+                    let files = root.path().to_owned();
+                    let kept = Kept { path, kind: "", size: 0, at: PathBuf::new(), above, inside: 0, files };
+                    expand(&mut self.files, &at, kept);
                 }
             }
-            Line::Deleted { path } => self.deleted.extend(path_in(&path)),
+            Line::Deleted { path } => self.deleted.push(path_of(&path)),
             Line::Other { file, label, path } => {
                 known.insert(file);
                 let at = self.directory.join(FILES).join(file.to_string());
                 if fs::identity(&at).is_some() {
-                    self.others.push(KeptElsewhere { label, path: path_in(&path).unwrap_or_default(), at });
+                    self.others.push(KeptElsewhere { label, path: path_of(&path), at });
                 }
             }
             Line::Reference { name, old, new } => self.references.push(MovedReference { name, old, new }),

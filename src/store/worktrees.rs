@@ -2,8 +2,8 @@
 //! remove.
 //!
 //! # Format
-//! `worktrees/<name>.json`, replaced whole: one JSON object, `schema` 1, and the fields of [`Made`]. A path is as in
-//! `store/manifest.rs`. It is written before anything else is made, and removed last: whatever is killed in between, what
+//! `worktrees/<name>.json`, replaced whole: one JSON object, `schema` 1, and the fields of [`Made`]. Its path is
+//! written as [`in_json`] does. The record is written before anything else is made, and removed last: whatever is killed in between, what
 //! there is stands in a record.
 //!
 //! A process that makes, uses or removes the worktree has `worktrees/<name>.lock` locked, as long as it or its keeper lives. It is
@@ -17,10 +17,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::Name;
 use crate::{
     env,
     error::{Error, Result},
+    escape::in_json,
     fs::{self, Beside, Ownership, Sharing},
     holder::Mode,
     lock::LockFile,
@@ -56,7 +56,8 @@ pub(crate) struct Made {
     pub(crate) schema: u32,
     pub(crate) name: String,
     pub(crate) stage: Stage,
-    path: Name,
+    #[serde(with = "in_json")]
+    path: Vec<u8>,
     /// Full name of its branch.
     pub(crate) branch: String,
     /// Whether the branch has a name of our own choice.
@@ -85,7 +86,7 @@ impl Made {
             schema: SCHEMA,
             name,
             stage: Stage::Reserved,
-            path: Name::new(&sys::bytes(path.as_os_str())),
+            path: sys::bytes(path.as_os_str()).into_owned(),
             branch: String::new(),
             own_name: false,
             base: String::new(),
@@ -114,7 +115,7 @@ impl Made {
 
     /// Its directory.
     pub(crate) fn path(&self) -> PathBuf {
-        path_of(&self.path.bytes().unwrap_or_default())
+        path_of(&self.path)
     }
 
     /// The branch as people say it.

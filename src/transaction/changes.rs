@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     baseline::{Baseline, Content, DIRECTORY, Item, KIND, Kind, PERMISSIONS, Stamp, is_same, parents},
-    escaped,
     spelling::{Respelled, Spelling},
     walk,
 };
 use crate::{
     error::{Error, Result},
+    escape::in_json,
     fs,
     repo::{Untracked, path_of},
     sys::{Below, Found, beside},
@@ -20,7 +20,7 @@ use crate::{
 /// A file, or what should be one, that was touched since.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Touched {
-    #[serde(with = "escaped")]
+    #[serde(with = "in_json")]
     pub(crate) path: Vec<u8>,
     /// Its present state; `None` if it is missing.
     pub(crate) now: Option<Stamp>,
@@ -241,7 +241,7 @@ impl<'a> Walk<'a> {
             Kind::Odd => now.is_some_and(|now| Some(now.mode & KIND) == item.stamp.map(|was| was.mode() & KIND)),
             Kind::Submodule => {
                 now.is_some_and(|now| now.mode & KIND == DIRECTORY)
-                    && item.content == Content::State(super::escape(&self.before.checkout.submodule(&item.path)?))
+                    && item.content == Content::State(in_json::encode(&self.before.checkout.submodule(&item.path)?))
             }
             Kind::File | Kind::Link => stamp == item.stamp && !now.is_some_and(|now| self.before.is_from_after(&now)),
             Kind::Absent | Kind::Special => stamp == item.stamp,

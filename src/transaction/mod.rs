@@ -64,57 +64,7 @@ pub(crate) use undo::{PROTECTING, Undo, Undone, locks_of_killed, undo};
 
 use std::path::PathBuf;
 
-/// Paths as JSON keeps them: UTF-8 as it is, other bytes and `%` as `%XX`.
-mod escaped {
-    use serde::{Deserialize as _, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(path: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&super::escape(path))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        String::deserialize(deserializer).map(|text| super::unescape(&text))
-    }
-}
-
-fn escape(path: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(path.len());
-    for chunk in path.utf8_chunks() {
-        text.push_str(&chunk.valid().replace('%', "%25"));
-        for byte in chunk.invalid() {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "%{byte:02X}");
-        }
-    }
-    text
-}
-
-fn unescape(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let hex = after.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        let value = hex.filter(|_| byte == b'%');
-        bytes.push(value.unwrap_or(byte));
-        rest = if value.is_some() { &after[2..] } else { after };
-    }
-    bytes
-}
-
 /// Paths for a message or a caller.
 pub(crate) fn readable(paths: &[Vec<u8>]) -> Vec<PathBuf> {
     paths.iter().map(|path| crate::repo::path_of(path)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn any_path_survives_json() {
-        for path in [&b"a/b c"[..], b"100%", b"%41", b"\xff\xfe/x\n", "ü%".as_bytes(), b"%\xc3"] {
-            assert_eq!(unescape(&escape(path)), path);
-        }
-    }
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    escape::hex,
+    escape::{hex, in_json},
     fs,
     repo::{Checkout, Entry, Untracked, path_of},
     sys::{Below, Found},
@@ -156,7 +156,7 @@ impl<'a> Scan<'a> {
         if entry.mode & KIND == SUBMODULE {
             let state = self.checkout.submodule(entry.path)?;
             let kind = if found.is_some() { Kind::Submodule } else { Kind::Absent };
-            let content = Content::State(super::escape(&state));
+            let content = Content::State(in_json::encode(&state));
             self.suspects.push(self.items.len());
             self.items.push(item(entry.path, kind, found.as_ref(), content, false));
             return Ok(());

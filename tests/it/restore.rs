@@ -36,7 +36,7 @@ fn files_come_back_with_bytes_bits_and_targets() {
     let sandbox = Sandbox::new();
     let mut crafted = sandbox.snapshot(MINUTE).file("file", "un\r\ndone\0", 0o755).file("new", "", 0o4701);
     let odd = OsStr::from_bytes(b"dir/n\xff\nn");
-    fs::write(crafted.moved(json!({"hex": "6469722f6eff0a6e", "text": "dir/n?n"})), "odd").unwrap();
+    fs::write(crafted.moved(json!(r"dir/n\xFF\nn")), "odd").unwrap();
     let crafted = crafted.link("link", "no/where").link("other/deep/link", OsStr::from_bytes(b"\xff"));
     let id = crafted.file("secret", "s", 0o000).deleted("was/deleted").finished();
     let shown = restore(&sandbox, &[&id], 0);

@@ -47,6 +47,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
+    escape::in_json,
     fs,
     repo::{Checkout, Head, Index, Reference, Stat, path_of},
     sys::Found,
@@ -127,7 +128,7 @@ impl Baseline {
 
     /// The ignore rules of the repository as they were; `None` if there were none.
     pub(in crate::transaction) fn kept_exclude(&self) -> Option<Vec<u8>> {
-        self.header.exclude.as_deref().map(super::unescape)
+        self.header.exclude.as_deref().map(in_json::decode)
     }
 
     /// From now on, git takes the user's own ignore rules as they were before.
@@ -167,7 +168,7 @@ impl Baseline {
 
     /// How files were spelled on disk whose names git spells otherwise.
     pub(in crate::transaction) fn spellings(&self) -> HashMap<Vec<u8>, Vec<u8>> {
-        let both = |(git, disk): &(String, String)| (super::unescape(git), super::unescape(disk));
+        let both = |(git, disk): &(String, String)| (in_json::decode(git), in_json::decode(disk));
         self.header.spellings.iter().map(both).collect()
     }
 

@@ -4,8 +4,8 @@ use std::{io::Read as _, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{escaped, unescape};
 use crate::{
+    escape::in_json,
     fs::{self, Root},
     repo::{HEAD, Head, Reference, Stat, is_reference_name, path_of},
     sys::{Below, Found},
@@ -70,19 +70,19 @@ impl Header {
         self.logs.iter().filter(|(name, _)| name != HEAD).try_for_each(|(name, _)| check_name(name))?;
         self.hidden_rules.iter().try_for_each(|rules| check_path(tree, &rules.path))?;
         let mut spellings = self.spellings.iter().flat_map(|(one, other)| [one, other]);
-        spellings.try_for_each(|path| check_path(tree, &unescape(path)))
+        spellings.try_for_each(|path| check_path(tree, &in_json::decode(path)))
     }
 }
 
 /// An ignored file of ignore rules. Without it, what it hides would look new.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::transaction) struct HiddenRules {
-    #[serde(with = "escaped")]
+    #[serde(with = "in_json")]
     pub(in crate::transaction) path: Vec<u8>,
     /// Permission bits.
     pub(in crate::transaction) mode: u32,
     /// Its bytes; none if it is no file, cannot be read, or is too large to be kept.
-    #[serde(with = "escaped")]
+    #[serde(with = "in_json")]
     pub(in crate::transaction) text: Vec<u8>,
 }
 
@@ -108,7 +108,7 @@ impl HiddenRules {
 /// A path that git alone could not give back, or whose stat data the index does not tell.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Item {
-    #[serde(with = "escaped")]
+    #[serde(with = "in_json")]
     pub(in crate::transaction) path: Vec<u8>,
     pub(in crate::transaction) kind: Kind,
     /// Permission bits.

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    escape::in_json,
     fs::{self, Place, Sharing},
     repo::{Checkout, Head, Index, STASH, Stat, path_of},
     sys::{Below, Found, Retry, beside},
@@ -79,7 +80,7 @@ impl Baseline {
         })?;
         if before.checkout.is_one_case() {
             let respelled = Spelling::new(&before).respelled()?;
-            let both = respelled.iter().map(|one| (super::super::escape(&one.was), super::super::escape(&one.is)));
+            let both = respelled.iter().map(|one| (in_json::encode(&one.was), in_json::encode(&one.is)));
             before.header.spellings = both.collect();
         }
         before.keep_the_rest()?;
@@ -224,7 +225,7 @@ impl Baseline {
             None => Ok(false),
         };
         self.header.logs = self.keep_logs()?;
-        self.header.exclude = read(&self.checkout.exclude_file())?.map(|rules| super::super::escape(&rules));
+        self.header.exclude = read(&self.checkout.exclude_file())?.map(|rules| in_json::encode(&rules));
         let settings = self.checkout.settings()?;
         self.header.ignore_case = settings.ignore_case;
         self.header.excludes = settings.excludes.clone().map_or(Ok(false), |file| keep(file, EXCLUDES))?;
