@@ -1,6 +1,10 @@
 //! A lock that is held: locked files, a record of the holder, and a number greater than all before.
 
-use std::{fs::File, path::PathBuf, time::SystemTime};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use super::{
     file::LockFile,
@@ -52,9 +56,7 @@ impl Part {
     pub(super) fn open(plan: &PartPlan, sharing: Sharing) -> Result<Option<Self>> {
         let file = match plan {
             PartPlan { anchor: true, path, .. } => Some(LockFile::open_anchor(path)?),
-            PartPlan { optional: true, path, .. } => {
-                fs::open(path, false).and_then(|file| LockFile::new(file, path)).ok()
-            }
+            PartPlan { optional: true, path, .. } => open_optional(path)?,
             PartPlan { path, .. } => LockFile::open(path, sharing)?,
         };
         Ok(file.map(|file| Self { plan: plan.clone(), file }))
@@ -65,6 +67,16 @@ impl Part {
         // Links may lead to a git directory, but not to a lock file.
         let look = if self.plan.anchor { std::fs::metadata } else { std::fs::symlink_metadata };
         look(&self.plan.path).is_ok_and(|metadata| sys::identity(&metadata) == self.file.id())
+    }
+}
+
+/// Opens a lock file that need not be there. What is no file is nobody's lock; what may not be opened may be.
+fn open_optional(path: &Path) -> Result<Option<LockFile>> {
+    match fs::open(path, false).and_then(|file| LockFile::new(file, path)) {
+        Ok(file) => Ok(Some(file)),
+        Err(Error::NotAFile { .. }) => Ok(None),
+        Err(Error::Io { source, .. }) if fs::is_missing(&source) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Domain, Mode, PathPlace, Request, Resource};
 use crate::{
     error::Result,
-    fs::Sharing,
+    fs::{self, Sharing},
     holder::{PATH_KEY, REPO_KEY, ROOT_KEY},
 };
 
@@ -137,7 +137,9 @@ impl Plan {
     /// Takes directories that have gone out of a request for everything; tells whether there were any.
     pub(super) fn forget_removed(&mut self) -> bool {
         let everything = self.resources.iter().any(|(key, mode)| key == REPO_KEY && *mode == Mode::Exclusive);
-        let is_gone = |anchored: &&Anchored| everything && anchored.may_go && !anchored.directory.is_dir();
+        // One that may not be looked at is there.
+        let is_missing = |path: &Path| std::fs::metadata(path).is_err_and(|error| fs::is_missing(&error));
+        let is_gone = |anchored: &&Anchored| everything && anchored.may_go && is_missing(&anchored.directory);
         let gone: Vec<String> = self.anchored.iter().filter(is_gone).map(|anchored| anchored.key.clone()).collect();
         self.anchored.retain(|anchored| !gone.contains(&anchored.key));
         self.resources.retain(|(key, _)| !gone.contains(key));

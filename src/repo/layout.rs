@@ -33,7 +33,7 @@ use super::{Repo, outside::LOCK_NAME};
 use crate::{
     error::{Error, Result},
     escape::hex,
-    sys,
+    fs, sys,
 };
 
 /// One checkout: its key in the queue, and its git directory.
@@ -212,7 +212,9 @@ impl Repo {
         let mut linked = Vec::new();
         for entry in entries {
             let entry = entry.map_err(Error::io("list", &list))?;
-            if entry.path().join("commondir").exists() {
+            // One that may not be looked at is taken for a worktree.
+            let commondir = std::fs::metadata(entry.path().join("commondir"));
+            if !commondir.is_err_and(|error| fs::is_missing(&error)) {
                 linked.push(Worktree { key: worktree_key(Some(&entry.file_name())), git_dir: entry.path() });
             }
         }

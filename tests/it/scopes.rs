@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use crate::support::{Running, Sandbox, has_program, skip, to_the_end};
+use crate::support::{Running, Sandbox, has_program, is_root, skip, to_the_end};
 
 /// A request, from the main worktree or from a linked one.
 struct Request {
@@ -286,4 +286,36 @@ fn git_removes_a_worktree_that_was_guarded() {
     assert_eq!(sandbox.try_once(&["--scope", "repo"]), 0, "its git directory is still there");
     sandbox.git(["worktree", "prune", "--expire=now"]);
     assert_eq!(sandbox.try_once(&["--scope", "repo"]), 0);
+}
+
+#[test]
+fn lock_that_may_not_be_looked_at_is_not_passed_over() {
+    if !is_root() || !has_program("setpriv") {
+        return skip("locks that a user may not look at", "needs root, whom nothing is hidden from, and setpriv");
+    }
+    let sandbox = Sandbox::new();
+    sandbox.open_to_all();
+    sandbox.git(["worktree", "add", "-q", "../linked"]);
+    sandbox.sh("repoguard -C ../linked exec -- true; chown -R 61033:61033 .").assert().success();
+    let exec = |user: u32, options: &[&str]| {
+        let mut command = sandbox.command("setpriv");
+        command.args([&format!("--reuid={user}"), "--regid=61033", "--clear-groups", "env", "GIT_CONFIG_COUNT=1"]);
+        command.args(["GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*", "repoguard", "exec", "-n"]);
+        command.args(options).args(["--", "true"]).output().unwrap().status.code()
+    };
+    let everything = ["--scope", "repo"];
+    for (place, mode) in [(".git/worktrees/linked", "000"), (".git/worktrees", "444")] {
+        sandbox.sh(&format!("chmod {mode} {place}")).assert().success();
+        assert_eq!((exec(61_033, &everything), exec(61_033, &[])), (Some(125), Some(0)), "{place}");
+        sandbox.sh(&format!("chmod 755 {place}")).assert().success();
+        assert_eq!(exec(61_033, &everything), Some(0), "{place}");
+    }
+    // Of a hold that began before there was a repository.
+    sandbox
+        .sh("git config core.sharedRepository 0666; chmod -R a+rwX .; touch .repoguard.lock; chmod 600 .repoguard.lock")
+        .assert()
+        .success();
+    assert_eq!((exec(61_033, &[]), exec(61_034, &[])), (Some(125), Some(125)));
+    sandbox.sh("chmod 666 .repoguard.lock").assert().success();
+    assert_eq!(exec(61_034, &[]), Some(0));
 }
