@@ -21,8 +21,8 @@ mod trust;
 use std::path::{Path, PathBuf};
 
 pub(crate) use checkout::{
-    Blobs, Changes, Checkout, Conversion, Deletion, EXCLUDE, HEAD, RawChange, Reference, STASH, STASH_LOG, Untracked,
-    is_branch_name, is_reference_name,
+    Blobs, Changes, Checkout, Conversion, Deletion, EXCLUDE, HEAD, RawChange, RawEntry, Reference, STASH, STASH_LOG,
+    Untracked, is_branch_name, is_reference_name,
 };
 pub use config::{Config, DURATION, Setting, read_duration};
 pub use expected::ExpectedHead;

@@ -34,6 +34,8 @@ pub(crate) struct Changes {
     pub(crate) touched: Vec<Touched>,
     /// Files that were touched, too, but that others write to.
     pub(crate) others: Vec<Vec<u8>>,
+    /// New files that checks have made.
+    pub(crate) by_checks: Vec<Vec<u8>>,
     /// Files that look new, but were there before: git did not see them.
     pub(crate) hidden: Vec<Vec<u8>>,
     /// New directories below which paths are longer than the system takes. Their contents cannot be looked at.
@@ -98,14 +100,22 @@ impl Changes {
         touched.retain(|touched| !others.contains(&touched.path));
         let mut others: Vec<_> = others.into_iter().collect();
         others.sort();
-        Ok(Self { touched, others, hidden, too_deep })
+        Ok(Self { touched, others, by_checks: Vec::new(), hidden, too_deep })
     }
 
-    /// These without those new files that were there at an earlier look, and are as they were then.
-    pub(crate) fn without_new(mut self, earlier: &Self) -> Self {
+    /// Tells whether this was changed, but not by the command.
+    pub(crate) fn is_not_commands(&self, path: &[u8]) -> bool {
+        let is_in = |sorted: &[Vec<u8>]| sorted.binary_search_by(|one| one.as_slice().cmp(path)).is_ok();
+        is_in(&self.others) || is_in(&self.by_checks)
+    }
+
+    /// These without those new files that were there after the checks, and are as they were then.
+    pub(crate) fn without_new(mut self, checked: &Self) -> Self {
         let then: HashMap<&[u8], &Touched> =
-            earlier.touched.iter().filter(|then| then.new).map(|then| (then.path.as_slice(), then)).collect();
-        self.touched.retain(|now| then.get(now.path.as_slice()).is_none_or(|then| *then != now));
+            checked.touched.iter().filter(|then| then.new).map(|then| (then.path.as_slice(), then)).collect();
+        let is_of_checks = |now: &mut Touched| then.get(now.path.as_slice()).is_some_and(|then| *then == now);
+        self.by_checks = self.touched.extract_if(.., is_of_checks).map(|touched| touched.path).collect();
+        self.by_checks.sort();
         self
     }
 
@@ -179,7 +189,7 @@ pub(super) fn too_deep(path: &[u8]) -> Error {
     Error::Io { action: "list all of", path: path_of(path), source }
 }
 
-fn below(before: &Baseline) -> Result<Below> {
+pub(super) fn below(before: &Baseline) -> Result<Below> {
     Below::open(&before.checkout.root).map_err(Error::io("read", &before.checkout.root))
 }
 
@@ -188,7 +198,7 @@ pub(super) fn below_repository(path: &[u8]) -> Vec<u8> {
     [path, b"/.git"].concat()
 }
 
-fn look(below: &mut Below, before: &Baseline, path: &[u8]) -> Result<Option<Found>> {
+pub(super) fn look(below: &mut Below, before: &Baseline, path: &[u8]) -> Result<Option<Found>> {
     below.look(path).map_err(Error::io("read", before.checkout.root.join(path_of(path))))
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Git {
     pub(crate) pid: u32,
     /// It said that it ends; one that was killed cannot.
     pub(crate) ended: bool,
+    /// The top of the worktree that it worked in, if it said so.
+    worktree: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -66,6 +68,8 @@ pub(crate) fn gits(trace: &Path) -> Vec<Git> {
             "cmd_name" if !event.name.starts_with('_') => git.verb = event.name,
             "start" => git.arguments = event.argv,
             "exit" | "atexit" | "signal" => git.ended = true,
+            // Submodules that it looks into follow.
+            "def_repo" if git.worktree.is_none() => git.worktree = event.worktree,
             _ => {}
         }
     }
@@ -111,6 +115,10 @@ const READERS: &str = "annotate archive blame cat-file check-attr check-ignore c
     show-branch show-index show-ref status stripspace unpack-file unpack-objects var verify-commit verify-pack \
     verify-tag version whatchanged write-tree config credential rerere bundle";
 
+/// The verbs of git that write references, settings or other worktrees, and leave the index alone.
+const REFERENCE_WRITERS: &str = "branch commit-graph fast-export fast-import fetch multi-pack-index notes push receive-pack reflog remote \
+    replace symbolic-ref tag update-ref update-server-info upload-pack worktree";
+
 impl Git {
     /// It was killed, and so may have left lock files behind.
     pub(crate) fn was_killed(&self) -> bool {
@@ -144,6 +152,26 @@ impl Git {
     /// Tells whether it left index and references alone.
     pub(crate) fn reads_only(&self) -> bool {
         READERS.split(' ').any(|verb| verb == self.verb)
+    }
+
+    /// Tells whether it may have changed the index of the worktree with this top.
+    pub(crate) fn may_stage_in(&self, root: &Path) -> bool {
+        // Index, references and objects of a repository of its own.
+        let is_elsewhere = |top: &Path| top != root && fs::identity(&top.join(".git")).is_some();
+        let writes_no_index = REFERENCE_WRITERS.split(' ').any(|verb| verb == self.verb) || self.applies_to_files();
+        !(self.reads_only() || writes_no_index || self.worktree.as_deref().is_some_and(is_elsewhere))
+    }
+
+    /// It is a `git apply` that leaves the index alone.
+    fn applies_to_files(&self) -> bool {
+        // `--index`, `--cached`, `--3way`, `--intent-to-add`, and any way to shorten them.
+        let names_index = |word: &String| match word.strip_prefix("--") {
+            Some(long) => long.starts_with(['i', 'c', '3']),
+            None => word.starts_with('-') && word.contains(['3', 'N']),
+        };
+        // An alias has another command line.
+        let is_called_so = self.arguments.iter().any(|word| word == "apply");
+        self.verb == "apply" && is_called_so && !self.arguments.iter().any(names_index)
     }
 }
 

@@ -162,3 +162,117 @@ fn bytes_on_disk_come_back_whatever_git_would_make_of_them_now() {
         }
     }
 }
+
+/// What the caller has, and what the command's `git add -A` stages with its own.
+const FURNISHED: &str =
+    "echo a >a; echo b >b; git add .; git commit -qm second; echo u >u; echo A1 >a; git add a; echo A2 >a; echo B >b";
+
+#[test]
+fn what_is_the_callers_stays_so_when_another_git_writes_the_index_meanwhile() {
+    for verify in ["git status", "git update-index --force-write-index", "touch -d @1 .git/index; git status"] {
+        for options in ["--allow-dirty", "--allow-dirty --fence", "--allow-dirty --no-commit"] {
+            let sandbox = prepared(FURNISHED);
+            let was = sandbox.git(["status", "--porcelain"]);
+            let script =
+                format!("repoguard mutate {options} --verify '{verify}' -m m -- sh -c 'echo n >n; git add -A'");
+            sandbox.sh(&script).assert().success();
+            let staged = if options.contains("no-commit") { "A  n\n" } else { "" };
+            let now = sandbox.git(["status", "--porcelain"]).replace(staged, "");
+            assert_eq!((now, sandbox.git(["show", ":a"])), (was, "A1\n".to_owned()), "{verify}; {options}");
+        }
+    }
+}
+
+#[test]
+fn what_others_stage_meanwhile_stays_theirs() {
+    for command in ["true", "git -C ../other add .", "git branch y", "git apply ../patch", "git add n"] {
+        let sandbox =
+            prepared("git init -q ../other; echo o >../other/o; echo t >t; git add t; git commit -qm t; echo u >u");
+        let others = "git add u; git rm -q --cached t";
+        let script = format!("repoguard mutate -m m --verify '{others}' -- sh -c 'echo n >n; {command}'");
+        sandbox.sh(&script).assert().success();
+        let files = sandbox.git(["ls-tree", "-r", "--name-only", "HEAD"]);
+        assert!(files.contains("n\n") && files.contains("t\n") && !files.contains("u\n"), "{command}: {files}");
+        assert_eq!(sandbox.git(["status", "--porcelain"]), "D  t\nA  u\n?? t\n", "{command}");
+    }
+}
+
+#[test]
+fn what_another_stages_while_the_command_runs_is_not_the_commands() {
+    for command in ["true", "git -C ../other add .", "git branch y", "git apply ../patch"] {
+        let sandbox = prepared("git init -q ../other; echo o >../other/o; echo u >u");
+        let others = "env -u GIT_TRACE2_EVENT -u GIT_TRACE_REFS git add u";
+        let script = format!("repoguard mutate -m m -- sh -c 'echo n >n; {command}; {others}'");
+        sandbox.sh(&script).assert().success();
+        let files = sandbox.git(["ls-tree", "-r", "--name-only", "HEAD"]);
+        assert!(files.contains("n\n") && !files.contains("u\n"), "{command}: {files}");
+        assert_eq!(sandbox.git(["status", "--porcelain"]), "A  u\n", "{command}");
+    }
+}
+
+#[test]
+fn what_was_staged_and_is_gone_again_is_not_committed() {
+    for (command, files) in [
+        ("echo n >n; git add -A; rm n; echo m >m", "file\nm\n"),
+        ("echo n >n; git add -A; mv n m", "file\nm\n"),
+        ("echo n >n; git add n; rm n; mkdir n; echo m >n/m", "file\nn/m\n"),
+        ("mkdir d; echo n >d/n; git add -A; mv d e", "e/n\nfile\n"),
+    ] {
+        for options in ["", "--fence"] {
+            let sandbox = prepared("");
+            sandbox.sh(&format!("repoguard mutate {options} -m m -- sh -c '{command}'")).assert().success();
+            assert_eq!(sandbox.git(["ls-tree", "-r", "--name-only", "HEAD"]), files, "{command}");
+            assert_eq!(sandbox.git(["status", "--porcelain"]), "", "{command}");
+        }
+    }
+}
+
+#[test]
+fn what_a_check_stages_is_not_committed() {
+    let sandbox = prepared("");
+    sandbox
+        .sh("repoguard mutate --check 'echo k >k; git add k' -m m -- sh -c 'echo n >n; git add -A'")
+        .assert()
+        .success();
+    assert_eq!(sandbox.git(["ls-tree", "-r", "--name-only", "HEAD"]), "file\nn\n");
+    assert_eq!(fs::read_to_string(sandbox.path("k")).unwrap(), "k\n");
+}
+
+#[test]
+fn flag_of_the_commands_hides_no_change() {
+    for flag in ["--assume-unchanged", "--skip-worktree"] {
+        let change = format!("echo x >>file; git update-index {flag} file");
+        let sandbox = prepared("mkdir d; echo d >d/f; git add d; git commit -qm d");
+        sandbox.sh(&format!("repoguard mutate --paths d -m m -- sh -c '{change}'")).assert().code(65);
+        assert_eq!(fs::read_to_string(sandbox.path("file")).unwrap(), "first\n", "{flag}");
+        sandbox.sh(&format!("repoguard mutate -m m -- sh -c '{change}'")).assert().success();
+        assert_eq!(sandbox.git(["show", "HEAD:file"]), "first\nx\n", "{flag}");
+    }
+}
+
+#[test]
+fn repositories_that_were_there_are_no_part_of_what_is_staged() {
+    let sandbox = prepared("git clone -q . nest");
+    sandbox.sh("repoguard mutate -m m -- sh -c 'echo n >n; git add -A'").assert().success();
+    assert_eq!(sandbox.git(["status", "--porcelain"]), "?? nest/\n");
+    let sandbox = prepared(
+        "git clone -q . ../of; git -c protocol.file.allow=always submodule add -q ../of sub; git commit -qm sub; \
+         echo 2 >sub/file; git -C sub commit -qam 2",
+    );
+    sandbox.sh("repoguard mutate --allow-dirty -m m -- sh -c 'echo n >n; git add -A'").assert().success();
+    assert_eq!(sandbox.git(["status", "--porcelain"]), " M sub\n");
+}
+
+#[test]
+fn ignored_files_that_are_moved_onto_a_tracked_one_are_left_out() {
+    for stage in ["true", "git add -A"] {
+        let sandbox = prepared(
+            "echo build >.gitignore; echo v >v; git add .; git commit -qm v; mkdir build; echo o >build/o; sleep 0.05",
+        );
+        let output =
+            sandbox.sh(&format!("repoguard mutate -m m -- sh -c 'rm v; mv build v; {stage}'")).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && told.contains("v/o"), "{stage}: {told}");
+        assert_eq!(sandbox.git(["ls-tree", "-r", "--name-only", "HEAD"]), ".gitignore\nfile\n", "{stage}");
+    }
+}

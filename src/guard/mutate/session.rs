@@ -206,16 +206,18 @@ impl Session<'_> {
         changes.check_depth().map_err(trouble)?;
         // Files that a check has made do not belong to the command: they stay where they are.
         let changes = changes.without_new(&self.made_by_checks);
-        before.keep_index(&self.checkout.index()).map_err(trouble)?;
+        let worked_on = self.worked_on(kept);
+        let seen = before.keep_index(&worked_on).map_err(trouble)?;
         let ran = Step::Ran { head: before.head().clone(), touched: changes.touched.clone() };
         kept.journal.note(ran).map_err(trouble)?;
         let gits = transaction::gits(&before.trace());
-        let staged_by_command = kept.fence.is_some() || gits.iter().any(|git| !git.reads_only());
+        let staged_by_command = kept.fence.is_some() || gits.iter().any(|git| git.may_stage_in(&self.checkout.root));
         let directory = std::env::current_dir().unwrap_or_else(|_| self.checkout.root.clone());
         let staged = transaction::stage(&transaction::StageRequest {
             before,
             changes: &changes,
-            worked_on: &self.worked_on(kept),
+            worked_on: &worked_on,
+            seen,
             staged_by_command,
             fenced: kept.fence.is_some(),
             directory: &directory,

@@ -33,6 +33,7 @@ use files::FileSettings;
 pub(crate) use files::RawChange;
 pub(crate) use linked::{Changes, Deletion, is_branch_name, is_reference_name};
 pub(crate) use references::Reference;
+pub(crate) use staging::RawEntry;
 pub(crate) use untracked::Untracked;
 
 use std::{

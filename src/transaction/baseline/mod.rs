@@ -279,11 +279,15 @@ impl Baseline {
         stamp(&self.checkout.index()) != self.header.index_stamp
     }
 
-    /// Keeps the index as the command left it, if it changed.
-    pub(crate) fn keep_index(&self, index: &Path) -> Result<()> {
-        let ran = self.ran_index();
+    /// Keeps the user's index as the command left it, if it changed. Returns the state that the index that was `worked_on` had before
+    /// that.
+    pub(crate) fn keep_index(&self, worked_on: &Path) -> Result<Option<Stamp>> {
+        let (index, ran, seen) = (self.checkout.index(), self.ran_index(), stamp(worked_on));
         fs::remove_entry(&ran)?;
-        if self.index_is_touched() && index.exists() { fs::copy_index(index, &ran, true) } else { Ok(()) }
+        if self.index_is_touched() && index.exists() {
+            fs::copy_index(&index, &ran, true)?;
+        }
+        Ok(seen)
     }
 
     /// Removes an index of ours, and what a git that was killed left of it.
@@ -296,6 +300,11 @@ impl Baseline {
     /// The index as the command left it, if it changed.
     pub(in crate::transaction) fn ran_index(&self) -> PathBuf {
         self.directory.join("ran")
+    }
+
+    /// The index that the command's own gits worked on, as it was when the change was staged, if they changed it.
+    pub(in crate::transaction) fn judged_index(&self) -> PathBuf {
+        self.directory.join("judged")
     }
 
     /// The reference that keeps commits from being pruned, before it has its name.

@@ -5,39 +5,42 @@ use std::{collections::HashSet, path::Path};
 use super::{
     super::{
         baseline::{Baseline, KIND, LINK, REGULAR, SUBMODULE, is_same},
-        changes::Changes,
+        changes::{Changes, below, look},
         differences::differences,
     },
     StageError,
     sort::{Added, Sorted},
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     escape::hex,
-    repo::{Index, path_of},
-    sys::{Below, Found},
+    repo::{Index, RawEntry},
+    sys::Found,
 };
 
 /// Finds the entries that a copy of the command's index has and the index before had not, if there is a file.
 pub(super) fn new_entries(before: &Baseline, changes: &Changes, index: &Path) -> Result<Added> {
-    let mut new: Vec<Vec<u8>> = Vec::new();
+    let mut added = Added::default();
+    let mut new: Vec<(Vec<u8>, bool)> = Vec::new();
     differences(before, &before.index(), index, |path, was, now| {
-        if let (None, Some(now)) = (was, now)
-            && now.stage == 0
-            && now.mode & KIND != SUBMODULE
-            && !now.intent_to_add
-        {
-            new.push(path.to_vec());
+        let Some(now) = now.filter(|now| was.is_none() && now.stage == 0 && !now.intent_to_add) else { return };
+        if now.mode & KIND != SUBMODULE {
+            // It came from the file if it has stat data.
+            new.push((path.to_vec(), now.stat.modified != (0, 0) && !now.skip_worktree));
+        } else if before.item(path).is_some() {
+            added.was_there.insert(path.to_vec());
         }
     })?;
-    let mut added = Added::default();
-    let mut below = Below::open(&before.checkout.root).map_err(Error::io("read", &before.checkout.root))?;
+    let mut below = below(before)?;
     let touched: HashSet<&[u8]> = changes.touched.iter().map(|touched| touched.path.as_slice()).collect();
-    let others: HashSet<&[u8]> = changes.others.iter().map(Vec::as_slice).collect();
-    for path in new.into_iter().filter(|path| !others.contains(path.as_slice())) {
-        let found = below.look(&path).map_err(Error::io("read", before.checkout.root.join(path_of(&path))))?;
+    for (path, was_file) in new.into_iter().filter(|(path, _)| !changes.is_not_commands(path)) {
+        let found = look(&mut below, before, &path)?;
         // Content of the caller's own that was touched is judged as such.
         let is_own = before.item(&path).is_some();
+        if found.is_none() && was_file {
+            added.gone.insert(path);
+            continue;
+        }
         let Some(found) = found.filter(|found| matches!(found.mode & KIND, REGULAR | LINK)) else { continue };
         if !is_own && !before.was_there_unseen(&found)? {
             added.paths.insert(path);
@@ -57,8 +60,7 @@ pub(super) fn take_over(
     sorted: &mut Sorted,
 ) -> Result<(), StageError> {
     let touched: HashSet<&[u8]> = changes.touched.iter().map(|touched| touched.path.as_slice()).collect();
-    let others: HashSet<&[u8]> = changes.others.iter().map(Vec::as_slice).collect();
-    let mut entries: Vec<(String, String, Vec<u8>)> = Vec::new();
+    let mut entries: Vec<RawEntry> = Vec::new();
     let (mut conflicts, mut submodules, mut taken_out) = (Vec::new(), Vec::new(), Vec::new());
     let (mut skipped, mut assumed) = (Vec::new(), Vec::new());
     let none = || ("0".to_owned(), String::new());
@@ -66,18 +68,16 @@ pub(super) fn take_over(
         let is_new = was.is_none();
         match now {
             Some(now) if now.stage > 0 => conflicts.push(path.to_vec()),
-            Some(now) if now.mode & KIND == SUBMODULE => submodules.push(path.to_vec()),
-            // The worktree is newer, and untracked files of before stay out.
-            _ if own.contains(path) => {
+            // The worktree is newer, and what was untracked before stays out, as does what is not the command's.
+            _ if own.contains(path) || changes.is_not_commands(path) => {
                 let was = was.filter(|was| was.stage == 0 && !was.intent_to_add);
                 let (mode, id) = was.map_or_else(none, |was| (format!("{:o}", was.mode), hex(was.id)));
                 skipped.extend(was.filter(|was| was.skip_worktree).map(|_| path.to_vec()));
                 assumed.extend(was.filter(|was| was.assume_unchanged).map(|_| path.to_vec()));
                 entries.push((mode, id, path.to_vec()));
             }
-            Some(now)
-                if now.intent_to_add || is_new && (by_command.was_there.contains(path) || others.contains(path)) =>
-            {
+            Some(now) if now.mode & KIND == SUBMODULE => submodules.push(path.to_vec()),
+            Some(now) if now.intent_to_add || is_new && by_command.must_go(path) => {
                 entries.push((none().0, none().1, path.to_vec()));
             }
             None if touched.contains(path) => taken_out.push(path.to_vec()),
@@ -113,21 +113,28 @@ pub(super) fn leave_what_is_staged(
     let Some(mut entries) = Index::open(index, before.checkout.id_bytes)? else { return Ok(()) };
     let mut add: HashSet<Vec<u8>> = sorted.add.drain(..).collect();
     let mut remove: HashSet<Vec<u8>> = sorted.remove.drain(..).collect();
-    let mut below = Below::open(&before.checkout.root).map_err(Error::io("read", &before.checkout.root))?;
+    let (mut skipped, mut assumed) = (Vec::new(), Vec::new());
+    let mut below = below(before)?;
     while let Some(entry) = entries.next()? {
-        let is_flagged = entry.skip_worktree || entry.assume_unchanged;
-        if is_flagged {
-            add.remove(entry.path);
+        if entry.skip_worktree || entry.assume_unchanged {
             remove.remove(entry.path);
+            // Sparse, it is not there. Else the flag does not hide what the command has changed.
+            if add.contains(entry.path) && look(&mut below, before, entry.path)?.is_none() {
+                add.remove(entry.path);
+            } else if add.contains(entry.path) {
+                skipped.extend(entry.skip_worktree.then(|| entry.path.to_vec()));
+                assumed.extend(entry.assume_unchanged.then(|| entry.path.to_vec()));
+            }
         } else if add.contains(entry.path) && entry.stat.modified < written {
-            let found = below.look(entry.path);
-            let found = found.map_err(Error::io("read", before.checkout.root.join(path_of(entry.path))))?;
+            let found = look(&mut below, before, entry.path)?;
             let is_staged = |found: Found| found.mode & KIND == entry.mode & KIND && is_same(&found, &entry.stat);
             if found.is_some_and(is_staged) {
                 add.remove(entry.path);
             }
         }
     }
+    before.checkout.flag(index, "--no-skip-worktree", &skipped)?;
+    before.checkout.flag(index, "--no-assume-unchanged", &assumed)?;
     (sorted.add, sorted.remove) = (add.into_iter().collect(), remove.into_iter().collect());
     sorted.add.sort();
     sorted.remove.sort();

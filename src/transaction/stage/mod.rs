@@ -19,7 +19,7 @@ use self::{
 };
 use super::{
     baseline::{Baseline, DIRECTORY, KIND, Kind, Stamp, stamp},
-    changes::{Changes, Touched},
+    changes::{Changes, Touched, below, look},
     differences::differences,
     locks::GitLock,
 };
@@ -27,7 +27,7 @@ use crate::{
     error::{Error, Result},
     escape::hex,
     fs::{self, Sharing},
-    repo::{Checkout, Entry, Index, RawChange, path_of},
+    repo::{Checkout, Entry, Index, RawChange, RawEntry, path_of},
 };
 
 /// A change, ready to be committed.
@@ -39,7 +39,7 @@ pub(crate) struct Staged {
     pub(crate) changes: Vec<RawChange>,
     /// The user's index (or the one that the command worked on) as it was when this was made.
     seen: Option<Stamp>,
-    /// Others have changed the user's index meanwhile, so theirs is added to, not replaced.
+    /// Somebody else has changed the user's index while the command ran.
     foreign: bool,
     /// Files that the command made or staged, and that are not part of the change.
     pub(crate) left_out: Vec<LeftOut>,
@@ -50,7 +50,7 @@ impl Staged {
     pub(crate) fn left(before: &Baseline, user_index: &Path) -> Result<Self> {
         let index = before.directory().join("staged");
         let changes = before.checkout.staged(&index, &before.tree())?;
-        // Whatever is in the user's index by now stays there.
+        // What others have made of the user's index by now stays.
         let foreign = before.index_is_touched();
         Ok(Self { index, changes, seen: stamp(user_index), foreign, left_out: Vec::new() })
     }
@@ -112,6 +112,8 @@ pub(crate) struct StageRequest<'a> {
     pub(crate) changes: &'a Changes,
     /// The index that the command worked on.
     pub(crate) worked_on: &'a Path,
+    /// Its state before it was kept; `None` if it is gone.
+    pub(crate) seen: Option<Stamp>,
     /// Whether a git of the command's has changed that one.
     pub(crate) staged_by_command: bool,
     /// Whether it is the command's alone, beside git's own lock.
@@ -127,18 +129,26 @@ pub(crate) struct StageRequest<'a> {
 /// # Errors
 /// [`StageError`].
 pub(crate) fn stage(request: &StageRequest<'_>) -> Result<Staged, StageError> {
-    let StageRequest { before, changes, worked_on, staged_by_command, fenced, .. } = *request;
+    let StageRequest { before, changes, worked_on, seen, staged_by_command, fenced, .. } = *request;
     let checkout = &before.checkout;
-    let index = before.directory().join("staged");
-    let seen = stamp(worked_on);
+    let (index, judged) = (before.directory().join("staged"), before.judged_index());
     // One that the command has removed says nothing.
-    let was_worked_on = seen.is_some() && (fenced || before.index_is_touched());
+    let was_worked_on = if fenced { seen.is_some() } else { before.ran_index().exists() };
     let (foreign, is_commands) = (was_worked_on && !staged_by_command, was_worked_on && staged_by_command);
     // Our copy is younger.
     let written = Index::open(worked_on, checkout.id_bytes)?.map(|index| index.modified()).unwrap_or_default();
+    before.clear(&judged)?;
+    if is_commands {
+        // Whatever becomes of the index from now on is somebody else's doing.
+        if fenced {
+            fs::copy_index(worked_on, &judged, true)?;
+        } else {
+            fs::link(&before.ran_index(), &judged, Sharing::default())?;
+        }
+    }
     if is_commands || before.header.index {
         before.clear(&index)?;
-        let base = if is_commands { worked_on.to_owned() } else { before.index() };
+        let base = if is_commands { judged } else { before.index() };
         fs::copy_index(&base, &index, false)?;
     }
     if is_commands && Index::open(&index, checkout.id_bytes)?.map_or(Ok(false), |mut index| index.is_partial())? {
@@ -163,7 +173,7 @@ pub(crate) fn stage(request: &StageRequest<'_>) -> Result<Staged, StageError> {
     leave_out(by_command.was_there.into_iter().collect(), LeftOutReason::WasThere);
     leave_out(std::mem::take(&mut sorted.ignored), LeftOutReason::Ignored);
     checkout.stage(&index, &sorted.remove, &sorted.add)?;
-    add_below_former_files(before, changes, &index)?;
+    leave_out(add_below_former_files(before, changes, &index)?, LeftOutReason::WasThere);
     let staged = staged_in(before, &index)?;
     must_be_files(&staged)?;
     all_written(before, &staged)?;
@@ -239,8 +249,9 @@ fn all_written(before: &Baseline, staged: &[RawChange]) -> Result<()> {
     Err(Error::Git { arguments: "update-index".to_owned(), reason })
 }
 
-/// Adds what is in directories that were files: git lists nothing below what is in the index.
-fn add_below_former_files(before: &Baseline, changes: &Changes, index: &Path) -> Result<(), StageError> {
+/// Adds what is in directories that were files: git lists nothing below what is in the index. Returns those files that were there
+/// before, elsewhere, and stay out.
+fn add_below_former_files(before: &Baseline, changes: &Changes, index: &Path) -> Result<Vec<Vec<u8>>, StageError> {
     let is_directory = |touched: &&Touched| touched.now.is_some_and(|now| now.mode() & KIND == DIRECTORY);
     let former = changes.touched.iter().filter(|touched| !touched.new).filter(is_directory);
     let former: Vec<Vec<u8>> = former
@@ -252,7 +263,7 @@ fn add_below_former_files(before: &Baseline, changes: &Changes, index: &Path) ->
         .map(|touched| [&touched.path, &b"/"[..]].concat())
         .collect();
     if former.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let listed = before.checkout.untracked(index)?;
     let is_below = |path: &Vec<u8>| former.iter().any(|directory| path.starts_with(directory));
@@ -261,8 +272,14 @@ fn add_below_former_files(before: &Baseline, changes: &Changes, index: &Path) ->
     if !repositories.is_empty() {
         return Err(StageError::Repositories(repositories));
     }
-    let new = before.rules_allow(listed.files.into_iter().filter(&is_below).collect(), changes)?;
-    Ok(before.checkout.stage(index, &[], &new)?)
+    let mut below = below(before)?;
+    let (mut new, mut was_there) = (Vec::new(), Vec::new());
+    for path in listed.files.into_iter().filter(&is_below) {
+        let is_unseen = look(&mut below, before, &path)?.map_or(Ok(false), |found| before.was_there_unseen(&found))?;
+        if is_unseen { was_there.push(path) } else { new.push(path) }
+    }
+    before.checkout.stage(index, &[], &before.rules_allow(new, changes)?)?;
+    Ok(was_there)
 }
 
 /// What the caller had staged: for each path, mode and id of what HEAD has there.
@@ -298,6 +315,24 @@ fn take_out(checkout: &Checkout, index: &Path, staged: BTreeMap<Vec<u8>, (String
     checkout.set_entries(index, &entries)
 }
 
+/// Entries that others have changed in the user's index since the command's gits, or nobody of the command's, had it.
+fn others_entries(before: &Baseline, worked_on: &Path) -> Result<Vec<RawEntry>> {
+    let judged = before.judged_index();
+    let left = if judged.exists() { judged } else { before.index() };
+    // All stages of a path go before those come that it has now.
+    let (mut gone, mut come) = (Vec::new(), Vec::new());
+    differences(before, &left, worked_on, |path, was, now| {
+        if now.is_none_or(|now| now.intent_to_add) || was.is_some_and(|was| was.stage > 0) {
+            gone.push(("0".to_owned(), String::new(), path.to_vec()));
+        }
+        if let Some(now) = now.filter(|now| !now.intent_to_add) {
+            come.push((format!("{:o}", now.mode), format!("{} {}", hex(now.id), now.stage), path.to_vec()));
+        }
+    })?;
+    gone.append(&mut come);
+    Ok(gone)
+}
+
 /// Makes the change part of the user's index: all of it if nobody else has changed that, else entry by entry. The caller
 /// holds the index' lock, and has called [`Staged::finish`].
 pub(crate) fn publish(before: &Baseline, staged: &Staged, lock: &GitLock, worked_on: &Path) -> Result<()> {
@@ -313,12 +348,13 @@ pub(crate) fn publish(before: &Baseline, staged: &Staged, lock: &GitLock, worked
         fs::link(&staged.index, &made, Sharing::default())?;
     } else {
         // The caller's own staged changes, and others', stay as they are.
-        let base = if others { worked_on.to_owned() } else { before.index() };
+        let base = if before.header.own_index { &before.index() } else { &staged.index };
         if base.exists() {
-            fs::copy_index(&base, &made, true)?;
+            fs::copy_index(base, &made, true)?;
         }
+        let mut entries = if others && worked_on.exists() { others_entries(before, worked_on)? } else { Vec::new() };
         let now = checkout.staged(&staged.index, &before.tree())?;
-        let entries: Vec<_> = now.into_iter().map(|change| (change.mode, change.id, change.path)).collect();
+        entries.extend(now.into_iter().map(|change| (change.mode, change.id, change.path)));
         checkout.set_entries(&made, &entries)?;
         if made.exists() {
             fs::sync(&made)?;

@@ -20,8 +20,17 @@ use crate::{
 pub(super) struct Added {
     /// Files that the command made or changed: part of the change, also if they are ignored.
     pub(super) paths: HashSet<Vec<u8>>,
-    /// Files that were there before, and are as they were.
+    /// Files and repositories that were there before, and are as they were.
     pub(super) was_there: HashSet<Vec<u8>>,
+    /// Files that are no longer there.
+    pub(super) gone: HashSet<Vec<u8>>,
+}
+
+impl Added {
+    /// Tells whether a new entry is no part of the change.
+    pub(super) fn must_go(&self, path: &[u8]) -> bool {
+        self.was_there.contains(path) || self.gone.contains(path)
+    }
 }
 
 /// Paths for an index.
