@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use super::{
@@ -18,8 +18,11 @@ use crate::{
     error::{Error, Result},
     fs::{self, Sharing},
     holder::{self, Descent, Holder, Mode, REPO_KEY},
-    sys,
+    sys::{self, Retry},
 };
+
+/// How long a hold waits at its end for those who are about to leave it: a hook's watcher ends when it has seen its git end.
+const LEAVING: Retry = Retry::every(Duration::from_millis(1)).within(Duration::from_millis(100));
 
 /// A lock that is held, until [`Held::release`] or the end of all processes that share it.
 #[must_use = "the lock is let go when this is dropped"]
@@ -223,7 +226,9 @@ impl Held {
     /// Lets nobody in any more who would work inside of this hold; `false` if somebody does: then it must not end yet. The first
     /// time that is recorded.
     pub(crate) fn close(&mut self) -> bool {
-        let is_closed = self.slot.as_mut().is_none_or(Slot::close);
+        let lingers = self.record.lingers;
+        let close = |slot: &mut Slot| if lingers { slot.close() } else { LEAVING.until(|| slot.close()) };
+        let is_closed = self.slot.as_mut().is_none_or(close);
         if !is_closed && !self.record.lingers {
             self.record.lingers = true;
             // It is only for those who look.

@@ -209,3 +209,22 @@ fn door_that_is_no_file_of_ours_hangs_nobody_and_who_outlives_the_hold_is_told()
         eventually("it has ended", || lines(&sandbox.path("status")) == ["76"]);
     }
 }
+
+#[test]
+fn hook_whose_git_has_ended_keeps_no_hold() {
+    let sandbox = Sandbox::new();
+    sandbox.repoguard(["hooks", "install", "-q"]).assert().success();
+    for round in 0..8 {
+        let (worktree, commit) = (format!("../w{round}"), ["git", "commit", "-q", "--allow-empty", "-m", "m"]);
+        for command in [
+            &["--", "git", "worktree", "add", "-q", &worktree][..],
+            &[&["--"][..], &commit].concat(),
+            &[&["--name", "n", "--"][..], &commit].concat(),
+        ] {
+            let output = sandbox.repoguard(["exec"].iter().chain(command)).output().unwrap();
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success() && !told.contains("is kept"), "{command:?}: {told}");
+            assert_eq!(sandbox.try_once(&[]), 0, "{command:?}");
+        }
+    }
+}
