@@ -146,7 +146,8 @@ impl Status {
         match self.lock.state {
             State::CannotTell => {
                 let why = if self.lock.astray.is_empty() {
-                    "the system does not show all holders here (another pid namespace?), or has no locks that work"
+                    "the system does not show all holders here (another pid namespace?), has no locks that work, or what \
+                     should be a lock file cannot be one: `repoguard doctor`"
                 } else {
                     "a process that runs has recorded that it is, but does not hold it here"
                 };

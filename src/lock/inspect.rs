@@ -12,6 +12,7 @@ use super::{
     record::Table,
 };
 use crate::{
+    fs,
     holder::{self, PATH_KEY, REPO_KEY, ROOT_KEY},
     sys::{self, FileId, KernelLocks, LockId},
 };
@@ -122,10 +123,17 @@ fn look(plan: &Plan, table: Option<&Table>) -> (State, Vec<Holder>) {
     let hidden = || !sys::sees_all_locks() && files.iter().any(|file| sys::outsiders_may_use(&file.path));
     let state = match held {
         true => State::Held,
-        false if !kernel.named || hidden() => State::CannotTell,
+        false if !kernel.named || hidden() || plan.parts.iter().any(is_no_lock) => State::CannotTell,
         false => State::Free,
     };
     (state, holders)
+}
+
+/// Tells whether its path holds something that cannot be locked, or that this user may not look at.
+fn is_no_lock(part: &PartPlan) -> bool {
+    let found = std::fs::symlink_metadata(&part.path);
+    let is_odd = found.map_or_else(|error| !fs::is_missing(&error), |metadata| !metadata.is_file());
+    is_odd && !part.anchor && !part.optional
 }
 
 /// Tells whether a file is locked, without trying its lock; `None` if the system does not show that.

@@ -319,3 +319,14 @@ fn lock_that_may_not_be_looked_at_is_not_passed_over() {
     sandbox.sh("chmod 666 .repoguard.lock").assert().success();
     assert_eq!(exec(61_034, &[]), Some(0));
 }
+
+#[test]
+fn lock_that_is_no_file_is_not_free() {
+    for make in ["mkdir", "mkfifo", "ln -s file"] {
+        let sandbox = Sandbox::new();
+        sandbox.sh(&format!("{make} .git/repoguard.lock")).assert().success();
+        assert_eq!(sandbox.status()["state"], "cannot-tell", "{make}");
+        sandbox.repoguard(["status", "--exit-code"]).assert().code(3);
+        sandbox.refused(&[], 125);
+    }
+}
