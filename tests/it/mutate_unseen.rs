@@ -200,3 +200,20 @@ fn names_that_git_refuses_fail_the_mutation() {
         assert_eq!(sandbox.git(["log", "--format=%s"]), "first\n", "{command}: {told}");
     }
 }
+
+#[test]
+fn older_files_that_come_with_a_directory_are_named_whatever_becomes_of_the_mutation() {
+    for moved in ["mv hidden/deep shown", "mv ../outside shown", "mv nest/inner shown"] {
+        for (ending, expected) in [("true", 0), ("exit 7", 7)] {
+            let sandbox = furnished();
+            sandbox
+                .sh("mkdir ../outside nest/inner; for i in ../outside nest/inner; do echo m >$i/mine; done; sleep 0.05")
+                .assert()
+                .success();
+            let (status, told) = mutate(&sandbox, &format!("{moved}; {ending}"));
+            assert_eq!(status, expected, "{moved}: {told}");
+            assert!(told.contains("shown/mine"), "{moved}: {told}");
+            assert!(sandbox.path("shown/mine").exists(), "{moved}");
+        }
+    }
+}

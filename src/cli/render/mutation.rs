@@ -30,7 +30,7 @@ impl Ui {
         if !matches!(mutated.result, Landed::Failed(_)) {
             for (why, said) in [
                 (LeftOutReason::Ignored, "left out, ignored:"),
-                (LeftOutReason::WasThere, "left out, was there before and is unchanged:"),
+                (LeftOutReason::WasThere, "left out, is older than the command and was not in git:"),
                 (LeftOutReason::Written, "left out, another process has it open for writing:"),
                 (LeftOutReason::Repository, "left out, there is a `.git` in it:"),
             ] {

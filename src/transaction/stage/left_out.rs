@@ -22,7 +22,7 @@ pub struct LeftOut {
 pub enum LeftOutReason {
     /// The ignore rules name it, as they were before the command or as they are now.
     Ignored,
-    /// It was there before, unknown to git, and is unchanged; the command only staged it.
+    /// It is older than the command, and git did not know it: the command only staged it, or moved it here with a directory.
     WasThere,
     /// Another process has it open for writing.
     Written,

@@ -299,6 +299,8 @@ impl<'a> PutBack<'a> {
     /// Says of nothing that it was put back before that was seen.
     fn look_again(&mut self) -> Result<()> {
         let changes = Changes::scan(self.before)?;
+        // They came from where git did not look, and nobody knows their place.
+        self.left.extend(changes.hidden.iter().cloned());
         let paths: Vec<&[u8]> = changes.touched.iter().map(|touched| touched.path.as_slice()).collect();
         let were = self.before.were(&paths)?;
         let mut wrong = Vec::new();
