@@ -276,3 +276,19 @@ fn ignored_files_that_are_moved_onto_a_tracked_one_are_left_out() {
         assert_eq!(sandbox.git(["ls-tree", "-r", "--name-only", "HEAD"]), ".gitignore\nfile\n", "{stage}");
     }
 }
+
+#[test]
+fn sparse_checkout_that_the_command_sets_stays_beside_what_the_caller_has_staged() {
+    for staged in ["echo x >>file; git add file", "git rm -q --cached gone", "echo n >n; git add n"] {
+        let sandbox = prepared(&format!(
+            "mkdir d e; echo d >d/f; echo e >e/f; echo g >gone; git add .; git commit -qm second; {staged}"
+        ));
+        let was = sandbox.git(["status", "--porcelain"]);
+        sandbox
+            .sh("repoguard mutate --allow-dirty -m m -- sh -c 'git sparse-checkout set d; echo y >d/new'")
+            .assert()
+            .success();
+        assert_eq!(sandbox.git(["status", "--porcelain"]), was, "{staged}");
+        assert_eq!(sandbox.git(["show", "--format=", "--name-only", "HEAD"]), "d/new\n", "{staged}");
+    }
+}

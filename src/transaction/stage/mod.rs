@@ -315,6 +315,22 @@ fn take_out(checkout: &Checkout, index: &Path, staged: BTreeMap<Vec<u8>, (String
     checkout.set_entries(index, &entries)
 }
 
+/// What the caller had staged, as entries for an index without it; `None` if an entry cannot say it all: a conflict, an intent to add.
+fn callers_entries(before: &Baseline) -> Result<Option<Vec<RawEntry>>> {
+    let mut entries: BTreeMap<Vec<u8>, (String, String)> =
+        staged_before(before)?.into_keys().map(|path| (path, ("0".to_owned(), String::new()))).collect();
+    let Some(mut kept) = before.entries()? else { return Ok(None) };
+    while let Some(entry) = kept.next()? {
+        if let Some(callers) = entries.get_mut(entry.path) {
+            if entry.stage > 0 || entry.intent_to_add {
+                return Ok(None);
+            }
+            *callers = (format!("{:o}", entry.mode), hex(entry.id));
+        }
+    }
+    Ok(Some(entries.into_iter().map(|(path, (mode, id))| (mode, id, path)).collect()))
+}
+
 /// Entries that others have changed in the user's index since the command's gits, or nobody of the command's, had it.
 fn others_entries(before: &Baseline, worked_on: &Path) -> Result<Vec<RawEntry>> {
     let judged = before.judged_index();
@@ -347,12 +363,19 @@ pub(crate) fn publish(before: &Baseline, staged: &Staged, lock: &GitLock, worked
         }
         fs::link(&staged.index, &made, Sharing::default())?;
     } else {
-        // The caller's own staged changes, and others', stay as they are.
-        let base = if before.header.own_index { &before.index() } else { &staged.index };
+        // The caller's own staged changes, and others', stay as they are; so do flags that the command's gits have set.
+        let callers = match before.header.own_index {
+            true if before.judged_index().exists() => callers_entries(before)?,
+            own => (!own).then(Vec::new),
+        };
+        let base = if callers.is_some() { &staged.index } else { &before.index() };
         if base.exists() {
             fs::copy_index(base, &made, true)?;
         }
-        let mut entries = if others && worked_on.exists() { others_entries(before, worked_on)? } else { Vec::new() };
+        let mut entries = callers.unwrap_or_default();
+        if others && worked_on.exists() {
+            entries.extend(others_entries(before, worked_on)?);
+        }
         let now = checkout.staged(&staged.index, &before.tree())?;
         entries.extend(now.into_iter().map(|change| (change.mode, change.id, change.path)));
         checkout.set_entries(&made, &entries)?;
