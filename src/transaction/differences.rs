@@ -63,6 +63,6 @@ fn plain_copy(before: &Baseline, index: &Path, name: &str) -> Result<Option<Path
     Ok(Some(copy))
 }
 
-fn next(index: &mut Option<Index>) -> Result<Option<Entry<'_>>> {
+pub(super) fn next(index: &mut Option<Index>) -> Result<Option<Entry<'_>>> {
     index.as_mut().map_or(Ok(None), Index::next)
 }

@@ -292,3 +292,24 @@ fn sparse_checkout_that_the_command_sets_stays_beside_what_the_caller_has_staged
         assert_eq!(sandbox.git(["show", "--format=", "--name-only", "HEAD"]), "d/new\n", "{staged}");
     }
 }
+
+#[test]
+fn flags_of_the_callers_stay_whatever_the_commands_git_does_to_the_index() {
+    let flag = "echo a >a; echo b >b; git add .; git commit -qm second; git update-index --assume-unchanged a; \
+        git update-index --skip-worktree b; echo A >a; echo B >b";
+    for staged in ["true", "echo x >>file; git add file"] {
+        for command in ["git read-tree HEAD", "rm .git/index; git reset -q", "git rm -qr --cached .; git add ."] {
+            let sandbox = prepared(&format!("{flag}; {staged}"));
+            let was = sandbox.git(["ls-files", "-v"]);
+            sandbox
+                .sh(&format!("repoguard mutate --allow-dirty -m m -- sh -c '{command}; echo n >n'"))
+                .assert()
+                .success();
+            assert_eq!(sandbox.git(["ls-files", "-v"]).replace("H n\n", ""), was, "{staged}; {command}");
+        }
+    }
+    // What is outside of the sparse checkout is no deletion.
+    let sandbox = prepared(SPARSE);
+    sandbox.sh("repoguard mutate -m m -- sh -c 'git read-tree HEAD; echo n >n'").assert().success();
+    assert_eq!(sandbox.git(["status", "--porcelain"]), "");
+}

@@ -1,12 +1,15 @@
 //! Takes over what the command's own git has staged.
 
-use std::{collections::HashSet, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use super::{
     super::{
-        baseline::{Baseline, KIND, LINK, REGULAR, SUBMODULE, is_same},
+        baseline::{Baseline, KIND, Kind, LINK, REGULAR, SUBMODULE, is_same},
         changes::{Changes, below, look},
-        differences::differences,
+        differences::{differences, next},
     },
     StageError,
     sort::{Added, Sorted},
@@ -62,7 +65,6 @@ pub(super) fn take_over(
     let touched: HashSet<&[u8]> = changes.touched.iter().map(|touched| touched.path.as_slice()).collect();
     let mut entries: Vec<RawEntry> = Vec::new();
     let (mut conflicts, mut submodules, mut taken_out) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut skipped, mut assumed) = (Vec::new(), Vec::new());
     let none = || ("0".to_owned(), String::new());
     differences(before, &before.index(), index, |path, was, now| {
         let is_new = was.is_none();
@@ -72,8 +74,6 @@ pub(super) fn take_over(
             _ if own.contains(path) || changes.is_not_commands(path) => {
                 let was = was.filter(|was| was.stage == 0 && !was.intent_to_add);
                 let (mode, id) = was.map_or_else(none, |was| (format!("{:o}", was.mode), hex(was.id)));
-                skipped.extend(was.filter(|was| was.skip_worktree).map(|_| path.to_vec()));
-                assumed.extend(was.filter(|was| was.assume_unchanged).map(|_| path.to_vec()));
                 entries.push((mode, id, path.to_vec()));
             }
             Some(now) if now.mode & KIND == SUBMODULE => submodules.push(path.to_vec()),
@@ -92,14 +92,45 @@ pub(super) fn take_over(
         return Err(StageError::Repositories(submodules));
     }
     before.checkout.set_entries(index, &entries)?;
-    before.checkout.flag(index, "--skip-worktree", &skipped)?;
-    before.checkout.flag(index, "--assume-unchanged", &assumed)?;
+    keep_flags(before, index)?;
     // Taken out of the index, and ignored from now on: no longer git's.
     taken_out.retain(|path| sorted.add.contains(path));
     let ignored = before.checkout.ignored(&before.checkout.root, &taken_out)?;
     sorted.add.retain(|path| !ignored.contains(path));
     sorted.remove.extend(ignored);
     Ok(())
+}
+
+/// Gives the flags of before back to the entries of an index that are what they were then: many a git drops them all. A file that is
+/// in the sparse checkout by now needs none.
+pub(super) fn keep_flags(before: &Baseline, index: &Path) -> Result<()> {
+    let mut flagged: HashMap<Vec<u8>, (u32, Vec<u8>, bool, bool)> = HashMap::new();
+    if let Some(mut entries) = before.entries()? {
+        while let Some(entry) = entries.next()? {
+            let (skip, assume) = (entry.skip_worktree, entry.assume_unchanged);
+            if skip || assume {
+                flagged.insert(entry.path.to_vec(), (entry.mode, entry.id.to_vec(), skip, assume));
+            }
+        }
+    }
+    let mut entries = if flagged.is_empty() { None } else { Index::open(index, before.checkout.id_bytes)? };
+    let (mut skipped, mut assumed) = (Vec::new(), Vec::new());
+    let mut below = below(before)?;
+    while let Some(entry) = next(&mut entries)? {
+        let was = flagged
+            .get(entry.path)
+            .filter(|was| entry.stage == 0 && (was.0, was.1.as_slice()) == (entry.mode, entry.id));
+        let Some((_, _, skip, assume)) = was else { continue };
+        if *skip && !entry.skip_worktree {
+            let was_there = before.item(entry.path).is_some_and(|item| item.kind != Kind::Absent);
+            if was_there || look(&mut below, before, entry.path)?.is_none() {
+                skipped.push(entry.path.to_vec());
+            }
+        }
+        assumed.extend((*assume && !entry.assume_unchanged).then(|| entry.path.to_vec()));
+    }
+    before.checkout.flag(index, "--skip-worktree", &skipped)?;
+    before.checkout.flag(index, "--assume-unchanged", &assumed)
 }
 
 /// Takes off what git was told not to look at, and what is staged as the file is: the command's git knows better what to make of it. The

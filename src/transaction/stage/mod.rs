@@ -379,6 +379,7 @@ pub(crate) fn publish(before: &Baseline, staged: &Staged, lock: &GitLock, worked
         let now = checkout.staged(&staged.index, &before.tree())?;
         entries.extend(now.into_iter().map(|change| (change.mode, change.id, change.path)));
         checkout.set_entries(&made, &entries)?;
+        by_command::keep_flags(before, &made)?;
         if made.exists() {
             fs::sync(&made)?;
         }
