@@ -145,6 +145,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) prints_messages: bool,
     /// Whether all descendants are ended with a command that was told to end: their work is about to be undone.
     pub(crate) ends_whole: bool,
+    /// Tells of a command that will never end, by its pid: it is killed. Asked from time to time.
+    pub(crate) is_stuck: Option<fn(u32) -> bool>,
 }
 
 /// How a run ended, and which signal this process got itself.
@@ -155,6 +157,8 @@ pub(crate) struct Run {
     pub(crate) die_of: Option<i32>,
     /// The first signal sent to this process, whatever the command made of it, that asks for an end.
     pub(crate) interrupted: Option<i32>,
+    /// It was killed because it would never have ended.
+    pub(crate) was_stuck: bool,
 }
 
 /// Starts the command itself; it inherits the lock's open files.

@@ -23,6 +23,9 @@ const LATE: Duration = Duration::from_millis(5);
 /// a daemon that it leaves behind. On a loaded machine the wrapper may go on only when this time is over.
 const KEEPER_AFTER: Duration = Duration::from_micros(1500);
 
+/// How often a command is looked at that may get stuck.
+const STUCK: Duration = Duration::from_millis(500);
+
 /// How long to go on without a keeper if it was killed, or cannot be made.
 const KEEPER_AGAIN: Duration = Duration::from_millis(100);
 
@@ -44,7 +47,7 @@ pub(crate) fn run(
         Err(ending) => {
             let ending = lifecycle.record_end(Some(ending));
             lifecycle.release();
-            return Run { ending, die_of: None, interrupted: None };
+            return Run { ending, die_of: None, interrupted: None, was_stuck: false };
         }
     };
     let begun = Instant::now();
@@ -60,6 +63,9 @@ pub(crate) fn run(
         signals,
         limit: Limit::new(task, begun),
         ends_whole: surroundings.ends_whole,
+        is_stuck: surroundings.is_stuck,
+        ask_at: begun + STUCK,
+        was_stuck: false,
         pending: Pending::default(),
         go_on_at: None,
         got: Vec::new(),
@@ -72,7 +78,7 @@ pub(crate) fn run(
         _ => None,
     };
     let interrupted = watch.got.iter().copied().find(|signal| sys::INTERRUPTS.contains(signal));
-    Run { ending, die_of, interrupted }
+    Run { ending, die_of, interrupted, was_stuck: watch.was_stuck }
 }
 
 /// The keeper, until it was reaped.
@@ -96,6 +102,10 @@ struct Watch<'a> {
     signals: &'a Signals,
     limit: Limit,
     ends_whole: bool,
+    is_stuck: Option<fn(u32) -> bool>,
+    /// When to ask whether it will never end.
+    ask_at: Instant,
+    was_stuck: bool,
     pending: Pending,
     /// When to look whether the command goes on as we do.
     go_on_at: Option<Instant>,
@@ -141,6 +151,7 @@ impl Watch<'_> {
                     let others = self.others();
                     self.limit.end_now(now, &others);
                 }
+                self.end_if_stuck(now);
                 self.limit_enforced(now);
                 overtime = self.limit.is_over();
                 if now >= self.keeper_at {
@@ -190,10 +201,24 @@ impl Watch<'_> {
         ending
     }
 
+    fn end_if_stuck(&mut self, now: Instant) {
+        if let Some(is_stuck) = self.is_stuck
+            && now >= self.ask_at
+        {
+            self.ask_at = now + STUCK;
+            if is_stuck(self.command) {
+                self.was_stuck = true;
+                sys::send(self.command, sys::KILL);
+            }
+        }
+    }
+
     /// Sleeps until something may have happened.
     fn sleep(&self, has_ended: bool) {
         let keeper_at = self.keeper.is_none().then_some(self.keeper_at);
-        let wake = [self.limit.next(), self.pending.next(), self.go_on_at, keeper_at].into_iter().flatten().min();
+        let ask_at = self.is_stuck.map(|_| self.ask_at);
+        let wake = [self.limit.next(), self.pending.next(), self.go_on_at, keeper_at, ask_at];
+        let wake = wake.into_iter().flatten().min();
         let timeout = wake.map(|wake| wake.saturating_duration_since(Instant::now()));
         let channel = self.keeper.as_ref().map(|keeper| Event::Readable(sys::fd(&keeper.channel)));
         let end = self.end.as_ref().filter(|_| !has_ended).map(|end| Event::Readable(sys::fd(end)));

@@ -31,6 +31,7 @@ pub(crate) use index::{Entry, Index, SPARSE_DIRECTORY, SUBMODULE, Stat};
 use layout::lock_files;
 pub(crate) use layout::{GIT_LOCKS, Worktree, is_git_directory, is_git_name};
 pub use numbers::{ScanPattern, Seen};
+pub(crate) use run::is_git_stuck;
 pub use state::Head;
 pub(crate) use state::index_stamp;
 use trust::Trust;

@@ -144,6 +144,11 @@ fn refuse_blocked(git: u32) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::TimedOut, "git waits for a FIFO in place of a file"))
 }
 
+/// Tells whether this process is a git that opens a FIFO in place of a file, and waits for who never comes. Its input may be a FIFO.
+pub(crate) fn is_git_stuck(pid: u32) -> bool {
+    sys::opens_fifo(pid) && is_git(pid)
+}
+
 fn failed(git: &Command, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::TimedOut => {

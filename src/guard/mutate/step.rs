@@ -13,6 +13,7 @@ use crate::{
     exec::{self, Ending, Run, RunLifecycle, Surroundings, Task},
     holder,
     lock::LockFile,
+    repo::is_git_stuck,
 };
 
 impl Session<'_> {
@@ -52,16 +53,20 @@ impl Session<'_> {
             environment: &variables,
             prints_messages: index.is_some(),
             ends_whole: true,
+            // The commit reads files of the worktree, which the command may have replaced by a FIFO.
+            is_stuck: index.is_some().then_some(is_git_stuck as fn(u32) -> bool),
             ..Surroundings::default()
         };
         let mut lifecycle = Stepping { hold: self.hold.as_mut(), lock: &self.lock, alone: false };
-        let Run { ending, die_of, interrupted } = exec::run(&task, surroundings, self.signals, &mut lifecycle);
+        let Run { ending, die_of, interrupted, was_stuck } =
+            exec::run(&task, surroundings, self.signals, &mut lifecycle);
         self.note(step, begun, ending.status());
         let why = match (ending, interrupted) {
             // The commit exists, even if a signal came.
             (Ending::Exited(0), _) if step == "commit" => return Ok(()),
             (Ending::Exited(0), Some(signal)) => FailureReason::Interrupted(signal),
             (Ending::Exited(0), None) => return Ok(()),
+            _ if was_stuck => FailureReason::Trouble(Error::GitBlocked { directory: self.checkout.root.clone() }),
             _ => {
                 self.die_of = die_of;
                 FailureReason::Ended(ending)

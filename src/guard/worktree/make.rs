@@ -216,6 +216,7 @@ pub(super) fn check_out(
             directory: Some(&path),
             prints_messages: true,
             ends_whole: true,
+            is_stuck: None,
         };
         let mut step = Step { hold, entry, alone: false };
         let run = exec::run(&Task::new(command.iter().copied()), surroundings, signals, &mut step);

@@ -122,6 +122,11 @@ pub(crate) fn waits_for_fifo(_pid: u32) -> bool {
     false
 }
 
+/// Tells whether a process opens a FIFO: not known here.
+pub(crate) fn opens_fifo(_pid: u32) -> bool {
+    false
+}
+
 /// The program that a process runs; `None` if it has been removed.
 #[expect(unsafe_code, reason = "there is no safe form of proc_pidpath")]
 pub(crate) fn executable(pid: u32) -> Option<PathBuf> {

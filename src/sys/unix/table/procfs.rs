@@ -120,11 +120,14 @@ pub(crate) fn working_directory_id(pid: u32) -> Option<crate::sys::FileId> {
     fs::metadata(format!("/proc/{pid}/cwd")).ok().map(|metadata| crate::sys::identity(&metadata))
 }
 
+/// Where the kernel waits for the other end of a FIFO to be opened.
+const OPENS_FIFO: [&[u8]; 2] = [b"wait_for_partner", b"fifo_open"];
+
 /// Tells whether a process waits for the other end of a FIFO that has a name: opens it, or reads from it. See proc(5), `wchan`;
 /// a kernel that hides where its processes wait answers "no".
 pub(crate) fn waits_for_fifo(pid: u32) -> bool {
     match start_of(&format!("/proc/{pid}/wchan")).as_deref() {
-        Some(b"wait_for_partner" | b"fifo_open") => true,
+        Some(place) if OPENS_FIFO.contains(&place) => true,
         Some(place) if place.ends_with(b"pipe_read") => {
             let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
             let mut targets = files.filter_map(|file| fs::read_link(file.path()).ok());
@@ -132,6 +135,11 @@ pub(crate) fn waits_for_fifo(pid: u32) -> bool {
         }
         _ => false,
     }
+}
+
+/// Tells whether a process opens a FIFO that nobody has open at the other end.
+pub(crate) fn opens_fifo(pid: u32) -> bool {
+    start_of(&format!("/proc/{pid}/wchan")).is_some_and(|place| OPENS_FIFO.contains(&place.as_slice()))
 }
 
 /// The program that a process runs, if it may be read; if it has been removed, its former path.
