@@ -157,7 +157,8 @@ impl Git {
     /// Tells whether it may have changed the index of the worktree with this top.
     pub(crate) fn may_stage_in(&self, root: &Path) -> bool {
         // Index, references and objects of a repository of its own.
-        let is_elsewhere = |top: &Path| top != root && fs::identity(&top.join(".git")).is_some();
+        let real = |path: &Path| path.canonicalize().ok();
+        let is_elsewhere = |top: &Path| fs::identity(&top.join(".git")).is_some() && real(top) != real(root);
         let writes_no_index = REFERENCE_WRITERS.split(' ').any(|verb| verb == self.verb) || self.applies_to_files();
         !(self.reads_only() || writes_no_index || self.worktree.as_deref().is_some_and(is_elsewhere))
     }

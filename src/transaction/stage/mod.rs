@@ -135,8 +135,6 @@ pub(crate) fn stage(request: &StageRequest<'_>) -> Result<Staged, StageError> {
     // One that the command has removed says nothing.
     let was_worked_on = if fenced { seen.is_some() } else { before.ran_index().exists() };
     let (foreign, is_commands) = (was_worked_on && !staged_by_command, was_worked_on && staged_by_command);
-    // Our copy is younger.
-    let written = Index::open(worked_on, checkout.id_bytes)?.map(|index| index.modified()).unwrap_or_default();
     before.clear(&judged)?;
     if is_commands {
         // Whatever becomes of the index from now on is somebody else's doing.
@@ -146,6 +144,8 @@ pub(crate) fn stage(request: &StageRequest<'_>) -> Result<Staged, StageError> {
             fs::link(&before.ran_index(), &judged, Sharing::default())?;
         }
     }
+    // Ours will be younger.
+    let written = Index::open(&judged, checkout.id_bytes)?.map(|index| index.modified()).unwrap_or_default();
     if is_commands || before.header.index {
         before.clear(&index)?;
         let base = if is_commands { judged } else { before.index() };
