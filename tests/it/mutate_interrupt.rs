@@ -250,9 +250,12 @@ fn ctrl_z_stops_and_fg_finishes() {
     terminal.expect("Stopped");
     assert_eq!(sandbox.try_once(&[]), 75, "a stopped mutation holds");
     terminal.line("fg");
-    terminal.line("hello");
+    crate::support::eventually("it is committed", || {
+        // The shell itself reads what is typed before the job goes on.
+        terminal.line("hello");
+        sandbox.git(["log", "-1", "--format=%s"]) == "x\n"
+    });
     terminal.prompt();
-    crate::support::eventually("it is committed", || sandbox.git(["log", "-1", "--format=%s"]) == "x\n");
     assert_eq!(sandbox.committed("file"), "first\nhello\n");
     sandbox.assert_no_traces();
 }
