@@ -209,6 +209,9 @@ impl RunLifecycle for Hold<'_> {
 
     fn close(&mut self) -> bool {
         let told = self.held.record().lingers;
+        if !told {
+            self.held.let_leave();
+        }
         let is_closed = self.held.close();
         if !is_closed && !told {
             self.context.notify(Notice::Lingers(&self.held.those_inside()));

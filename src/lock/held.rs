@@ -223,12 +223,17 @@ impl Held {
         self.parts.iter().map(|part| part.file.file()).chain(slot).chain(self.visits.files()).collect()
     }
 
+    /// Blocks for a moment as long as somebody is inside, who may be about to leave. Lets nobody in any more if all leave.
+    pub(crate) fn let_leave(&mut self) {
+        if let Some(slot) = &mut self.slot {
+            LEAVING.until(|| slot.close());
+        }
+    }
+
     /// Lets nobody in any more who would work inside of this hold; `false` if somebody does: then it must not end yet. The first
     /// time that is recorded.
     pub(crate) fn close(&mut self) -> bool {
-        let lingers = self.record.lingers;
-        let close = |slot: &mut Slot| if lingers { slot.close() } else { LEAVING.until(|| slot.close()) };
-        let is_closed = self.slot.as_mut().is_none_or(close);
+        let is_closed = self.slot.as_mut().is_none_or(Slot::close);
         if !is_closed && !self.record.lingers {
             self.record.lingers = true;
             // It is only for those who look.

@@ -77,7 +77,7 @@ impl Plan {
     /// Whether the requested resources are held, and by whom, as far as the system shows it.
     pub(crate) fn state(&self) -> (State, Vec<Holder>) {
         let (state, mut holders) = look(self, self.domain.table().as_ref());
-        // Whose mode cannot be seen was found because it has one of the files.
+        // A holder of unknown mode was found because it has one of the files.
         holders.retain(|hold| hold.mode.is_none() || cycle::resources_conflict(&hold.resources, &self.resources));
         (state, holders)
     }

@@ -46,7 +46,7 @@ pub(super) fn plain(text: &str) -> Result<String, Flaw> {
     String::from_utf8(plain).map_err(|_| Flaw::at(text.as_bytes(), 0, "it is not UTF-8"))
 }
 
-/// Where a comma stands behind a value, and where the comments on its line end.
+/// Finds the comma behind a value, and the end of the comments on its line.
 pub(super) fn after_value(text: &str, end: usize) -> (Option<usize>, usize) {
     let bytes = text.as_bytes();
     let next = skip(bytes, end, |byte| byte.is_ascii_whitespace());

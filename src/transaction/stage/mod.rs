@@ -331,7 +331,7 @@ fn callers_entries(before: &Baseline) -> Result<Option<Vec<RawEntry>>> {
     Ok(Some(entries.into_iter().map(|(path, (mode, id))| (mode, id, path)).collect()))
 }
 
-/// Entries that others have changed in the user's index since the command's gits, or nobody of the command's, had it.
+/// The entries that others have changed in the user's index: since the command's git left it, or, if none wrote it, since before.
 fn others_entries(before: &Baseline, worked_on: &Path) -> Result<Vec<RawEntry>> {
     let judged = before.judged_index();
     let left = if judged.exists() { judged } else { before.index() };

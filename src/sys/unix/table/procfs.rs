@@ -120,7 +120,7 @@ pub(crate) fn working_directory_id(pid: u32) -> Option<crate::sys::FileId> {
     fs::metadata(format!("/proc/{pid}/cwd")).ok().map(|metadata| crate::sys::identity(&metadata))
 }
 
-/// Where the kernel waits for the other end of a FIFO to be opened.
+/// The kernel's functions that wait for somebody to open the other end of a FIFO.
 const OPENS_FIFO: [&[u8]; 2] = [b"wait_for_partner", b"fifo_open"];
 
 /// Tells whether a process waits for the other end of a FIFO that has a name: opens it, or reads from it. See proc(5), `wchan`;
